@@ -1,0 +1,65 @@
+"""Exceptions a user of bitfront can meet.
+
+BitfrontError
+├── InvalidArgument      a study field, plug-in parameter or option has a value that is not allowed
+├── UnknownPlugin        no estimator, solver, search, format, ... of that name
+├── InvalidModel         the model cannot be used: missing, corrupt, unsafe, or without linear layers
+├── InvalidText          the calibration or evaluation text is empty, too short or unreadable
+├── InfeasibleBudget     no allocation meets the budget; carries the smallest reachable value
+├── NonFinite            NaN or infinity in weights, activations or measured values
+├── MismatchedArtifact   a results folder, cache or checkpoint was made by another study
+└── StorageError         a file could not be written (disk full, no permission)
+
+Each message is one line: what was given, what is allowed, what to do.
+"""
+
+
+class BitfrontError(Exception):
+    """Base of every error that is the user's to fix; the command line prints it and exits with 2."""
+
+
+class InvalidArgument(BitfrontError, ValueError):
+    """A value outside what is allowed."""
+
+
+class UnknownPlugin(BitfrontError, LookupError):
+    """A plug-in name that no file of the folder has."""
+
+
+class InvalidModel(BitfrontError):
+    """A model that cannot be loaded or has nothing to quantize."""
+
+
+class InvalidText(BitfrontError):
+    """A text that gives too few tokens or cannot be read."""
+
+
+class InfeasibleBudget(BitfrontError):
+    """A budget below what the smallest formats need.
+
+    Attributes:
+        quantity: name of the cost table, such as `"bytes"`.
+        limit: what was asked for, in units of the table.
+        smallest: the smallest reachable sum, in units of the table.
+    """
+
+    def __init__(self, quantity: str, limit: float, smallest: float) -> None:
+        super().__init__(
+            f"No allocation has {quantity} <= {limit:,.0f}: "
+            f"the smallest reachable is {smallest:,.0f}. Raise the budget or add smaller formats."
+        )
+        self.quantity = quantity
+        self.limit = limit
+        self.smallest = smallest
+
+
+class NonFinite(BitfrontError, ArithmeticError):
+    """NaN or infinity where a finite number is needed."""
+
+
+class MismatchedArtifact(BitfrontError):
+    """Something stored belongs to another model, text, format definition or plug-in version."""
+
+
+class StorageError(BitfrontError, OSError):
+    """A file could not be written completely; what was there before is untouched."""

@@ -1,0 +1,92 @@
+"""Pareto fronts of measured trials; every objective is minimized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfront.errors import InvalidArgument
+from bitfront.trial import Trial
+
+
+def non_dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows no other row beats: `points [n, n_objectives]` -> `[n]`; of equal rows the first stays."""
+    keep = np.ones(len(points), dtype=bool)
+    for index, point in enumerate(points):
+        others = points[keep]
+        no_worse = (others <= point).all(axis=1)
+        better = (others < point).any(axis=1)
+        earlier_twin = (points[:index] == point).all(axis=1) & keep[:index]
+        keep[index] = not (no_worse & better).any() and not earlier_twin.any()
+    return keep
+
+
+def hypervolume(points: NDArray[np.float64], reference_point: NDArray[np.float64]) -> float:
+    """Volume dominated by `points [n, n_objectives]` up to `reference_point [n_objectives]`.
+
+    Sweeps the last objective and recurses over the others: exact for any number of objectives,
+    meant for two or three.
+    """
+    points = points[(points < reference_point).all(axis=1)]
+    if not len(points):
+        return 0.0
+    if points.shape[1] == 1:
+        return float(reference_point[0] - points[:, 0].min())
+    points = points[np.argsort(points[:, -1], kind="stable")]
+    edges = np.append(points[:, -1], reference_point[-1])
+    slabs = np.diff(edges)
+    return sum(
+        float(slab) * hypervolume(points[: index + 1, :-1], reference_point[:-1])
+        for index, slab in enumerate(slabs)
+        if slab > 0
+    )
+
+
+@dataclass(frozen=True)
+class ParetoFront:
+    """The non-dominated trials among those given, sorted by the last objective.
+
+    Args:
+        trials: measured trials; dominated ones are dropped.
+        objectives: quantities to minimize, loss first, such as `("kl", "bytes")`.
+    """
+
+    trials: tuple[Trial, ...]
+    objectives: tuple[str, ...] = ("kl", "bytes")
+
+    def __post_init__(self) -> None:
+        if self.trials:
+            kept = [t for t, k in zip(self.trials, non_dominated(self.points), strict=True) if k]
+            kept.sort(key=lambda t: [t.values[q] for q in reversed(self.objectives)])
+            object.__setattr__(self, "trials", tuple(kept))
+
+    @property
+    def points(self) -> NDArray[np.float64]:
+        """Objective values, `[n_trials, n_objectives]`."""
+        return np.array([[t.values[q] for q in self.objectives] for t in self.trials])
+
+    def best(self, quantity: str, **at_most: float) -> Trial:
+        """The trial with the smallest `quantity` among those within every bound of `at_most`.
+
+        Raises:
+            InvalidArgument: no trial is within the bounds.
+        """
+        pool = [
+            t for t in self.trials if all(t.values[q] <= bound for q, bound in at_most.items())
+        ]
+        if not pool:
+            bounds = ", ".join(f"{q} <= {bound:g}" for q, bound in at_most.items()) or "any bound"
+            have = ", ".join(
+                f"{q} >= {min(t.values[q] for t in self.trials):g}" for q in at_most if self.trials
+            )
+            raise InvalidArgument(f"No point of the front has {bounds}; it has {have or 'no points'}.")
+        return min(pool, key=lambda t: t.values[quantity])
+
+    def hypervolume(self, reference_point: Sequence[float]) -> float:
+        """Volume dominated by the front up to `reference_point`, in units of the objectives."""
+        if not self.trials:
+            return 0.0
+        return hypervolume(self.points, np.asarray(reference_point, dtype=np.float64))

@@ -1,0 +1,137 @@
+"""Plug-ins by file name: `solvers/greedy.py` holds `Greedy` and is built as `SOLVERS.build("greedy")`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Generic, TypeVar, cast
+
+from bitfront.errors import InvalidArgument, UnknownPlugin
+
+T = TypeVar("T")
+Param = bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plug-in by name with its parameters, as written in a study.
+
+    >>> Choice.parse("fisher:n_samples=8")
+    Choice(name='fisher', params={'n_samples': 8})
+    >>> str(Choice("fisher", {"n_samples": 8}))
+    'fisher:n_samples=8'
+    """
+
+    name: str
+    params: Mapping[str, Param] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __str__(self) -> str:
+        params = ",".join(f"{key}={value}" for key, value in sorted(self.params.items()))
+        return f"{self.name}:{params}" if params else self.name
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """Read `name` or `name:key=value,key=value`; numbers and true/false are converted.
+
+        Raises:
+            InvalidArgument: a part after the colon is not `key=value`.
+        """
+        name, _, tail = text.partition(":")
+        params: dict[str, Param] = {}
+        for part in filter(None, tail.split(",")):
+            key, equals, value = part.partition("=")
+            if not equals:
+                raise InvalidArgument(
+                    f"Cannot read {part!r} in {text!r}: write parameters as name:key=value,key=value."
+                )
+            params[key.strip()] = _parsed(value.strip())
+        return cls(name.strip(), params)
+
+
+def _parsed(text: str) -> Param:
+    if text.lower() in {"true", "false", "none"}:
+        return {"true": True, "false": False, "none": None}[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def nearest_name(name: str, known: tuple[str, ...]) -> str:
+    """` Did you mean 'x'?` when a known name is close, else nothing."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True)
+class Plugins(Generic[T]):
+    """The alternatives of one folder; nothing is imported until it is named.
+
+    Args:
+        package: dotted name of the folder, such as `"bitfront.solvers"`.
+        kind: what one alternative is called in messages, such as `"solver"`.
+    """
+
+    package: str
+    kind: str
+
+    def names(self) -> tuple[str, ...]:
+        """File names of the folder but for `base`, sorted."""
+        paths = importlib.import_module(self.package).__path__
+        return tuple(sorted(m.name for m in pkgutil.iter_modules(paths) if m.name != "base"))
+
+    def load(self, name: str) -> type[T]:
+        """The class of file `name`: its file name in CamelCase.
+
+        Raises:
+            UnknownPlugin: no such file; the message has the nearest name and the list.
+        """
+        known = self.names()
+        if name not in known:
+            raise UnknownPlugin(
+                f"Unknown {self.kind} {name!r}.{nearest_name(name, known)} Available: {', '.join(known)}."
+            )
+        module = importlib.import_module(f"{self.package}.{name}")
+        return cast("type[T]", getattr(module, name.title().replace("_", "")))
+
+    def build(self, name: str, params: Mapping[str, Param] = MappingProxyType({})) -> T:
+        """An instance of alternative `name` with the given hyperparameters.
+
+        Raises:
+            UnknownPlugin: no such alternative.
+            InvalidArgument: a parameter that the alternative lacks, or a value out of its range.
+        """
+        alternative = self.load(name)
+        known = tuple(parameters(alternative))
+        for key in params:
+            if key not in known:
+                allowed = ", ".join(known) or "none"
+                raise InvalidArgument(
+                    f"Unknown parameter {key!r} of {self.kind} {name!r}."
+                    f"{nearest_name(key, known)} Available: {allowed}."
+                )
+        try:
+            return alternative(**params)
+        except TypeError as error:
+            raise InvalidArgument(f"Cannot build {self.kind} {name!r}: {error}.") from error
+
+
+def parameters(alternative: type) -> dict[str, Param]:
+    """Hyperparameters of a plug-in class with their defaults."""
+    return {f.name: f.default for f in dataclasses.fields(alternative) if f.init}
+
+
+def summary(alternative: type) -> str:
+    """First line of a plug-in's docstring: what it computes."""
+    return (inspect.getdoc(alternative) or "").partition("\n")[0]

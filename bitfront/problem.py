@@ -1,0 +1,89 @@
+"""Problem: choose one format per group, smallest loss, every cost within its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfront.errors import InfeasibleBudget, InvalidArgument
+from bitfront.space import SearchSpace
+from bitfront.table import LayerTable
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A multiple-choice knapsack problem.
+
+    min over choices of sum_g loss[g, c_g]  subject to  sum_g costs[k][g, c_g] <= limits[k].
+
+    Args:
+        loss: estimated loss of each layer in each format.
+        costs: cost tables on the same space, whole numbers (bytes, code bits).
+        limits: quantity of a cost table to the largest allowed sum over the searched layers.
+            Cost tables without a limit are only reported.
+
+    Raises:
+        InvalidArgument: a limit without a cost table, or tables of different spaces.
+        InfeasibleBudget: a limit below the smallest reachable sum.
+    """
+
+    loss: LayerTable
+    costs: tuple[LayerTable, ...]
+    limits: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if any(table.space != self.space for table in self.costs):
+            raise InvalidArgument("Loss and cost tables are of different search spaces.")
+        known = {table.quantity for table in self.costs}
+        for quantity, limit in self.limits.items():
+            if quantity not in known:
+                raise InvalidArgument(
+                    f"No cost table {quantity!r} for the limit. Available: {', '.join(sorted(known))}."
+                )
+            smallest = float(self.cost(quantity).grouped.min(axis=1).sum())
+            if not smallest <= limit:
+                raise InfeasibleBudget(quantity, limit, smallest)
+
+    @property
+    def space(self) -> SearchSpace:
+        """What the rows and columns are."""
+        return self.loss.space
+
+    def cost(self, quantity: str) -> LayerTable:
+        """The cost table of a quantity."""
+        return next(table for table in self.costs if table.quantity == quantity)
+
+    @cached_property
+    def group_loss(self) -> NDArray[np.float64]:
+        """`[n_groups, n_formats]`, infinite where not allowed."""
+        return self.loss.grouped
+
+    @cached_property
+    def group_costs(self) -> NDArray[np.float64]:
+        """Costs that have a limit, in the order of `limits`: `[n_limits, n_groups, n_formats]`."""
+        shape = (len(self.limits), *self.group_loss.shape)
+        return np.array([self.cost(q).grouped for q in self.limits]).reshape(shape)
+
+    @cached_property
+    def limit_values(self) -> NDArray[np.float64]:
+        """`[n_limits]`."""
+        return np.array(list(self.limits.values()), dtype=np.float64)
+
+    def is_feasible(self, choice: NDArray[np.int64]) -> bool:
+        """Whether formats fit and every limit holds, `choice [n_groups]`."""
+        rows = np.arange(len(choice))
+        if not np.isfinite(self.group_loss[rows, choice]).all():
+            return False
+        return bool((self.group_costs[:, rows, choice].sum(axis=1) <= self.limit_values).all())
+
+    def with_limits(self, limits: Mapping[str, float]) -> Problem:
+        """The same tables under other limits."""
+        return replace(self, limits=limits)
+
+    def with_loss(self, loss: LayerTable) -> Problem:
+        """The same costs and limits under another loss table."""
+        return replace(self, loss=loss)

@@ -1,0 +1,182 @@
+"""SearchSpace: which layers get a format of their own, and which formats each may take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfront.allocation import Allocation
+from bitfront.errors import InvalidArgument
+from bitfront.formats.base import Format
+
+_NUMBER = re.compile(r"\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The smallest part of a model that gets one format.
+
+    Args:
+        name: module name in the model, such as `"model.layers.0.self_attn.q_proj"`.
+        shape: `(out_features, in_features)`; rows share nothing, groups run along columns.
+        group: layers of the same group share a format (engines fuse q/k/v and gate/up).
+    """
+
+    name: str
+    shape: tuple[int, int]
+    group: str
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def kind(self) -> str:
+        """Last part of the name, such as `"q_proj"`: what the layer does in its block."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def block(self) -> int:
+        """First number in the name: index of the transformer block; -1 outside the blocks."""
+        match = _NUMBER.search(self.name)
+        return int(match.group(1)) if match else -1
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Layers x formats, what is allowed, and what of the model stays outside the search.
+
+    Args:
+        layers: the searched layers: rows of every table.
+        formats: the menu: columns of every table.
+        pinned: layers quantized to a fixed format, outside the search (embedding and head).
+        fixed_bytes: bytes of the tensors that are never quantized (norms, biases).
+
+    Raises:
+        InvalidArgument: no layers, no formats, repeated names, or a layer that no format fits.
+    """
+
+    layers: tuple[Layer, ...]
+    formats: tuple[Format, ...]
+    pinned: tuple[tuple[Layer, Format], ...] = ()
+    fixed_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.layers or not self.formats:
+            raise InvalidArgument("A search space needs at least one layer and one format.")
+        _distinct("format", [f.name for f in self.formats])
+        _distinct("layer", [x.name for x in (*self.layers, *(p for p, _ in self.pinned))])
+        for layer, group_allowed in zip(self.groups, self.group_allowed, strict=True):
+            if not group_allowed.any():
+                first = self.layers[layer[0]]
+                raise InvalidArgument(
+                    f"No format of the menu fits layer {first.name!r} of shape {first.shape}: "
+                    f"given {', '.join(f.name for f in self.formats)}. "
+                    "Add a format with a smaller group, a channel format, or bf16."
+                )
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Indices of the layers of each group, in order of first appearance."""
+        members: dict[str, list[int]] = {}
+        for index, layer in enumerate(self.layers):
+            members.setdefault(layer.group, []).append(index)
+        return tuple(tuple(indices) for indices in members.values())
+
+    @cached_property
+    def allowed(self) -> NDArray[np.bool_]:
+        """Whether a format fits a layer's shape, `[n_layers, n_formats]`."""
+        fits = {
+            shape: [f.fits(shape) for f in self.formats] for shape in {x.shape for x in self.layers}
+        }
+        return np.array([fits[x.shape] for x in self.layers], dtype=bool)
+
+    @cached_property
+    def group_allowed(self) -> NDArray[np.bool_]:
+        """Whether a format fits every layer of a group, `[n_groups, n_formats]`."""
+        return np.array([self.allowed[list(g)].all(axis=0) for g in self.groups], dtype=bool)
+
+    @property
+    def n_weights(self) -> int:
+        """Weights of the searched layers: the denominator of bits per weight."""
+        return sum(x.n_weights for x in self.layers)
+
+    @property
+    def outside_bytes(self) -> int:
+        """Bytes of the checkpoint that the search cannot change: pinned layers and fixed tensors."""
+        return self.fixed_bytes + sum(f.nbytes(x.shape) for x, f in self.pinned)
+
+    def column(self, format_name: str) -> int:
+        """Index of a format of the menu.
+
+        Raises:
+            InvalidArgument: the menu lacks it.
+        """
+        for index, format in enumerate(self.formats):
+            if format.name == format_name:
+                return index
+        menu = ", ".join(f.name for f in self.formats)
+        raise InvalidArgument(f"Format {format_name!r} is not on the menu: {menu}.")
+
+    def decode(self, choice: Sequence[int] | NDArray[np.int64]) -> Allocation:
+        """Allocation of the whole model from one format index per group."""
+        formats = {x.name: f.name for x, f in self.pinned}
+        for indices, column in zip(self.groups, choice, strict=True):
+            formats |= {self.layers[i].name: self.formats[int(column)].name for i in indices}
+        return Allocation(formats)
+
+    def encode(self, allocation: Allocation) -> NDArray[np.int64]:
+        """Format index of each group, `[n_groups]`.
+
+        Raises:
+            InvalidArgument: a layer is missing, its format is not on the menu or does not fit,
+                or the layers of one group differ.
+        """
+        choice = np.empty(len(self.groups), dtype=np.int64)
+        for row, indices in enumerate(self.groups):
+            names = {allocation.formats.get(self.layers[i].name) for i in indices}
+            name = names.pop()
+            if names or name is None:
+                layer = self.layers[indices[0]].name
+                raise InvalidArgument(
+                    f"The allocation gives the group of {layer!r} no single format."
+                )
+            choice[row] = self.column(name)
+            if not self.group_allowed[row, choice[row]]:
+                raise InvalidArgument(
+                    f"Format {name!r} does not fit layer {self.layers[indices[0]].name!r}."
+                )
+        return choice
+
+    def uniform(self, column: int) -> NDArray[np.int64]:
+        """One format everywhere, `[n_groups]`; where it does not fit, the next larger one that does."""
+        bits = np.array([f.bits_per_weight((128, 128)) for f in self.formats])
+        choice = np.empty(len(self.groups), dtype=np.int64)
+        for row, allowed in enumerate(self.group_allowed):
+            usable = np.flatnonzero(allowed)
+            above = usable[bits[usable] >= bits[column]]
+            pool = above if above.size else usable
+            choice[row] = (
+                column if allowed[column] else pool[np.argmin(np.abs(bits[pool] - bits[column]))]
+            )
+        return choice
+
+
+def _distinct(what: str, names: Sequence[str]) -> None:
+    repeated = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+    if repeated:
+        raise InvalidArgument(f"Repeated {what} names: {', '.join(repeated)}. Name each once.")
+
+
+def shapes(layers: Sequence[Layer]) -> Mapping[tuple[int, int], int]:
+    """How many layers have each shape."""
+    counts: dict[tuple[int, int], int] = {}
+    for layer in layers:
+        counts[layer.shape] = counts.get(layer.shape, 0) + 1
+    return counts

@@ -1,0 +1,167 @@
+"""Study: the request. A model, a budget and the choices; no torch, JSON in and out."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bitfront import formats
+from bitfront.errors import InvalidArgument
+from bitfront.plugins import Choice
+from bitfront.space import SearchSpace
+
+_UNITS = {"bits": 1.0, "bpw": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+_BUDGET = re.compile(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([A-Za-z]+)\s*")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How large the result may be.
+
+    `bits`: average code bits over the searched layers, as papers count.
+    `bpw`: average stored bits over the searched layers, scales, zero points and padding included.
+    `B`, `KB`, `MB`, `GB` (powers of 1000), `KiB`, `MiB`, `GiB`: every tensor of the checkpoint.
+
+    >>> Budget.parse("3.5bpw")
+    Budget(value=3.5, unit='bpw')
+    """
+
+    value: float
+    unit: str
+
+    def __post_init__(self) -> None:
+        if self.unit not in _UNITS or not (math.isfinite(self.value) and self.value > 0):
+            raise InvalidArgument(
+                f"Cannot use budget {self.value}{self.unit}: give a positive number and one of "
+                f"{', '.join(_UNITS)}, such as 3.5bpw or 60MB."
+            )
+
+    def __str__(self) -> str:
+        return f"{self.value:g}{self.unit}"
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read a number with its unit.
+
+        Raises:
+            InvalidArgument: no number, no unit, or an unknown one.
+        """
+        match = _BUDGET.fullmatch(text)
+        try:
+            if match:
+                return cls(float(match.group(1)), match.group(2))
+        except ValueError:
+            pass
+        raise InvalidArgument(
+            f"Cannot read budget {text!r}: give a positive number and one of "
+            f"{', '.join(_UNITS)}, such as 3.5bpw or 60MB."
+        )
+
+    def limits(self, space: SearchSpace) -> dict[str, float]:
+        """Limit on the searched layers: cost quantity to its largest whole sum."""
+        if self.unit == "bits":
+            return {"code_bits": math.floor(self.value * space.n_weights + 1e-9)}
+        if self.unit == "bpw":
+            return {"bytes": math.floor(self.value * space.n_weights / 8 + 1e-9)}
+        return {"bytes": math.floor(self.value * _UNITS[self.unit] + 1e-9) - space.outside_bytes}
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Where tokens come from and how many are used.
+
+    Args:
+        source: a text file, a JSON-lines file (key `text`), or a `datasets` name
+            (`name`, `name:config` or `name:config:split`).
+        n_sequences: how many token blocks.
+        sequence_length: tokens of one block.
+    """
+
+    source: str
+    n_sequences: int = 16
+    sequence_length: int = 512
+
+    def __post_init__(self) -> None:
+        if self.n_sequences < 1 or self.sequence_length < 8:
+            raise InvalidArgument(
+                f"Cannot use {self.n_sequences} sequences of {self.sequence_length} tokens: "
+                "at least 1 sequence of 8 tokens is needed."
+            )
+
+
+@dataclass(frozen=True)
+class Study:
+    """A search to run.
+
+    Args:
+        model: local folder, GGUF file, or hub id.
+        calibration: text that estimators, quantizers and the search itself see.
+        evaluation: text of the reported values; shares no block with `calibration`.
+        budget: size of the result.
+        formats: names of the menu.
+        quantizer, estimator, solver, search: plug-ins by name with parameters.
+        n_trials: measurements on the calibration text, uniform baselines included.
+        n_search_sequences: blocks of calibration text that each of these measures.
+        seed: seed of every random choice.
+        tied: whether fused layers (q/k/v, gate/up) share a format.
+        pinned: format of embedding and head; `None` leaves them as they are (bf16).
+        revision: revision of a hub model.
+        dtype: `"float32"`, `"bfloat16"`, or `"auto"` (bfloat16 where the hardware multiplies it fast).
+        device: `"cpu"`, `"cuda"`, or `"auto"`.
+    """
+
+    model: str
+    calibration: TextSource
+    evaluation: TextSource
+    budget: Budget
+    formats: tuple[str, ...] = ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
+    quantizer: Choice = Choice("rtn")
+    estimator: Choice = Choice("fisher_output")
+    solver: Choice = Choice("lagrangian")
+    search: Choice = Choice("posterior_ilp")
+    n_trials: int = 32
+    n_search_sequences: int = 4
+    seed: int = 0
+    tied: bool = True
+    pinned: str | None = "int8_g64"
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.n_trials < 1:
+            raise InvalidArgument(f"n_trials is {self.n_trials}: give at least 1.")
+        if not self.formats:
+            raise InvalidArgument("The menu of formats is empty: name at least one.")
+        for name in (*self.formats, *([self.pinned] if self.pinned else [])):
+            formats.named(name)
+        if self.dtype not in {"auto", "float32", "bfloat16"}:
+            raise InvalidArgument(f"dtype {self.dtype!r}: use auto, float32 or bfloat16.")
+        if self.device not in {"auto", "cpu", "cuda"}:
+            raise InvalidArgument(f"device {self.device!r}: use auto, cpu or cuda.")
+
+    def to_json(self) -> str:
+        """Indented JSON; `from_json` reads it back."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Study:
+        """Inverse of `to_json`.
+
+        Raises:
+            InvalidArgument: not the JSON of a study.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            for key in ("quantizer", "estimator", "solver", "search"):
+                fields[key] = Choice(**fields[key])
+            for key in ("calibration", "evaluation"):
+                fields[key] = TextSource(**fields[key])
+            fields["budget"] = Budget(**fields["budget"])
+            fields["formats"] = tuple(fields["formats"])
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidArgument(f"Not the JSON of a study: {error}.") from error

@@ -1,0 +1,78 @@
+"""LayerTable: one number per (layer, format); sensitivities and costs are the same type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfront.errors import InvalidArgument, NonFinite
+from bitfront.space import SearchSpace
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTable:
+    """A quantity for every layer in every format of a space.
+
+    Args:
+        space: what the rows and columns are.
+        values: float64 `[n_layers, n_formats]`; entries where the format does not fit are ignored.
+        quantity: name of the sum over layers, such as `"kl"` or `"bytes"`.
+        source: what made it: `repr` of the plug-in and digests of its inputs.
+        reduction: how layers of one group combine: `"sum"` for energies, nats and bytes,
+            `"max"` for relative errors.
+
+    Raises:
+        InvalidArgument: wrong shape or reduction.
+        NonFinite: NaN or infinity where the format fits.
+    """
+
+    space: SearchSpace
+    values: NDArray[np.float64]
+    quantity: str
+    source: str = ""
+    reduction: str = "sum"
+
+    def __post_init__(self) -> None:
+        expected = (len(self.space.layers), len(self.space.formats))
+        if self.values.shape != expected:
+            raise InvalidArgument(
+                f"Table {self.quantity!r} has shape {self.values.shape}, its space needs {expected}."
+            )
+        if self.reduction not in {"sum", "max"}:
+            raise InvalidArgument(f"Unknown reduction {self.reduction!r}: use 'sum' or 'max'.")
+        bad = ~np.isfinite(self.values) & self.space.allowed
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise NonFinite(
+                f"Table {self.quantity!r} of {self.source or 'unknown source'} is not finite at layer "
+                f"{self.space.layers[row].name!r}, format {self.space.formats[column].name!r}: "
+                "check the weights and the calibration text."
+            )
+
+    @cached_property
+    def grouped(self) -> NDArray[np.float64]:
+        """Rows combined per group, `[n_groups, n_formats]`; infinite where not allowed."""
+        combine = np.sum if self.reduction == "sum" else np.max
+        rows = [combine(self.values[list(g)], axis=0) for g in self.space.groups]
+        return np.where(self.space.group_allowed, np.array(rows), np.inf)
+
+    def total(self, choice: NDArray[np.int64]) -> float:
+        """Sum over groups at the chosen formats, `choice [n_groups]`."""
+        return float(self.grouped[np.arange(len(choice)), choice].sum())
+
+    def monotone(self) -> LayerTable:
+        """The table clamped so that more bits never cost more loss; the raw one is untouched.
+
+        Formats are ordered by bits per weight; each value becomes the minimum over all formats
+        with at most as many bits (running minimum).
+        """
+        shape = self.space.layers[0].shape
+        bits = [f.bits_per_weight(shape) for f in self.space.formats]
+        order = np.argsort(bits, kind="stable")
+        values = np.where(self.space.allowed, self.values, np.inf)
+        clamped = np.empty_like(values)
+        clamped[:, order] = np.minimum.accumulate(values[:, order], axis=1)
+        return LayerTable(self.space, clamped, self.quantity, self.source, self.reduction)
