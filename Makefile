@@ -1,0 +1,34 @@
+# make demo: the main job on a real model.  make test: every test.  make check: format, lint, types.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check docs clean
+
+demo: $(VENV)/installed
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/installed-tests
+	OMP_NUM_THREADS=2 TRITON_INTERPRET=1 $(BIN)/python -m pytest
+
+check: $(VENV)/installed-tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_imports.py tests/test_public_names.py
+
+docs: $(VENV)/installed-tests
+	$(BIN)/python docs/choosing.py
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-tests: $(VENV)/installed
+	$(BIN)/pip install -q -c constraints.txt -e ".[test,check]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo results
