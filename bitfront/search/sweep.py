@@ -1,0 +1,82 @@
+"""A solver over a spread of limits, measured point by point."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitfront.allocation import Allocation
+from bitfront.errors import InfeasibleBudget, InvalidArgument
+from bitfront.problem import Problem
+from bitfront.search.base import Search
+from bitfront.solvers import SOLVERS, Solution
+from bitfront.trial import Trial
+
+
+@dataclass(frozen=True)
+class Sweep(Search):
+    """The solver's front around the budget: the budget itself first, then limits below and above.
+
+    Limits are `factor * budget` with factors evenly spread over `1 - spread` to `1 + spread`;
+    limits that give nothing new are skipped, and when all are used up, twice as many are laid,
+    `n_refinements` times. Nothing is learned from the measurements (ZeroQ, section 4.3; HAWQ-V2,
+    section 3.2), so it is the baseline of the searches that do. Cost: one solver front.
+
+    Args:
+        solver: name of the solver; `lagrangian` gives 200 limits in seconds.
+        spread: how far limits go from the budget, as a fraction of it.
+        n_limits: limits on each side before the first refinement.
+        n_refinements: how often the limits are doubled.
+    """
+
+    solver: str = "lagrangian"
+    spread: float = 0.15
+    n_limits: int = 16
+    n_refinements: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.spread < 1 or self.n_limits < 1 or self.n_refinements < 0:
+            raise InvalidArgument(
+                f"spread is {self.spread}, n_limits {self.n_limits}, n_refinements "
+                f"{self.n_refinements}: give 0 < spread < 1, n_limits >= 1, n_refinements >= 0."
+            )
+
+    def ask(
+        self,
+        problem: Problem,
+        history: Sequence[Trial],
+        n: int,
+        rng: np.random.Generator,  # noqa: ARG002 (nothing here is random)
+    ) -> list[Allocation]:
+        """New points of the front, the nearest to the budget of each refinement first."""
+        seen = {trial.allocation for trial in history}
+        asked: list[Allocation] = []
+        n_above = 0
+        for solution in self._solutions(problem):
+            if len(asked) >= n:
+                break
+            above = not problem.is_feasible(solution.choice)
+            allocation = problem.space.decode(solution.choice)
+            if allocation in seen or (above and 2 * (n_above + 1) > len(asked) + 1):
+                continue
+            seen.add(allocation)
+            asked.append(allocation)
+            n_above += above
+        return asked
+
+    def _solutions(self, problem: Problem) -> Iterator[Solution]:
+        """At the budget, then level by level, one limit below and one above in turn."""
+        solver = SOLVERS.build(self.solver)
+        yield solver.solve(problem)
+        if not problem.limits:
+            return
+        for level in range(self.n_refinements + 1):
+            n_limits = self.n_limits * 2**level
+            steps = np.arange(1, n_limits + 1, 2 if level else 1) * (self.spread / n_limits)
+            for factor in np.stack([1 - steps, 1 + steps], axis=1).ravel():
+                with contextlib.suppress(InfeasibleBudget):
+                    limits = {q: float(np.floor(factor * v)) for q, v in problem.limits.items()}
+                    yield solver.solve(problem.with_limits(limits))

@@ -1,0 +1,184 @@
+"""Lagrangian relaxation of the multiple-choice knapsack, with a proven gap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfront.errors import InvalidArgument
+from bitfront.problem import Problem
+from bitfront.solvers.base import Solution, Solver, Steps, one_limit, way_down
+
+Array = NDArray[np.float64]
+Choice = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Lagrangian(Solver):
+    """The choice that one price per byte gives, then the leftover budget spent on what fits.
+
+    For a multiplier `m >= 0` each group on its own minimizes `loss + m * cost`; only formats on the
+    lower convex hull of the group can win. All hull steps of all groups, sorted once by loss saved
+    per cost, are the optimal choices of every `m` one after the other: the whole convex front.
+    A limit is a place in that order. The step it cuts, taken in part, gives the optimum of the
+    linear relaxation, hence `lower_bound` (Sinha and Zoltners, "The multiple-choice knapsack
+    problem", Operations Research 1979). The leftover goes to the best moves that still fit, and
+    exchanges (one group down, another up) close what gap they can.
+
+    Cost: `O(n log n)` in groups times formats for any number of limits, plus `O(n)` a limit. The
+    default: prefer it unless the last 0.01 % matters (`dynamic_programming`) or there are several
+    limits (`cp_sat`).
+
+    Args:
+        n_exchanges: most exchanges tried after the leftover is spent.
+        tolerance: relative gap at which exchanging stops.
+    """
+
+    n_exchanges: int = 32
+    tolerance: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.n_exchanges < 0 or not 0 <= self.tolerance < 1:
+            raise InvalidArgument(
+                f"n_exchanges is {self.n_exchanges}, tolerance {self.tolerance}: "
+                "give n_exchanges >= 0 and 0 <= tolerance < 1."
+            )
+
+    def solve(self, problem: Problem) -> Solution:
+        """Feasible choice with a proven lower bound.
+
+        Raises:
+            InvalidArgument: several limits.
+        """
+        return self.front(problem, [problem.limits])[0]
+
+    def front(self, problem: Problem, limits: Sequence[Mapping[str, float]]) -> list[Solution]:
+        """One solution per limit; the sort is shared by all limits on the same quantity."""
+        solutions, sorted_steps = [], dict[tuple[str, ...], Steps]()
+        for each in limits:
+            limited = problem.with_limits(each)
+            costs, limit = one_limit(limited, "lagrangian")
+            if tuple(each) not in sorted_steps:
+                sorted_steps[tuple(each)] = hull_steps(limited.group_loss, costs)
+            solutions.append(self._at(limited, costs, limit, sorted_steps[tuple(each)]))
+        return solutions
+
+    def _at(self, problem: Problem, costs: Array, limit: float, steps: Steps) -> Solution:
+        n_taken, lower_bound = relaxed(steps, limit)
+        choice = steps.choice(np.arange(n_taken))
+        if n_taken == len(steps.group):
+            loss = problem.loss.total(choice)
+            return Solution(choice, loss, loss, optimal=True)
+        moves = Moves(problem.group_loss, costs, limit, choice)
+        moves.fill()
+        for _ in range(self.n_exchanges):
+            loss = problem.loss.total(moves.choice)
+            if loss - lower_bound <= self.tolerance * abs(loss) or not moves.exchange():
+                break
+        loss = problem.loss.total(moves.choice)
+        return Solution(moves.choice, loss, min(lower_bound, loss), optimal=loss <= lower_bound)
+
+
+def hull_steps(loss: Array, costs: Array) -> Steps:
+    """Steps along the lower convex hull of each group, `[n_groups, n_formats]` each."""
+    return Steps.along(way_down(loss, costs, convex=True), loss, costs)
+
+
+def relaxed(steps: Steps, limit: float) -> tuple[int, float]:
+    """How many steps fit wholly within the limit, and the optimum of the linear relaxation."""
+    spent = np.cumsum(steps.cost)
+    spare = max(limit - steps.start_cost, 0.0)
+    n_taken = int(np.searchsorted(spent, spare, side="right"))
+    saved = float(steps.cost[:n_taken] @ steps.rate[:n_taken])
+    if n_taken < len(spent):
+        saved += float(steps.rate[n_taken] * (spare - (spent[n_taken - 1] if n_taken else 0.0)))
+    return n_taken, steps.start_loss - saved
+
+
+def undecided(
+    loss: Array, costs: Array, limit: float, multiplier: float, incumbent: float
+) -> NDArray[np.bool_]:
+    """Formats that a choice better than the incumbent can still use, `[n_groups, n_formats]`.
+
+    A format is out when taking it lifts the Lagrangian bound above the incumbent's loss.
+    """
+    allowed = np.isfinite(loss)
+    priced = np.where(allowed, loss + multiplier * np.where(allowed, costs, 0.0), np.inf)
+    least = priced.min(axis=1, keepdims=True)
+    bound = least.sum() - (multiplier * limit if multiplier else 0.0)
+    slack = incumbent - bound + 1e-12 * np.abs(least).sum()
+    kept: NDArray[np.bool_] = priced - least <= max(slack, 0.0)
+    return kept
+
+
+class Moves:
+    """Changes of one or two groups that keep a choice within its limit.
+
+    Args:
+        loss: `[n_groups, n_formats]`, infinite where not allowed.
+        costs: `[n_groups, n_formats]`.
+        limit: largest sum of costs.
+        choice: feasible start, `[n_groups]`; copied.
+    """
+
+    def __init__(self, loss: Array, costs: Array, limit: float, choice: Choice) -> None:
+        self.loss, self.costs, self.choice = loss, costs, choice.copy()
+        self.spare = limit - float(costs[np.arange(len(choice)), choice].sum())
+
+    def _changes(self, rows: Choice) -> tuple[Array, Array]:
+        """Cost and loss added by every format of the given rows."""
+        current = self.choice[rows]
+        cost, loss = self.costs[rows], self.loss[rows]
+        at = np.arange(len(rows))
+        return cost - cost[at, current][:, None], loss - loss[at, current][:, None]
+
+    def fill(self) -> None:
+        """Spend the leftover at the best rates that fit, best groups first, until nothing fits."""
+        rows = np.arange(len(self.choice))
+        while len(rows):
+            dearer, added = self._changes(rows)
+            fits = (dearer <= self.spare) & (added < 0)
+            useful = fits.any(axis=1)
+            rows, dearer, added, fits = rows[useful], dearer[useful], added[useful], fits[useful]
+            rate = np.where(fits, -added / np.maximum(dearer, 1e-9), -np.inf)
+            column = rate.argmax(axis=1)
+            at = np.arange(len(rows))
+            order = np.argsort(-rate[at, column], kind="stable")
+            spent = np.cumsum(dearer[at, column][order])
+            taken = order[: int(np.searchsorted(np.maximum.accumulate(spent), self.spare, "right"))]
+            self.choice[rows[taken]] = column[taken]
+            self.spare -= float(dearer[taken, column[taken]].sum())
+
+    def exchange(self) -> bool:
+        """Make one group cheaper, another dearer, the best such pair; False when none helps."""
+        dearer, added = self._changes(np.arange(len(self.choice)))
+        up_row, up_column = np.nonzero((dearer > 0) & (added < 0))
+        down_row, down_column = np.nonzero((dearer < 0) & np.isfinite(added))
+        if not len(up_row) or not len(down_row):
+            return False
+        order = np.argsort(dearer[up_row, up_column], kind="stable")
+        up_row, up_column = up_row[order], up_column[order]
+        up_cost, up_added = dearer[up_row, up_column], added[up_row, up_column]
+        best_up = _running_argmin(up_added)
+        room = self.spare - dearer[down_row, down_column]
+        place = np.searchsorted(up_cost, room, side="right") - 1
+        up = best_up[np.maximum(place, 0)]
+        total = added[down_row, down_column] + up_added[up]
+        total[(place < 0) | (up_row[up] == down_row)] = np.inf
+        down = int(total.argmin())
+        if not total[down] < 0:
+            return False
+        self.choice[down_row[down]] = down_column[down]
+        self.choice[up_row[up[down]]] = up_column[up[down]]
+        self.spare -= dearer[down_row[down], down_column[down]] + up_cost[up[down]]
+        self.fill()
+        return True
+
+
+def _running_argmin(values: Array) -> Choice:
+    """Index of the smallest value so far, at every place."""
+    is_new = values <= np.minimum.accumulate(values)
+    return np.maximum.accumulate(np.where(is_new, np.arange(len(values)), 0))
