@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+
 from bitfront.errors import UnknownPlugin
 from bitfront.formats.base import Format
 from bitfront.plugins import Plugins, nearest_name
@@ -9,9 +13,11 @@ from bitfront.plugins import Plugins, nearest_name
 FORMATS: Plugins[Format] = Plugins(__name__, "format family")
 
 
-def catalogue() -> dict[str, Format]:
-    """Every named format of every family."""
-    return {f.name: f for family in FORMATS.names() for f in FORMATS.load(family).catalogue()}
+@cache
+def catalogue() -> Mapping[str, Format]:
+    """Every named format of every family, by name."""
+    families = [FORMATS.load(family) for family in FORMATS.names()]
+    return MappingProxyType({f.name: f for family in families for f in family.catalogue()})
 
 
 def named(name: str) -> Format:
@@ -23,6 +29,7 @@ def named(name: str) -> Format:
     known = catalogue()
     if name not in known:
         raise UnknownPlugin(
-            f"Unknown format {name!r}.{nearest_name(name, tuple(known))} Available: {', '.join(known)}."
+            f"Unknown format {name!r}.{nearest_name(name, tuple(known))} "
+            f"Available: {', '.join(known)}."
         )
     return known[name]

@@ -6,14 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from bitfront import packing
 
 if TYPE_CHECKING:
     import torch
 
-DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int16": 2, "uint8": 1, "float8_e4m3fn": 1}
+DTYPE_BYTES = {
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int16": 2,
+    "uint8": 1,
+    "float8_e4m3fn": 1,
+}
+FLOAT16_TINY, FLOAT16_MAX = 2.0**-24, 65504.0
 
 
 @dataclass(frozen=True)
@@ -36,12 +44,15 @@ class Format(ABC):
 
         scale * (level[code] - zero_point)
 
-    with one scale (and zero point) per group of `group_size` consecutive columns, or per row.
+    with one scale (and zero point) per group of `group_columns` consecutive columns, or per row.
     Subclasses are frozen dataclasses; importing them never imports torch.
     """
 
     num_bits: int
     """Bits of one code."""
+
+    scaled: ClassVar[bool] = True
+    """Whether a value is a level times a scale; False where the weight itself is stored (bf16)."""
 
     @property
     @abstractmethod
@@ -60,26 +71,43 @@ class Format(ABC):
 
     @abstractmethod
     def levels(self) -> tuple[float, ...]:
-        """Number that each code stands for, `2**num_bits` values in rising order."""
+        """Number that each code stands for, `2**num_bits` values in order of the codes."""
 
     @abstractmethod
     def stored_qparams(self, shape: tuple[int, int]) -> dict[str, StoredTensor]:
         """Quantization parameters on disk, by tensor name."""
 
     @abstractmethod
-    def qparams(self, weight: torch.Tensor, clip: float = 1.0) -> dict[str, torch.Tensor]:
-        """Parameters from the range of each group, shrunk by `clip`, already rounded as stored.
+    def qparams_of_range(
+        self, low: torch.Tensor, high: torch.Tensor, clip: float | torch.Tensor = 1.0
+    ) -> dict[str, torch.Tensor]:
+        """Parameters whose levels cover `clip` times the range of each group, rounded as stored.
+
+        The zero point, where the format has one, is the tensor `"zero_point"`; what is shared by
+        the whole matrix does not depend on `clip`, so that groups can be clipped one by one.
 
         Args:
-            weight: float32 `[n_rows, n_columns]`.
-            clip: fraction of the range that the levels cover.
+            low: smallest value of each group or 0 if that is smaller, float32 `[n_rows, n_groups]`.
+            high: largest value of each group or 0 if that is larger, of the same shape.
+            clip: fraction of the range that is covered, one for all or `[n_rows, n_groups]`.
         """
 
     @abstractmethod
     def affine(
         self, qparams: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Float32 `(scale, zero_point)`, each `[n_rows, n_groups]`; no zero point for symmetric formats."""
+        """Float32 `(scale, zero_point)`, `[n_rows, n_groups]`; no zero point if symmetric."""
+
+    def qparams(
+        self, weight: torch.Tensor, clip: float | torch.Tensor = 1.0
+    ) -> dict[str, torch.Tensor]:
+        """Parameters from the range of each group of a float32 weight `[n_rows, n_columns]`."""
+        return self.qparams_of_range(*self.group_range(weight), clip)
+
+    def group_range(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Smallest and largest value of each group, 0 included: two `[n_rows, n_groups]`."""
+        groups = weight.reshape(weight.shape[0], -1, self.group_columns or weight.shape[1])
+        return groups.amin(dim=2).clamp_(max=0), groups.amax(dim=2).clamp_(min=0)
 
     def fits(self, shape: tuple[int, int]) -> bool:
         """Whether a weight of this shape can take the format: whole groups only."""
@@ -102,34 +130,38 @@ class Format(ABC):
         return 8 * self.nbytes(shape) / prod(shape)
 
     def nearest(self, scaled: torch.Tensor) -> torch.Tensor:
-        """Codes (uint8) of the levels nearest to `scaled = weight / scale + zero_point`, any shape."""
+        """Codes (uint8) of the levels nearest to `weight / scale + zero_point`, any shape."""
         import torch
 
-        levels = torch.tensor(self.levels(), dtype=scaled.dtype)
-        return torch.bucketize(scaled.contiguous(), (levels[1:] + levels[:-1]) / 2).to(torch.uint8)
+        levels, codes = torch.tensor(self.levels(), device=scaled.device).sort()
+        order = torch.bucketize(scaled.contiguous(), (levels[1:] + levels[:-1]) / 2, out_int32=True)
+        return codes.to(torch.uint8)[order]
+
+    def values(self, codes: torch.Tensor) -> torch.Tensor:
+        """Float32 levels of uint8 codes, any shape; a new tensor."""
+        import torch
+
+        return torch.tensor(self.levels(), device=codes.device)[codes.int()]
+
+    def rounded(self, scaled: torch.Tensor) -> torch.Tensor:
+        """Float32 levels nearest to `scaled`: `values(nearest(scaled))`, faster where it can be."""
+        return self.values(self.nearest(scaled))
 
     def encode(self, weight: torch.Tensor, qparams: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Nearest codes, uint8 `[n_rows, n_columns]`."""
-        scale, zero_point = self._per_column(qparams, weight.shape[1])
-        return self.nearest(weight / scale if zero_point is None else weight / scale + zero_point)
+        scale, zero_point = self.affine(qparams)
+        scaled = weight.reshape(*scale.shape, -1) / scale[..., None]
+        if zero_point is not None:
+            scaled += zero_point[..., None]
+        return self.nearest(scaled).reshape(weight.shape)
 
     def decode(self, codes: torch.Tensor, qparams: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Float32 `[n_rows, n_columns]` from codes of the same shape."""
-        import torch
-
-        scale, zero_point = self._per_column(qparams, codes.shape[1])
-        values = torch.tensor(self.levels(), dtype=torch.float32)[codes.int()]
-        return scale * values if zero_point is None else scale * (values - zero_point)
-
-    def _per_column(
-        self, qparams: Mapping[str, torch.Tensor], n_columns: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         scale, zero_point = self.affine(qparams)
-        repeats = n_columns // scale.shape[1]
-        return (
-            scale.repeat_interleave(repeats, dim=1),
-            None if zero_point is None else zero_point.repeat_interleave(repeats, dim=1),
-        )
+        values = self.values(codes.reshape(*scale.shape, -1))
+        if zero_point is not None:
+            values -= zero_point[..., None]
+        return values.mul_(scale[..., None]).reshape(codes.shape)
 
     def pack(
         self, codes: torch.Tensor, qparams: Mapping[str, torch.Tensor]
@@ -152,3 +184,19 @@ class Format(ABC):
 
     def __str__(self) -> str:
         return self.name
+
+
+def group_shape(shape: tuple[int, int], group_size: int | None) -> tuple[int, int]:
+    """Shape of the per-group parameters of a weight, `(n_rows, n_groups)`."""
+    return shape[0], 1 if group_size is None else shape[1] // group_size
+
+
+def float16_scale(scale: torch.Tensor) -> torch.Tensor:
+    """Float16 nearest to a scale of either sign, never zero, NaN or infinite.
+
+    The group of zeros gets the smallest scale, a group beyond float16 saturates.
+    """
+    import torch
+
+    size = scale.abs().clamp_(FLOAT16_TINY, FLOAT16_MAX)
+    return torch.copysign(size, scale).to(torch.float16)

@@ -9,7 +9,10 @@ from typing import ClassVar
 
 import torch
 
+from bitfront.errors import InvalidArgument, NonFinite
 from bitfront.formats.base import Format
+
+_CHUNK_WEIGHTS = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,3 +61,64 @@ class Quantizer(ABC):
         Raises:
             NonFinite: the weight or the Hessian holds NaN or infinity.
         """
+
+
+def checked(weight: torch.Tensor, format: Format) -> torch.Tensor:
+    """The weight as contiguous float32, after checking that it is finite and fits the format.
+
+    Raises:
+        NonFinite: the weight holds NaN or infinity.
+        InvalidArgument: not a matrix, or the format does not fit its shape.
+    """
+    if weight.ndim != 2 or not format.fits((weight.shape[0], weight.shape[1])):
+        raise InvalidArgument(
+            f"Format {format.name!r} does not fit a weight of shape {tuple(weight.shape)}: "
+            f"it needs a matrix with whole groups of {format.group_columns} columns."
+        )
+    weight = weight.detach().to(torch.float32).contiguous()
+    if not torch.isfinite(torch.stack(torch.aminmax(weight))).all():  # ten times isfinite(weight)
+        bad = int((~torch.isfinite(weight)).sum())
+        raise NonFinite(
+            f"A weight of shape {tuple(weight.shape)} holds {bad} NaN or infinite values; "
+            "check the checkpoint (a float16 overflow or a broken file)."
+        )
+    return weight
+
+
+def best_clip(
+    weight: torch.Tensor, format: Format, n_steps: int, smallest: float, norm: float = 2.0
+) -> torch.Tensor | float:
+    """Clip of each group with the least error sum |W - Q(W)|^norm, float32 `[n_rows, n_groups]`.
+
+    Tries 1 and `n_steps` even steps down to `smallest`; a few rows at a time, to stay in the cache.
+    """
+    if n_steps == 0 or not format.scaled:
+        return 1.0
+    low, high = format.group_range(weight)
+    best = torch.ones_like(low)
+    least = group_error(weight, format, format.qparams_of_range(low, high), norm)
+    for clip in torch.linspace(1, smallest, n_steps + 1)[1:].tolist():
+        error = group_error(weight, format, format.qparams_of_range(low, high, clip), norm)
+        better = error < least
+        best[better] = clip
+        least = torch.where(better, error, least)
+    return best
+
+
+def group_error(
+    weight: torch.Tensor, format: Format, qparams: Mapping[str, torch.Tensor], norm: float = 2.0
+) -> torch.Tensor:
+    """Sum of |W - Q(W)|^norm over each group after rounding to nearest, `[n_rows, n_groups]`."""
+    scale, zero_point = format.affine(qparams)
+    error, inverse = torch.empty_like(scale), 1 / scale
+    step = max(1, _CHUNK_WEIGHTS // weight.shape[1])
+    for start in range(0, weight.shape[0], step):
+        rows = slice(start, start + step)
+        scaled = weight[rows].reshape(-1, scale.shape[1], weight.shape[1] // scale.shape[1])
+        scaled = scaled * inverse[rows, :, None]
+        if zero_point is not None:
+            scaled += zero_point[rows, :, None]
+        residual = scaled.sub_(format.rounded(scaled)).abs_()
+        powers = residual.square_() if norm == 2.0 else residual.pow_(norm)
+        error[rows] = powers.sum(dim=2) * scale[rows].abs() ** norm
+    return error
