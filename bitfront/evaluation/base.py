@@ -1,0 +1,128 @@
+"""Metric: what one token's prediction is worth; `evaluate` measures all metrics in one pass."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bitfront.errors import InvalidArgument, NonFinite
+from bitfront.models.reference import Reference, next_token_logits
+
+Values = NDArray[np.float64]
+
+
+class Metric(ABC):
+    """A value per predicted token and how a text's values become numbers; lower is better.
+
+    Subclasses are frozen dataclasses; the first quantity of `reduce` has the name of the metric's
+    value in a trial, such as `"kl"`.
+    """
+
+    @abstractmethod
+    def per_token(self, logits: torch.Tensor, reference: Reference, index: int) -> torch.Tensor:
+        """Value of each predicted token, float32 `[n_scored]`.
+
+        Args:
+            logits: of the model being judged, `[n_scored, vocabulary]`; left untouched.
+            reference: what the unquantized model predicts.
+            index: sequence of `reference` that the logits belong to.
+        """
+
+    @abstractmethod
+    def reduce(self, means: Values) -> dict[str, float]:
+        """Quantities of the whole text.
+
+        Args:
+            means: mean over tokens of each sequence, `[n_sequences]`; all sequences are as long.
+        """
+
+
+def sequence_values(
+    model: nn.Module,
+    reference: Reference,
+    metrics: Mapping[str, Metric],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Values]:
+    """Mean over tokens of every metric on every sequence, `[n_sequences]`; one forward serves all.
+
+    Args:
+        model: the model being judged.
+        reference: holds the tokens, so text and reference cannot be mixed up.
+        metrics: by name.
+        progress: called with `(sequences done, sequences in all)`.
+
+    Raises:
+        NonFinite: a metric is NaN or infinite on some token; names the metric.
+    """
+    means: dict[str, list[float]] = {name: [] for name in metrics}
+    for index, sequence in enumerate(reference.tokens):
+        logits = next_token_logits(model, sequence)
+        for name, metric in metrics.items():
+            # float64: a float32 mean over a million tokens loses the digits that rank candidates.
+            means[name].append(
+                _finite(name, metric.per_token(logits, reference, index).double().mean())
+            )
+        if progress:
+            progress(index + 1, len(reference.tokens))
+    return {name: np.array(values) for name, values in means.items()}
+
+
+def _finite(name: str, value: torch.Tensor) -> float:
+    if not value.isfinite():
+        raise NonFinite(
+            f"Metric {name!r} is {value.item()}: the quantized model overflows. "
+            "Use formats with more bits, or run the model in float32."
+        )
+    return value.item()
+
+
+def evaluate(
+    model: nn.Module,
+    reference: Reference,
+    metrics: Mapping[str, Metric],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, float]:
+    """Every quantity of every metric over the whole text: `kl`, `kl_stderr`, `perplexity`, ...
+
+    Raises:
+        NonFinite: a metric is NaN or infinite; names the metric.
+    """
+    means = sequence_values(model, reference, metrics, progress)
+    return {k: v for name, m in metrics.items() for k, v in m.reduce(means[name]).items()}
+
+
+def standard_error(means: Values) -> float:
+    """Standard error of the mean over sequences, `means [n_sequences]`.
+
+    Tokens of one sequence depend on each other, so sequences are the independent draws. A single
+    sequence says nothing about its spread: its whole value is given as the error.
+    """
+    n = len(means)
+    return float(means.std(ddof=1) / np.sqrt(n)) if n > 1 else float(np.abs(means).sum())
+
+
+def paired_difference(
+    ours: Sequence[float] | Values, theirs: Sequence[float] | Values
+) -> tuple[float, float]:
+    """Mean of `ours - theirs` over the same sequences, and its standard error.
+
+    What two candidates share (hard and easy texts) cancels, so small differences become visible.
+
+    >>> mean, stderr = paired_difference([1.0, 5.0, 9.0], [2.0, 6.0, 10.0])
+    >>> mean, stderr
+    (-1.0, 0.0)
+
+    Raises:
+        InvalidArgument: not the same number of sequences.
+    """
+    if len(ours) != len(theirs):
+        raise InvalidArgument(
+            f"Cannot pair {len(ours)} with {len(theirs)} sequences: measure both on the same text."
+        )
+    difference = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    return float(difference.mean()), standard_error(difference)

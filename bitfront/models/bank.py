@@ -1,0 +1,192 @@
+"""WeightBank: every layer in every format, quantized once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from bitfront.errors import InvalidArgument, MismatchedArtifact
+from bitfront.files import replacing
+from bitfront.formats.base import Format
+from bitfront.models.layers import get_weight
+from bitfront.quantizers.base import Quantizer
+from bitfront.quantizers.rtn import Rtn
+from bitfront.space import Layer, SearchSpace
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightBank:
+    """The quantized weights of a space: a directory with one safetensors file per (layer, format).
+
+    A file is named by the SHA-256 of all that decides its content: the weight, the behaviour of
+    the format, the quantizer with its hyperparameters and version, and the input Gram matrix if
+    the quantizer uses it. Studies can share a directory, and an entry made by another definition
+    is never mistaken for this one. Reading maps files into memory and decodes on the fly.
+
+    Args:
+        directory: where the files are; `build` makes it.
+        space: the layers (pinned ones included) and formats held.
+        entries: file digest of each `(layer name, format name)`.
+    """
+
+    directory: Path
+    space: SearchSpace
+    entries: Mapping[tuple[str, str], str]
+
+    @classmethod
+    def build(
+        cls,
+        directory: Path | str,
+        model: nn.Module,
+        space: SearchSpace,
+        quantizer: Quantizer,
+        hessians: Mapping[str, torch.Tensor] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> WeightBank:
+        """Quantize what the directory lacks; broken files are made anew.
+
+        Args:
+            directory: shared by any number of studies.
+            model: the unquantized model.
+            space: what to quantize: every format that fits each layer, and the pinned layers.
+            quantizer: how codes are chosen. A layer without a Gram matrix (an embedding reads
+                rows, it has no input) falls back to `rtn` when the quantizer needs one.
+            hessians: float32 `[n_columns, n_columns]` by layer name: mean of x x^T. Read layer by
+                layer in the order of the space, so a mapping that computes them lazily is fine.
+            progress: called with `(entries done, entries in all)`.
+
+        Raises:
+            NonFinite: a weight or Gram matrix holds NaN or infinity.
+            StorageError: a file could not be written; no partial file is left.
+        """
+        directory = Path(directory)
+        wanted = list(_wanted(space))
+        behaviour = {f: _behaviour(f) for f in {f for _, menu in wanted for f in menu}}
+        total, entries = sum(len(menu) for _, menu in wanted), {}
+        for layer, menu in wanted:
+            weight = get_weight(model, layer.name).float().contiguous()
+            hessian = (hessians or {}).get(layer.name) if quantizer.needs_hessian else None
+            chosen = Rtn() if quantizer.needs_hessian and hessian is None else quantizer
+            inputs = _tensors_digest(
+                {"weight": weight} | ({} if hessian is None else {"h": hessian})
+            )
+            for format in menu:
+                digest = _text_digest(inputs, behaviour[format], f"{chosen!r} {chosen.version}")
+                path = _path(directory, digest)
+                if not _intact(path, format, layer.shape):
+                    _write(path, chosen.quantize(weight, format, hessian).tensors())
+                entries[layer.name, format.name] = digest
+                if progress:
+                    progress(len(entries), total)
+        return cls(directory, space, entries)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of every entry: equal only for equal weights, formats and quantizer."""
+        return _text_digest(*(f"{key} {self.entries[key]}" for key in sorted(self.entries)))
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, int]]:
+        return {layer.name: layer.shape for layer, _ in _wanted(self.space)}
+
+    @cached_property
+    def _formats(self) -> dict[str, Format]:
+        return {f.name: f for f in (*self.space.formats, *(f for _, f in self.space.pinned))}
+
+    def tensors(self, layer: str, format: str) -> Tensors:
+        """Packed tensors of a layer, as stored, mapped into memory.
+
+        Raises:
+            InvalidArgument: the bank has no such layer or the format does not fit it.
+            MismatchedArtifact: the file was removed or damaged since the bank was built.
+        """
+        if (layer, format) not in self.entries:
+            held = ", ".join(f for name, f in self.entries if name == layer) or "no format"
+            raise InvalidArgument(
+                f"The bank holds {held} of layer {layer!r}, not {format!r}: "
+                "build it for a space with this format."
+            )
+        path = _path(self.directory, self.entries[layer, format])
+        try:
+            return _read(path)
+        except (OSError, SafetensorError) as error:
+            raise MismatchedArtifact(
+                f"Bank entry {path} of layer {layer!r} cannot be read ({error}): "
+                "run the study again to build it anew."
+            ) from error
+
+    def weight(self, layer: str, format: str) -> torch.Tensor:
+        """Decoded weight, float32 `[out_features, in_features]`."""
+        stored = self.tensors(layer, format)
+        return self._formats[format].decode_stored(stored, self._shapes[layer])
+
+
+def _wanted(space: SearchSpace) -> Iterator[tuple[Layer, tuple[Format, ...]]]:
+    for layer in space.layers:
+        yield layer, tuple(f for f in space.formats if f.fits(layer.shape))
+    for layer, format in space.pinned:
+        yield layer, (format,)
+
+
+def _path(directory: Path, digest: str) -> Path:
+    # Two levels: a directory of a large model's 45,000 x 6 files is slow to list.
+    return directory / digest[:2] / f"{digest}.safetensors"
+
+
+def _read(path: Path) -> Tensors:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _write(path: Path, tensors: Tensors) -> None:
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(tensors, {"content": _tensors_digest(tensors)}))
+
+
+def _intact(path: Path, format: Format, shape: tuple[int, int]) -> bool:
+    """Whether a file is whole, unchanged since it was written, and of the format's layout."""
+    if not path.exists():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = (file.metadata() or {}).get("content")
+        tensors = _read(path)
+    except (OSError, SafetensorError):
+        return False
+    layout = {k: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for k, t in tensors.items()}
+    expected = {k: (s.shape, s.dtype) for k, s in format.stored(shape).items()}
+    return layout == expected and content == _tensors_digest(tensors)
+
+
+def _behaviour(format: Format) -> str:
+    """Digest of what a format does to one fixed weight: a name can hide a changed definition."""
+    columns = format.group_columns or 64
+    weight = ((torch.arange(8 * 2 * columns) * 37 % 101 - 50) / 64).reshape(8, 2 * columns)
+    qparams = format.qparams(weight)
+    stored = format.pack(format.encode(weight, qparams), qparams)
+    decoded = format.decode_stored(stored, (8, 2 * columns))
+    return _text_digest(repr(format), _tensors_digest(stored | {"decoded": decoded}))
+
+
+def _tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        sha.update(tensor.view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+def _text_digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

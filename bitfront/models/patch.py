@@ -1,0 +1,70 @@
+"""PatchedModel: a model whose weights are swapped for quantized ones, and put back."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import torch
+from torch import nn
+
+from bitfront.allocation import Allocation
+from bitfront.models.bank import WeightBank
+from bitfront.models.layers import get_weight, set_weight
+
+
+class PatchedModel:
+    """A model that takes allocations and returns to its own weights at the end of the block.
+
+        with PatchedModel(model, bank) as patched:
+            patched.apply(allocation)
+
+    Only layers whose format differs from the one they hold are swapped, so consecutive candidates
+    cost what they change. Originals are copied when first replaced; they come back after
+    exceptions too.
+
+    Args:
+        model: weights change in place, keeping dtype and device.
+        bank: where quantized weights come from.
+    """
+
+    def __init__(self, model: nn.Module, bank: WeightBank) -> None:
+        self.model = model
+        self.bank = bank
+        self._held: dict[str, str] = {}
+        self._originals: dict[str, torch.Tensor] = {}
+
+    def __enter__(self) -> PatchedModel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.apply(Allocation({}))
+        self._originals.clear()
+
+    def apply(self, allocation: Allocation) -> None:
+        """Give each layer its format; a layer that is not named gets its own weight back."""
+        for layer in [x for x in self._held if x not in allocation.formats]:
+            set_weight(self.model, layer, self._originals[layer])
+            del self._held[layer]
+        for layer, format in allocation.formats.items():
+            if self._held.get(layer) != format:
+                self._swap(layer, format)
+
+    def error(self, layer: str) -> torch.Tensor:
+        """Held minus original weight of a layer, float32 `[out_features, in_features]`."""
+        held = get_weight(self.model, layer).float()
+        return (
+            held - self._originals[layer].float() if layer in self._held else torch.zeros_like(held)
+        )
+
+    def _swap(self, layer: str, format: str) -> None:
+        weight = self.bank.weight(layer, format)
+        if layer not in self._originals:
+            self._originals[layer] = get_weight(self.model, layer).clone()
+        # Marked before writing: an interrupt halfway must still restore this layer.
+        self._held[layer] = format
+        set_weight(self.model, layer, weight)

@@ -1,0 +1,146 @@
+"""BlockStart: runs a model from the input of one transformer block, earlier blocks skipped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from bitfront.errors import NonFinite
+from bitfront.models.layers import blocks
+from bitfront.models.reference import Reference, next_token_logits
+
+
+class BlockStart:
+    """Hidden states of the unquantized model at the input of one block, reused for many candidates.
+
+        with BlockStart(model, reference) as start:
+            for block in range(start.n_blocks):
+                start.move_to(block)        # weights unquantized here
+                ...                         # change weights of this block or later ones
+                start.kl()                  # only blocks >= block run
+
+    Memory: one hidden state per token, whatever the depth. A pass over all blocks with the same
+    number of candidates each runs (n + 1) / (2 n) of the blocks' work, embedding and head in full.
+
+    Args:
+        model: its blocks get their own `forward` back at the end, also after exceptions.
+        reference: predictions of the unquantized model; its tokens are the text.
+    """
+
+    def __init__(self, model: nn.Module, reference: Reference) -> None:
+        self.model = model
+        self.reference = reference
+        self._blocks = list(blocks(model))
+        self._at = 0
+        # What block `_at - 1` returned per sequence: a tensor, or a tuple that starts with one.
+        self._outputs: list[Any] = [None] * len(reference.tokens)
+
+    def __enter__(self) -> BlockStart:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._outputs.clear()
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of transformer blocks."""
+        return len(self._blocks)
+
+    def block_of(self, layer: str) -> int:
+        """Index of the block a layer is in; 0 for layers outside the blocks, so all of them run."""
+        module = self.model.get_submodule(layer)
+        for index, block in enumerate(self._blocks):
+            if any(part is module for part in block.modules()):
+                return index
+        return 0
+
+    def order(self, layers: Sequence[str]) -> list[int]:
+        """Indices of `layers` in the order of their blocks: the order to visit them in."""
+        return sorted(range(len(layers)), key=lambda i: self.block_of(layers[i]))
+
+    def move_to(self, block: int) -> None:
+        """Start at `block`, at or after the current one; the model must hold its own weights."""
+        while self._at < block:
+            self._outputs = [self._advanced(index) for index in range(len(self.reference.tokens))]
+            self._at += 1
+
+    def logits(self, index: int) -> torch.Tensor:
+        """`next_token_logits` of sequence `index`, `[n_scored, vocabulary]`."""
+        with self._skipping(index):
+            return next_token_logits(self.model, self.reference.tokens[index])
+
+    def kl(self) -> float:
+        """Mean KL per token of the model as its weights now stand, in nats; at least 0.
+
+        Raises:
+            NonFinite: it is NaN or infinite.
+        """
+        n = len(self.reference.tokens)
+        means = [self.reference.kl(self.logits(i), i).double().mean().item() for i in range(n)]
+        kl = sum(means) / n
+        if not math.isfinite(kl):
+            raise NonFinite(
+                f"KL is {kl} with changed weights in block {self._at}: the model overflows. "
+                "Use formats with more bits, or run the model in float32."
+            )
+        # Rounding can push the KL of an unchanged prediction just below zero.
+        return max(kl, 0.0)
+
+    def _advanced(self, index: int) -> Any:  # noqa: ANN401
+        with self._skipping(index), _last_block(self._blocks[self._at]):
+            try:
+                next_token_logits(self.model, self.reference.tokens[index])
+            except _ReachedError as reached:
+                return reached.output
+        raise AssertionError("the forward pass left out a block")
+
+    @contextmanager
+    def _skipping(self, index: int) -> Iterator[None]:
+        output = self._outputs[index]
+        with ExitStack() as stack:
+            for block in self._blocks[: self._at]:
+                stack.enter_context(_forward(block, lambda *_args, **_kwargs: output))
+            yield
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass whose later blocks are not wanted."""
+
+    def __init__(self, output: object) -> None:
+        super().__init__()
+        self.output = output
+
+
+@contextmanager
+def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    own = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
+
+
+@contextmanager
+def _last_block(block: nn.Module) -> Iterator[None]:
+    def stop(_module: nn.Module, _inputs: object, output: object) -> None:
+        raise _ReachedError(output)
+
+    hook = block.register_forward_hook(stop)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,180 @@
+"""Reference: what the unquantized model predicts, compressed to the top K of each token."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from bitfront.errors import InvalidArgument, MismatchedArtifact, NonFinite
+from bitfront.files import replacing
+from bitfront.models.data import digest
+
+_ROWS = 16
+"""Rows of logits at a time: 16 x 49,152 floats stay in cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Top-K log-probabilities and tail mass of the unquantized model on token blocks.
+
+    KL is computed over K + 1 outcomes: the K most likely tokens of the unquantized model, and
+    "any other". Merging outcomes can only lower a KL, so it is a lower bound of the dense one; at
+    K = 512 a token costs 4 KB where dense logits of a 128k vocabulary cost 512 KB.
+
+    Args:
+        tokens: int64 `[n_sequences, sequence_length]`.
+        indices: int32 `[n_sequences, n_scored, K]`, most likely first; `n_scored` is
+            `sequence_length - 1`, every position that has a next token.
+        log_probs: float32 `[n_sequences, n_scored, K]`.
+        log_tail: float32 `[n_sequences, n_scored]`, log of the mass outside the top K, at least
+            about -87.
+    """
+
+    tokens: torch.Tensor
+    indices: torch.Tensor
+    log_probs: torch.Tensor
+    log_tail: torch.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        tokens: torch.Tensor,
+        top_k: int = 512,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Reference:
+        """Run the unquantized model over `tokens`, one sequence at a time.
+
+        Raises:
+            InvalidArgument: `top_k` is not positive.
+            NonFinite: the model predicts NaN or infinity.
+        """
+        if top_k < 1:
+            raise InvalidArgument(f"top_k is {top_k}: give at least 1.")
+        sequences = []
+        for index, sequence in enumerate(tokens):
+            logits = next_token_logits(model, sequence)
+            if not logits.isfinite().all():
+                raise NonFinite(
+                    f"The unquantized model predicts NaN or infinity on sequence {index}: "
+                    "check its weights, or run it in float32."
+                )
+            sequences.append(_compressed(logits, min(top_k, logits.shape[-1])))
+            if progress:
+                progress(index + 1, len(tokens))
+        indices, log_probs, log_tail = (torch.stack(x) for x in zip(*sequences, strict=True))
+        return cls(tokens.cpu(), indices, log_probs, log_tail)
+
+    @property
+    def top_k(self) -> int:
+        """Tokens kept per position: at most the vocabulary."""
+        return self.indices.shape[-1]
+
+    def next_tokens(self, index: int) -> torch.Tensor:
+        """The tokens to be predicted in a sequence, int64 `[n_scored]`."""
+        return self.tokens[index, 1:]
+
+    def argmax(self, index: int) -> torch.Tensor:
+        """The unquantized model's most likely token at each position, int64 `[n_scored]`."""
+        return self.indices[index, :, 0].long()
+
+    def kl(self, logits: torch.Tensor, index: int) -> torch.Tensor:
+        """KL(unquantized || logits) in nats per token, float32 `[n_scored]`.
+
+            sum over top K of p (log p - log q)  +  p_tail (log p_tail - log q_tail)
+
+        The tail of q is summed over the tokens outside the top K, not taken as `1 - sum q`: that
+        difference loses all digits when the tail is small. Equal logits give exactly 0.
+
+        Args:
+            logits: `[n_scored, vocabulary]`, any float dtype; left untouched. Differentiable.
+            index: which sequence they belong to.
+        """
+        parts = [
+            self._kl_rows(rows, index, n * _ROWS) for n, rows in enumerate(logits.split(_ROWS))
+        ]
+        return torch.cat(parts)
+
+    def _kl_rows(self, logits: torch.Tensor, index: int, start: int) -> torch.Tensor:
+        rows = slice(start, start + len(logits))
+        log_p = self.log_probs[index, rows].to(logits.device)
+        log_p_tail = self.log_tail[index, rows].to(logits.device)
+        log_q, log_q_tail = _split(logits.float(), self.indices[index, rows].to(logits.device))
+        kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+        return kl + log_p_tail.exp() * (log_p_tail - log_q_tail)
+
+    def save(self, path: Path, model_digest: str) -> None:
+        """Write to a safetensors file that remembers model and text.
+
+        Raises:
+            StorageError: the file could not be written; what was there before is untouched.
+        """
+        tensors = {name: getattr(self, name).contiguous() for name in _FIELDS}
+        content = save(tensors, {"digest": _artifact_digest(model_digest, self.tokens)})
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+
+    @classmethod
+    def load(cls, path: Path, model_digest: str, tokens: torch.Tensor) -> Reference:
+        """Read what `save` wrote.
+
+        Raises:
+            MismatchedArtifact: another model or text made the file, or it is damaged.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                stored = (file.metadata() or {}).get("digest")
+                if stored == _artifact_digest(model_digest, tokens):
+                    return cls(**{name: file.get_tensor(name) for name in _FIELDS})
+        except (OSError, SafetensorError) as error:
+            raise MismatchedArtifact(f"Cannot read reference {path}: {error}.") from error
+        raise MismatchedArtifact(
+            f"Reference {path} belongs to another model or text: remove it or use another folder."
+        )
+
+
+_FIELDS = ("tokens", "indices", "log_probs", "log_tail")
+
+
+def next_token_logits(model: nn.Module, sequence: torch.Tensor) -> torch.Tensor:
+    """Logits at every position that has a next token, `[n_scored, vocabulary]`, without gradients.
+
+    Args:
+        model: causal language model.
+        sequence: token ids, int64 `[sequence_length]`.
+    """
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        logits: torch.Tensor = model(sequence[None].to(device), use_cache=False).logits
+    return logits[0, :-1]
+
+
+def _compressed(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, ...]:
+    parts = []
+    for rows in logits.split(_ROWS):
+        indices = rows.float().topk(top_k, dim=-1).indices
+        parts.append((indices.int(), *_split(rows.float(), indices)))
+    return tuple(torch.cat(x).cpu() for x in zip(*parts, strict=True))
+
+
+def _split(logits: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities at `indices` `[n, K]` and log of the remaining mass `[n]`."""
+    indices = indices.long()
+    largest = logits.detach().amax(dim=-1, keepdim=True)
+    top = logits.gather(-1, indices) - largest
+    rest = (logits - largest).scatter_(-1, indices, -torch.inf).exp_().sum(dim=-1)
+    normalizer = (top.exp().sum(dim=-1) + rest).log()
+    # An empty tail (K is the vocabulary) becomes e^-87: its share of any KL is 0 in float32.
+    log_tail = rest.clamp(min=torch.finfo(torch.float32).tiny).log() - normalizer
+    return top - normalizer[:, None], log_tail
+
+
+def _artifact_digest(model_digest: str, tokens: torch.Tensor) -> str:
+    return hashlib.sha256(f"{model_digest} {digest(tokens)}".encode()).hexdigest()

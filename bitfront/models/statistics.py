@@ -1,0 +1,167 @@
+"""Input statistics of layers: Gram matrices and energies, from one pass of hooks."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from bitfront.errors import NonFinite
+
+Reduce = Callable[[torch.Tensor], torch.Tensor]
+Inputs = tuple[torch.Tensor, ...]
+
+
+def input_grams(
+    model: nn.Module, tokens: torch.Tensor, layer_names: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Mean of x x^T over the inputs of each layer, float32 `[in_features, in_features]`.
+
+    Layers that read the same tensor (q/k/v, gate/up) share one matrix object, computed once. The
+    mean is over the tokens a layer truly saw; a layer that saw none gets zeros.
+
+    Args:
+        model: causal language model.
+        tokens: token ids, int64 `[n_sequences, sequence_length]`.
+        layer_names: module names; memory is one matrix per distinct input among them.
+
+    Raises:
+        NonFinite: an input holds NaN or infinity; names the layer.
+    """
+    return _means(model, tokens, layer_names, lambda x: x.T @ x)
+
+
+def input_energies(
+    model: nn.Module, tokens: torch.Tensor, layer_names: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Mean of x^2 per column, float32 `[in_features]`: the diagonal of `input_grams`, cheaper."""
+    return _means(model, tokens, layer_names, lambda x: x.square().sum(dim=0))
+
+
+class InputGrams(Mapping[str, torch.Tensor]):
+    """`input_grams` computed when asked for, a bounded number of layers per pass.
+
+    Ask in the order of `columns`: only the matrices of the current run of layers are held, and
+    stepping back costs another forward pass.
+
+    Args:
+        model: causal language model; it must not change while matrices are still to be computed.
+        tokens: token ids, int64 `[n_sequences, sequence_length]`.
+        columns: `in_features` of each layer, in order of use.
+        max_bytes: memory of the matrices of one pass; at least one layer is always taken.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokens: torch.Tensor,
+        columns: Mapping[str, int],
+        max_bytes: int = 2**31,
+    ) -> None:
+        self.model = model
+        self.tokens = tokens
+        self._runs = _runs(columns, max_bytes)
+        self._run_of = {name: run for run in self._runs for name in run}
+        self._held: dict[str, torch.Tensor] = {}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        run = self._run_of[name]
+        if name not in self._held:
+            self._held = {}
+            self._held = input_grams(self.model, self.tokens, run)
+        return self._held[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._run_of)
+
+    def __len__(self) -> int:
+        return len(self._run_of)
+
+
+def _runs(columns: Mapping[str, int], max_bytes: int) -> list[tuple[str, ...]]:
+    runs: list[list[str]] = [[]]
+    used = 0
+    for name, width in columns.items():
+        # Counted as if nothing were shared: sharing is only known after the first forward.
+        used += 4 * width**2
+        if runs[-1] and used > max_bytes:
+            runs.append([])
+            used = 4 * width**2
+        runs[-1].append(name)
+    return [tuple(run) for run in runs]
+
+
+def _means(
+    model: nn.Module, tokens: torch.Tensor, layer_names: Sequence[str], reduce: Reduce
+) -> dict[str, torch.Tensor]:
+    sums = _InputSums(reduce)
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(sums.hook(name)) for name in layer_names
+    ]
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad():
+            for sequence in tokens:
+                model(sequence[None].to(device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    means = {name: sums.mean(name) for name in sums.totals}
+    for name in layer_names:
+        if name not in sums.owner:
+            width = _in_features(model.get_submodule(name))
+            sums.owner[name] = name
+            means[name] = reduce(torch.zeros(1, width, device=device))
+    return {name: means[sums.owner[name]] for name in layer_names}
+
+
+def _in_features(module: nn.Module) -> int:
+    # Conv1D of GPT-2 counts as nx, nf what nn.Linear calls in_features, out_features.
+    return int(getattr(module, "in_features", None) or getattr(module, "nx", 0))
+
+
+class _InputSums:
+    """Running sums over tokens; layers called with the same tensor share the first one's sum."""
+
+    def __init__(self, reduce: Reduce) -> None:
+        self.reduce = reduce
+        self.owner: dict[str, str] = {}
+        self.totals: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._last: tuple[Callable[[], torch.Tensor | None], str] = (lambda: None, "")
+
+    def hook(self, name: str) -> Callable[[nn.Module, Inputs], None]:
+        def add(_module: nn.Module, inputs: Inputs) -> None:
+            x = inputs[0]
+            self._claim(name, x)
+            if self.owner[name] == name:
+                self._add(name, x.detach().reshape(-1, x.shape[-1]).float())
+
+        return add
+
+    def _claim(self, name: str, x: torch.Tensor) -> None:
+        # A weak reference: a dead tensor's address may be taken by another one.
+        reference, previous = self._last
+        shared = reference() is x
+        if name not in self.owner:
+            self.owner[name] = self.owner[previous] if shared else name
+        if not shared:
+            self._last = (weakref.ref(x), name)
+
+    def _add(self, name: str, x: torch.Tensor) -> None:
+        total = self.reduce(x)
+        if not total.isfinite().all():
+            raise NonFinite(
+                f"The input of layer {name!r} holds NaN or infinity: "
+                "check the model's weights, or run it in float32."
+            )
+        if name in self.totals:
+            self.totals[name] += total
+            self._counts[name] += len(x)
+        else:
+            self.totals[name], self._counts[name] = total, len(x)
+
+    def mean(self, name: str) -> torch.Tensor:
+        return self.totals[name] / max(self._counts[name], 1)
