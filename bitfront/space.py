@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,14 +73,14 @@ class SearchSpace:
             raise InvalidArgument("A search space needs at least one layer and one format.")
         _distinct("format", [f.name for f in self.formats])
         _distinct("layer", [x.name for x in (*self.layers, *(p for p, _ in self.pinned))])
-        for layer, group_allowed in zip(self.groups, self.group_allowed, strict=True):
-            if not group_allowed.any():
-                first = self.layers[layer[0]]
-                raise InvalidArgument(
-                    f"No format of the menu fits layer {first.name!r} of shape {first.shape}: "
-                    f"given {', '.join(f.name for f in self.formats)}. "
-                    "Add a format with a smaller group, a channel format, or bf16."
-                )
+        stuck = np.flatnonzero(~self.group_allowed.any(axis=1))
+        if stuck.size:
+            first = self.layers[self.groups[stuck[0]][0]]
+            raise InvalidArgument(
+                f"No format of the menu fits layer {first.name!r} of shape {first.shape}: "
+                f"given {', '.join(f.name for f in self.formats)}. "
+                "Add a format with a smaller group, a channel format, or bf16."
+            )
 
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
@@ -92,15 +93,25 @@ class SearchSpace:
     @cached_property
     def allowed(self) -> NDArray[np.bool_]:
         """Whether a format fits a layer's shape, `[n_layers, n_formats]`."""
-        fits = {
-            shape: [f.fits(shape) for f in self.formats] for shape in {x.shape for x in self.layers}
-        }
+        fits = {x: [f.fits(x) for f in self.formats] for x in shapes(self.layers)}
         return np.array([fits[x.shape] for x in self.layers], dtype=bool)
 
     @cached_property
     def group_allowed(self) -> NDArray[np.bool_]:
         """Whether a format fits every layer of a group, `[n_groups, n_formats]`."""
-        return np.array([self.allowed[list(g)].all(axis=0) for g in self.groups], dtype=bool)
+        return self.combine(self.allowed, np.logical_and)
+
+    @cached_property
+    def _by_group(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Layer indices sorted by group, `[n_layers]`, and where each group begins, `[n_groups]`."""
+        order = np.array([index for group in self.groups for index in group])
+        return order, np.cumsum([0, *(len(group) for group in self.groups[:-1])])
+
+    def combine(self, values: NDArray[Any], operation: np.ufunc) -> NDArray[Any]:
+        """Rows `[n_layers, n_formats]` reduced to `[n_groups, n_formats]` by a binary operation."""
+        order, starts = self._by_group
+        rows: NDArray[Any] = operation.reduceat(values[order], starts, axis=0)
+        return rows
 
     @property
     def n_weights(self) -> int:
@@ -118,17 +129,23 @@ class SearchSpace:
         Raises:
             InvalidArgument: the menu lacks it.
         """
-        for index, format in enumerate(self.formats):
-            if format.name == format_name:
-                return index
-        menu = ", ".join(f.name for f in self.formats)
-        raise InvalidArgument(f"Format {format_name!r} is not on the menu: {menu}.")
+        if format_name not in self._columns:
+            menu = ", ".join(self._columns)
+            raise InvalidArgument(f"Format {format_name!r} is not on the menu: {menu}.")
+        return self._columns[format_name]
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        """Format name to its index on the menu."""
+        return {format.name: index for index, format in enumerate(self.formats)}
 
     def decode(self, choice: Sequence[int] | NDArray[np.int64]) -> Allocation:
         """Allocation of the whole model from one format index per group."""
         formats = {x.name: f.name for x, f in self.pinned}
+        menu = tuple(self._columns)
         for indices, column in zip(self.groups, choice, strict=True):
-            formats |= {self.layers[i].name: self.formats[int(column)].name for i in indices}
+            for index in indices:
+                formats[self.layers[index].name] = menu[column]
         return Allocation(formats)
 
     def encode(self, allocation: Allocation) -> NDArray[np.int64]:
@@ -157,19 +174,19 @@ class SearchSpace:
     def uniform(self, column: int) -> NDArray[np.int64]:
         """One format everywhere, `[n_groups]`; where it does not fit, the next larger one that does."""
         bits = np.array([f.bits_per_weight((128, 128)) for f in self.formats])
-        choice = np.empty(len(self.groups), dtype=np.int64)
-        for row, allowed in enumerate(self.group_allowed):
-            usable = np.flatnonzero(allowed)
-            above = usable[bits[usable] >= bits[column]]
-            pool = above if above.size else usable
-            choice[row] = (
-                column if allowed[column] else pool[np.argmin(np.abs(bits[pool] - bits[column]))]
-            )
+        allowed = self.group_allowed
+        distance = np.abs(bits - bits[column])
+        # larger formats come first: any smaller one is farther than all of them
+        distance = np.where(bits >= bits[column], distance, distance + bits.max())
+        distance[column] = -1.0
+        choice: NDArray[np.int64] = np.where(allowed, distance, np.inf).argmin(axis=1)
         return choice
 
 
 def _distinct(what: str, names: Sequence[str]) -> None:
-    repeated = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+    repeated = (
+        sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+    )
     if repeated:
         raise InvalidArgument(f"Repeated {what} names: {', '.join(repeated)}. Name each once.")
 

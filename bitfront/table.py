@@ -55,9 +55,9 @@ class LayerTable:
     @cached_property
     def grouped(self) -> NDArray[np.float64]:
         """Rows combined per group, `[n_groups, n_formats]`; infinite where not allowed."""
-        combine = np.sum if self.reduction == "sum" else np.max
-        rows = [combine(self.values[list(g)], axis=0) for g in self.space.groups]
-        return np.where(self.space.group_allowed, np.array(rows), np.inf)
+        values = np.where(self.space.allowed, self.values, np.inf)
+        operation = np.add if self.reduction == "sum" else np.maximum
+        return np.where(self.space.group_allowed, self.space.combine(values, operation), np.inf)
 
     def total(self, choice: NDArray[np.int64]) -> float:
         """Sum over groups at the chosen formats, `choice [n_groups]`."""

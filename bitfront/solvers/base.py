@@ -73,9 +73,8 @@ def one_limit(problem: Problem, solver: str) -> tuple[NDArray[np.float64], float
 
 
 def is_whole(costs: NDArray[np.float64]) -> bool:
-    """Whether every finite cost is a whole number."""
-    finite = costs[np.isfinite(costs)]
-    return bool((finite == np.rint(finite)).all())
+    """Whether every cost is a whole number (or infinite: not allowed)."""
+    return bool((np.floor(costs) == costs).all())
 
 
 def cheapest(costs: NDArray[np.float64], loss: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -35,16 +35,18 @@ class Lagrangian(Solver):
     Args:
         n_exchanges: most exchanges tried after the leftover is spent.
         tolerance: relative gap at which exchanging stops.
+        window: the leftover is spent on the groups of this many steps on each side of the cut.
     """
 
     n_exchanges: int = 32
-    tolerance: float = 1e-5
+    tolerance: float = 1e-6
+    window: int = 1024
 
     def __post_init__(self) -> None:
-        if self.n_exchanges < 0 or not 0 <= self.tolerance < 1:
+        if self.n_exchanges < 0 or not 0 <= self.tolerance < 1 or self.window < 1:
             raise InvalidArgument(
-                f"n_exchanges is {self.n_exchanges}, tolerance {self.tolerance}: "
-                "give n_exchanges >= 0 and 0 <= tolerance < 1."
+                f"n_exchanges is {self.n_exchanges}, tolerance {self.tolerance}, window "
+                f"{self.window}: give n_exchanges >= 0, 0 <= tolerance < 1, window >= 1."
             )
 
     def solve(self, problem: Problem) -> Solution:
@@ -69,17 +71,21 @@ class Lagrangian(Solver):
     def _at(self, problem: Problem, costs: Array, limit: float, steps: Steps) -> Solution:
         n_taken, lower_bound = relaxed(steps, limit)
         choice = steps.choice(np.arange(n_taken))
+        loss = problem.loss.total(choice)
         if n_taken == len(steps.group):
-            loss = problem.loss.total(choice)
             return Solution(choice, loss, loss, optimal=True)
-        moves = Moves(problem.group_loss, costs, limit, choice)
+        rows = np.unique(steps.group[max(n_taken - self.window, 0) : n_taken + self.window])
+        spare = limit - float(costs[np.arange(len(choice)), choice].sum())
+        moves = Moves(problem.group_loss[rows], costs[rows], choice[rows], spare)
+        settled = loss - moves.total()
         moves.fill()
         for _ in range(self.n_exchanges):
-            loss = problem.loss.total(moves.choice)
+            loss = settled + moves.total()
             if loss - lower_bound <= self.tolerance * abs(loss) or not moves.exchange():
                 break
-        loss = problem.loss.total(moves.choice)
-        return Solution(moves.choice, loss, min(lower_bound, loss), optimal=loss <= lower_bound)
+        choice[rows] = moves.choice
+        loss = problem.loss.total(choice)
+        return Solution(choice, loss, min(lower_bound, loss), optimal=loss <= lower_bound)
 
 
 def hull_steps(loss: Array, costs: Array) -> Steps:
@@ -98,18 +104,19 @@ def relaxed(steps: Steps, limit: float) -> tuple[int, float]:
     return n_taken, steps.start_loss - saved
 
 
-def undecided(
-    loss: Array, costs: Array, limit: float, multiplier: float, incumbent: float
-) -> NDArray[np.bool_]:
+def open_formats(loss: Array, costs: Array, limit: float, incumbent: Solution) -> NDArray[np.bool_]:
     """Formats that a choice better than the incumbent can still use, `[n_groups, n_formats]`.
 
-    A format is out when taking it lifts the Lagrangian bound above the incumbent's loss.
+    A format is out when taking it lifts the Lagrangian bound above the incumbent's loss. A group
+    that the incumbent settles keeps at least one format.
     """
-    allowed = np.isfinite(loss)
-    priced = np.where(allowed, loss + multiplier * np.where(allowed, costs, 0.0), np.inf)
+    steps = hull_steps(loss, costs)
+    n_taken, _ = relaxed(steps, limit)
+    multiplier = steps.rate[n_taken] if n_taken < len(steps.rate) else 0.0
+    priced = loss + multiplier * costs if multiplier else loss
     least = priced.min(axis=1, keepdims=True)
     bound = least.sum() - (multiplier * limit if multiplier else 0.0)
-    slack = incumbent - bound + 1e-12 * np.abs(least).sum()
+    slack = incumbent.loss - bound + 1e-12 * np.abs(least).sum()
     kept: NDArray[np.bool_] = priced - least <= max(slack, 0.0)
     return kept
 
@@ -120,13 +127,16 @@ class Moves:
     Args:
         loss: `[n_groups, n_formats]`, infinite where not allowed.
         costs: `[n_groups, n_formats]`.
-        limit: largest sum of costs.
-        choice: feasible start, `[n_groups]`; copied.
+        choice: feasible start, `[n_groups]`; changed in place.
+        spare: what the choice leaves of the limit.
     """
 
-    def __init__(self, loss: Array, costs: Array, limit: float, choice: Choice) -> None:
-        self.loss, self.costs, self.choice = loss, costs, choice.copy()
-        self.spare = limit - float(costs[np.arange(len(choice)), choice].sum())
+    def __init__(self, loss: Array, costs: Array, choice: Choice, spare: float) -> None:
+        self.loss, self.costs, self.choice, self.spare = loss, costs, choice, spare
+
+    def total(self) -> float:
+        """Loss of the choice."""
+        return float(self.loss[np.arange(len(self.choice)), self.choice].sum())
 
     def _changes(self, rows: Choice) -> tuple[Array, Array]:
         """Cost and loss added by every format of the given rows."""
