@@ -1,0 +1,252 @@
+"""Which weights of a model get a format: linear layers, fused groups, embedding and head."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from bitfront import formats as catalogue
+from bitfront.errors import InvalidArgument, InvalidModel
+from bitfront.space import Layer, SearchSpace
+
+if TYPE_CHECKING:
+    from bitfront.formats.base import Format
+
+_NARROW = 8
+"""Linears with fewer outputs choose or gate (shared-expert gates); they do not transform."""
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The transformer blocks: the outermost `nn.ModuleList` whose linears hold most weights.
+
+    Weights are counted, not items, so that neither 128 experts nor a vision tower wins.
+
+    Raises:
+        InvalidModel: no module list holds linear layers.
+    """
+    outermost: dict[str, nn.ModuleList] = {}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in outermost)
+        if isinstance(module, nn.ModuleList) and not inside and _linear_weights(module):
+            outermost[name] = module
+    if not outermost:
+        raise InvalidModel(
+            f"{type(model).__name__} has no list of blocks with linear layers: "
+            "bitfront needs a transformer language model."
+        )
+    return max(outermost.values(), key=_linear_weights)
+
+
+def find_layers(model: nn.Module, tied: bool = True) -> tuple[Layer, ...]:
+    """Every searched layer: the linears of the blocks, in model order, with their fusion groups.
+
+    Left out are routers (as many outputs as there are experts beside them), gates narrower than
+    8 outputs, and weights already listed under another name. Experts stacked into one 3-D
+    parameter are no linears: they stay at 16 bits and count as fixed bytes.
+
+    A group is the set of linears with the same parent module that read the same input tensor, seen
+    in one forward pass of two tokens: what engines fuse (q/k/v, gate/up). Shapes cannot tell (the
+    output projection is often square too) and names would be a list of families.
+
+    Args:
+        model: a language model that takes token ids.
+        tied: whether such linears share a format; if not, each is a group of its own.
+    """
+    prefix = _name_of(model, blocks(model))
+    linears: dict[str, nn.Module] = {}
+    seen: set[int] = set()
+    for index, block in enumerate(blocks(model)):
+        for name, module in _linears(block, f"{prefix}.{index}"):
+            weight = module.get_parameter("weight")
+            if id(weight) not in seen and not _routes(model, name, f"{prefix}.{index}"):
+                linears[name] = module
+                seen.add(id(weight))
+    groups = _groups_by_input(model, linears) if tied else {}
+    return tuple(
+        Layer(name, _shape(get_weight(model, name)), groups.get(name, name)) for name in linears
+    )
+
+
+def find_pinned(model: nn.Module) -> tuple[Layer, ...]:
+    """Token embedding and output head; one layer, named after the embedding, when they are tied."""
+    found: dict[int, Layer] = {}
+    for module in _embedding_and_head(model):
+        weight = module.get_parameter("weight")
+        if id(weight) not in found:
+            name = _name_of(model, module)
+            found[id(weight)] = Layer(name, _shape(weight), name)
+    return tuple(found.values())
+
+
+def search_space(
+    model: nn.Module, formats: tuple[Format, ...], pinned: Format | None, tied: bool
+) -> SearchSpace:
+    """The space of a model: searched layers, pinned embedding and head, bytes of all the rest.
+
+    Args:
+        model: a causal language model.
+        formats: the menu.
+        pinned: format of embedding and head, its per-channel variant where its groups do not fit;
+            `None` leaves both at 16 bits, within `fixed_bytes`.
+        tied: whether fused layers share a format.
+
+    Raises:
+        InvalidArgument: no format fits some layer, or the pinned one does not fit the embedding.
+    """
+    layers = find_layers(model, tied)
+    pins = tuple((x, _fitting(pinned, x)) for x in find_pinned(model)) if pinned else ()
+    fixed = fixed_tensors(model, {x.name for x in (*layers, *(x for x, _ in pins))})
+    nbytes = sum(t.numel() * stored_dtype(t).itemsize for t in fixed.values())
+    return SearchSpace(layers, formats, pins, nbytes)
+
+
+def fixed_tensors(model: nn.Module, quantized: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Parameters and persistent buffers that no format touches, by name; shared ones once.
+
+    Args:
+        model: the model.
+        quantized: names of the layers whose weight is stored in a format.
+    """
+    seen = {id(model.get_submodule(name).get_parameter("weight")) for name in quantized}
+    fixed: dict[str, torch.Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            fixed[name] = tensor
+    return fixed
+
+
+def stored_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """Dtype of a fixed tensor in a checkpoint: bfloat16 for floating point, else its own."""
+    return torch.bfloat16 if tensor.is_floating_point() else tensor.dtype
+
+
+def get_weight(model: nn.Module, name: str) -> torch.Tensor:
+    """Weight of a layer as `[out_features, in_features]`: a detached view in the model's dtype."""
+    module = model.get_submodule(name)
+    weight = module.get_parameter("weight").detach()
+    return weight.T if isinstance(module, Conv1D) else weight
+
+
+def set_weight(model: nn.Module, name: str, weight: torch.Tensor) -> None:
+    """Write `weight [out_features, in_features]` in place, so a tied head follows its embedding.
+
+    Dtype and device of the parameter stay.
+    """
+    with torch.no_grad():
+        get_weight(model, name).copy_(weight)
+
+
+def _linears(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_modules(prefix=prefix):
+        if isinstance(child, (nn.Linear, Conv1D)):
+            yield name, child
+
+
+def _linear_weights(module: nn.Module) -> int:
+    return sum(child.get_parameter("weight").numel() for _, child in _linears(module, ""))
+
+
+def _name_of(model: nn.Module, module: nn.Module) -> str:
+    names: dict[int, str] = {id(candidate): name for name, candidate in model.named_modules()}
+    return names[id(module)]
+
+
+def _embedding_and_head(model: nn.Module) -> Iterator[nn.Module]:
+    language_model: Any = model
+    yield language_model.get_input_embeddings()
+    head = language_model.get_output_embeddings()
+    if isinstance(head, nn.Linear):
+        yield head
+
+
+def _shape(weight: torch.Tensor) -> tuple[int, int]:
+    return int(weight.shape[0]), int(weight.shape[1])
+
+
+def _routes(model: nn.Module, name: str, block: str) -> bool:
+    """Whether a linear is a router or a gate rather than a transformation.
+
+    A router has as many outputs as its MoE module holds experts (a module list, or parameters
+    stacked in 3-D); the modules around it are looked at, up to the block.
+    """
+    n_outputs = get_weight(model, name).shape[0]
+    if n_outputs < _NARROW:
+        return True
+    around = name.rpartition(".")[0]
+    n_experts = _n_experts(model.get_submodule(around))
+    while (around := around.rpartition(".")[0]).startswith(f"{block}."):
+        n_experts |= _n_experts(model.get_submodule(around))
+    return n_outputs in n_experts
+
+
+def _n_experts(module: nn.Module) -> set[int]:
+    counts = set()
+    for inner in module.modules():
+        if isinstance(inner, nn.ModuleList):
+            counts.add(len(inner))
+        elif not isinstance(inner, nn.Conv1d):  # its kernels are 3-D and no experts
+            counts |= {len(p) for p in inner.parameters(recurse=False) if p.dim() == 3}
+    return counts
+
+
+def _groups_by_input(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Group name of each linear that ran: linears of one parent that read one tensor."""
+    members: dict[tuple[str, int], list[str]] = {}
+    # Inputs are kept alive through the pass: a freed tensor's id could come back as another's.
+    inputs: list[torch.Tensor] = []
+
+    def record(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def hook(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+            inputs.append(arguments[0])
+            names = members.setdefault((name.rpartition(".")[0], id(arguments[0])), [])
+            if name not in names:
+                names.append(name)
+
+        return hook
+
+    hooks = [m.register_forward_pre_hook(record(name)) for name, m in linears.items()]
+    try:
+        _run_two_tokens(model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: _group_name(names) for names in members.values() for name in names}
+
+
+def _group_name(names: list[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    parent = names[0].rpartition(".")[0]
+    return f"{parent}.{'+'.join(sorted(name.rpartition('.')[2] for name in names))}"
+
+
+def _run_two_tokens(model: nn.Module) -> None:
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device))
+    except Exception as error:  # any family's own complaint; the message names it
+        reason = str(error).partition("\n")[0]
+        raise InvalidModel(
+            f"{type(model).__name__} does not run on token ids alone ({reason}): "
+            "bitfront needs a causal language model."
+        ) from error
+
+
+def _fitting(format: Format, layer: Layer) -> Format:
+    """The format, or its per-channel variant where its groups do not divide the columns."""
+    if format.fits(layer.shape):
+        return format
+    known = catalogue.catalogue()
+    channel = known.get(re.sub(r"_g\d+", "_channel", format.name))
+    if channel is None or not channel.fits(layer.shape):
+        raise InvalidArgument(
+            f"Pinned format {format.name!r} does not fit {layer.name!r} of shape {layer.shape}: "
+            f"use one of {', '.join(n for n, f in known.items() if f.fits(layer.shape))}."
+        )
+    return channel

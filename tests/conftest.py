@@ -1,0 +1,54 @@
+"""A tiny trained Llama and two texts unknown to it, from `tests/data/train_tiny_llama.py`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+
+DATA = Path(__file__).parent / "data"
+N_HELD_OUT = 24_000
+
+
+@pytest.fixture(scope="session")
+def tiny_folder() -> Path:
+    """Hugging Face folder of the tiny Llama with its tokenizer; copy it before changing a file."""
+    return DATA / "tiny_llama"
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_folder: Path) -> nn.Module:
+    """4 blocks, 64 wide, 512 tokens, tied embedding, float32; leave it as it is."""
+    return LlamaForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_folder: Path) -> PreTrainedTokenizerFast:
+    """Byte-level BPE of the tiny Llama."""
+    return AutoTokenizer.from_pretrained(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def calibration_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unseen end of one book: about 10,000 tokens."""
+    return _end_of("alice.txt", tmp_path_factory.mktemp("calibration"))
+
+
+@pytest.fixture(scope="session")
+def evaluation_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unseen end of the other book: about 10,000 tokens."""
+    return _end_of("persuasion.txt", tmp_path_factory.mktemp("evaluation"))
+
+
+@pytest.fixture(scope="session")
+def tiny_tokens(tiny_tokenizer: PreTrainedTokenizerFast, calibration_file: Path) -> torch.Tensor:
+    """Calibration blocks, int64 `[16, 128]`."""
+    tokens = tiny_tokenizer(calibration_file.read_text(), verbose=False)["input_ids"]
+    return torch.tensor(tokens[: 16 * 128]).view(16, 128)
+
+
+def _end_of(book: str, folder: Path) -> Path:
+    path = folder / book
+    path.write_text((DATA / book).read_text()[-N_HELD_OUT:])
+    return path
