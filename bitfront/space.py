@@ -103,7 +103,7 @@ class SearchSpace:
 
     @cached_property
     def _by_group(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Layer indices sorted by group, `[n_layers]`, and where each group begins, `[n_groups]`."""
+        """Layer indices by group, `[n_layers]`, and where each group begins, `[n_groups]`."""
         order = np.array([index for group in self.groups for index in group])
         return order, np.cumsum([0, *(len(group) for group in self.groups[:-1])])
 
@@ -120,7 +120,7 @@ class SearchSpace:
 
     @property
     def outside_bytes(self) -> int:
-        """Bytes of the checkpoint that the search cannot change: pinned layers and fixed tensors."""
+        """Bytes that the search cannot change: pinned layers and fixed tensors."""
         return self.fixed_bytes + sum(f.nbytes(x.shape) for x, f in self.pinned)
 
     def column(self, format_name: str) -> int:
@@ -172,7 +172,7 @@ class SearchSpace:
         return choice
 
     def uniform(self, column: int) -> NDArray[np.int64]:
-        """One format everywhere, `[n_groups]`; where it does not fit, the next larger one that does."""
+        """One format everywhere, `[n_groups]`; where it does not fit, the next larger that does."""
         bits = np.array([f.bits_per_weight((128, 128)) for f in self.formats])
         allowed = self.group_allowed
         distance = np.abs(bits - bits[column])

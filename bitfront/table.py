@@ -39,7 +39,8 @@ class LayerTable:
         expected = (len(self.space.layers), len(self.space.formats))
         if self.values.shape != expected:
             raise InvalidArgument(
-                f"Table {self.quantity!r} has shape {self.values.shape}, its space needs {expected}."
+                f"Table {self.quantity!r} has shape {self.values.shape}, "
+                f"its space needs {expected}."
             )
         if self.reduction not in {"sum", "max"}:
             raise InvalidArgument(f"Unknown reduction {self.reduction!r}: use 'sum' or 'max'.")
@@ -47,9 +48,9 @@ class LayerTable:
         if bad.any():
             row, column = np.argwhere(bad)[0]
             raise NonFinite(
-                f"Table {self.quantity!r} of {self.source or 'unknown source'} is not finite at layer "
-                f"{self.space.layers[row].name!r}, format {self.space.formats[column].name!r}: "
-                "check the weights and the calibration text."
+                f"Table {self.quantity!r} of {self.source or 'unknown source'} is not finite at "
+                f"layer {self.space.layers[row].name!r}, "
+                f"format {self.space.formats[column].name!r}: check the weights and the calibration text."
             )
 
     @cached_property

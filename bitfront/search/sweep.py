@@ -49,7 +49,7 @@ class Sweep(Search):
         problem: Problem,
         history: Sequence[Trial],
         n: int,
-        rng: np.random.Generator,  # noqa: ARG002 (nothing here is random)
+        rng: np.random.Generator,
     ) -> list[Allocation]:
         """New points of the front, the nearest to the budget of each refinement first."""
         seen = {trial.allocation for trial in history}

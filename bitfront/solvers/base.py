@@ -22,12 +22,14 @@ class Solution:
         loss: its sum of the loss table.
         lower_bound: no feasible choice has a smaller loss; minus infinity when unknown.
         optimal: whether `loss` is proven to be the smallest.
+        multiplier: loss that one more unit of cost saves at the bound; NaN when unknown.
     """
 
     choice: NDArray[np.int64]
     loss: float
     lower_bound: float = -np.inf
     optimal: bool = False
+    multiplier: float = np.nan
 
     @property
     def gap(self) -> float:

@@ -76,8 +76,7 @@ class DynamicProgramming(Solver):
         core_costs = np.where(kept[rows], costs[rows], np.inf)
         core_loss = np.where(kept[rows], problem.group_loss[rows], np.inf)
         weights, n_bins, exact = self._binned(core_costs, spare)
-        if n_bins >= 0:
-            choice[rows] = _cheapest_path(core_loss, weights, n_bins)
+        choice[rows] = _cheapest_path(core_loss, weights, n_bins)
         loss = problem.loss.total(choice)
         if not problem.is_feasible(choice) or loss > incumbent.loss:
             choice, loss = incumbent.choice, incumbent.loss

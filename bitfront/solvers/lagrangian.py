@@ -73,7 +73,7 @@ class Lagrangian(Solver):
         choice = steps.choice(np.arange(n_taken))
         loss = problem.loss.total(choice)
         if n_taken == len(steps.group):
-            return Solution(choice, loss, loss, optimal=True)
+            return Solution(choice, loss, loss, optimal=True, multiplier=0.0)
         rows = np.unique(steps.group[max(n_taken - self.window, 0) : n_taken + self.window])
         spare = limit - float(costs[np.arange(len(choice)), choice].sum())
         moves = Moves(problem.group_loss[rows], costs[rows], choice[rows], spare)
@@ -85,7 +85,8 @@ class Lagrangian(Solver):
                 break
         choice[rows] = moves.choice
         loss = problem.loss.total(choice)
-        return Solution(choice, loss, min(lower_bound, loss), optimal=loss <= lower_bound)
+        bound, price = min(lower_bound, loss), float(steps.rate[n_taken])
+        return Solution(choice, loss, bound, optimal=loss <= lower_bound, multiplier=price)
 
 
 def hull_steps(loss: Array, costs: Array) -> Steps:
@@ -107,15 +108,13 @@ def relaxed(steps: Steps, limit: float) -> tuple[int, float]:
 def open_formats(loss: Array, costs: Array, limit: float, incumbent: Solution) -> NDArray[np.bool_]:
     """Formats that a choice better than the incumbent can still use, `[n_groups, n_formats]`.
 
-    A format is out when taking it lifts the Lagrangian bound above the incumbent's loss. A group
-    that the incumbent settles keeps at least one format.
+    A format is out when taking it lifts the Lagrangian bound at the incumbent's multiplier above
+    the incumbent's loss; the incumbent's own formats stay.
     """
-    steps = hull_steps(loss, costs)
-    n_taken, _ = relaxed(steps, limit)
-    multiplier = steps.rate[n_taken] if n_taken < len(steps.rate) else 0.0
-    priced = loss + multiplier * costs if multiplier else loss
+    price = incumbent.multiplier
+    priced = loss + price * costs if price else loss
     least = priced.min(axis=1, keepdims=True)
-    bound = least.sum() - (multiplier * limit if multiplier else 0.0)
+    bound = least.sum() - (price * limit if price else 0.0)
     slack = incumbent.loss - bound + 1e-12 * np.abs(least).sum()
     kept: NDArray[np.bool_] = priced - least <= max(slack, 0.0)
     return kept

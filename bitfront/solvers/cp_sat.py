@@ -1,0 +1,164 @@
+"""Exact solution by OR-tools CP-SAT, for any number of limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from ortools.sat.python import cp_model
+
+from bitfront.errors import InfeasibleBudget, InvalidArgument
+from bitfront.problem import Problem
+from bitfront.solvers.base import Solution, Solver, is_whole
+from bitfront.solvers.lagrangian import Lagrangian, open_formats
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class CpSat(Solver):
+    """The optimum by constraint programming with one 0/1 variable per open (group, format).
+
+    With one limit, `lagrangian` comes first: its choice is the hint, and formats whose Lagrangian
+    bound exceeds its loss are fixed at 0. Losses become whole numbers over their full range
+    (from each group's best to its worst open format) in units of `resolution` times that range;
+    `lower_bound` allows for the rounding of every group, so it holds for the true losses, and
+    `optimal` means optimal up to that rounding.
+
+    Cost: exponential at worst, seconds in practice. Prefer it with several limits.
+
+    Args:
+        time_limit: seconds of search; afterwards the best choice so far with its bound.
+        n_workers: threads; only 1 gives the same answer every time.
+        seed: of the search.
+        resolution: unit of the objective as a fraction of its range.
+    """
+
+    time_limit: float = 30.0
+    n_workers: int = 1
+    seed: int = 0
+    resolution: float = 1e-12
+
+    def __post_init__(self) -> None:
+        if not (self.time_limit > 0 and self.n_workers >= 1 and self.seed >= 0):
+            raise InvalidArgument(
+                f"time_limit is {self.time_limit}, n_workers {self.n_workers}, seed {self.seed}: "
+                "give time_limit > 0, n_workers >= 1, seed >= 0."
+            )
+        if not 1e-15 <= self.resolution <= 1e-3:
+            raise InvalidArgument(
+                f"resolution is {self.resolution}: give a number from 1e-15 to 1e-3."
+            )
+
+    def solve(self, problem: Problem) -> Solution:
+        """The optimum, or at the time limit the best choice found and its bound.
+
+        Raises:
+            InfeasibleBudget: no choice meets all limits together.
+            InvalidArgument: costs that are no whole numbers, or nothing found in `time_limit`.
+        """
+        if not is_whole(problem.group_costs):
+            raise InvalidArgument(
+                "cp_sat needs costs in whole numbers: give them in smaller units."
+            )
+        if len(problem.limits) > 1:
+            return self._search(problem, problem.space.group_allowed, None)
+        incumbent = Lagrangian().solve(problem)
+        if incumbent.optimal:
+            return incumbent
+        kept = open_formats(
+            problem.group_loss, problem.group_costs[0], problem.limit_values[0], incumbent
+        )
+        return self._search(problem, kept, incumbent)
+
+    def _search(self, problem: Problem, kept: Mask, incumbent: Solution | None) -> Solution:
+        program = _Program(kept)
+        for costs, limit in zip(problem.group_costs, problem.limit_values, strict=True):
+            program.add_limit(costs, float(limit))
+        least = np.where(kept, problem.group_loss, np.inf).min(axis=1, keepdims=True)
+        above = np.where(kept, problem.group_loss - least, 0.0)
+        unit = float(above.max(axis=1).sum()) * self.resolution or 1.0
+        objective = np.rint(above / unit).astype(np.int64)
+        program.model.minimize(program.sum(objective))
+        if incumbent is not None:
+            program.hint(incumbent.choice)
+        solver = self._solver()
+        status = solver.solve(program.model)
+        if status == cp_model.INFEASIBLE:
+            raise self._infeasible(problem)
+        if status not in {cp_model.OPTIMAL, cp_model.FEASIBLE}:
+            if incumbent is None:
+                raise InvalidArgument(
+                    f"cp_sat found no choice in {self.time_limit:g} s: raise time_limit."
+                )
+            return incumbent
+        n_rounded = int((kept.sum(axis=1) > 1).sum())
+        bound = float(least.sum()) + (solver.best_objective_bound - n_rounded / 2) * unit
+        choice = program.choice(solver)
+        loss = problem.loss.total(choice)
+        if incumbent is not None:
+            bound = max(bound, incumbent.lower_bound)
+            if incumbent.loss < loss:
+                choice, loss = incumbent.choice, incumbent.loss
+        return Solution(choice, loss, min(bound, loss), optimal=status == cp_model.OPTIMAL)
+
+    def _solver(self) -> cp_model.CpSolver:
+        solver = cp_model.CpSolver()
+        solver.parameters.max_time_in_seconds = self.time_limit
+        solver.parameters.num_workers = self.n_workers
+        solver.parameters.random_seed = self.seed
+        return solver
+
+    def _infeasible(self, problem: Problem) -> InfeasibleBudget:
+        """The first limit that the others leave out of reach, with the smallest sum they allow."""
+        for index, (quantity, limit) in enumerate(problem.limits.items()):
+            program = _Program(problem.space.group_allowed)
+            for other, costs in enumerate(problem.group_costs):
+                if other != index:
+                    program.add_limit(costs, float(problem.limit_values[other]))
+            allowed = problem.space.group_allowed
+            costs = np.where(allowed, problem.group_costs[index], 0).astype(np.int64)
+            program.model.minimize(program.sum(costs))
+            solver = self._solver()
+            if solver.solve(program.model) in {cp_model.OPTIMAL, cp_model.FEASIBLE}:
+                return InfeasibleBudget(quantity, limit, solver.best_objective_bound)
+        return InfeasibleBudget(quantity, limit, float(problem.group_costs[-1].min(axis=1).sum()))
+
+
+class _Program:
+    """One variable per open (group, format), one format per group."""
+
+    def __init__(self, kept: Mask) -> None:
+        self.model = cp_model.CpModel()
+        self.rows, self.columns = np.nonzero(kept)
+        self.variables = [self.model.new_bool_var("") for _ in self.rows]
+        starts = np.flatnonzero(np.diff(self.rows, prepend=-1))
+        for first, last in zip(starts, [*starts[1:], len(self.rows)], strict=True):
+            self.model.add_exactly_one(self.variables[first:last])
+
+    def sum(self, weights: NDArray[np.int64]) -> cp_model.LinearExpr:
+        """Sum of a table `[n_groups, n_formats]` at the chosen formats."""
+        return cp_model.LinearExpr.weighted_sum(self.variables, weights[self.rows, self.columns])
+
+    def add_limit(self, costs: Array, limit: float) -> None:
+        """Keep the sum of costs within a limit, both divided by the costs' common divisor."""
+        least = costs[self.rows, self.columns].min()
+        whole = np.where(np.isfinite(costs), costs - least, 0.0).astype(np.int64)
+        spare = limit - least * (self.rows[-1] + 1)
+        divisor = max(int(np.gcd.reduce(whole[self.rows, self.columns])), 1)
+        most = int(whole.max(axis=1).sum()) // divisor
+        spare = int(min(spare // divisor, most))
+        self.model.add(self.sum(whole // divisor) <= spare)
+
+    def hint(self, choice: NDArray[np.int64]) -> None:
+        """Where the search begins."""
+        for variable, chosen in zip(self.variables, self.columns == choice[self.rows], strict=True):
+            self.model.add_hint(variable, bool(chosen))
+
+    def choice(self, solver: cp_model.CpSolver) -> NDArray[np.int64]:
+        """Chosen column per group."""
+        is_chosen = np.array([solver.boolean_value(v) for v in self.variables])
+        columns: NDArray[np.int64] = self.columns[is_chosen].astype(np.int64)
+        return columns
