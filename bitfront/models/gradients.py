@@ -1,0 +1,167 @@
+"""Output gradients of linear layers, a few sequences at a time, without weight gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bitfront.errors import InvalidText, NonFinite
+from bitfront.models.bank import WeightBank
+from bitfront.space import SearchSpace
+
+TOKENS_PER_PASS = 1024
+"""Tokens of one forward and backward pass: what is kept for the backward pass grows with it."""
+
+LogitGradient = Callable[[Tensor, slice, int], Tensor]
+"""`(logits [n, length, vocabulary], rows of the text, draw)` -> gradient of the same shape."""
+
+Visit = Callable[[int, Tensor, Tensor], None]
+"""`(layer index, inputs [n, length, in_features], gradients [n, length, out_features])`."""
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without parameter gradients; every flag is as before on exit."""
+    gradients = [(p, p.requires_grad) for p in model.parameters()]
+    training = [(m, m.training) for m in model.modules()]
+    try:
+        model.eval().requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in gradients:
+            parameter.requires_grad_(flag)
+        for module, flag in training:
+            module.training = flag
+
+
+def passes(tokens: Tensor) -> list[slice]:
+    """Rows of `tokens [n_sequences, length]` that go through the model together.
+
+    Raises:
+        InvalidText: nothing to predict.
+    """
+    if tokens.ndim != 2 or tokens.shape[0] < 1 or tokens.shape[1] < 2:
+        raise InvalidText(
+            f"Gradients need token blocks of at least 1 x 2, given shape {tuple(tokens.shape)}: "
+            "use more or longer text."
+        )
+    step = max(1, TOKENS_PER_PASS // tokens.shape[1])
+    return [slice(i, min(i + step, len(tokens))) for i in range(0, len(tokens), step)]
+
+
+def visit_gradients(
+    model: nn.Module,
+    tokens: Tensor,
+    space: SearchSpace,
+    logit_gradient: LogitGradient,
+    visit: Visit,
+    n_draws: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Hand every searched layer's inputs and output gradients to `visit`, last layer first.
+
+    No weight needs a gradient: the gradient of a weight is `gradients^T @ inputs`, and the first
+    searched layers are where the graph begins, which saves a third of the work.
+
+    Args:
+        model: causal language model; left as it was.
+        tokens: int64 `[n_sequences, length]`.
+        space: its layers are the ones visited, by index.
+        logit_gradient: gradient of the loss, summed over tokens, with respect to the logits.
+        visit: called once per pass, draw and layer; keeps what it needs.
+        n_draws: backward passes per forward pass, for losses with random labels.
+        progress: called with `(passes done, passes in all)`.
+
+    Raises:
+        NonFinite: outputs or gradients overflow; names the layer.
+        InvalidText: too few tokens.
+    """
+    chunks = passes(tokens)
+    device = next(model.parameters()).device
+    for done, rows in enumerate(chunks, start=1):
+        batch = tokens[rows].to(device)
+        with frozen(model), torch.enable_grad(), _watched(model, space, batch.shape, visit):
+            logits = model(batch, use_cache=False).logits
+        for draw in range(n_draws):
+            gradient = logit_gradient(logits.detach(), rows, draw)
+            logits.backward(gradient.to(logits.dtype), retain_graph=draw + 1 < n_draws)
+        if progress is not None:
+            progress(done, len(chunks))
+
+
+@contextmanager
+def _watched(
+    model: nn.Module, space: SearchSpace, shape: Sequence[int], visit: Visit
+) -> Iterator[None]:
+    handles = [
+        model.get_submodule(layer.name).register_forward_hook(
+            _forward_hook(row, layer.name, shape, visit)
+        )
+        for row, layer in enumerate(space.layers)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _forward_hook(
+    row: int, name: str, shape: Sequence[int], visit: Visit
+) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+    def keep_inputs(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        require_finite(output, "output", name)
+        inputs = args[0].detach()
+        if not output.requires_grad:
+            output.requires_grad_()
+
+        def hand_over(gradient: Tensor) -> None:
+            require_finite(gradient, "gradient", name)
+            visit(row, _by_sequence(inputs, shape), _by_sequence(gradient, shape))
+
+        output.register_hook(hand_over)  # type: ignore[no-untyped-call]
+
+    return keep_inputs
+
+
+def _by_sequence(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """`[n, length, features]`; some models flatten tokens, some layers see only a part of them."""
+    n_rows = values.numel() // values.shape[-1]
+    n = shape[0] if n_rows == shape[0] * shape[1] else 1
+    return values.reshape(n, -1, values.shape[-1])
+
+
+def require_finite(values: Tensor, what: str, layer: str) -> None:
+    """Raise `NonFinite` naming the layer unless every value is finite."""
+    if not bool(torch.isfinite(values).all()):
+        raise NonFinite(
+            f"The {what} of layer {layer!r} is not finite in {values.dtype}: "
+            "check the weights and the calibration text, or load the model in float32."
+        )
+
+
+def weight_gradients(inputs: Tensor, gradients: Tensor) -> Tensor:
+    """Gradient of the weight for each sequence, float32 `[n, out_features, in_features]`."""
+    return torch.bmm(gradients.float().mT, inputs.float())
+
+
+def sequence_groups(inputs: Tensor, gradients: Tensor, limit: int = 2**26) -> Iterator[Tensor]:
+    """`weight_gradients` of as many sequences at a time as stay below `limit` numbers."""
+    size = inputs.shape[-1] * gradients.shape[-1]
+    step = max(1, limit // size)
+    for start in range(0, len(inputs), step):
+        yield weight_gradients(inputs[start : start + step], gradients[start : start + step])
+
+
+def errors(
+    weight: Tensor, space: SearchSpace, bank: WeightBank, row: int
+) -> Iterator[tuple[int, Tensor]]:
+    """`(format index, Q(W) - W)` for every format that fits the layer, float32 `[out, in]`."""
+    for column, format in enumerate(space.formats):
+        if space.allowed[row, column]:
+            quantized = bank.weight(space.layers[row].name, format.name)
+            yield column, quantized.to(weight.device) - weight.float()

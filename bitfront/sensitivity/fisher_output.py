@@ -1,0 +1,114 @@
+"""Squared inner products of output gradients and output errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from bitfront.errors import InvalidArgument
+from bitfront.models.bank import WeightBank
+from bitfront.models.gradients import errors, sequence_groups, visit_gradients
+from bitfront.models.layers import get_weight
+from bitfront.models.losses import LabelLoss, check_labels
+from bitfront.sensitivity.base import Estimator
+from bitfront.space import SearchSpace
+from bitfront.table import LayerTable
+
+
+@dataclass(frozen=True)
+class FisherOutput(Estimator):
+    """Squared products of a layer's output gradient and its output error: Fisher with correlations.
+
+    With D = Q(W) - W, x_t a token's input and g_t the gradient of the sequence's summed negative
+    log-likelihood at the layer's output, an entry is 1 / (2 tokens) times the sum of
+
+        element:   over tokens and outputs     (g_to (D x_t)_o)^2
+        token:     over tokens                 (sum_o g_to (D x_t)_o)^2
+        sequence:  over sequences              (sum_t sum_o g_to (D x_t)_o)^2  =  <g_W, D>^2
+
+    Each squares a longer sum, so it keeps correlations the one before takes for zero. `sequence`
+    with drawn labels is an unbiased estimate of the whole layer's Gauss-Newton form 1/2 d^T F d,
+    but rests on one squared number a sequence: its relative noise is sqrt(2 / (n_sequences
+    n_draws)), so give it many short sequences or draws.
+
+    `element` is the gradient score of NVIDIA ModelOpt's auto_quantize. Costs one forward and
+    backward pass for all formats; element and token replay the layer for each format, sequence
+    does not.
+
+    Args:
+        resolution: what is summed before squaring.
+        labels: `"model"` draws next tokens from the model's own prediction (the true Fisher);
+            `"text"` takes the text's (the empirical one).
+        n_draws: backward passes per sequence with fresh labels; more give less noise.
+        seed: of the drawn labels.
+    """
+
+    resolution: str = "token"
+    labels: str = "model"
+    n_draws: int = 1
+    seed: int = 0
+
+    needs: ClassVar[str] = "gradients"
+    in_nats: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels, self.n_draws)
+        if self.resolution not in _SUMS:
+            raise InvalidArgument(
+                f"Unknown resolution {self.resolution!r}: use {', '.join(_SUMS)}."
+            )
+
+    def estimate(
+        self,
+        model: nn.Module,
+        batches: Tensor,
+        space: SearchSpace,
+        bank: WeightBank,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> LayerTable:
+        """See `Estimator.estimate`."""
+        values = np.zeros((len(space.layers), len(space.formats)))
+
+        def visit(row: int, inputs: Tensor, gradients: Tensor) -> None:
+            weight = get_weight(model, space.layers[row].name)
+            columns, differences = zip(*errors(weight, space, bank, row), strict=True)
+            sums = _SUMS[self.resolution](inputs, gradients, differences)
+            values[row, list(columns)] += sums.double().cpu().numpy()
+
+        loss = LabelLoss.of(batches, self.labels, self.n_draws, self.seed)
+        visit_gradients(model, batches, space, loss, visit, self.n_draws, progress)
+        n_predicted = batches[:, 1:].numel() * self.n_draws
+        return self.table(space, values / (2 * n_predicted), batches, bank)
+
+
+def _element(inputs: Tensor, gradients: Tensor, differences: Sequence[Tensor]) -> Tensor:
+    sums = [
+        (linear(inputs, d.to(inputs.dtype)) * gradients).float().square_().sum()
+        for d in differences
+    ]
+    return torch.stack(sums)
+
+
+def _token(inputs: Tensor, gradients: Tensor, differences: Sequence[Tensor]) -> Tensor:
+    sums = [
+        (linear(inputs, d.to(inputs.dtype)) * gradients).float().sum(dim=-1).square_().sum()
+        for d in differences
+    ]
+    return torch.stack(sums)
+
+
+def _sequence(inputs: Tensor, gradients: Tensor, differences: Sequence[Tensor]) -> Tensor:
+    flat = torch.stack([d.flatten() for d in differences])
+    sums = flat.new_zeros(len(flat))
+    for group in sequence_groups(inputs, gradients):
+        sums += (group.flatten(1) @ flat.T).square_().sum(dim=0)
+    return sums
+
+
+_SUMS = {"element": _element, "token": _token, "sequence": _sequence}
