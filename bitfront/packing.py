@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CONTAINER_BITS = 16
 _STRIDES = (32, 16, 8, 4, 2, 1)
-_CHUNK_WEIGHTS = 1 << 17
+_CHUNK_WEIGHTS = 1 << 18
 
 
 def plane_widths(num_bits: int) -> tuple[int, ...]:

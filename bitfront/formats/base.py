@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -141,11 +142,20 @@ class Format(ABC):
         """Float32 levels of uint8 codes, any shape; a new tensor."""
         import torch
 
-        return torch.tensor(self.levels(), device=codes.device)[codes.int()]
+        levels = torch.tensor(self.levels(), device=codes.device)
+        return levels.index_select(0, codes.reshape(-1).int()).reshape(codes.shape)
 
     def rounded(self, scaled: torch.Tensor) -> torch.Tensor:
-        """Float32 levels nearest to `scaled`: `values(nearest(scaled))`, faster where it can be."""
-        return self.values(self.nearest(scaled))
+        """Float32 levels nearest to `scaled`, for searches that only want the error.
+
+        Midpoints between levels are taken at bfloat16 resolution, which needs one look-up by the
+        upper half of each float: some eight times faster than `values(nearest(scaled))`.
+        """
+        import torch
+
+        table = _level_of_upper_half(self.levels()).to(scaled.device)
+        upper = (scaled.contiguous().view(torch.int32) >> 16).reshape(-1)
+        return table.index_select(0, upper.add_(1 << 15)).reshape(scaled.shape)
 
     def encode(self, weight: torch.Tensor, qparams: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Nearest codes, uint8 `[n_rows, n_columns]`."""
@@ -184,6 +194,32 @@ class Format(ABC):
 
     def __str__(self) -> str:
         return self.name
+
+
+@cache
+def _level_of_upper_half(levels: tuple[float, ...]) -> torch.Tensor:
+    """Level nearest to the floats with each upper half, `[2**16]`, by upper half + 2**15."""
+    import torch
+
+    rising = torch.tensor(levels).sort().values
+    upper = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32)
+    middle = ((upper << 16) | (1 << 15)).view(torch.float32)
+    return rising[torch.bucketize(middle, (rising[1:] + rising[:-1]) / 2)]
+
+
+@dataclass(frozen=True)
+class Float4(Format):
+    """Levels of the 4-bit float e2m1 (OCP Microscaling Formats 1.0, section 5.3.3).
+
+    The code is the bit pattern: sign, two exponent bits, one mantissa bit. -0 is never produced.
+    """
+
+    num_bits: int = field(default=4, init=False)
+
+    def levels(self) -> tuple[float, ...]:
+        """0, 0.5, 1, 1.5, 2, 3, 4, 6, then the same negated."""
+        sizes = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+        return (*sizes, *(-size for size in sizes))
 
 
 def group_shape(shape: tuple[int, int], group_size: int | None) -> tuple[int, int]:
