@@ -132,11 +132,7 @@ class Format(ABC):
 
     def nearest(self, scaled: torch.Tensor) -> torch.Tensor:
         """Codes (uint8) of the levels nearest to `weight / scale + zero_point`, any shape."""
-        import torch
-
-        levels, codes = torch.tensor(self.levels(), device=scaled.device).sort()
-        order = torch.bucketize(scaled.contiguous(), (levels[1:] + levels[:-1]) / 2, out_int32=True)
-        return codes.to(torch.uint8)[order]
+        return _nearest_codes(self.levels(), scaled)
 
     def values(self, codes: torch.Tensor) -> torch.Tensor:
         """Float32 levels of uint8 codes, any shape; a new tensor."""
@@ -151,11 +147,7 @@ class Format(ABC):
         Midpoints between levels are taken at bfloat16 resolution, which needs one look-up by the
         upper half of each float: some eight times faster than `values(nearest(scaled))`.
         """
-        import torch
-
-        table = _level_of_upper_half(self.levels()).to(scaled.device)
-        upper = (scaled.contiguous().view(torch.int32) >> 16).reshape(-1)
-        return table.index_select(0, upper.add_(1 << 15)).reshape(scaled.shape)
+        return _by_upper_half(_upper_half_levels(self.levels()), scaled)
 
     def encode(self, weight: torch.Tensor, qparams: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Nearest codes, uint8 `[n_rows, n_columns]`."""
@@ -196,15 +188,37 @@ class Format(ABC):
         return self.name
 
 
-@cache
-def _level_of_upper_half(levels: tuple[float, ...]) -> torch.Tensor:
-    """Level nearest to the floats with each upper half, `[2**16]`, by upper half + 2**15."""
+def _nearest_codes(levels: tuple[float, ...], scaled: torch.Tensor) -> torch.Tensor:
     import torch
 
-    rising = torch.tensor(levels).sort().values
+    rising = sorted(set(levels))
+    codes = torch.tensor([levels.index(x) for x in rising], dtype=torch.uint8, device=scaled.device)
+    marks = torch.tensor(rising, device=scaled.device)
+    order = torch.bucketize(scaled.contiguous(), (marks[1:] + marks[:-1]) / 2, out_int32=True)
+    return codes.index_select(0, order.reshape(-1)).reshape(scaled.shape)
+
+
+@cache
+def _upper_half_codes(levels: tuple[float, ...]) -> torch.Tensor:
+    """Nearest code of the floats with each upper half, uint8 `[2**16]`, by upper half + 2**15."""
+    import torch
+
     upper = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32)
-    middle = ((upper << 16) | (1 << 15)).view(torch.float32)
-    return rising[torch.bucketize(middle, (rising[1:] + rising[:-1]) / 2)]
+    return _nearest_codes(levels, ((upper << 16) | (1 << 15)).view(torch.float32))
+
+
+@cache
+def _upper_half_levels(levels: tuple[float, ...]) -> torch.Tensor:
+    import torch
+
+    return torch.tensor(levels)[_upper_half_codes(levels).int()]
+
+
+def _by_upper_half(table: torch.Tensor, scaled: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    upper = (scaled.contiguous().view(torch.int32) >> 16).reshape(-1)
+    return table.to(scaled.device).index_select(0, upper.add_(1 << 15)).reshape(scaled.shape)
 
 
 @dataclass(frozen=True)
@@ -220,6 +234,10 @@ class Float4(Format):
         """0, 0.5, 1, 1.5, 2, 3, 4, 6, then the same negated."""
         sizes = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
         return (*sizes, *(-size for size in sizes))
+
+    def nearest(self, scaled: torch.Tensor) -> torch.Tensor:
+        """Codes by the upper half of each float: exact, the midpoints are bfloat16 numbers."""
+        return _by_upper_half(_upper_half_codes(self.levels()), scaled)
 
 
 def group_shape(shape: tuple[int, int], group_size: int | None) -> tuple[int, int]:

@@ -22,10 +22,11 @@ GROUP_SIZES = (32, 64, 128)
 class Nf(Format):
     """Levels at Gaussian quantiles in [-1, 1] with an exact zero.
 
-    The scale is the largest size in the group. QLoRA (Dettmers et al. 2023, arXiv:2305.14314, section 3) for 4 bits, generalised: 2^(b-1)
-    positive and 2^(b-1) - 1 negative quantiles, evenly spaced in probability between 1/2 and
-    1 - (1/(2^b) + 1/(2^b - 1)) / 4, divided by the largest. Costs 16 bits per group. Prefer it
-    over integers where weights are Gaussian and the engine decodes through a table.
+    The scale is the largest size in the group. QLoRA (Dettmers et al. 2023, arXiv:2305.14314,
+    section 3) for 4 bits, generalised: 2^(b-1) positive and 2^(b-1) - 1 negative quantiles, evenly
+    spaced in probability between 1/2 and 1 - (1/(2^b) + 1/(2^b - 1)) / 4, divided by the largest.
+    Costs 16 bits per group. Prefer it over integers where weights are Gaussian and the engine
+    decodes through a table.
 
     Args:
         num_bits: bits of one code: 2, 3 or 4.
