@@ -50,7 +50,7 @@ class LayerTable:
             raise NonFinite(
                 f"Table {self.quantity!r} of {self.source or 'unknown source'} is not finite at "
                 f"layer {self.space.layers[row].name!r}, "
-                f"format {self.space.formats[column].name!r}: check the weights and the calibration text."
+                f"format {self.space.formats[column].name!r}: check weights and text."
             )
 
     @cached_property

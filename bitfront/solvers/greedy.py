@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,24 +28,37 @@ class Greedy(Solver):
         Raises:
             InvalidArgument: several limits.
         """
-        costs, limit = one_limit(problem, "greedy")
-        loss = problem.group_loss
-        steps = Steps.along(way_down(loss, costs, convex=False), loss, costs)
-        choice = steps.choice(_affordable(steps, limit - steps.start_cost))
-        return Solution(choice, problem.loss.total(choice))
+        return self.front(problem, [problem.limits])[0]
+
+    def front(self, problem: Problem, limits: Sequence[Mapping[str, float]]) -> list[Solution]:
+        """One solution per limit; the sort is shared by all limits on the same quantity."""
+        solutions, sorted_steps = [], dict[tuple[str, ...], Steps]()
+        for each in limits:
+            limited = problem.with_limits(each)
+            costs, limit = one_limit(limited, "greedy")
+            if tuple(each) not in sorted_steps:
+                way = way_down(limited.group_loss, costs, convex=False)
+                sorted_steps[tuple(each)] = Steps.along(way, limited.group_loss, costs)
+            steps = sorted_steps[tuple(each)]
+            choice = steps.choice(_affordable(steps, limit - steps.start_cost))
+            solutions.append(Solution(choice, problem.loss.total(choice)))
+        return solutions
 
 
 def _affordable(steps: Steps, spare: float) -> NDArray[np.int64]:
     """Indices of the steps taken in order; a step that does not fit closes its group."""
     taken = [np.empty(0, dtype=np.int64)]
     waiting = np.arange(len(steps.group))
-    closed = np.zeros(len(steps.way), dtype=bool)
     while len(waiting):
+        misfits = waiting[steps.cost[waiting] > spare][::-1]
+        closed_from = np.full(len(steps.way), len(steps.group))
+        closed_from[steps.group[misfits]] = (
+            misfits  # the earliest misfit of a group is written last
+        )
+        waiting = waiting[waiting < closed_from[steps.group[waiting]]]
         spent = np.cumsum(steps.cost[waiting])
         n_fit = int(np.searchsorted(spent, spare, side="right"))
         taken.append(waiting[:n_fit])
         spare -= float(spent[n_fit - 1]) if n_fit else 0.0
-        closed[steps.group[waiting[n_fit : n_fit + 1]]] = True
-        waiting = waiting[n_fit + 1 :]
-        waiting = waiting[~closed[steps.group[waiting]]]
+        waiting = waiting[n_fit:]
     return np.concatenate(taken)
