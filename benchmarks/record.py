@@ -1,0 +1,89 @@
+"""Rows of measurements appended to `benchmarks/results/<name>.csv`."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "results"
+ORIGIN = ("machine", "date", "commit", "command")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One results file: where each row was measured comes first, then the columns.
+
+    Args:
+        name: file name without its ending.
+        columns: names of the measured values, in order.
+        folder: where the file lies.
+
+    >>> import tempfile
+    >>> record = Record("demo", ("layers", "seconds"), Path(tempfile.mkdtemp()))
+    >>> record.add(layers=224, seconds=0.5)
+    >>> record.rows()[0]["seconds"]
+    '0.5'
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    folder: Path = FOLDER
+
+    @property
+    def path(self) -> Path:
+        """The CSV file."""
+        return self.folder / f"{self.name}.csv"
+
+    def add(self, **values: object) -> None:
+        """Append one row; a missing value stays empty, one that is no column is an error."""
+        unknown = sorted(set(values) - set(self.columns))
+        if unknown:
+            raise KeyError(f"Not columns of {self.path.name}: {', '.join(unknown)}.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        is_new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, (*ORIGIN, *self.columns), restval="")
+            if is_new:
+                writer.writeheader()
+            writer.writerow(origin() | values)
+
+    def rows(self) -> list[dict[str, str]]:
+        """Every row so far."""
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+def origin() -> dict[str, str]:
+    """Machine, day, commit (with `+` when files differ from it) and command of this run."""
+    command = ["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]
+    return {
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "commit": _git("describe", "--always", "--dirty=+", "--exclude=*"),
+        "command": shlex.join(command),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str:
+    try:
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
