@@ -1,0 +1,220 @@
+"""Loading a model: a folder, a hub id or a GGUF file; weights that cannot run code, or none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from bitfront.errors import InvalidModel, NonFinite
+from bitfront.models import weight_files
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A causal language model in evaluation mode with its tokenizer.
+
+    Args:
+        module: the model.
+        tokenizer: its tokenizer; every id has a row in the embedding.
+        digest: SHA-256 of configuration, tensor names and stored weights; not of paths or names.
+        source: what the user gave.
+    """
+
+    module: nn.Module
+    tokenizer: Any
+    digest: str
+    source: str
+
+
+def load_model(
+    source: str, revision: str | None = None, dtype: str = "auto", device: str = "auto"
+) -> LoadedModel:
+    """Load a local folder, a hub id, or a GGUF file; safetensors or GGUF only, never remote code.
+
+    Args:
+        source: where the model is.
+        revision: branch, tag or commit of a hub model.
+        dtype: `"float32"`, `"bfloat16"` or `"auto"` (see `compute_dtype`).
+        device: `"cpu"`, `"cuda"` or `"auto"`.
+
+    Raises:
+        InvalidModel: missing, incomplete, corrupt, pickled, already quantized, in need of code
+            of its own, or with a tokenizer that does not match.
+        NonFinite: NaN or infinity in a weight.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = compute_dtype(device) if dtype == "auto" else getattr(torch, dtype)
+    path = _local(source, revision)
+    with _quiet():
+        if path.is_file():
+            module, tokenizer = _from_gguf(path, source, chosen)
+        else:
+            module, tokenizer = _from_folder(path, source, chosen)
+    _check_finite(module, source)
+    _check_tokenizer(module, tokenizer, source)
+    return LoadedModel(module.to(device).eval(), tokenizer, weight_files.digest(path), source)
+
+
+def compute_dtype(device: str) -> torch.dtype:
+    """Fastest dtype that keeps candidates in order: bfloat16 where the hardware multiplies it.
+
+    That is CUDA, and processors with AMX or AVX512-BF16; elsewhere a CPU emulates bfloat16, slower
+    than float32.
+    """
+    if device != "cpu":
+        return torch.bfloat16
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def _local(source: str, revision: str | None) -> Path:
+    """The folder or GGUF file to read, downloaded first when `source` is a hub id."""
+    path = Path(source).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        return path
+    if path.is_file():
+        raise InvalidModel(
+            f"{source} is a {path.suffix or 'plain'} file: "
+            "give a model folder, a hub id, or a .gguf file."
+        )
+    if path.suffix == ".gguf" or source.count("/") > 1 or source.startswith(("/", ".", "~")):
+        raise InvalidModel(f"No model at {source}: give a folder, a hub id, or a .gguf file.")
+    return _downloaded(source, revision)
+
+
+def _downloaded(source: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download  # only hub models need it
+
+    try:
+        with _quiet():
+            return Path(
+                snapshot_download(
+                    source, revision=revision, allow_patterns=_HUB_PATTERNS, ignore_patterns=["*/*"]
+                )
+            )
+    except Exception as error:
+        raise InvalidModel(
+            f"Cannot get {source!r} from the hub ({_first_line(error)}): "
+            "check the name and the network, or give a local folder."
+        ) from error
+
+
+def _from_folder(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:
+    _check_config(path, source)
+    weight_files.check(path)
+    tokenizer = _tokenizer(path, source)
+    try:
+        module, found = transformers.AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:
+        raise InvalidModel(f"Cannot load {source}: {_first_line(error)}.") from error
+    if missing := sorted(found["missing_keys"]):
+        raise InvalidModel(
+            f"{source} lacks {len(missing)} tensors, first {missing[0]!r}: download it again."
+        )
+    return module, tokenizer
+
+
+def _from_gguf(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:
+    folder, name = path.parent, path.name
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+        module = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=name, dtype=dtype
+        )
+    except Exception as error:
+        raise InvalidModel(f"Cannot read {source} as GGUF: {_first_line(error)}.") from error
+    # The weights are plain floats now; these marks would make `save_pretrained` refuse.
+    module.hf_quantizer, module.is_quantized, module.quantization_method = None, False, None
+    if hasattr(module.config, "quantization_config"):
+        del module.config.quantization_config
+    return module, tokenizer
+
+
+def _check_config(path: Path, source: str) -> None:
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        family = config.get("model_type")
+    except FileNotFoundError:
+        raise InvalidModel(f"{source} has no config.json: give a Hugging Face folder.") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise InvalidModel(f"Cannot read config.json of {source}: {_first_line(error)}.") from error
+    if family not in transformers.CONFIG_MAPPING:
+        own_code = (
+            " and wants to run code of its own, which stays off" if "auto_map" in config else ""
+        )
+        raise InvalidModel(
+            f"{source} is of type {family!r}, unknown to transformers "
+            f"{transformers.__version__}{own_code}: use a model that transformers has."
+        )
+    if quantized := config.get("quantization_config"):
+        raise InvalidModel(
+            f"{source} is already quantized ({quantized.get('quant_method')}): "
+            "give the unquantized model."
+        )
+
+
+def _tokenizer(path: Path, source: str) -> Any:  # noqa: ANN401  transformers has no common type
+    # Without its files transformers may build an empty tokenizer instead of failing.
+    if not any((path / name).exists() for name in _TOKENIZER_FILES):
+        raise InvalidModel(
+            f"{source} has no tokenizer: "
+            f"put one of {', '.join(_TOKENIZER_FILES)} beside the weights."
+        )
+    try:
+        return transformers.AutoTokenizer.from_pretrained(path)
+    except Exception as error:
+        raise InvalidModel(
+            f"Cannot load the tokenizer of {source}: {_first_line(error)}."
+        ) from error
+
+
+def _check_finite(module: nn.Module, source: str) -> None:
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise NonFinite(f"{source} has NaN or infinity in {name!r}: the file is damaged.")
+
+
+def _check_tokenizer(module: nn.Module, tokenizer: Any, source: str) -> None:  # noqa: ANN401
+    language_model: Any = module
+    n_rows = language_model.get_input_embeddings().weight.shape[0]
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if not 0 <= largest < n_rows:
+        raise InvalidModel(
+            f"The tokenizer of {source} has ids up to {largest}, its embedding {n_rows} rows: "
+            "they belong to different models."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".:") if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Progress bars and notices of transformers off inside the block: errors say what matters."""
+    from transformers.utils import logging as notices
+
+    verbosity, bars = notices.get_verbosity(), notices.is_progress_bar_enabled()
+    notices.set_verbosity(notices.CRITICAL)
+    notices.disable_progress_bar()
+    try:
+        yield
+    finally:
+        notices.set_verbosity(verbosity)
+        if bars:
+            notices.enable_progress_bar()
