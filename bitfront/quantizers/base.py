@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -76,29 +76,63 @@ def checked(weight: torch.Tensor, format: Format) -> torch.Tensor:
             f"it needs a matrix with whole groups of {format.group_columns} columns."
         )
     weight = weight.detach().to(torch.float32).contiguous()
-    if not torch.isfinite(torch.stack(torch.aminmax(weight))).all():  # ten times isfinite(weight)
-        bad = int((~torch.isfinite(weight)).sum())
-        raise NonFinite(
-            f"A weight of shape {tuple(weight.shape)} holds {bad} NaN or infinite values; "
-            "check the checkpoint (a float16 overflow or a broken file)."
-        )
+    _check_finite(weight, "A weight", "check the checkpoint (a float16 overflow or a broken file)")
     return weight
 
 
-def best_clip(
-    weight: torch.Tensor, format: Format, n_steps: int, smallest: float, norm: float = 2.0
-) -> torch.Tensor | float:
-    """Clip of each group with the least error sum |W - Q(W)|^norm, float32 `[n_rows, n_groups]`.
+def checked_hessian(hessian: torch.Tensor | None, n_columns: int) -> torch.Tensor:
+    """The Hessian as float32, after checking that it is there, finite and of the right shape.
 
-    Tries 1 and `n_steps` even steps down to `smallest`; a few rows at a time, to stay in the cache.
+    Raises:
+        NonFinite: it holds NaN or infinity.
+        InvalidArgument: it is missing or not `[n_columns, n_columns]`.
+    """
+    if hessian is None or hessian.shape != (n_columns, n_columns):
+        given = "none" if hessian is None else f"shape {tuple(hessian.shape)}"
+        raise InvalidArgument(
+            f"Error feedback needs a Hessian of shape ({n_columns}, {n_columns}), given {given}: "
+            "measure the input Gram matrix of the layer on calibration text."
+        )
+    hessian = hessian.detach().to(torch.float32)
+    _check_finite(hessian, "A Hessian", "check the calibration activations for overflow")
+    return hessian
+
+
+def _check_finite(tensor: torch.Tensor, what: str, remedy: str) -> None:
+    low, high = torch.aminmax(tensor)  # NaN passes through; far faster than isfinite of everything
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise NonFinite(
+            f"{what} of shape {tuple(tensor.shape)} holds {bad} NaN or infinite values; {remedy}."
+        )
+
+
+def check_clip_search(clip_steps: int, min_clip: float) -> None:
+    """Raise InvalidArgument unless `clip_steps >= 0` and `0 < min_clip < 1`."""
+    if clip_steps < 0:
+        raise InvalidArgument(f"clip_steps={clip_steps} is below 0; 0 keeps the whole range.")
+    if not 0 < min_clip < 1:
+        raise InvalidArgument(f"min_clip={min_clip} is not between 0 and 1.")
+
+
+def best_clip(
+    weight: torch.Tensor,
+    format: Format,
+    n_steps: int,
+    smallest: float,
+    importance: torch.Tensor | None = None,
+) -> torch.Tensor | float:
+    """Clip of each group with the least `group_error`, float32 `[n_rows, n_groups]`.
+
+    Tries 1 and `n_steps` even steps down to `smallest`.
     """
     if n_steps == 0 or not format.scaled:
         return 1.0
     low, high = format.group_range(weight)
-    best = torch.ones_like(low)
-    least = group_error(weight, format, format.qparams_of_range(low, high), norm)
-    for clip in torch.linspace(1, smallest, n_steps + 1)[1:].tolist():
-        error = group_error(weight, format, format.qparams_of_range(low, high, clip), norm)
+    best, least = torch.ones_like(low), torch.full_like(low, torch.inf)
+    for clip in torch.linspace(1, smallest, n_steps + 1).tolist():
+        qparams = format.qparams_of_range(low, high, clip)
+        error = group_error(weight, format, qparams, importance)
         better = error < least
         best[better] = clip
         least = torch.where(better, error, least)
@@ -106,19 +140,46 @@ def best_clip(
 
 
 def group_error(
-    weight: torch.Tensor, format: Format, qparams: Mapping[str, torch.Tensor], norm: float = 2.0
+    weight: torch.Tensor,
+    format: Format,
+    qparams: Mapping[str, torch.Tensor],
+    importance: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Sum of |W - Q(W)|^norm over each group after rounding to nearest, `[n_rows, n_groups]`."""
+    """Sum of importance * |W - Q(W)|^2 over each group, rounded to nearest, `[n_rows, n_groups]`.
+
+    Args:
+        weight: float32 `[n_rows, n_columns]`.
+        format: what to round to.
+        qparams: parameters of the groups.
+        importance: weight of each column, float32 `[n_columns]`; all 1 by default.
+    """
+    scale, _ = format.affine(qparams)
+    error = torch.empty_like(scale)
+    for rows, residual, _ in residuals(weight, format, qparams):
+        squares = residual.square_()
+        if importance is not None:
+            squares *= importance.reshape(scale.shape[1], -1)
+        error[rows] = squares.sum(dim=2) * scale[rows].square()
+    return error
+
+
+def residuals(
+    weight: torch.Tensor, format: Format, qparams: Mapping[str, torch.Tensor]
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Rounding errors in units of the scale, a few rows at a time to stay in the cache.
+
+    Yields:
+        rows, `weight / scale + zero_point - level` and the nearest level, float32
+        `[rows, n_groups, group_columns]`.
+    """
     scale, zero_point = format.affine(qparams)
-    error, inverse = torch.empty_like(scale), 1 / scale
+    inverse = 1 / scale
     step = max(1, _CHUNK_WEIGHTS // weight.shape[1])
     for start in range(0, weight.shape[0], step):
         rows = slice(start, start + step)
-        scaled = weight[rows].reshape(-1, scale.shape[1], weight.shape[1] // scale.shape[1])
-        scaled = scaled * inverse[rows, :, None]
+        groups = weight[rows].reshape(-1, scale.shape[1], weight.shape[1] // scale.shape[1])
+        scaled = groups * inverse[rows, :, None]
         if zero_point is not None:
             scaled += zero_point[rows, :, None]
-        residual = scaled.sub_(format.rounded(scaled)).abs_()
-        powers = residual.square_() if norm == 2.0 else residual.pow_(norm)
-        error[rows] = powers.sum(dim=2) * scale[rows].abs() ** norm
-    return error
+        level = format.rounded(scaled)
+        yield rows, scaled.sub_(level), level

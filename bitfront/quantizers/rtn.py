@@ -6,9 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
-from bitfront.errors import InvalidArgument
 from bitfront.formats.base import Format
-from bitfront.quantizers.base import QuantizedWeight, Quantizer, best_clip, checked
+from bitfront.quantizers.base import (
+    QuantizedWeight,
+    Quantizer,
+    best_clip,
+    check_clip_search,
+    checked,
+)
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,7 @@ class Rtn(Quantizer):
     min_clip: float = 0.4
 
     def __post_init__(self) -> None:
-        if self.clip_steps < 0:
-            raise InvalidArgument(
-                f"clip_steps={self.clip_steps} is below 0; 0 keeps the whole range."
-            )
-        if not 0 < self.min_clip < 1:
-            raise InvalidArgument(f"min_clip={self.min_clip} is not between 0 and 1.")
+        check_clip_search(self.clip_steps, self.min_clip)
 
     def quantize(
         self, weight: torch.Tensor, format: Format, hessian: torch.Tensor | None = None
