@@ -1,52 +1,20 @@
-"""Small random problems for the tests of solvers, searches and nouns; formats without torch."""
+"""Small random problems for the tests of nouns, solvers and searches; torch-free."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from bitfront.formats.base import Format, StoredTensor
+from bitfront import formats
+from bitfront.costs import COSTS
 from bitfront.problem import Problem
 from bitfront.space import Layer, SearchSpace
 from bitfront.table import LayerTable
+from bitfront.trial import Trial
 
-
-@dataclass(frozen=True)
-class Plain(Format):
-    """Codes and one 16-bit scale a group: only the arithmetic of a format."""
-
-    num_bits: int = 4
-    group_size: int | None = 64
-
-    @property
-    def name(self):
-        return f"plain{self.num_bits}"
-
-    @property
-    def group_columns(self):
-        return self.group_size
-
-    @classmethod
-    def catalogue(cls):
-        return (cls(),)
-
-    def levels(self):
-        return tuple(float(code) for code in range(2**self.num_bits))
-
-    def stored_qparams(self, shape):
-        n_groups = shape[1] // self.group_size if self.group_size else 1
-        return {"scale": StoredTensor((shape[0], n_groups), "float16")}
-
-    def qparams(self, weight, clip=1.0):
-        raise NotImplementedError
-
-    def affine(self, qparams):
-        raise NotImplementedError
-
-
-def plain_menu(bits=(2, 3, 4, 5, 6, 8), group_size=64):
-    return tuple(Plain(b, group_size) for b in bits)
+MENU = tuple(
+    formats.named(name)
+    for name in ("int4_channel", "int2_g64", "int3_g64", "int8_channel", "int5_g64", "int6_g64")
+)
 
 
 def random_space(rng, n_groups, n_formats, misfits=True):
@@ -60,9 +28,7 @@ def random_space(rng, n_groups, n_formats, misfits=True):
             Layer(f"model.layers.{group}.part{part}", shape, f"group{group}")
             for part in range(int(rng.integers(1, 4)))
         ]
-    bits = (2, 3, 4, 5, 6, 7, 8, 12)[:n_formats]
-    formats = tuple(Plain(b, None if b in (4, 8) else 64) for b in bits)
-    return SearchSpace(tuple(layers), formats if n_formats > 2 else plain_menu(bits, None))
+    return SearchSpace(tuple(layers), MENU[:n_formats])
 
 
 def realistic_tables(rng, space):
@@ -74,7 +40,10 @@ def realistic_tables(rng, space):
     loss = scale * 4.0**-bits * rng.lognormal(0, 0.3, nbytes.shape)
     return (
         LayerTable(space, loss, "kl"),
-        (LayerTable(space, nbytes, "bytes"), LayerTable(space, np.outer(n_weights, bits), "code_bits")),
+        (
+            LayerTable(space, nbytes, "bytes"),
+            LayerTable(space, np.outer(n_weights, bits), "code_bits"),
+        ),
     )
 
 
@@ -97,3 +66,64 @@ def random_problem(rng, n_groups=5, n_formats=4, tables=realistic_tables, fracti
     largest = np.where(np.isfinite(grouped), grouped, 0.0).max(axis=1).sum()
     share = rng.random() if fraction is None else fraction
     return Problem(loss, costs, {"bytes": float(np.floor(smallest + share * (largest - smallest)))})
+
+
+def interacting_study(seed=0, n_groups=6):
+    """A small problem whose true loss is not the sum of its table, and a way to measure it.
+
+    The true loss multiplies up: neighbouring groups that are both coarse hurt more than the sum,
+    and the table is what each group alone would show, off by a random factor.
+
+    Returns:
+        The problem, and a function from allocation to measured values.
+    """
+    rng = np.random.default_rng(seed)
+    layers = tuple(
+        Layer(f"model.layers.{i // 3}.{'abc'[i % 3]}_proj", (64, 64 * (1 + i % 3)), str(i))
+        for i in range(n_groups)
+    )
+    menu = tuple(formats.named(f"int{bits}_g64") for bits in (2, 3, 4, 8))
+    space = SearchSpace(layers, menu)
+    bits = np.array([f.num_bits for f in menu])
+    alone = rng.lognormal(-1, 1, (n_groups, 1)) * 4.0 ** (2 - bits)
+    table = alone * rng.lognormal(0, 0.4, alone.shape)
+    costs = COSTS.build("memory").cost(space)
+    nbytes = costs[0]
+    limit = float(0.5 * (nbytes.total(space.uniform(1)) + nbytes.total(space.uniform(2))))
+    problem = Problem(LayerTable(space, table, "kl"), costs, {"bytes": np.floor(limit)})
+
+    def measure(allocation):
+        choice = space.encode(allocation)
+        parts = alone[np.arange(n_groups), choice]
+        total = {table.quantity: table.total(choice) for table in costs}
+        return {
+            "kl": float(parts.sum() + 3 * (parts[1:] * parts[:-1]).sum()),
+            "kl_stderr": 0.001,
+            "bytes": total["bytes"],
+            "bits": total["code_bits"] / space.n_weights,
+            "bits_per_weight": 8 * total["bytes"] / space.n_weights,
+        }
+
+    return problem, measure
+
+
+def run_search(search, problem, measure, n_trials, batch=1, seed=0, history=()):
+    """The loop of a study: uniform baselines first, then what the search proposes."""
+    trials = list(history)
+    space = problem.space
+    baselines = [space.decode(space.uniform(column)) for column in range(len(space.formats))]
+    for allocation in dict.fromkeys(baselines):
+        if allocation not in {t.allocation for t in trials}:
+            trials.append(
+                Trial(len(trials), allocation, "calibration", "uniform", values=measure(allocation))
+            )
+    while len(trials) < n_trials:
+        rng = np.random.default_rng([seed, len(trials)])
+        asked = search.ask(problem, tuple(trials), min(batch, n_trials - len(trials)), rng)
+        if not asked:
+            break
+        for allocation in asked:
+            trials.append(
+                Trial(len(trials), allocation, "calibration", "search", values=measure(allocation))
+            )
+    return trials

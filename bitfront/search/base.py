@@ -27,7 +27,8 @@ class Search(ABC):
         Args:
             problem: the estimated loss, the costs and the budget. Proposals may spread over
                 smaller and larger costs to find the front around the budget, but at least one
-                in two meets the budget's limits.
+                in two meets the budget's limits, counted over this answer and the proposals
+                in the history together.
             history: finished trials on the calibration text, baselines included, oldest first.
             n: how many are wanted; fewer come back when the space is exhausted.
             rng: the only source of randomness.

@@ -53,30 +53,47 @@ class Sweep(Search):
     ) -> list[Allocation]:
         """New points of the front, the nearest to the budget of each refinement first."""
         seen = {trial.allocation for trial in history}
+        n_above, n_within = _sides(problem, history)
         asked: list[Allocation] = []
-        n_above = 0
         for solution in self._solutions(problem):
             if len(asked) >= n:
                 break
             above = not problem.is_feasible(solution.choice)
             allocation = problem.space.decode(solution.choice)
-            if allocation in seen or (above and 2 * (n_above + 1) > len(asked) + 1):
+            if allocation in seen or (above and n_above >= n_within):
                 continue
             seen.add(allocation)
             asked.append(allocation)
-            n_above += above
+            n_above, n_within = n_above + above, n_within + (not above)
         return asked
 
     def _solutions(self, problem: Problem) -> Iterator[Solution]:
         """At the budget, then level by level, one limit below and one above in turn."""
         solver = SOLVERS.build(self.solver)
         yield solver.solve(problem)
-        if not problem.limits:
-            return
-        for level in range(self.n_refinements + 1):
-            n_limits = self.n_limits * 2**level
-            steps = np.arange(1, n_limits + 1, 2 if level else 1) * (self.spread / n_limits)
-            for factor in np.stack([1 - steps, 1 + steps], axis=1).ravel():
-                with contextlib.suppress(InfeasibleBudget):
-                    limits = {q: float(np.floor(factor * v)) for q, v in problem.limits.items()}
-                    yield solver.solve(problem.with_limits(limits))
+        for level in range(self.n_refinements + 1 if problem.limits else 0):
+            limits = self._limits(problem, level)
+            try:
+                yield from solver.front(problem, limits)
+            except InfeasibleBudget:  # limits that are feasible one by one, not together
+                for each in limits:
+                    with contextlib.suppress(InfeasibleBudget):
+                        yield solver.solve(problem.with_limits(each))
+
+    def _limits(self, problem: Problem, level: int) -> list[dict[str, float]]:
+        """Limits that a level adds, without those that cannot be met."""
+        n_limits = self.n_limits * 2**level
+        steps = np.arange(1, n_limits + 1, 2 if level else 1) * (self.spread / n_limits)
+        smallest = {q: float(problem.cost(q).grouped.min(axis=1).sum()) for q in problem.limits}
+        scaled = (
+            {q: float(np.floor(factor * limit)) for q, limit in problem.limits.items()}
+            for factor in np.stack([1 - steps, 1 + steps], axis=1).ravel()
+        )
+        return [each for each in scaled if all(each[q] >= smallest[q] for q in each)]
+
+
+def _sides(problem: Problem, history: Sequence[Trial]) -> tuple[int, int]:
+    """How many earlier proposals were above the budget and how many within it."""
+    proposals = [trial for trial in history if trial.origin != "uniform"]
+    within = [problem.is_feasible(problem.space.encode(t.allocation)) for t in proposals]
+    return len(within) - sum(within), sum(within)
