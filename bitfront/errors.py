@@ -3,7 +3,7 @@
 BitfrontError
 ├── InvalidArgument      a study field, plug-in parameter or option has a value that is not allowed
 ├── UnknownPlugin        no estimator, solver, search, format, ... of that name
-├── InvalidModel         the model cannot be used: missing, corrupt, unsafe, or without linear layers
+├── InvalidModel         the model cannot be used: missing, corrupt, unsafe, no linear layers
 ├── InvalidText          the calibration or evaluation text is empty, too short or unreadable
 ├── InfeasibleBudget     no allocation meets the budget; carries the smallest reachable value
 ├── NonFinite            NaN or infinity in weights, activations or measured values
@@ -15,7 +15,7 @@ Each message is one line: what was given, what is allowed, what to do.
 
 
 class BitfrontError(Exception):
-    """Base of every error that is the user's to fix; the command line prints it and exits with 2."""
+    """Base of the errors that are the user's to fix; the command prints one and exits with 2."""
 
 
 class InvalidArgument(BitfrontError, ValueError):

@@ -13,7 +13,7 @@ from bitfront.trial import Trial
 
 
 def non_dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows no other row beats: `points [n, n_objectives]` -> `[n]`; of equal rows the first stays."""
+    """Which rows of `[n, n_objectives]` no other row beats, `[n]`; of equal rows the first stays."""
     keep = np.ones(len(points), dtype=bool)
     for index, point in enumerate(points):
         others = points[keep]
@@ -74,15 +74,15 @@ class ParetoFront:
         Raises:
             InvalidArgument: no trial is within the bounds.
         """
-        pool = [
-            t for t in self.trials if all(t.values[q] <= bound for q, bound in at_most.items())
-        ]
+        pool = [t for t in self.trials if all(t.values[q] <= bound for q, bound in at_most.items())]
         if not pool:
             bounds = ", ".join(f"{q} <= {bound:g}" for q, bound in at_most.items()) or "any bound"
             have = ", ".join(
                 f"{q} >= {min(t.values[q] for t in self.trials):g}" for q in at_most if self.trials
             )
-            raise InvalidArgument(f"No point of the front has {bounds}; it has {have or 'no points'}.")
+            raise InvalidArgument(
+                f"No point of the front has {bounds}; it has {have or 'no points'}."
+            )
         return min(pool, key=lambda t: t.values[quantity])
 
     def hypervolume(self, reference_point: Sequence[float]) -> float:

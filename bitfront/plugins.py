@@ -1,4 +1,4 @@
-"""Plug-ins by file name: `solvers/greedy.py` holds `Greedy` and is built as `SOLVERS.build("greedy")`."""
+"""Plug-ins by file name: `solvers/greedy.py` holds `Greedy`, built by `SOLVERS.build("greedy")`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Choice:
             key, equals, value = part.partition("=")
             if not equals:
                 raise InvalidArgument(
-                    f"Cannot read {part!r} in {text!r}: write parameters as name:key=value,key=value."
+                    f"Cannot read {part!r} in {text!r}: write name:key=value,key=value."
                 )
             params[key.strip()] = _parsed(value.strip())
         return cls(name.strip(), params)
@@ -100,7 +100,8 @@ class Plugins(Generic[T]):
         known = self.names()
         if name not in known:
             raise UnknownPlugin(
-                f"Unknown {self.kind} {name!r}.{nearest_name(name, known)} Available: {', '.join(known)}."
+                f"Unknown {self.kind} {name!r}.{nearest_name(name, known)} "
+                f"Available: {', '.join(known)}."
             )
         module = importlib.import_module(f"{self.package}.{name}")
         return cast("type[T]", getattr(module, name.title().replace("_", "")))

@@ -42,7 +42,8 @@ class Problem:
         for quantity, limit in self.limits.items():
             if quantity not in known:
                 raise InvalidArgument(
-                    f"No cost table {quantity!r} for the limit. Available: {', '.join(sorted(known))}."
+                    f"No cost table {quantity!r} for the limit. "
+                    f"Available: {', '.join(sorted(known))}."
                 )
             smallest = float(self.cost(quantity).grouped.min(axis=1).sum())
             if not smallest <= limit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -13,7 +14,17 @@ from bitfront.errors import InvalidArgument
 from bitfront.plugins import Choice
 from bitfront.space import SearchSpace
 
-_UNITS = {"bits": 1.0, "bpw": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+_UNITS = {
+    "bits": 1.0,
+    "bpw": 1.0,
+    "B": 1.0,
+    "KB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "KiB": 2.0**10,
+    "MiB": 2.0**20,
+    "GiB": 2.0**30,
+}
 _BUDGET = re.compile(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([A-Za-z]+)\s*")
 
 
@@ -61,12 +72,31 @@ class Budget:
         )
 
     def limits(self, space: SearchSpace) -> dict[str, float]:
-        """Limit on the searched layers: cost quantity to its largest whole sum."""
+        """Limit on the searched layers: cost quantity to its largest whole sum.
+
+        Raises:
+            InvalidArgument: the budget holds the whole model in bf16, so there is nothing to do.
+        """
+        (quantity, bound), n_weights = next(iter(self.bounds().items())), space.n_weights
+        largest = {"bytes": 2 * n_weights + space.outside_bytes}.get(quantity, 16)
+        if bound >= largest:
+            raise InvalidArgument(
+                f"Budget {self} is not below bf16 ({largest:,} {quantity}): "
+                "the unquantized model fits; give a smaller budget."
+            )
+        if quantity == "bits":
+            return {"code_bits": math.floor(bound * n_weights + 1e-9)}
+        if quantity == "bits_per_weight":
+            return {"bytes": math.floor(bound * n_weights / 8 + 1e-9)}
+        return {"bytes": bound - space.outside_bytes}
+
+    def bounds(self) -> dict[str, float]:
+        """The budget as a bound on a trial's value: `bits`, `bits_per_weight` or `bytes`."""
         if self.unit == "bits":
-            return {"code_bits": math.floor(self.value * space.n_weights + 1e-9)}
+            return {"bits": self.value}
         if self.unit == "bpw":
-            return {"bytes": math.floor(self.value * space.n_weights / 8 + 1e-9)}
-        return {"bytes": math.floor(self.value * _UNITS[self.unit] + 1e-9) - space.outside_bytes}
+            return {"bits_per_weight": self.value}
+        return {"bytes": math.floor(self.value * _UNITS[self.unit] + 1e-9)}
 
 
 @dataclass(frozen=True)
@@ -98,32 +128,34 @@ class Study:
 
     Args:
         model: local folder, GGUF file, or hub id.
+        budget: size of the result.
         calibration: text that estimators, quantizers and the search itself see.
         evaluation: text of the reported values; shares no block with `calibration`.
-        budget: size of the result.
         formats: names of the menu.
-        quantizer, estimator, solver, search: plug-ins by name with parameters.
+        quantizer, estimator, search: plug-ins by name with parameters.
         n_trials: measurements on the calibration text, uniform baselines included.
-        n_search_sequences: blocks of calibration text that each of these measures.
+        n_search_sequences: blocks of calibration text that each of these measures; estimators and
+            quantizers never see them.
+        n_finalists: allocations of the calibration front that are measured on the evaluation text.
         seed: seed of every random choice.
         tied: whether fused layers (q/k/v, gate/up) share a format.
         pinned: format of embedding and head; `None` leaves them as they are (bf16).
         revision: revision of a hub model.
-        dtype: `"float32"`, `"bfloat16"`, or `"auto"` (bfloat16 where the hardware multiplies it fast).
+        dtype: `"float32"`, `"bfloat16"`, or `"auto"` (bfloat16 where hardware is fast at it).
         device: `"cpu"`, `"cuda"`, or `"auto"`.
     """
 
     model: str
-    calibration: TextSource
-    evaluation: TextSource
     budget: Budget
+    calibration: TextSource = TextSource("Salesforce/wikitext:wikitext-2-raw-v1:train")
+    evaluation: TextSource = TextSource("Salesforce/wikitext:wikitext-2-raw-v1:test")
     formats: tuple[str, ...] = ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
     quantizer: Choice = Choice("rtn")
     estimator: Choice = Choice("fisher_output")
-    solver: Choice = Choice("lagrangian")
     search: Choice = Choice("posterior_ilp")
     n_trials: int = 32
     n_search_sequences: int = 4
+    n_finalists: int = 12
     seed: int = 0
     tied: bool = True
     pinned: str | None = "int8_g64"
@@ -132,8 +164,9 @@ class Study:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.n_trials < 1:
-            raise InvalidArgument(f"n_trials is {self.n_trials}: give at least 1.")
+        for name in ("n_trials", "n_search_sequences", "n_finalists"):
+            if getattr(self, name) < 1:
+                raise InvalidArgument(f"{name} is {getattr(self, name)}: give at least 1.")
         if not self.formats:
             raise InvalidArgument("The menu of formats is empty: name at least one.")
         for name in (*self.formats, *([self.pinned] if self.pinned else [])):
@@ -142,6 +175,11 @@ class Study:
             raise InvalidArgument(f"dtype {self.dtype!r}: use auto, float32 or bfloat16.")
         if self.device not in {"auto", "cpu", "cuda"}:
             raise InvalidArgument(f"device {self.device!r}: use auto, cpu or cuda.")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the request, in hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
         """Indented JSON; `from_json` reads it back."""
@@ -156,7 +194,7 @@ class Study:
         """
         try:
             fields: dict[str, Any] = json.loads(text)
-            for key in ("quantizer", "estimator", "solver", "search"):
+            for key in ("quantizer", "estimator", "search"):
                 fields[key] = Choice(**fields[key])
             for key in ("calibration", "evaluation"):
                 fields[key] = TextSource(**fields[key])

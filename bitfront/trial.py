@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 from bitfront.allocation import Allocation
 
 
-class TrialState(str, Enum):
+class TrialState(StrEnum):
     """Optuna's words for where a trial stands."""
 
     WAITING = "WAITING"

@@ -1,0 +1,252 @@
+"""The `bitfront` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bitfront import formats
+from bitfront.errors import BitfrontError
+from bitfront.plugins import Choice, Plugins, parameters, summary
+from bitfront.study import Budget, Study, TextSource
+
+app = typer.Typer(
+    help="Mixed-precision bit allocation: a model and a budget in, a measured Pareto front and a "
+    "quantized checkpoint out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Results folder; the same command continues it.")]
+ResultsFolder = Annotated[Path, typer.Argument(help="Results folder of a search.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Machine-readable lines instead of a display.")
+]
+
+
+def main() -> None:
+    """Run the command line; errors of the user are one line and exit code 2."""
+    try:
+        app(standalone_mode=False)
+    except BitfrontError as error:
+        _fail(" ".join(str(error).split()))
+    except (KeyboardInterrupt, typer.Abort):
+        print("Stopped. The same command continues with the trial in flight.", file=sys.stderr)
+        os._exit(130)
+    except Exception as error:
+        # Typer's usage errors are click exceptions, whichever click it was built on.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message())
+
+
+def _fail(message: str) -> None:
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+@app.command()
+def search(
+    model: Annotated[str, typer.Argument(help="Local folder, GGUF file, or hub id.")],
+    budget: Annotated[str, typer.Option(help="3.5bpw, 3.5bits, or 60MB.")],
+    out: Out = Path("results"),
+    formats: Annotated[
+        str, typer.Option(help="Menu, separated by commas.")
+    ] = "int2_g64,int3_g64,int4_g64,int8_g64",
+    calibration: Annotated[
+        str, typer.Option(help="Text file, JSON lines, or datasets name.")
+    ] = Study.calibration.source,
+    evaluation: Annotated[
+        str, typer.Option(help="Another text, for the reported values.")
+    ] = Study.evaluation.source,
+    estimator: Annotated[str, typer.Option(help="name or name:key=value,...")] = str(
+        Study.estimator
+    ),
+    search: Annotated[str, typer.Option(help="name or name:key=value,...")] = str(Study.search),
+    quantizer: Annotated[str, typer.Option(help="name or name:key=value,...")] = str(
+        Study.quantizer
+    ),
+    n_trials: Annotated[
+        int, typer.Option(help="Measurements on the calibration text.")
+    ] = Study.n_trials,
+    ties: Annotated[
+        bool, typer.Option(help="Fused layers (q/k/v, gate/up) share a format.")
+    ] = Study.tied,
+    pin: Annotated[str, typer.Option(help="Format of embedding and head, or none.")] = Study.pinned
+    or "none",
+    n_sequences: Annotated[
+        int, typer.Option(help="Calibration blocks of estimators and quantizers.")
+    ] = TextSource.n_sequences,
+    n_search_sequences: Annotated[
+        int, typer.Option(help="Further calibration blocks that each trial measures.")
+    ] = Study.n_search_sequences,
+    n_evaluation_sequences: Annotated[
+        int, typer.Option(help="Evaluation blocks.")
+    ] = TextSource.n_sequences,
+    n_finalists: Annotated[
+        int, typer.Option(help="Points measured on the evaluation text.")
+    ] = Study.n_finalists,
+    sequence_length: Annotated[
+        int, typer.Option(help="Tokens of a block.")
+    ] = TextSource.sequence_length,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = Study.seed,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = Study.dtype,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = Study.device,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search the best allocation of MODEL within a budget and measure the front around it."""
+    study = Study(
+        model=model,
+        budget=Budget.parse(budget),
+        calibration=TextSource(calibration, n_sequences, sequence_length),
+        evaluation=TextSource(evaluation, n_evaluation_sequences, sequence_length),
+        formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
+        quantizer=Choice.parse(quantizer),
+        estimator=Choice.parse(estimator),
+        search=Choice.parse(search),
+        n_trials=n_trials,
+        n_search_sequences=n_search_sequences,
+        n_finalists=n_finalists,
+        seed=seed,
+        tied=ties,
+        pinned=None if pin == "none" else pin,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+    )
+    from bitfront.display import Display
+    from bitfront.report.study import report_data
+    from bitfront.report.terminal import front_table
+    from bitfront.run import environment, run_study
+
+    with Display(as_json) as display:
+        front = run_study(study, out, display.show)
+    chosen = front.best("kl", **study.budget.bounds())
+    provenance = environment() | {"command": shlex.join(["bitfront", *sys.argv[1:]])}
+    page = _written_report(out, report_data(out, provenance))
+    if as_json:
+        print(json.dumps({"chosen": chosen.number, "values": chosen.values, "report": str(page)}))
+        return
+    console = Console()
+    console.print(front_table(front, chosen))
+    console.print(f"Report: {page}", soft_wrap=True, highlight=False)
+
+
+def _written_report(out: Path, data: Any) -> Path:
+    from bitfront.report.page import write_report
+
+    write_report(out / "report.html", data)
+    return (out / "report.html").resolve()
+
+
+@app.command()
+def front(
+    results: ResultsFolder,
+    format: Annotated[str, typer.Option(help="json, csv or parquet.")] = "json",
+    out: Annotated[Path | None, typer.Option(help="File; default: standard output.")] = None,
+) -> None:
+    """Print or write the measured front of a study."""
+    from bitfront.report.points import write_points
+    from bitfront.results import Results
+
+    write_points(Results(results).front(), out or sys.stdout, format)
+
+
+@app.command()
+def report(results: ResultsFolder) -> None:
+    """Write the HTML report of a study."""
+    from bitfront.report.study import report_data
+
+    print(_written_report(results, report_data(results)))
+
+
+@app.command()
+def export(
+    results: ResultsFolder,
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    at: Annotated[str | None, typer.Option(help="Budget; default: the study's.")] = None,
+    exporter: Annotated[str, typer.Option(help="packed or fake_quant.")] = "packed",
+    as_json: AsJson = False,
+) -> None:
+    """Write the checkpoint of the best measured point within a budget."""
+    from bitfront.results import Results
+
+    folder = Results(results)
+    study = folder.study
+    budget = Budget.parse(at) if at else study.budget
+    point = folder.front().best("kl", **budget.bounds())
+    from bitfront.display import Display
+    from bitfront.run import export_checkpoint
+
+    with Display(as_json) as display:
+        export_checkpoint(study, point, out, exporter, results, display.show)
+    print(json.dumps({"checkpoint": str(out), "values": point.values}) if as_json else out)
+
+
+@app.command()
+def plugins(as_json: AsJson = False) -> None:
+    """List every estimator, solver, search, quantizer, exporter and format with its parameters."""
+    rows = list(_plugin_rows())
+    if as_json:
+        print(json.dumps([row.__dict__ for row in rows], indent=1))
+        return
+    console = Console()
+    for kind in dict.fromkeys(row.kind for row in rows):
+        console.print(f"\n[bold]{kind}[/bold]")
+        for row in (r for r in rows if r.kind == kind):
+            params = ", ".join(f"{k}={v}" for k, v in row.parameters.items())
+            console.print(f"  {row.name}  [dim]{row.summary}[/dim]", highlight=False)
+            if params:
+                console.print(f"      {params}", highlight=False, markup=False)
+
+
+@dataclass(frozen=True)
+class PluginRow:
+    """One alternative as the listing shows it."""
+
+    kind: str
+    name: str
+    summary: str
+    parameters: dict[str, Any]
+
+
+def _kinds() -> dict[str, Plugins[Any]]:
+    from bitfront.costs import COSTS
+    from bitfront.evaluation import METRICS
+    from bitfront.export import EXPORTERS
+    from bitfront.quantizers import QUANTIZERS
+    from bitfront.search import SEARCHES
+    from bitfront.sensitivity import ESTIMATORS
+    from bitfront.solvers import SOLVERS
+
+    return {
+        "estimator": ESTIMATORS,
+        "solver": SOLVERS,
+        "search": SEARCHES,
+        "quantizer": QUANTIZERS,
+        "cost": COSTS,
+        "metric": METRICS,
+        "exporter": EXPORTERS,
+    }
+
+
+def _plugin_rows() -> list[PluginRow]:
+    rows = [
+        PluginRow(kind, name, summary(folder.load(name)), parameters(folder.load(name)))
+        for kind, folder in _kinds().items()
+        for name in folder.names()
+    ]
+    return rows + [
+        PluginRow("format", f.name, f"{f.bits_per_weight((4096, 4096)):.4g} bits per weight", {})
+        for f in formats.catalogue().values()
+    ]

@@ -1,0 +1,53 @@
+"""A report's data, read from the results folder of a study."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from bitfront.errors import InvalidArgument
+from bitfront.files import replacing
+from bitfront.report.data import ReportData
+from bitfront.results import Results
+
+
+def report_data(directory: Path, provenance: Mapping[str, str] | None = None) -> ReportData:
+    """Everything a report shows of a study.
+
+    Args:
+        directory: results folder of a finished search.
+        provenance: versions and command of the run, kept in the folder for later reports;
+            `None` reads what the last run kept.
+
+    Raises:
+        InvalidArgument: the folder holds no finished search.
+    """
+    results = Results(directory)
+    study, space, front = results.study, results.space, results.front()
+    table = results.load_table(study.estimator.name, space)
+    if table is None:
+        raise InvalidArgument(
+            f"{directory} has no loss table yet: run `bitfront search` to the end."
+        )
+    return ReportData(
+        title=study.model,
+        space=space,
+        front=front,
+        evaluations=results.trials("evaluation"),
+        calibrations=results.trials("calibration"),
+        loss=table,
+        budget=str(study.budget),
+        limits=study.budget.limits(space),
+        chosen=front.best("kl", **study.budget.bounds()),
+        provenance=_kept(directory, provenance) | results.identity,
+    )
+
+
+def _kept(directory: Path, provenance: Mapping[str, str] | None) -> dict[str, str]:
+    path = directory / "environment.json"
+    if provenance is not None:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(dict(provenance), indent=1) + "\n")
+    kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    return kept

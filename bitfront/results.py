@@ -1,0 +1,256 @@
+"""Results: the folder of one study. What it was asked, what made it, what was measured."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
+from bitfront.files import replacing
+from bitfront.formats import named
+from bitfront.pareto import ParetoFront
+from bitfront.space import Layer, SearchSpace
+from bitfront.study import Study
+from bitfront.table import LayerTable
+from bitfront.trial import Trial, TrialState
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder.
+
+    ```
+    study.json       the request of the latest run
+    identity.json    digests of everything that measured values depend on
+    space.json       layers and formats
+    tables/*.npz     loss tables by estimator
+    trials.jsonl     one measured allocation a line, only ever appended
+    bank/            quantized weights     references/   predictions of the unquantized model
+    ```
+
+    Args:
+        directory: the folder; made on first use.
+    """
+
+    directory: Path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one process.
+
+        Raises:
+            MismatchedArtifact: another process is writing to it.
+            StorageError: the folder cannot be made.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            lock = (self.directory / ".lock").open("w")
+        except OSError as error:
+            raise StorageError(
+                f"Cannot write to {self.directory}: {error.strerror}. Give another one with --out."
+            ) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise MismatchedArtifact(
+                    f"{self.directory} is in use by another run: wait or give another folder."
+                ) from error
+            yield
+
+    def claim(self, study: Study, space: SearchSpace, identity: Mapping[str, str]) -> None:
+        """Make the folder this study's, or check that it already is.
+
+        Budget, search, solver and number of trials may change between runs: every measurement
+        stays valid. Whatever measurements depend on may not.
+
+        Raises:
+            MismatchedArtifact: model, text, formats, quantizer or estimator differ.
+        """
+        if (self.directory / "identity.json").exists():
+            self.check(identity)
+        self._write("study.json", study.to_json())
+        self._write("space.json", json.dumps(_space_fields(space), indent=1))
+        self._write("identity.json", json.dumps(dict(identity), indent=1))
+
+    def check(self, identity: Mapping[str, str]) -> None:
+        """Refuse a folder whose measurements depend on other things.
+
+        Raises:
+            MismatchedArtifact: names what differs.
+        """
+        stored = self.identity
+        differing = [k for k in sorted({*stored, *identity}) if stored.get(k) != identity.get(k)]
+        if differing:
+            detail = "; ".join(
+                f"{k} was {_short(stored.get(k))}, is {_short(identity.get(k))}" for k in differing
+            )
+            raise MismatchedArtifact(
+                f"{self.directory} holds another study ({detail}): give another folder with --out."
+            )
+
+    @property
+    def study(self) -> Study:
+        """The request of the latest run."""
+        return Study.from_json(self._read("study.json"))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Digests of what measured values depend on."""
+        return _json(self._existing("identity.json"))
+
+    @property
+    def space(self) -> SearchSpace:
+        """What was searched."""
+        fields = json.loads(self._read("space.json"))
+        return SearchSpace(
+            tuple(_layer(row) for row in fields["layers"]),
+            tuple(named(name) for name in fields["formats"]),
+            tuple((_layer(row), named(name)) for row, name in fields["pinned"]),
+            fields["fixed_bytes"],
+        )
+
+    def trials(self, text: str | None = None) -> tuple[Trial, ...]:
+        """Finished trials, oldest first; of one text when named.
+
+        A last line that a kill cut short is dropped: that trial is measured again.
+        """
+        path = self.directory / "trials.jsonl"
+        if not path.exists():
+            return ()
+        lines = path.read_text().split("\n")[:-1]
+        try:
+            trials = [Trial.from_json(line) for line in lines if line]
+        except (ValueError, KeyError, TypeError) as error:
+            raise MismatchedArtifact(
+                f"{path} is damaged ({error}): give another folder."
+            ) from error
+        return tuple(t for t in trials if text in (None, t.text))
+
+    def append(self, trial: Trial) -> None:
+        """Store a finished trial, on disk before this returns.
+
+        Raises:
+            StorageError: disk full or no permission; earlier trials are untouched.
+        """
+        path = self.directory / "trials.jsonl"
+        try:
+            with path.open("a+b") as file:
+                _drop_cut_line(file.fileno())
+                end = file.seek(0, os.SEEK_END)
+                try:
+                    file.write(trial.to_json().encode() + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    os.truncate(path, end)
+                    raise
+        except OSError as error:
+            raise StorageError(
+                f"Cannot write {path}: {error.strerror}. Free some space and run the same command "
+                "again: it continues with the trial in flight."
+            ) from error
+
+    def front(self) -> ParetoFront:
+        """Non-dominated trials on the evaluation text.
+
+        Raises:
+            InvalidArgument: nothing was measured on the evaluation text yet.
+        """
+        trials = [t for t in self.trials("evaluation") if t.state is TrialState.COMPLETE]
+        if not trials:
+            raise InvalidArgument(
+                f"{self.directory} has no measured front yet: run `bitfront search` to the end."
+            )
+        return ParetoFront(tuple(trials))
+
+    def save_table(self, name: str, table: LayerTable) -> None:
+        """Store a table under `tables/<name>.npz`."""
+        path = self.directory / "tables" / f"{name}.npz"
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file,
+                values=table.values,
+                quantity=table.quantity,
+                source=table.source,
+                reduction=table.reduction,
+            )
+
+    def load_table(self, name: str, space: SearchSpace) -> LayerTable | None:
+        """A stored table; `None` when there is none."""
+        path = self.directory / "tables" / f"{name}.npz"
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as stored:
+            return LayerTable(
+                space,
+                stored["values"],
+                str(stored["quantity"]),
+                str(stored["source"]),
+                str(stored["reduction"]),
+            )
+
+    def _write(self, name: str, text: str) -> None:
+        with replacing(self.directory / name) as temporary:
+            temporary.write_text(text + "\n")
+
+    def _existing(self, name: str) -> Path:
+        path = self.directory / name
+        if not path.exists():
+            raise InvalidArgument(
+                f"{self.directory} is not a results folder (no {name}): give the --out of a search."
+            )
+        return path
+
+    def _read(self, name: str) -> str:
+        return self._existing(name).read_text()
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _short(value: str | None) -> str:
+    return "absent" if value is None else value if len(value) <= 60 else f"{value[:57]}..."
+
+
+def _json(path: Path) -> dict[str, str]:
+    try:
+        fields: dict[str, str] = json.loads(path.read_text())
+    except ValueError as error:
+        raise MismatchedArtifact(f"{path} is damaged ({error}): give another folder.") from error
+    return fields
+
+
+def _space_fields(space: SearchSpace) -> dict[str, object]:
+    return {
+        "layers": [(x.name, x.shape, x.group) for x in space.layers],
+        "formats": [f.name for f in space.formats],
+        "pinned": [((x.name, x.shape, x.group), f.name) for x, f in space.pinned],
+        "fixed_bytes": space.fixed_bytes,
+    }
+
+
+def _layer(row: list[object]) -> Layer:
+    name, shape, group = row
+    rows, columns = shape  # type: ignore[misc]
+    return Layer(str(name), (int(rows), int(columns)), str(group))  # type: ignore[has-type]
+
+
+def _drop_cut_line(file: int) -> None:
+    """Truncate an append-only file to its last newline: a kill may have cut the last line short."""
+    size = os.fstat(file).st_size
+    position = size
+    while position and os.pread(file, 1, position - 1) != b"\n":
+        position -= 1
+    if position < size:
+        os.ftruncate(file, position)

@@ -1,0 +1,202 @@
+"""What the command line promises: one clear line for bad input, exit code 2, nothing lost."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bitfront import cli
+
+MENU = "int2_g32,int3_g32,int4_g32,int8_g32"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Call the command in this process: (exit code, standard output, standard error)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bitfront", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def texts(calibration_file: Path, evaluation_file: Path) -> list[str]:
+    sizes = "--n-sequences 3 --n-search-sequences 2 --n-evaluation-sequences 3 --sequence-length 64"
+    return [
+        *("--calibration", str(calibration_file), "--evaluation", str(evaluation_file)),
+        *sizes.split(),
+    ]
+
+
+@pytest.fixture(scope="module")
+def searched(
+    tiny_folder: Path, texts: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, subprocess.CompletedProcess[str]]]:
+    out = tmp_path_factory.mktemp("searched")
+    command = ["search", str(tiny_folder), "--budget", "4.2bpw", "--formats", MENU, *texts]
+    options = ["--n-trials", "6", "--estimator", "fisher", "--pin", "int8_g32", "--out", str(out)]
+    yield out, bitfront(*command, *options)
+
+
+def bitfront(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-c", "from bitfront.cli import main; main()"]
+    return subprocess.run(
+        [*program, *arguments], capture_output=True, text=True, check=False, **options
+    )
+
+
+def test_search_ends_with_the_front_and_the_report(searched) -> None:
+    out, process = searched
+    assert process.returncode == 0, process.stderr
+    assert "Measured front" in process.stdout
+    assert str(out / "report.html") in process.stdout
+    assert (out / "report.html").stat().st_size > 100_000
+
+
+def test_front_prints_points_with_values_and_allocation(searched, run) -> None:
+    code, out, _ = run("front", searched[0], "--format", "json")
+    points = json.loads(out)
+    assert code == 0
+    assert points
+    for point in points:
+        assert {"kl", "kl_stderr", "perplexity", "bits", "bits_per_weight", "bytes"} <= set(
+            point["values"]
+        )
+        assert set(point["allocation"].values()) <= set(MENU.split(","))
+
+
+def test_report_can_be_written_again(searched, run) -> None:
+    (searched[0] / "report.html").unlink()
+    code, out, _ = run("report", searched[0])
+    assert code == 0
+    assert Path(out.strip()).exists()
+
+
+def test_plugins_lists_every_kind_with_parameters(run) -> None:
+    code, out, _ = run("plugins", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert {row["kind"] for row in rows} >= {"estimator", "solver", "search", "format"}
+    assert all(row["summary"] for row in rows)
+    assert run("plugins")[0] == 0
+
+
+def test_interrupt_says_how_to_continue_and_loses_at_most_one_trial(
+    tiny_folder: Path, texts: list[str], tmp_path: Path
+) -> None:
+    arguments = ["search", str(tiny_folder), "--budget", "4.2bpw", "--formats", MENU, *texts]
+    arguments += ["--estimator", "weight_error", "--n-trials", "5000", "--json"]
+    program = [sys.executable, "-u", "-c", "from bitfront.cli import main; main()"]
+    process = subprocess.Popen(
+        [*program, *arguments, "--out", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    shown = 0
+    assert process.stdout
+    for line in process.stdout:
+        shown += "trial" in json.loads(line)
+        if shown == 6:
+            process.send_signal(signal.SIGINT)
+            break
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "same command continues" in errors
+    assert len((tmp_path / "trials.jsonl").read_text().splitlines()) >= 6
+
+
+def broken_model(folder: Path, tmp_path: Path, what: str) -> Path:
+    model = tmp_path / "model"
+    if what == "missing":
+        return model
+    shutil.copytree(folder, model)
+    weights = model / "model.safetensors"
+    if what == "corrupt":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    if what == "pickle":
+        weights.rename(model / "pytorch_model.bin")
+    return model
+
+
+@pytest.mark.parametrize("what", ["missing", "corrupt", "pickle"])
+def test_bad_model_is_one_line(
+    what: str, tiny_folder: Path, texts: list[str], tmp_path: Path, run
+) -> None:
+    model = broken_model(tiny_folder, tmp_path, what)
+    out = tmp_path / "out"
+    code, _, errors = run("search", model, "--budget", "4bpw", *texts, "--out", out)
+    assert one_line(code, errors)
+
+
+BAD_OPTIONS = {
+    "unknown estimator": (["--estimator", "fischer"], "Did you mean 'fisher'"),
+    "unknown format": (["--formats", "int4_g46"], "Did you mean 'int4_g"),
+    "unknown parameter": (["--estimator", "fisher:label=text"], "Did you mean 'labels'"),
+    "unreadable budget": (["--budget", "four"], "3.5bpw or 60MB"),
+    "budget too small": (["--budget", "1bpw"], "smallest reachable"),
+    "budget above bf16": (["--budget", "16bpw"], "not below bf16"),
+    "format that fits nothing": (["--formats", "int4_g128"], "fits layer"),
+    "missing text": (["--calibration", "nowhere.txt"], "nowhere.txt"),
+    "too short text": (["--n-sequences", "100000"], "tokens"),
+    "unknown option": (["--bugdet", "4bpw"], "--bugdet"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_bad_option_is_one_line(
+    case: str, tiny_folder: Path, texts: list[str], tmp_path: Path, run
+) -> None:
+    options, expected = BAD_OPTIONS[case]
+    menu = ["--budget", "4.2bpw", "--formats", MENU, "--pin", "none"]
+    arguments = ["search", tiny_folder, *menu, *texts, "--out", tmp_path / "out", *options]
+    code, _, errors = run(*arguments)
+    assert one_line(code, errors)
+    assert expected in errors
+
+
+def test_results_folder_that_is_none(tmp_path: Path, run) -> None:
+    for command in ("front", "report"):
+        code, _, errors = run(command, tmp_path)
+        assert one_line(code, errors)
+        assert "not a results folder" in errors or "no measured front" in errors
+
+
+def test_disk_full_keeps_what_was_measured(searched, tmp_path: Path) -> None:
+    """A write that fails halfway leaves earlier trials readable and the same command continues."""
+    out = tmp_path / "out"
+    shutil.copytree(searched[0], out)
+    before = (out / "trials.jsonl").read_text()
+    script = (
+        "import resource, sys; from pathlib import Path; from bitfront.results import Results;"
+        "from bitfront.errors import StorageError; import signal;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"results = Results(Path({str(out)!r})); trial = results.trials()[0];"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 10}, {len(before) + 10}));"
+        "\ntry:\n    results.append(trial)\nexcept StorageError as error:\n    print(error)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert "Free some space" in process.stdout
+    assert (out / "trials.jsonl").read_text() == before
+
+
+def one_line(code: int, errors: str) -> bool:
+    """Exit code 2 and one error line; warnings of libraries do not count."""
+    lines = [line for line in errors.splitlines() if line.startswith("Error: ")]
+    return code == 2 and len(lines) == 1 and "Traceback" not in errors
