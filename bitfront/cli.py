@@ -220,7 +220,8 @@ class PluginRow:
     parameters: dict[str, Any]
 
 
-def _kinds() -> dict[str, Plugins[Any]]:
+def plugin_kinds() -> dict[str, Plugins[Any]]:
+    """The folders of alternatives, by what one alternative is called."""
     from bitfront.costs import COSTS
     from bitfront.evaluation import METRICS
     from bitfront.export import EXPORTERS
@@ -243,7 +244,7 @@ def _kinds() -> dict[str, Plugins[Any]]:
 def _plugin_rows() -> list[PluginRow]:
     rows = [
         PluginRow(kind, name, summary(folder.load(name)), parameters(folder.load(name)))
-        for kind, folder in _kinds().items()
+        for kind, folder in plugin_kinds().items()
         for name in folder.names()
     ]
     return rows + [
