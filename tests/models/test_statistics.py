@@ -1,0 +1,100 @@
+"""Input statistics: true means over the tokens a layer saw, shared where inputs are shared."""
+
+import pytest
+import torch
+from torch import nn
+
+from bitfront.errors import NonFinite
+from bitfront.models.layers import find_layers
+from bitfront.models.statistics import InputGrams, input_energies, input_grams
+
+TOKENS = torch.randint(32, (3, 16), generator=torch.Generator().manual_seed(0))
+
+
+class Branches(nn.Module):
+    """Two linears on one tensor, one on an equal copy, and one that sees only some tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(32, 8)
+        self.a, self.b, self.copied, self.some = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, input_ids, use_cache):
+        x = self.embed(input_ids)
+        self.a(x), self.b(x), self.copied(x.clone())
+        chosen = x[input_ids < 4]
+        if len(chosen):
+            self.some(chosen)
+
+
+@pytest.fixture
+def branches():
+    torch.manual_seed(0)
+    return Branches()
+
+
+def expected(x):
+    x = x.detach().reshape(-1, x.shape[-1]).double()
+    return (x.T @ x / max(len(x), 1)).float()
+
+
+def test_gram_is_the_mean_over_tokens(branches):
+    grams = input_grams(branches, TOKENS, ["a", "some"])
+    x = branches.embed(TOKENS)
+    torch.testing.assert_close(grams["a"], expected(x))
+    # The layer that sees few tokens is averaged over those, not over all.
+    torch.testing.assert_close(grams["some"], expected(x[TOKENS < 4]))
+
+
+def test_layers_reading_one_tensor_share_one_gram(branches):
+    grams = input_grams(branches, TOKENS, ["a", "b", "copied"])
+    assert grams["a"] is grams["b"]
+    assert grams["copied"] is not grams["a"]
+    torch.testing.assert_close(grams["copied"], grams["a"])
+
+
+def test_sharing_of_the_tiny_llama_follows_its_groups(tiny_llama, tiny_tokens):
+    layers = find_layers(tiny_llama, tied=True)
+    grams = input_grams(tiny_llama, tiny_tokens[:1], [x.name for x in layers])
+    by_gram = {}
+    for layer in layers:
+        by_gram.setdefault(id(grams[layer.name]), set()).add(layer.group)
+    assert len(by_gram) == len({x.group for x in layers})
+
+
+def test_a_layer_without_tokens_gets_zeros(branches):
+    grams = input_grams(branches, TOKENS.clamp(min=4), ["some"])
+    assert torch.equal(grams["some"], torch.zeros(8, 8))
+
+
+def test_energies_are_the_diagonal(tiny_llama, tiny_tokens):
+    names = [x.name for x in find_layers(tiny_llama)][:4]
+    grams = input_grams(tiny_llama, tiny_tokens[:2], names)
+    for name, energy in input_energies(tiny_llama, tiny_tokens[:2], names).items():
+        torch.testing.assert_close(energy, grams[name].diagonal(), rtol=1e-4, atol=1e-6)
+
+
+def test_hooks_are_removed_even_after_errors(branches):
+    with torch.no_grad():
+        branches.embed.weight[7] = torch.nan
+    with pytest.raises(NonFinite, match="'a'"):
+        input_grams(branches, torch.full((1, 4), 7), ["a", "b"])
+    assert not any(m._forward_pre_hooks for m in branches.modules())
+
+
+def test_lazy_grams_hold_a_bounded_run_of_layers(branches):
+    names = ["a", "b", "copied", "some"]
+    tokens = TOKENS % 8
+    lazy = InputGrams(branches, tokens, dict.fromkeys(names, 8), max_bytes=2 * 4 * 8 * 8)
+    passes = []
+    branches.register_forward_pre_hook(lambda *_: passes.append(1))
+    eager = input_grams(branches, tokens, names)
+    passes.clear()
+    for name in names:
+        torch.testing.assert_close(lazy[name], eager[name])
+    assert len(passes) == 2 * len(tokens)
+    assert list(lazy) == names
+
+
+def test_lazy_grams_do_not_know_other_layers(branches):
+    assert InputGrams(branches, TOKENS, {"a": 8}).get("embed") is None
