@@ -33,3 +33,10 @@ class Search(ABC):
             n: how many are wanted; fewer come back when the space is exhausted.
             rng: the only source of randomness.
         """
+
+
+def sides(problem: Problem, history: Sequence[Trial]) -> tuple[int, int]:
+    """How many earlier proposals were above the budget and how many within it."""
+    proposals = [trial for trial in history if trial.origin != "uniform"]
+    within = [problem.is_feasible(problem.space.encode(t.allocation)) for t in proposals]
+    return len(within) - sum(within), sum(within)

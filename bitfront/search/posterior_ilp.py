@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.problem import Problem
-from bitfront.search.base import Search
+from bitfront.search.base import Search, sides
 from bitfront.solvers import SOLVERS, Solver
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -74,9 +74,10 @@ class PosteriorIlp(Search):
         solver = SOLVERS.build(self.solver)
         model = _Model.of(problem, self)
         posterior = _Posterior.given(model, _measured(problem.space, history))
+        n_above, n_within = sides(problem, history)
         asked: list[Allocation] = []
-        while len(asked) < n:
-            aside = self.spread > 0 and (len(history) + len(asked)) % 4 == 3
+        for _ in range(n):
+            aside = self.spread > 0 and (n_above + n_within) % 4 == 3 and n_above < n_within
             target = self._aside(problem, rng) if aside else problem
             found = self._new(posterior, target, solver, seen, rng)
             if found is None and aside:
@@ -85,6 +86,8 @@ class PosteriorIlp(Search):
                 break
             seen.add(found)
             asked.append(found)
+            above = not problem.is_feasible(problem.space.encode(found))
+            n_above, n_within = n_above + above, n_within + (not above)
         return asked
 
     def _aside(self, problem: Problem, rng: np.random.Generator) -> Problem:

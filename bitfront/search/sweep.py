@@ -11,7 +11,7 @@ import numpy as np
 from bitfront.allocation import Allocation
 from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.problem import Problem
-from bitfront.search.base import Search
+from bitfront.search.base import Search, sides
 from bitfront.solvers import SOLVERS, Solution
 from bitfront.trial import Trial
 
@@ -53,7 +53,7 @@ class Sweep(Search):
     ) -> list[Allocation]:
         """New points of the front, the nearest to the budget of each refinement first."""
         seen = {trial.allocation for trial in history}
-        n_above, n_within = _sides(problem, history)
+        n_above, n_within = sides(problem, history)
         asked: list[Allocation] = []
         for solution in self._solutions(problem):
             if len(asked) >= n:
@@ -90,10 +90,3 @@ class Sweep(Search):
             for factor in np.stack([1 - steps, 1 + steps], axis=1).ravel()
         )
         return [each for each in scaled if all(each[q] >= smallest[q] for q in each)]
-
-
-def _sides(problem: Problem, history: Sequence[Trial]) -> tuple[int, int]:
-    """How many earlier proposals were above the budget and how many within it."""
-    proposals = [trial for trial in history if trial.origin != "uniform"]
-    within = [problem.is_feasible(problem.space.encode(t.allocation)) for t in proposals]
-    return len(within) - sum(within), sum(within)
