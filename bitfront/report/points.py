@@ -1,0 +1,117 @@
+"""A front as data: a list of points, written as JSON, CSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import BinaryIO, TextIO, TypedDict, cast
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from bitfront.errors import InvalidArgument
+from bitfront.files import replacing
+from bitfront.pareto import ParetoFront
+from bitfront.trial import Trial
+
+VALUES = ("kl", "kl_stderr", "perplexity", "top1_error", "bits", "bits_per_weight", "bytes")
+"""Quantities of a point, in the order of the columns."""
+
+FORMATS = ("json", "csv", "parquet")
+
+
+class Point(TypedDict):
+    """One measured allocation of a front."""
+
+    values: dict[str, float]
+    allocation: dict[str, str]
+    origin: str
+    number: int
+
+
+def points(front: ParetoFront) -> list[Point]:
+    """Every trial of the front, in its order; quantities that were not measured are left out."""
+    return [_point(trial) for trial in front.trials]
+
+
+def _point(trial: Trial) -> Point:
+    values = {name: float(trial.values[name]) for name in VALUES if name in trial.values}
+    if "bytes" in values:
+        values["bytes"] = int(values["bytes"])
+    allocation = dict(trial.allocation.formats)
+    return Point(values=values, allocation=allocation, origin=trial.origin, number=trial.number)
+
+
+def write_points(front: ParetoFront, target: Path | TextIO, format: str = "json") -> None:
+    """Write the points of a front.
+
+    `json` is a list of points. `csv` has one row a point: `number`, `origin`, one column a
+    quantity (empty where not measured), and `allocation` as JSON. `parquet` has the same columns
+    with `allocation` as `map<string, string>`.
+
+    Args:
+        front: what to write.
+        target: a file, replaced only when wholly written, or an open text stream such as
+            standard output.
+        format: `"json"`, `"csv"` or `"parquet"`.
+
+    Raises:
+        InvalidArgument: unknown format, or Parquet into a stream that takes only text.
+        StorageError: the file could not be written.
+    """
+    if format not in FORMATS:
+        raise InvalidArgument(f"Unknown format {format!r} of a front: use {', '.join(FORMATS)}.")
+    if isinstance(target, Path):
+        data = _encoded(front, format)
+        with replacing(target) as temporary:
+            temporary.write_bytes(data)
+    elif format != "parquet":
+        target.write(_encoded(front, format).decode())
+    else:
+        _binary(target).write(_encoded(front, format))
+
+
+def _binary(stream: TextIO) -> BinaryIO:
+    binary = getattr(stream, "buffer", None)
+    if binary is None or (stream is sys.stdout and stream.isatty()):
+        raise InvalidArgument("Parquet is binary and this stream takes text: give a file to write.")
+    stream.flush()
+    return cast("BinaryIO", binary)
+
+
+def _encoded(front: ParetoFront, format: str) -> bytes:
+    encode = {"json": _json, "csv": _csv, "parquet": _parquet}[format]
+    return encode(points(front))
+
+
+def _json(rows: list[Point]) -> bytes:
+    return (json.dumps(rows, indent=1) + "\n").encode()
+
+
+def _csv(rows: list[Point]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["number", "origin", *VALUES, "allocation"])
+    for row in rows:
+        quantities = [repr(row["values"][q]) if q in row["values"] else "" for q in VALUES]
+        allocation = json.dumps(row["allocation"], separators=(",", ":"))
+        writer.writerow([row["number"], row["origin"], *quantities, allocation])
+    return text.getvalue().encode()
+
+
+def _parquet(rows: list[Point]) -> bytes:
+    types = dict.fromkeys(VALUES, pa.float64()) | {"bytes": pa.int64()}
+    columns = {
+        "number": pa.array([row["number"] for row in rows], pa.int64()),
+        "origin": pa.array([row["origin"] for row in rows], pa.string()),
+        **{q: pa.array([row["values"].get(q) for row in rows], types[q]) for q in VALUES},
+        "allocation": pa.array(
+            [list(row["allocation"].items()) for row in rows], pa.map_(pa.string(), pa.string())
+        ),
+    }
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table(columns), sink)
+    return sink.getvalue()

@@ -1,0 +1,141 @@
+"""Scatter plots of a study: the measured front, and prediction against measurement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+import plotly.graph_objects as go
+
+from bitfront.report.agreement import main_format
+from bitfront.report.columns import COLUMNS
+from bitfront.report.data import ReportData
+from bitfront.trial import Trial
+
+# Blue, vermillion, bluish green of Okabe and Ito's palette, which colour-blind readers tell apart;
+# lightened a little to stand on dark pages too. Shapes differ as well.
+_FRONT, _UNIFORM, _CHOSEN, _OTHER = "#2a8fd0", "#e0701a", "#12a583", "#8c8c8c"
+
+
+def front_figure(data: ReportData) -> go.Figure:
+    """Measured KL (log axis) against megabytes: the front, the uniform baseline, the rest."""
+    rest = [t for t in data.measured if t not in data.front.trials and t.origin != "uniform"]
+    front = sorted(data.front.trials, key=lambda t: t.values["bytes"])
+    figure = go.Figure()
+    if rest:
+        figure.add_trace(
+            _trials("measured, not on the front", rest, "markers", _OTHER, "circle-open")
+        )
+    figure.add_trace(_trials("front", front, "lines+markers", _FRONT, "circle"))
+    names = [escape(main_format(t, data.space)) for t in data.uniforms]
+    uniform = _trials("uniform", data.uniforms, "lines+markers+text", _UNIFORM, "square")
+    # The front falls, so there is room above it, and below it at its right end.
+    places = [*["top right"] * (len(names) - 1), "bottom left"][-len(names) :]
+    uniform.update(text=names, textposition=places, line_dash="dash")
+    figure.add_trace(uniform)
+    chosen = _trials("chosen", [data.chosen], "markers", _CHOSEN, "star")
+    figure.add_trace(chosen.update(marker_size=16))
+    if data.byte_limit is not None:
+        line = {"dash": "dot", "color": _OTHER, "width": 1.5}
+        figure.add_vline(
+            data.byte_limit / 1e6,
+            line=line,
+            annotation_text=escape(f" budget {data.budget}"),
+            annotation_position="bottom right",
+        )
+    _add_weight_axis(figure, data)
+    figure.update_yaxes(
+        title_text="KL, nats per token", type="log", dtick="D2", minor_showgrid=False
+    )
+    return _with_layout(figure.update_xaxes(title_text="checkpoint, MB", selector=0), 460)
+
+
+def _trials(name: str, trials: Sequence[Trial], mode: str, colour: str, symbol: str) -> go.Scatter:
+    kl = [t.values["kl"] for t in trials]
+    errors = [t.values.get("kl_stderr", 0.0) for t in trials]
+    # A bar down to zero or below has no place on a logarithmic axis.
+    down = [max(min(e, 0.9 * k), 0.0) for e, k in zip(errors, kl, strict=True)]
+    return go.Scatter(
+        name=name,
+        x=[t.values["bytes"] / 1e6 for t in trials],
+        y=kl,
+        error_y={"array": errors, "arrayminus": down, "thickness": 1.2, "width": 3},
+        mode=mode,
+        line={"color": colour, "width": 1.5},
+        marker={"color": colour, "symbol": symbol, "size": 8},
+        customdata=[_description(t) for t in trials],
+        hovertemplate="%{customdata}<extra></extra>",
+    )
+
+
+def _description(trial: Trial) -> str:
+    lines = (f"{column.title}: {column.text(trial)}" for column in COLUMNS)
+    return "<br>".join(escape(line) for line in lines)
+
+
+def _add_weight_axis(figure: go.Figure, data: ReportData) -> None:
+    """A second axis on top: bytes and bits per weight of the searched layers differ by a line."""
+    sizes = [t.values["bytes"] for t in (*data.measured, *data.front.trials)]
+    bits = [_bits_per_weight(data, size) for size in (min(sizes), max(sizes))]
+    step = next((s for s in (0.25, 0.5, 1, 2) if (bits[1] - bits[0]) / s <= 8), 4)
+    first, last = math.ceil(bits[0] / step), math.floor(bits[1] / step)
+    ticks = [step * i for i in range(first, last + 1)]
+    megabytes = [(data.space.outside_bytes + t * data.space.n_weights / 8) / 1e6 for t in ticks]
+    figure.add_trace(
+        go.Scatter(
+            x=[s / 1e6 for s in sizes],
+            y=[t.values["kl"] for t in (*data.measured, *data.front.trials)],
+            xaxis="x2",
+            mode="markers",
+            marker_opacity=0,
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+    figure.update_layout(
+        xaxis2={
+            "overlaying": "x",
+            "matches": "x",
+            "side": "top",
+            "title_text": "bits per weight of the searched layers",
+            "tickvals": megabytes,
+            "ticktext": [f"{t:g}" for t in ticks],
+            "showgrid": False,
+        }
+    )
+
+
+def _bits_per_weight(data: ReportData, n_bytes: float) -> float:
+    return 8 * (n_bytes - data.space.outside_bytes) / data.space.n_weights
+
+
+def prediction_figure(data: ReportData) -> go.Figure | None:
+    """Measured KL against the sum of the loss table, log axes; `None` without positive pairs."""
+    figure = go.Figure()
+    for name, colour, symbol in (("uniform", _UNIFORM, "square"), ("search", _FRONT, "circle")):
+        pairs = [
+            (t, p)
+            for t, p in data.predictions
+            if (t.origin == "uniform") == (name == "uniform") and p > 0 and t.values["kl"] > 0
+        ]
+        if pairs:
+            trace = _trials(name, [t for t, _ in pairs], "markers", colour, symbol)
+            figure.add_trace(trace.update(x=[p for _, p in pairs]))
+    if not figure.data:
+        return None
+    figure.update_xaxes(title_text="predicted: sum of the loss table", type="log", dtick="D2")
+    figure.update_yaxes(title_text="measured KL, nats per token", type="log", dtick="D2")
+    return _with_layout(figure, 400)
+
+
+def _with_layout(figure: go.Figure, height: int) -> go.Figure:
+    grid = {"gridcolor": "rgba(128,128,128,0.25)", "zeroline": False, "automargin": True}
+    figure.update_xaxes(**grid, ticks="outside").update_yaxes(**grid, ticks="outside")
+    return figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 8, "r": 16, "t": 24, "b": 8},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.17, "x": 0},
+        hovermode="closest",
+    )

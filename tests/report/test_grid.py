@@ -1,0 +1,41 @@
+import pytest
+
+from bitfront.report.grid import Grid
+from tests.report.studies import GPT2, named_layers
+
+
+def test_llama_layers_are_called_by_their_last_name():
+    grid = Grid.of(named_layers(2))
+    assert grid.rows == ("q_proj", "o_proj", "up_proj", "down_proj")
+    assert grid.blocks == (0, 1)
+    assert grid.cells[1] == ((1,), (5,))
+
+
+def test_names_that_clash_in_a_block_are_told_apart():
+    assert Grid.of(named_layers(2, GPT2)).rows == ("c_attn", "attn.c_proj", "c_fc", "mlp.c_proj")
+
+
+def test_layers_outside_the_blocks_have_a_column_of_their_own():
+    grid = Grid.of(named_layers(2, outside=("lm_head",)))
+    assert grid.columns == ("0", "1", "none")
+    assert grid.cells[-1] == ((), (), (8,))
+
+
+def test_experts_of_a_block_share_a_cell():
+    parts = [f"mlp.experts.{e}.up_proj" for e in range(5)]
+    grid = Grid.of(named_layers(2, parts))
+    assert grid.rows == ("up_proj",)
+    assert grid.cells == (((0, 1, 2, 3, 4), (5, 6, 7, 8, 9)),)
+
+
+@pytest.mark.parametrize("outside", [("fc1", "fc2", "head"), ("0", "2", "4")])
+def test_a_model_without_blocks_has_a_row_a_layer(outside):
+    grid = Grid.of(named_layers(0, outside=outside))
+    assert grid.rows == outside
+    assert grid.blocks == (-1,)
+
+
+def test_every_layer_is_in_exactly_one_cell():
+    layers = named_layers(126, (*GPT2, "mlp.experts.0.w1", "mlp.experts.1.w1"), ("lm_head",))
+    indices = [i for row in Grid.of(layers).cells for cell in row for i in cell]
+    assert sorted(indices) == list(range(len(layers)))
