@@ -92,7 +92,7 @@ def pack(codes: torch.Tensor, num_bits: int) -> dict[str, torch.Tensor]:
     shapes = plane_shapes((n_rows, n_columns), num_bits)
     planes = {name: np.zeros(shape, dtype=np.uint16) for name, shape in shapes.items()}
     padding = ((0, 0), (0, padded_columns(n_columns) - n_columns))
-    padded = np.pad(codes.cpu().numpy(), padding)
+    padded = np.pad(np.ascontiguousarray(codes.cpu().numpy()), padding)
     for rows in _row_chunks(n_rows, padded.shape[1]):
         low_bit = 0
         for width, plane in zip(plane_widths(num_bits), planes.values(), strict=True):

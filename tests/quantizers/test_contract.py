@@ -1,0 +1,176 @@
+"""What every quantizer promises, for every family of formats."""
+
+import pickle
+
+import cases
+import pytest
+import torch
+
+from bitfront.errors import InvalidArgument, NonFinite
+from bitfront.formats import named
+from bitfront.plugins import Choice
+from bitfront.quantizers import QUANTIZERS
+
+QUANTIZER_NAMES = QUANTIZERS.names()
+FORMAT_NAMES = (
+    "bf16",
+    "int2_g64",
+    "int3_g64",
+    "int4_channel",
+    "int5_g32_sym",
+    "int8_g128",
+    "nf3_g64",
+    "fp4_g32",
+    "fp8_e4m3",
+    "mxfp4",
+    "nvfp4",
+)
+SHAPE = (48, 256)
+
+
+@pytest.fixture(scope="module")
+def weight():
+    """Rows of different size with tails heavier than Gaussian."""
+    generator = torch.Generator().manual_seed(1)
+    spread = torch.exp(0.5 * torch.randn(SHAPE, generator=generator))
+    size = torch.empty(SHAPE[0], 1).exponential_(generator=generator) + 0.3
+    return torch.randn(SHAPE, generator=generator) * spread * size * 0.02
+
+
+@pytest.fixture(scope="module")
+def hessian():
+    """Strongly correlated inputs of very different power."""
+    generator = torch.Generator().manual_seed(2)
+    inputs = torch.randn(1024, 64, generator=generator) @ torch.randn(64, 256, generator=generator)
+    inputs += 0.3 * torch.randn(1024, 256, generator=generator)
+    inputs *= torch.rand(256, generator=generator).square()
+    return inputs.T @ inputs / len(inputs)
+
+
+def build(text):
+    choice = Choice.parse(text)
+    return QUANTIZERS.build(choice.name, choice.params)
+
+
+def measured(quantity, values, weight, hessian):
+    error = values - weight
+    return {
+        "squared_error": error.square().sum(),
+        "mean_abs_error": error.abs().mean(),
+        "output_error": ((error @ hessian) * error).sum(),
+    }[quantity].item()
+
+
+@pytest.mark.parametrize("format_name", FORMAT_NAMES)
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_same_inputs_same_codes_and_inputs_untouched(name, format_name, weight, hessian):
+    format, given, given_hessian = named(format_name), weight.clone(), hessian.clone()
+    first, second = (build(name).quantize(given, format, given_hessian) for _ in range(2))
+    assert torch.equal(first.codes, second.codes)
+    assert torch.equal(first.dequantize(), second.dequantize())
+    assert torch.equal(given, weight)
+    assert torch.equal(given_hessian, hessian)
+
+
+@pytest.mark.parametrize("format_name", FORMAT_NAMES)
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_tensors_are_as_the_format_promises(name, format_name, weight, hessian):
+    format = named(format_name)
+    quantized = build(name).quantize(weight, format, hessian)
+    assert quantized.format == format
+    assert quantized.codes.shape == SHAPE
+    tensors = quantized.tensors()
+    stored = {key: (tuple(t.shape), str(t.dtype)) for key, t in tensors.items()}
+    promised = {key: (t.shape, f"torch.{t.dtype}") for key, t in format.stored(SHAPE).items()}
+    assert stored == promised
+    assert torch.equal(format.decode_stored(tensors, SHAPE), quantized.dequantize())
+
+
+@pytest.mark.parametrize("format_name", FORMAT_NAMES)
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_the_claim_holds_at_3_bits_and_is_never_reversed(name, format_name, weight, hessian):
+    claim, format = cases.QUANTIZERS[name], named(format_name)
+    ours, others = (
+        measured(
+            claim.quantity,
+            build(text).quantize(weight, format, hessian).dequantize(),
+            weight,
+            hessian,
+        )
+        for text in (name, claim.other)
+    )
+    assert ours <= others * (1 + 1e-5)
+    if format_name == "int3_g64":
+        assert ours <= others * claim.ratio
+
+
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_bf16_is_the_weight_itself(name, weight, hessian):
+    values = build(name).quantize(weight, named("bf16"), hessian).dequantize()
+    assert torch.equal(values, weight.bfloat16().float())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_a_weight_that_is_not_finite_is_refused(name, bad, weight, hessian):
+    broken = weight.clone()
+    broken[3, 7] = bad
+    with pytest.raises(NonFinite, match=r"\(48, 256\) holds 1 NaN or infinite"):
+        build(name).quantize(broken, named("int4_g64"), hessian)
+
+
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_a_format_that_does_not_fit_is_refused(name, hessian):
+    with pytest.raises(InvalidArgument, match="whole groups of 64"):
+        build(name).quantize(torch.ones(2, 96), named("int4_g64"), hessian[:96, :96])
+
+
+@pytest.mark.parametrize("format_name", FORMAT_NAMES)
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_zero_and_single_row_weights(name, format_name, weight, hessian):
+    quantizer, format = build(name), named(format_name)
+    zero = quantizer.quantize(torch.zeros(SHAPE), format, hessian).dequantize()
+    assert (zero == 0).all()
+    row = quantizer.quantize(weight[:1], format, hessian).dequantize()
+    assert row.isfinite().all()
+    assert (row - weight[:1]).abs().mean() < weight[:1].abs().mean()
+
+
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_views_and_half_precision_are_quantized_as_float32(name, weight, hessian):
+    quantizer, format = build(name), named("int4_g64")
+    half = weight.bfloat16()
+    expected = quantizer.quantize(half.float(), format, hessian).codes
+    assert torch.equal(quantizer.quantize(half, format, hessian).codes, expected)
+    view = half.float().T.contiguous().T
+    assert torch.equal(quantizer.quantize(view, format, hessian).codes, expected)
+
+
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_a_quantizer_pickles(name):
+    quantizer = build(name)
+    assert pickle.loads(pickle.dumps(quantizer)) == quantizer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rtn:clip_steps=-1",
+        "rtn:min_clip=0",
+        "rtn:min_clip=1",
+        "hqq:norm=0",
+        "hqq:norm=1.5",
+        "hqq:beta=0",
+        "hqq:kappa=0.9",
+        "hqq:n_iterations=0",
+        "hqq:tolerance=-1",
+        "gptq:damping=0",
+        "gptq:damping=11",
+        "gptq:block_size=0",
+        "gptq:clip_steps=-1",
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused(text):
+    field, value = text.split(":")[1].split("=")
+    with pytest.raises(InvalidArgument, match=rf"{field}={value}"):
+        build(text)
