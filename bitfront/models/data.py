@@ -117,11 +117,15 @@ def _texts(source: str, tokenizer: Any) -> Iterator[str]:  # noqa: ANN401
             yield _text_of(record, f"{place} of {source}", tokenizer)
     elif path.is_file():
         yield _read(path)
-    elif not path.is_dir() and (path.suffix in _SUFFIXES or source.startswith(("/", "~", "."))):
+    elif _looks_like_a_path(source) and not Path(source.partition(":")[0]).expanduser().is_dir():
         raise InvalidText(f"No text file at {source}: check the path.")
     else:
         for place, record in _dataset_rows(source):
             yield _text_of(record, f"{place} of {source}", tokenizer)
+
+
+def _looks_like_a_path(source: str) -> bool:
+    return Path(source).suffix in _SUFFIXES or source.startswith(("/", "~", "."))
 
 
 def _read(path: Path) -> str:

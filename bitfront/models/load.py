@@ -201,7 +201,8 @@ def _check_tokenizer(module: nn.Module, tokenizer: Any, source: str) -> None:  #
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".:") if lines else type(error).__name__
+    bare = not lines or isinstance(error, LookupError)  # such texts are only a key
+    return " ".join([type(error).__name__] * bare + [line.rstrip(".:") for line in lines[:1]])
 
 
 @contextmanager

@@ -1,0 +1,203 @@
+"""Token blocks: seeded, apart from each other, from every kind of source."""
+
+import json
+
+import pytest
+import torch
+
+from bitfront.errors import InvalidText
+from bitfront.models import data
+from bitfront.models.data import check_disjoint, digest, token_blocks
+
+
+@pytest.fixture
+def blocks(tiny_tokenizer):
+    def take(source, n=4, length=32, seed=0, skip=0):
+        return token_blocks(str(source), tiny_tokenizer, n, length, seed, skip)
+
+    return take
+
+
+@pytest.fixture
+def refused(blocks):
+    def message(source, **sizes):
+        with pytest.raises(InvalidText) as caught:
+            blocks(source, **sizes)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return message
+
+
+def test_blocks_are_consecutive_tokens_of_the_text(blocks, calibration_file, tiny_tokenizer):
+    taken = blocks(calibration_file)
+    assert taken.shape == (4, 32)
+    assert taken.dtype == torch.int64
+    text = calibration_file.read_text()
+    for block in taken:
+        assert tiny_tokenizer.decode(block) in text
+
+
+def test_the_seed_chooses_the_blocks(blocks, calibration_file):
+    assert torch.equal(blocks(calibration_file), blocks(calibration_file))
+    assert not torch.equal(blocks(calibration_file), blocks(calibration_file, seed=1))
+
+
+def test_skipped_blocks_are_left_to_the_other_call(blocks, calibration_file):
+    first, second = blocks(calibration_file, n=20), blocks(calibration_file, n=20, skip=20)
+    check_disjoint(first, second)
+    assert torch.equal(torch.cat([first, second]), blocks(calibration_file, n=40))
+
+
+def test_pieces_of_a_long_text_lose_nothing(monkeypatch, tiny_tokenizer, calibration_file):
+    monkeypatch.setattr(data, "_PIECE", 1000)
+    text = calibration_file.read_text()
+    assert "".join(data._pieces(text)) == text
+    assert len(list(data._pieces(text))) > 20
+
+
+def test_text_beyond_the_limit_is_not_read(monkeypatch, blocks, calibration_file, tmp_path):
+    monkeypatch.setattr(data, "_MAX_CHARACTERS", 5000)
+    start = tmp_path / "start.txt"
+    start.write_text(calibration_file.read_text()[:5000])
+    assert torch.equal(blocks(calibration_file, n=60), blocks(start, n=60))
+
+
+# JSON lines
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"text": "Alice was here. "},
+        {"prompt": "Alice was", "completion": " here. "},
+        {"prompt": "Alice was", "response": " here. "},
+        {"prompt": "Alice was here. "},
+        {"messages": [{"role": "user", "content": "Alice was here. "}]},
+    ],
+    ids=["text", "prompt+completion", "prompt+response", "prompt", "messages"],
+)
+@pytest.mark.parametrize("as_list", [False, True], ids=["lines", "list"])
+def test_every_kind_of_record_gives_its_text(blocks, tmp_path, record, as_list):
+    path, plain = tmp_path / "records.json", tmp_path / "plain.txt"
+    records = [record] * 100
+    path.write_text(json.dumps(records) if as_list else "\n".join(map(json.dumps, records)))
+    plain.write_text("\n\n".join(["Alice was here. "] * 100))
+    assert torch.equal(blocks(path), blocks(plain))
+
+
+def test_messages_go_through_the_chat_template(tmp_path, tiny_tokenizer):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "Who?"}] * 50}))
+    tiny_tokenizer = type(tiny_tokenizer).from_pretrained(tiny_tokenizer.name_or_path)
+    tiny_tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}> {{ m.content }}{% endfor %}"
+    )
+    tokens = token_blocks(str(path), tiny_tokenizer, 1, 64, 0)
+    assert "<user> Who?<user> Who?" in tiny_tokenizer.decode(tokens[0])
+
+
+# Refusals
+
+
+def test_too_short_says_how_many_there_are_and_are_needed(refused, tmp_path, tiny_tokenizer):
+    path = tmp_path / "short.txt"
+    path.write_text("Alice was beginning")
+    n_tokens = len(tiny_tokenizer("Alice was beginning")["input_ids"])
+    message = refused(path, n=2, length=64, skip=1)
+    assert f"{n_tokens} tokens, 192 are needed (3 blocks of 64)" in message
+
+
+def test_empty_text(refused, tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    assert "0 tokens" in refused(tmp_path / "empty.txt")
+
+
+def test_missing_file(refused, tmp_path):
+    assert "No text file" in refused(tmp_path / "nothing")
+    assert "No text file" in refused("nothing.txt")
+
+
+def test_text_that_is_not_utf8(refused, tmp_path):
+    (tmp_path / "latin.txt").write_bytes("déjà vu".encode("latin-1"))
+    assert "not UTF-8" in refused(tmp_path / "latin.txt")
+
+
+def test_bad_json_names_the_line(refused, tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n\n{"text": \n')
+    assert "Line 3 of" in refused(tmp_path / "bad.jsonl")
+
+
+def test_unknown_keys_are_listed(refused, tmp_path):
+    (tmp_path / "keys.jsonl").write_text('{"text": "a"}\n{"title": "b", "body": "c"}\n')
+    message = refused(tmp_path / "keys.jsonl")
+    assert "title, body in line 2" in message
+    assert "text, messages or prompt" in message
+
+
+# Datasets: no hub is reachable here, so a local folder in hub layout stands in for it.
+
+
+@pytest.fixture
+def dataset_folder(tmp_path, calibration_file):
+    paragraphs = calibration_file.read_text().split("\n\n")
+    for config in ("plain", "other"):
+        (tmp_path / "books" / config).mkdir(parents=True)
+        for split in ("train", "test"):
+            rows = paragraphs if split == "train" else paragraphs[::-1]
+            (tmp_path / "books" / config / f"{split}.jsonl").write_text(
+                "\n".join(json.dumps({"text": row}) for row in rows)
+            )
+    (tmp_path / "books" / "README.md").write_text(
+        "---\nconfigs:\n"
+        + "".join(
+            f"- config_name: {config}\n  data_files:\n"
+            f"  - split: train\n    path: {config}/train.jsonl\n"
+            f"  - split: test\n    path: {config}/test.jsonl\n"
+            for config in ("plain", "other")
+        )
+        + "---\n"
+    )
+    return tmp_path / "books"
+
+
+def test_a_dataset_gives_the_text_of_its_rows(blocks, dataset_folder):
+    for split, source in (("train", "plain"), ("test", "plain:test")):
+        rows = dataset_folder / "plain" / f"{split}.jsonl"
+        assert torch.equal(blocks(f"{dataset_folder}:{source}"), blocks(rows))
+
+
+def test_a_dataset_that_cannot_be_loaded(refused, dataset_folder):
+    assert "Cannot load" in refused(f"{dataset_folder}:missing")
+
+
+def test_an_unreachable_dataset_name(refused, monkeypatch):
+    import datasets
+    import huggingface_hub
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert "Cannot load 'no_such_dataset'" in refused("no_such_dataset")
+
+
+# Digest and disjointness
+
+
+def test_digest_sees_ids_and_shape():
+    tokens = torch.arange(12).view(3, 4)
+    assert digest(tokens) == digest(tokens.clone())
+    assert digest(tokens) != digest(tokens.view(4, 3))
+    assert digest(tokens) != digest(tokens.flip(0))
+
+
+def test_shared_blocks_are_refused(blocks, calibration_file, evaluation_file):
+    calibration = blocks(calibration_file, n=8)
+    check_disjoint(calibration, blocks(evaluation_file, n=8))
+    with pytest.raises(InvalidText, match="1 blocks are in both"):
+        check_disjoint(calibration, torch.cat([blocks(evaluation_file), calibration[2:3]]))
+
+
+def test_a_short_block_inside_a_long_one_is_shared(blocks, calibration_file):
+    long = blocks(calibration_file, n=1, length=64)
+    with pytest.raises(InvalidText, match="in both"):
+        check_disjoint(long, long[:, 7:39])
