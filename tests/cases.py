@@ -62,7 +62,12 @@ SEARCHES: dict[str, tuple[float, int]] = {
     "sweep": (0.95, 24),
 }
 
-METRICS: dict[str, object] = {}
+# quantities of a metric and their values for the unquantized model (None: the text decides)
+METRICS: dict[str, dict[str, float | None]] = {
+    "kl_divergence": {"kl": 0.0, "kl_stderr": 0.0},
+    "perplexity": {"perplexity": None},
+    "top1_error": {"top1_error": 0.0},
+}
 
 COSTS: dict[str, object] = {}
 

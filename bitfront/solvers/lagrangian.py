@@ -152,7 +152,8 @@ class Moves:
             fits = (dearer <= self.spare) & (added < 0)
             useful = fits.any(axis=1)
             rows, dearer, added, fits = rows[useful], dearer[useful], added[useful], fits[useful]
-            rate = np.where(fits, -added / np.maximum(dearer, 1e-9), -np.inf)
+            rate = np.full(fits.shape, -np.inf)
+            np.divide(-added, np.maximum(dearer, 1e-9), out=rate, where=fits)
             column = rate.argmax(axis=1)
             at = np.arange(len(rows))
             order = np.argsort(-rate[at, column], kind="stable")
