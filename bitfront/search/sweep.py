@@ -12,7 +12,7 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.problem import Problem
 from bitfront.search.base import Search, sides
-from bitfront.solvers import SOLVERS, Solution
+from bitfront.solvers import SOLVERS, Solution, Solver
 from bitfront.trial import Trial
 
 
@@ -22,8 +22,8 @@ class Sweep(Search):
 
     Limits are `factor * budget` with factors evenly spread over `1 - spread` to `1 + spread`;
     limits that give nothing new are skipped, and when all are used up, twice as many are laid,
-    `n_refinements` times. Nothing is learned from the measurements (ZeroQ, section 4.3; HAWQ-V2,
-    section 3.2), so it is the baseline of the searches that do. Cost: one solver front.
+    `n_refinements` times at most. Nothing is learned from the measurements (ZeroQ, section 4.3;
+    HAWQ-V2, section 3.2): the baseline of the searches that do. Cost: one solver front.
 
     Args:
         solver: name of the solver; `lagrangian` gives 200 limits in seconds.
@@ -68,20 +68,21 @@ class Sweep(Search):
         return asked
 
     def _solutions(self, problem: Problem) -> Iterator[Solution]:
-        """At the budget, then level by level, one limit below and one above in turn."""
+        """At the budget, then level by level until one brings nothing new."""
         solver = SOLVERS.build(self.solver)
-        yield solver.solve(problem)
+        yield (first := solver.solve(problem))
+        known = {first.choice.tobytes()}
         for level in range(self.n_refinements + 1 if problem.limits else 0):
-            limits = self._limits(problem, level)
-            try:
-                yield from solver.front(problem, limits)
-            except InfeasibleBudget:  # limits that are feasible one by one, not together
-                for each in limits:
-                    with contextlib.suppress(InfeasibleBudget):
-                        yield solver.solve(problem.with_limits(each))
+            n_known = len(known)
+            for solution in _front(solver, problem, self._limits(problem, level)):
+                if solution.choice.tobytes() not in known:
+                    known.add(solution.choice.tobytes())
+                    yield solution
+            if len(known) == n_known:
+                return
 
     def _limits(self, problem: Problem, level: int) -> list[dict[str, float]]:
-        """Limits that a level adds, without those that cannot be met."""
+        """Limits that a level adds, in turn below and above, without those that cannot be met."""
         n_limits = self.n_limits * 2**level
         steps = np.arange(1, n_limits + 1, 2 if level else 1) * (self.spread / n_limits)
         smallest = {q: float(problem.cost(q).grouped.min(axis=1).sum()) for q in problem.limits}
@@ -90,3 +91,12 @@ class Sweep(Search):
             for factor in np.stack([1 - steps, 1 + steps], axis=1).ravel()
         )
         return [each for each in scaled if all(each[q] >= smallest[q] for q in each)]
+
+
+def _front(solver: Solver, problem: Problem, limits: list[dict[str, float]]) -> Iterator[Solution]:
+    try:
+        yield from solver.front(problem, limits)
+    except InfeasibleBudget:  # limits that are feasible one by one, not together
+        for each in limits:
+            with contextlib.suppress(InfeasibleBudget):
+                yield solver.solve(problem.with_limits(each))

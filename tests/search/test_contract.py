@@ -1,0 +1,132 @@
+"""What every search promises, over all searches there are."""
+
+import pickle
+from itertools import product
+
+import numpy as np
+import pytest
+from cases import SEARCHES as CLAIMS
+from instances import interacting_study, random_problem, run_search
+
+from bitfront.pareto import hypervolume, non_dominated
+from bitfront.search import SEARCHES
+from bitfront.trial import Trial, TrialState
+
+NAMES = SEARCHES.names()
+NEAR = 0.15  # share of the budget on both sides that counts as around it
+
+
+@pytest.fixture(params=NAMES)
+def search(request):
+    return SEARCHES.build(request.param)
+
+
+@pytest.fixture(scope="module")
+def study():
+    return interacting_study(0)
+
+
+def points(problem, rows):
+    """`(kl, bytes)` rows whose bytes are near the budget."""
+    rows = np.array([[values["kl"], values["bytes"]] for values in rows])
+    budget = problem.limits["bytes"]
+    return rows[np.abs(rows[:, 1] / budget - 1) <= NEAR]
+
+
+def share_of_front(problem, measure, trials):
+    n_formats, n_groups = len(problem.space.formats), len(problem.space.groups)
+    choices = product(range(n_formats), repeat=n_groups)
+    everything = points(problem, [measure(problem.space.decode(c)) for c in choices])
+    front = everything[non_dominated(everything)]
+    reference = np.array([front[:, 0].max(), (1 + NEAR) * problem.limits["bytes"]]) * 1.0001
+    found = hypervolume(points(problem, [t.values for t in trials]), reference)
+    return found / hypervolume(front, reference)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_claimed_share_of_the_front_is_found(name):
+    share, n_trials = CLAIMS[name]
+    found = []
+    for seed in range(5):
+        problem, measure = interacting_study(seed)
+        trials = run_search(SEARCHES.build(name), problem, measure, n_trials)
+        found.append(share_of_front(problem, measure, trials))
+    assert np.mean(found) >= share
+
+
+def test_every_search_has_a_claim():
+    assert set(CLAIMS) == set(NAMES)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_nothing_is_proposed_twice_and_half_is_within_the_budget(search, study, batch):
+    problem, measure = study
+    trials = run_search(search, problem, measure, 24, batch)
+    allocations = [t.allocation for t in trials]
+    assert len(set(allocations)) == len(allocations)
+    proposed = [t for t in trials if t.origin != "uniform"]
+    assert len(proposed) >= 10
+    within = [problem.is_feasible(problem.space.encode(t.allocation)) for t in proposed]
+    assert 2 * sum(within) >= len(within)
+
+
+def test_at_most_n_are_proposed(search, study):
+    problem, _ = study
+    for n in (0, 1, 5):
+        assert len(search.ask(problem, (), n, np.random.default_rng(0))) <= n
+    assert len(search.ask(problem, (), 1, np.random.default_rng(0))) == 1
+
+
+def test_groups_and_fits_are_respected(search):
+    problem = random_problem(np.random.default_rng(2), 8, 4, fraction=0.4)
+    asked = search.ask(problem, (), 6, np.random.default_rng(0))
+    assert asked
+    for allocation in asked:
+        choice = problem.space.encode(allocation)  # raises where a group is split or misfits
+        assert problem.space.group_allowed[np.arange(8), choice].all()
+
+
+def test_same_inputs_same_proposals(search, study):
+    problem, measure = study
+    history = tuple(run_search(search, problem, measure, 8))
+    first, second = (search.ask(problem, history, 4, np.random.default_rng(9)) for _ in range(2))
+    assert first == second
+
+
+def test_a_resumed_search_goes_on_as_if_never_stopped(search, study):
+    problem, measure = study
+    whole = run_search(search, problem, measure, 16)
+    half = run_search(search, problem, measure, 9)
+    resumed = run_search(pickle.loads(pickle.dumps(search)), problem, measure, 16, history=half)
+    assert [t.allocation for t in resumed] == [t.allocation for t in whole]
+
+
+def test_input_is_untouched(search, study):
+    problem, measure = study
+    history = run_search(search, problem, measure, 8)
+    before = list(history), problem.loss.values.copy(), dict(problem.limits)
+    search.ask(problem, history, 3, np.random.default_rng(0))
+    assert history == before[0]
+    np.testing.assert_array_equal(problem.loss.values, before[1])
+    assert problem.limits == before[2]
+
+
+def test_failed_trials_are_not_proposed_again(search, study):
+    problem, measure = study
+    history = run_search(search, problem, measure, 7)
+    for allocation in search.ask(problem, history, 4, np.random.default_rng(0)):
+        sizes = {k: v for k, v in measure(allocation).items() if not k.startswith("kl")}
+        history.append(
+            Trial(len(history), allocation, "calibration", "search", TrialState.FAIL, sizes, "NaN")
+        )
+    failed = {t.allocation for t in history if t.state is TrialState.FAIL}
+    asked = search.ask(problem, history, 4, np.random.default_rng(1))
+    assert asked
+    assert not failed & set(asked)
+
+
+def test_an_exhausted_space_gives_fewer_then_none(search):
+    problem, measure = interacting_study(1, n_groups=2)
+    trials = run_search(search, problem, measure, 40, batch=4)
+    assert len(trials) <= 16
+    assert search.ask(problem, tuple(trials), 4, np.random.default_rng(0)) == []
