@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bitfront.allocation import Allocation
+from bitfront.errors import InvalidArgument
+from bitfront.pareto import ParetoFront, hypervolume, non_dominated
+from bitfront.trial import Trial
+
+SMALL = st.integers(0, 6).map(float)
+
+
+def points(n_objectives):
+    return st.integers(1, 12).flatmap(
+        lambda n: arrays(np.float64, (n, n_objectives), elements=SMALL)
+    )
+
+
+def front(*pairs):
+    return ParetoFront(
+        tuple(
+            Trial(i, Allocation({"a": str(i)}), "evaluation", "s", values={"kl": kl, "bytes": size})
+            for i, (kl, size) in enumerate(pairs)
+        )
+    )
+
+
+@given(points(2) | points(3))
+def test_non_dominated_is_its_definition(rows):
+    kept = non_dominated(rows)
+    for index, row in enumerate(rows):
+        beaten = ((rows <= row).all(axis=1) & (rows < row).any(axis=1)).any()
+        twin_before = (rows[:index] == row).all(axis=1).any()
+        assert kept[index] == (not beaten and not twin_before)
+
+
+@given(points(2) | points(3))
+def test_hypervolume_counts_the_dominated_cells(rows):
+    n_objectives = rows.shape[1]
+    cells = np.stack(np.meshgrid(*[np.arange(6)] * n_objectives), axis=-1).reshape(-1, n_objectives)
+    dominated = (rows[None] <= cells[:, None]).all(axis=2).any(axis=1)
+    assert hypervolume(rows, np.full(n_objectives, 6.0)) == pytest.approx(dominated.sum())
+
+
+def test_dominated_trials_are_dropped_and_the_rest_sorted_by_size():
+    made = front((1.0, 10.0), (0.5, 30.0), (0.7, 20.0), (0.8, 25.0), (1.0, 10.0))
+    assert [t.number for t in made.trials] == [0, 2, 1]
+
+
+def test_best_is_the_smallest_within_the_bounds():
+    made = front((1.0, 10.0), (0.5, 30.0), (0.7, 20.0))
+    assert made.best("kl").values["bytes"] == 30.0
+    assert made.best("kl", bytes=25.0).values["bytes"] == 20.0
+    assert made.best("bytes", kl=0.9).values["kl"] == 0.7
+
+
+def test_bounds_that_nothing_meets_name_what_there_is():
+    with pytest.raises(InvalidArgument, match=r"No point of the front has bytes <= 5.*bytes >= 10"):
+        front((1.0, 10.0), (0.5, 30.0)).best("kl", bytes=5.0)
+    with pytest.raises(InvalidArgument, match="No point of the front"):
+        front().best("kl")
+
+
+def test_hypervolume_of_a_front_is_in_units_of_its_objectives():
+    assert front((1.0, 10.0), (0.5, 30.0)).hypervolume((2.0, 40.0)) == pytest.approx(
+        1 * 30 + 0.5 * 10
+    )
+    assert front().hypervolume((2.0, 40.0)) == 0.0
