@@ -128,7 +128,7 @@ class Hqq(Quantizer):
         Shapes `[n_rows, n_groups]` and `[2, n_rows, n_groups]`.
         """
         scale, _ = format.affine(qparams)
-        error, step = torch.empty_like(scale), torch.empty(2, *scale.shape)
+        error, step = torch.empty_like(scale), scale.new_empty(2, *scale.shape)
         for rows, residual, level in residuals(weight, format, qparams):
             size = residual.abs().clamp_(min=_SMALLEST_ERROR)
             power = size.pow(self.norm - 1)  # |r|^(p-1)
