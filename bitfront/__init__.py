@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitfront.allocation import Allocation
 from bitfront.formats.base import Format
+from bitfront.models.registration import register_with_transformers
 from bitfront.pareto import ParetoFront
 from bitfront.plugins import Choice
 from bitfront.problem import Problem
@@ -43,6 +44,8 @@ __all__ = [
     "export_checkpoint",
     "run_study",
 ]
+
+register_with_transformers()
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,7 @@ _STAGES = {
     "quantize": "Quantizing every layer in every format",
     "reference": "Predicting with the unquantized model",
     "estimate": "Estimating sensitivities",
+    "slopes": "Following the gradient at the best allocation",
     "search": "Measuring allocations (calibration text)",
     "evaluate": "Measuring the front (evaluation text)",
 }

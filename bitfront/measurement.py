@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bitfront.allocation import Allocation
@@ -12,6 +12,7 @@ from bitfront.evaluation import METRICS
 from bitfront.evaluation.base import evaluate
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
+from bitfront.models.slopes import slopes
 from bitfront.table import LayerTable
 from bitfront.trial import Trial, TrialState
 
@@ -23,8 +24,8 @@ class Measurement:
     Args:
         patched: the model that takes allocations.
         costs: cost tables `bytes` and `code_bits`.
-        references: predictions of the unquantized model by text, `"calibration"` and
-            `"evaluation"`.
+        references: predictions of the unquantized model by text, `"estimation"`,
+            `"calibration"` and `"evaluation"`.
         metrics: names of the metrics.
     """
 
@@ -45,6 +46,15 @@ class Measurement:
             return Trial(number, allocation, text, origin, TrialState.FAIL, sizes, str(error))
         values |= sizes | {"seconds": round(time.perf_counter() - start, 3)}
         return Trial(number, allocation, text, origin, TrialState.COMPLETE, values)
+
+    def slopes(
+        self, allocation: Allocation, progress: Callable[[int, int], None] | None = None
+    ) -> LayerTable:
+        """First-order change of KL around an allocation, on the estimation blocks."""
+        self.patched.apply(allocation)
+        model, bank = self.patched.model, self.patched.bank
+        reference = self.references["estimation"]
+        return slopes(model, reference, bank.space, bank, allocation, progress)
 
 
 def sizes_of(allocation: Allocation, costs: tuple[LayerTable, ...]) -> dict[str, float]:

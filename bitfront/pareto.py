@@ -13,7 +13,7 @@ from bitfront.trial import Trial
 
 
 def non_dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows of `[n, n_objectives]` no other row beats, `[n]`; of equal rows the first stays."""
+    """Which rows of `[n, n_objectives]` no other row beats; of equal rows the first stays."""
     keep = np.ones(len(points), dtype=bool)
     for index, point in enumerate(points):
         others = points[keep]

@@ -130,7 +130,7 @@ class Plugins(Generic[T]):
 
 def parameters(alternative: type) -> dict[str, Param]:
     """Hyperparameters of a plug-in class with their defaults."""
-    return {f.name: f.default for f in dataclasses.fields(alternative) if f.init}
+    return {f.name: cast("Param", f.default) for f in dataclasses.fields(alternative) if f.init}
 
 
 def summary(alternative: type) -> str:

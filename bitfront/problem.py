@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfront.allocation import Allocation
 from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -25,6 +26,8 @@ class Problem:
         costs: cost tables on the same space, whole numbers (bytes, code bits).
         limits: quantity of a cost table to the largest allowed sum over the searched layers.
             Cost tables without a limit are only reported.
+        slopes: measured first-order change of the loss around allocations, for searches that
+            ask for it (`Search.slope_at`).
 
     Raises:
         InvalidArgument: a limit without a cost table, or tables of different spaces.
@@ -34,6 +37,7 @@ class Problem:
     loss: LayerTable
     costs: tuple[LayerTable, ...]
     limits: Mapping[str, float]
+    slopes: Mapping[Allocation, LayerTable] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if any(table.space != self.space for table in self.costs):

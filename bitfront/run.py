@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from bitfront.problem import Problem
 from bitfront.quantizers import QUANTIZERS
 from bitfront.results import Results, text_digest
 from bitfront.search import SEARCHES
+from bitfront.search.base import Search
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.space import SearchSpace
 from bitfront.study import Study, TextSource
@@ -42,7 +43,8 @@ class Event:
     """What a running study is doing.
 
     Args:
-        stage: `load`, `text`, `quantize`, `reference`, `estimate`, `search` or `evaluate`.
+        stage: `load`, `text`, `quantize`, `reference`, `estimate`, `slopes`, `search`
+            or `evaluate`.
         done: steps done of this stage.
         total: steps in all.
         trial: the measurement that was just finished.
@@ -90,7 +92,7 @@ def run_study(
         bank = build_bank(study, inputs, results.directory / "bank", progress)
         references = {
             text: _reference(results, inputs, text, progress)
-            for text in ("calibration", "evaluation")
+            for text in ("estimation", "calibration", "evaluation")
         }
         problem = Problem(_loss_table(study, inputs, bank, results, progress), costs, limits)
         with PatchedModel(inputs.model.module, bank) as patched:
@@ -236,7 +238,7 @@ def _counted(progress: Progress, stage: str) -> Callable[[int, int], None]:
 
 
 def _reference(results: Results, inputs: Inputs, text: str, progress: Progress) -> Reference:
-    tokens = {"calibration": inputs.calibration, "evaluation": inputs.evaluation}[text]
+    tokens: torch.Tensor = getattr(inputs, text)
     path = results.directory / "references" / f"{text}.safetensors"
     if path.exists():
         return Reference.load(path, inputs.model.digest, tokens)
@@ -277,6 +279,7 @@ def _search(
         if baselines:
             del baselines[0]
         else:
+            problem = _with_slopes(search, problem, history, measurement, results, progress)
             # One generator per step: the n-th proposal does not depend on where a run was cut.
             rng = np.random.default_rng([study.seed, len(history)])
             origin, asked = study.search.name, search.ask(problem, history, 1, rng)
@@ -285,6 +288,26 @@ def _search(
         progress(Event("search", len(history), study.n_trials))
         history.append(_measured(asked[0], "calibration", origin, measurement, results))
         progress(Event("search", len(history), study.n_trials, history[-1]))
+
+
+def _with_slopes(
+    search: Search,
+    problem: Problem,
+    history: Sequence[Trial],
+    measurement: Measurement,
+    results: Results,
+    progress: Progress,
+) -> Problem:
+    """The problem with the slope that the search asks for, measured or found stored."""
+    wanted = search.slope_at(problem, history)
+    if wanted is None:
+        return problem
+    name = f"slopes-{wanted.digest[:16]}"
+    table = results.load_table(name, problem.space)
+    if table is None:
+        table = measurement.slopes(wanted, _counted(progress, "slopes"))
+        results.save_table(name, table)
+    return replace(problem, slopes={**problem.slopes, wanted: table})
 
 
 def _uniform(problem: Problem) -> list[Allocation]:

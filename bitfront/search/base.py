@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
 from bitfront.problem import Problem
+from bitfront.table import LayerTable
 from bitfront.trial import Trial
 
 
@@ -34,9 +36,29 @@ class Search(ABC):
             rng: the only source of randomness.
         """
 
+    def slope_at(
+        self,
+        problem: Problem,
+        history: Sequence[Trial],
+    ) -> Allocation | None:
+        """Where the search wants the slope of the loss measured before `ask`; `None` for nowhere.
+
+        The next call gets it in `problem.slopes`.
+        """
+        return None
+
 
 def sides(problem: Problem, history: Sequence[Trial]) -> tuple[int, int]:
     """How many earlier proposals were above the budget and how many within it."""
     proposals = [trial for trial in history if trial.origin != "uniform"]
     within = [problem.is_feasible(problem.space.encode(t.allocation)) for t in proposals]
     return len(within) - sum(within), sum(within)
+
+
+def per_group(problem: Problem, values: NDArray[np.float64]) -> LayerTable:
+    """A loss table whose sums over groups are `values [n_groups, n_formats]`."""
+    space = problem.space
+    rows = np.zeros((len(space.layers), len(space.formats)))
+    for row, group in enumerate(space.groups):
+        rows[list(group)] = np.where(space.group_allowed[row], values[row], 0.0) / len(group)
+    return LayerTable(space, rows, problem.loss.quantity, "search")

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.problem import Problem
-from bitfront.search.base import Search, sides
+from bitfront.search.base import Search, per_group, sides
 from bitfront.solvers import SOLVERS, Solver
 from bitfront.space import SearchSpace
-from bitfront.table import LayerTable
 from bitfront.trial import Trial, TrialState
 
 Floats = NDArray[np.float64]
@@ -110,7 +109,7 @@ class PosteriorIlp(Search):
         """The first solved draw that was not measured, the mode before all."""
         for theta in posterior.draws(self.temperature, rng):
             values = posterior.model.corrected(theta)
-            choice = solver.solve(problem.with_loss(_per_group(problem, values))).choice
+            choice = solver.solve(problem.with_loss(per_group(problem, values))).choice
             allocation = problem.space.decode(choice)
             if allocation not in seen:
                 return allocation
@@ -245,20 +244,10 @@ class _Posterior:
 def _factor(model: _Model, jacobian: Floats) -> Floats:
     scaled = jacobian * model.prior_sd
     covariance = scaled @ scaled.T + model.noise_sd**2 * np.eye(len(jacobian))
-    factor: Floats = np.linalg.cholesky(covariance)
-    return factor
+    return np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
 
 
 def _gain(model: _Model, jacobian: Floats, factor: Floats, residual: Floats) -> Floats:
     """Prior covariance times J^T (J S J^T + noise)^-1 residual, `[n_parameters]`."""
     solved = np.linalg.solve(factor.T, np.linalg.solve(factor, residual))
-    return model.prior_sd**2 * (jacobian.T @ solved)
-
-
-def _per_group(problem: Problem, values: Floats) -> LayerTable:
-    """A table whose group sums are `values [n_groups, n_formats]`."""
-    space = problem.space
-    rows = np.zeros((len(space.layers), len(space.formats)))
-    for row, group in enumerate(space.groups):
-        rows[list(group)] = values[row] / len(group)
-    return LayerTable(space, rows, problem.loss.quantity, "posterior_ilp")
+    return np.asarray(model.prior_sd**2 * (jacobian.T @ solved), dtype=np.float64)

@@ -1,0 +1,63 @@
+"""Slopes: what every single switch of format would do to KL, to first order, from one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from bitfront.allocation import Allocation
+from bitfront.models.bank import WeightBank
+from bitfront.models.gradients import visit_gradients, weight_gradients
+from bitfront.models.losses import KlLoss
+from bitfront.models.reference import Reference
+from bitfront.space import SearchSpace
+from bitfront.table import LayerTable
+
+
+def slopes(
+    model: nn.Module,
+    reference: Reference,
+    space: SearchSpace,
+    bank: WeightBank,
+    allocation: Allocation,
+    progress: Callable[[int, int], None] | None = None,
+) -> LayerTable:
+    """First-order change of KL in nats per token when one layer leaves an allocation.
+
+        slope[l, f] = < d KL / d W_l at the allocation, Q_f(W_l) - Q_held(W_l) >
+
+    The gradient is taken at the quantized model, so it holds the interaction of each layer's error
+    with those of all others; entries of the held formats are 0. Costs a forward and a backward
+    pass over the text and a float32 copy of the searched weights.
+
+    Args:
+        model: holding the allocation; left as it was.
+        reference: predictions of the unquantized model, with the tokens.
+        space: rows and columns.
+        bank: the quantized weights.
+        allocation: what the model holds.
+        progress: called with `(passes done, passes in all)`.
+
+    Raises:
+        NonFinite: outputs or gradients overflow; names the layer.
+    """
+    gradients: dict[int, torch.Tensor] = {}
+
+    def add(row: int, inputs: torch.Tensor, output_gradients: torch.Tensor) -> None:
+        gradient = weight_gradients(inputs, output_gradients).sum(dim=0)
+        gradients[row] = gradients[row] + gradient if row in gradients else gradient
+
+    tokens = reference.tokens
+    visit_gradients(model, tokens, space, KlLoss(reference), add, progress=progress)
+    n_scored = tokens.shape[0] * (tokens.shape[1] - 1)
+    values = np.zeros((len(space.layers), len(space.formats)))
+    for row, gradient in gradients.items():
+        name = space.layers[row].name
+        held = bank.weight(name, allocation.formats[name])
+        for column in np.flatnonzero(space.allowed[row]):
+            switched = bank.weight(name, space.formats[column].name) - held
+            values[row, column] = float((gradient.cpu() * switched).sum()) / n_scored
+    return LayerTable(space, values, "kl", f"slopes at {allocation.digest}, bank {bank.digest}")
