@@ -50,7 +50,7 @@ SOLVERS: dict[str, tuple[float, float]] = {
     "lagrangian": (0.26, 0.004),
     "random": (45.0, 2.4),
     "uniform": (45.0, 2.8),
-    "waterfill": (3.6, 0.12),
+    "waterfill": (3.6, 0.09),
 }
 
 ESTIMATORS: dict[str, object] = {}

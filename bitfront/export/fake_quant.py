@@ -1,0 +1,38 @@
+"""Plain bfloat16 checkpoint with rounded weights, for any engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from bitfront.allocation import Allocation
+from bitfront.export.base import Exporter, write_checkpoint
+from bitfront.models.bank import WeightBank
+from bitfront.models.load import LoadedModel
+
+
+@dataclass(frozen=True)
+class FakeQuant(Exporter):
+    """Plain bfloat16 Hugging Face folder whose weights have the values of their formats.
+
+    It is as large as the unquantized model and needs no bitfront to load: choose it to measure an
+    allocation with other tools. Values are rounded once more, to bfloat16.
+    """
+
+    def write(
+        self, model: LoadedModel, allocation: Allocation, bank: WeightBank, directory: Path
+    ) -> None:
+        """Write the folder.
+
+        Raises:
+            StorageError: it could not be written; nothing half-written is left.
+        """
+        tensors = {}
+        for layer, format in allocation.formats.items():
+            weight = bank.weight(layer, format).to("cpu", torch.bfloat16)
+            is_transposed = isinstance(model.module.get_submodule(layer), Conv1D)
+            tensors[f"{layer}.weight"] = weight.T if is_transposed else weight
+        write_checkpoint(directory, model, allocation, tensors)

@@ -1,0 +1,47 @@
+"""bitfront's own checkpoint: packed codes and scales, loaded by transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bitfront import formats
+from bitfront.allocation import Allocation
+from bitfront.export.base import Exporter, write_checkpoint
+from bitfront.models.bank import WeightBank
+from bitfront.models.load import LoadedModel
+from bitfront.models.packed_checkpoint import BitfrontConfig, packed_tensors
+from bitfront.models.quant_linear import packed_like
+
+
+@dataclass(frozen=True)
+class Packed(Exporter):
+    """Packed codes and scales in safetensors; loads in transformers after `import bitfront`.
+
+    A layer `x` is stored as `x.codes_4bit`, `x.scale`, ...: the tensors of its format, byte for
+    byte what the budget counted. All other tensors are bfloat16. `quantization_config` in
+    config.json has the format of every layer. On CPU, layers decode their weight on each call
+    (`bitfront.models.quant_linear.keep_decoded` trades memory for speed).
+    Choose it for the smallest files; `fake_quant` for engines that know plain weights only.
+    """
+
+    def write(
+        self, model: LoadedModel, allocation: Allocation, bank: WeightBank, directory: Path
+    ) -> None:
+        """Write the folder.
+
+        Raises:
+            StorageError: it could not be written; nothing half-written is left.
+            InvalidModel: an embedding of a kind that cannot hold packed weights.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        for layer, format in allocation.formats.items():
+            module = model.module.get_submodule(layer)
+            if format != "bf16":
+                packed_like(module, formats.named(format))  # refuses before anything is written
+            stored = packed_tensors(module, bank.tensors(layer, format), format)
+            tensors |= {f"{layer}.{name}": tensor for name, tensor in stored.items()}
+        config = BitfrontConfig(allocation.formats).to_dict()
+        write_checkpoint(directory, model, allocation, tensors, config)

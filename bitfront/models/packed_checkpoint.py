@@ -1,0 +1,77 @@
+"""How transformers loads the packed checkpoint: `quant_method` "bitfront" in config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from bitfront import formats
+from bitfront.formats.base import Format
+from bitfront.models.quant_linear import QuantEmbedding, TiedHead, packed_like
+from bitfront.models.registration import register_with_transformers
+
+QUANT_METHOD = "bitfront"
+
+
+class BitfrontConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transformers is untyped
+    """The `quantization_config` of a packed checkpoint.
+
+    Args:
+        formats: format name of each quantized layer.
+        quant_method: always `"bitfront"`.
+    """
+
+    def __init__(self, formats: Mapping[str, str], quant_method: str = QUANT_METHOD) -> None:
+        self.quant_method = quant_method
+        self.formats = dict(formats)
+
+
+class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]
+    """Puts packed layers into the empty model, so that weights load straight into them."""
+
+    requires_calibration = True
+
+    def _process_model_before_weight_loading(self, model: nn.Module, **_: object) -> None:
+        for name, format in self.quantization_config.formats.items():
+            if format != "bf16":  # stored as the module's own weight
+                _replace(model, name, formats.named(format))
+
+    def is_serializable(self) -> bool:
+        """Copy the folder, or export again: `save_pretrained` is not offered."""
+        return False
+
+    @property
+    def is_trainable(self) -> bool:
+        """Packed weights have no gradient."""
+        return False
+
+
+def packed_tensors(module: nn.Module, tensors: Mapping[str, Any], format: str) -> dict[str, Any]:
+    """Tensors of one layer as the checkpoint stores them, by their name within the module.
+
+    Those of the format, but for bf16: that is the weight as the module itself lays it out.
+    """
+    if format == "bf16" and isinstance(module, Conv1D):
+        return {"weight": tensors["weight"].T.contiguous()}
+    return dict(tensors)
+
+
+def _replace(model: nn.Module, name: str, format: Format) -> None:
+    module = model.get_submodule(name)
+    packed = packed_like(module, format)
+    tied: dict[str, str] = model.all_tied_weights_keys  # type: ignore[assignment]
+    model.set_submodule(name, packed)
+    for target in [t for t, source in tied.items() if source == f"{name}.weight"]:
+        head = target.removesuffix(".weight")
+        if isinstance(packed, QuantEmbedding):
+            model.set_submodule(head, TiedHead(packed, model.get_submodule(head).bias))  # type: ignore[arg-type]
+        del tied[target]
+
+
+# When this file is imported before transformers, registration found it half-imported and left.
+register_with_transformers()

@@ -1,0 +1,158 @@
+"""Layers that hold packed weights and decode them when they run: linear, embedding, tied head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from bitfront.errors import InvalidModel
+from bitfront.formats.base import Format
+
+
+class PackedWeight(nn.Module):
+    """A weight `[out_features, in_features]` as the tensors of its format, one buffer each.
+
+    Args:
+        format: what the tensors mean.
+        shape: of the weight.
+        dtype: of the numbers that come out of the layer.
+    """
+
+    def __init__(self, format: Format, shape: tuple[int, int], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.format = format
+        self.shape = shape
+        self.keeps = False
+        self._kept: torch.Tensor | None = None
+        self._stored = tuple(format.stored(shape))
+        for name, stored in format.stored(shape).items():
+            self.register_buffer(
+                name, torch.empty(stored.shape, dtype=getattr(torch, stored.dtype))
+            )
+        # Follows `.to(dtype)` of the model, which the stored tensors must not.
+        self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)
+
+    def matrix(self, dtype: torch.dtype) -> torch.Tensor:
+        """The decoded weight `[out_features, in_features]`."""
+        if self._kept is not None and self._kept.dtype == dtype:
+            return self._kept
+        weight = self.format.decode_stored(self.tensors(), self.shape).to(dtype)
+        self._kept = weight if self.keeps else None
+        return weight
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Stored tensors by name."""
+        return {name: self.get_buffer(name) for name in self._stored}
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "weight" or "weight" in self.__dict__["_stored"]:
+            return super().__getattr__(name)
+        # Models look at it (GPT-2 when it initializes weights, others for its dtype). It is a
+        # copy, and marked so that no initialization is wasted on it.
+        weight = self.matrix(self.get_buffer("like").dtype)
+        weight._is_hf_initialized = True  # type: ignore[attr-defined]
+        return weight
+
+    def extra_repr(self) -> str:
+        """Shape and format."""
+        return f"{self.shape[1]}, {self.shape[0]}, format={self.format.name}"
+
+    def _apply(
+        self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True
+    ) -> PackedWeight:
+        before = self.tensors()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._kept = None
+        for name, tensor in before.items():
+            if self.get_buffer(name).dtype != tensor.dtype:  # a scale cast to bfloat16 loses bits
+                self._buffers[name] = tensor.to(self.get_buffer(name).device)
+        return self
+
+
+class QuantLinear(PackedWeight):
+    """`inputs @ weight.T + bias` with a packed weight; stands for `nn.Linear` and `Conv1D`."""
+
+    def __init__(
+        self,
+        format: Format,
+        shape: tuple[int, int],
+        dtype: torch.dtype,
+        bias: nn.Parameter | None = None,
+    ) -> None:
+        super().__init__(format, shape, dtype)
+        self.bias = bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """`[..., in_features]` to `[..., out_features]`."""
+        return functional.linear(inputs, self.matrix(inputs.dtype), self.bias)
+
+
+class QuantEmbedding(PackedWeight):
+    """Rows of a packed table `[n_tokens, width]`; only the rows asked for are decoded.
+
+    Args:
+        factor: what rows are multiplied with (Gemma).
+    """
+
+    def __init__(
+        self, format: Format, shape: tuple[int, int], dtype: torch.dtype, factor: float = 1.0
+    ) -> None:
+        super().__init__(format, shape, dtype)
+        self.factor = factor  # not `scale`: that is a stored tensor
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token ids `[...]` to rows `[..., width]`."""
+        wanted, places = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        # Tensors with another first dimension are shared by the whole table (scale of nvfp4).
+        rows = {k: t[wanted] if len(t) == self.shape[0] else t for k, t in self.tensors().items()}
+        weight = self.format.decode_stored(rows, (len(wanted), self.shape[1]))
+        found = weight.to(self.get_buffer("like").dtype)[places]
+        return found if self.factor == 1.0 else found * torch.tensor(self.factor, dtype=found.dtype)
+
+
+class TiedHead(nn.Module):
+    """`inputs @ table.T + bias`: the output head that shares the table of a packed embedding."""
+
+    def __init__(self, embedding: QuantEmbedding, bias: nn.Parameter | None = None) -> None:
+        super().__init__()
+        # In a tuple, so that the embedding is no submodule and its tensors are stored once.
+        self._embedding = (embedding,)
+        self.bias = bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """`[..., width]` to `[..., n_tokens]`."""
+        return functional.linear(inputs, self._embedding[0].matrix(inputs.dtype), self.bias)
+
+
+def packed_like(module: nn.Module, format: Format) -> QuantLinear | QuantEmbedding:
+    """An empty packed layer that stands for `module`.
+
+    Raises:
+        InvalidModel: neither a linear layer nor an embedding whose rows are used as they are or
+            scaled.
+    """
+    weight = module.get_parameter("weight")
+    n_rows, n_columns = weight.shape
+    if isinstance(module, Conv1D):
+        return QuantLinear(format, (n_columns, n_rows), weight.dtype, module.bias)
+    if isinstance(module, nn.Linear):
+        return QuantLinear(format, (n_rows, n_columns), weight.dtype, module.bias)
+    factor = getattr(module, "scalar_embed_scale", getattr(module, "embed_scale", None))
+    if type(module) is nn.Embedding or isinstance(factor, float):
+        return QuantEmbedding(format, (n_rows, n_columns), weight.dtype, factor or 1.0)
+    raise InvalidModel(
+        f"{type(module).__name__} cannot hold packed weights: leave it unpinned (pinned=None) "
+        "or export with fake_quant."
+    )
+
+
+def keep_decoded(model: nn.Module, keep: bool = True) -> None:
+    """Whether packed layers keep their decoded weight after the first call: faster, more memory."""
+    for module in model.modules():
+        if isinstance(module, PackedWeight):
+            module.keeps, module._kept = keep, None

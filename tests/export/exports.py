@@ -1,0 +1,71 @@
+"""A bank that quantizes on demand, and what an exported model must compute."""
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from safetensors import safe_open
+
+from bitfront import formats
+from bitfront.formats.base import Format
+from bitfront.models.layers import fixed_tensors, get_weight, search_space, set_weight
+from bitfront.models.load import LoadedModel
+from bitfront.quantizers.rtn import Rtn
+
+
+@dataclass
+class BankOnDemand:
+    """Stands in for `WeightBank` where most of its entries would never be read."""
+
+    module: torch.nn.Module
+    made: dict = field(default_factory=dict)
+
+    def quantized(self, layer, format):
+        if (layer, format) not in self.made:
+            weight = get_weight(self.module, layer).float().contiguous()
+            self.made[layer, format] = Rtn(clip_steps=0).quantize(weight, formats.named(format))
+        return self.made[layer, format]
+
+    def tensors(self, layer, format):
+        return self.quantized(layer, format).tensors()
+
+    def weight(self, layer, format):
+        return self.quantized(layer, format).dequantize()
+
+
+@dataclass
+class Export:
+    """What an exporter is given."""
+
+    model: LoadedModel
+    space: object
+    allocation: object
+    bank: BankOnDemand
+
+    @classmethod
+    def of(cls, module, tokenizer, menu: tuple[Format, ...], pinned: Format | None, tied=True):
+        space = search_space(module, menu, pinned, tied)
+        choice = []
+        for index, allowed in enumerate(space.group_allowed):
+            usable = allowed.nonzero()[0]
+            choice.append(int(usable[index % len(usable)]))
+        model = LoadedModel(module, tokenizer, "digest", "test")
+        return cls(model, space, space.decode(choice), BankOnDemand(module))
+
+    def expected(self):
+        """The model with the decoded weights and all else rounded to bfloat16, float32."""
+        module = copy.deepcopy(self.model.module)
+        for layer, format in self.allocation.formats.items():
+            set_weight(module, layer, self.bank.weight(layer, format))
+        with torch.no_grad():
+            for tensor in fixed_tensors(module, self.allocation.formats).values():
+                if tensor.is_floating_point():
+                    tensor.copy_(tensor.bfloat16())
+        return module
+
+
+def stored_bytes(folder) -> dict[str, int]:
+    """Bytes of every tensor of a checkpoint, from the file's own offsets."""
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return {name: t.numel() * t.element_size() for name, t in tensors.items()}

@@ -1,0 +1,151 @@
+"""The packed checkpoint: exact bytes and values in every format, and how transformers meets it."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
+
+from bitfront import formats
+from bitfront.errors import InvalidModel
+from bitfront.export import EXPORTERS
+from bitfront.models.quant_linear import QuantEmbedding, QuantLinear, keep_decoded, packed_like
+from bitfront.quantizers.rtn import Rtn
+from tests.export.exports import Export, stored_bytes
+
+CATALOGUE = formats.catalogue()
+
+
+@pytest.fixture(scope="module")
+def every_format(tiny_tokenizer, tmp_path_factory):
+    """One checkpoint whose layers take every format of the catalogue in turn."""
+    torch.manual_seed(0)
+    module = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=160,
+            hidden_size=128,
+            intermediate_size=128,
+            num_hidden_layers=-(-len(CATALOGUE) // 7),
+            num_attention_heads=4,
+            tie_word_embeddings=False,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    ).eval()
+    e = Export.of(
+        module, tiny_tokenizer, tuple(CATALOGUE.values()), formats.named("int8_g128"), tied=False
+    )
+    folder = tmp_path_factory.mktemp("every") / "out"
+    EXPORTERS.build("packed").write(e.model, e.allocation, e.bank, folder)
+    return e, folder
+
+
+def test_bytes_are_those_predicted_for_every_format(every_format):
+    e, folder = every_format
+    written = stored_bytes(folder)
+    assert set(e.allocation.formats.values()) == set(CATALOGUE)
+    shapes = {x.name: x.shape for x in (*e.space.layers, *(p for p, _ in e.space.pinned))}
+    for layer, format in e.allocation.formats.items():
+        in_file = sum(n for name, n in written.items() if name.rpartition(".")[0] == layer)
+        assert in_file == CATALOGUE[format].nbytes(shapes[layer]), format
+    predicted = e.space.outside_bytes + sum(
+        CATALOGUE[e.allocation.formats[x.name]].nbytes(x.shape) for x in e.space.layers
+    )
+    assert sum(written.values()) == predicted
+
+
+def test_every_format_loads_to_the_values_it_was_made_with(every_format):
+    e, folder = every_format
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for layer, format in e.allocation.formats.items():
+        module = loaded.get_submodule(layer)
+        weight = module.weight if format == "bf16" else module.matrix(torch.float32)
+        assert torch.equal(weight, e.bank.weight(layer, format)), format
+    tokens = torch.arange(20)[None]
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens).logits, e.expected()(tokens).logits)
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "bf16"])
+def test_rows_of_a_packed_table_are_those_of_the_whole(name):
+    weight = torch.randn(40, 128, generator=torch.Generator().manual_seed(0))
+    table = QuantEmbedding(CATALOGUE[name], (40, 128), torch.float32)
+    quantized = Rtn(clip_steps=0).quantize(weight, CATALOGUE[name])
+    table.load_state_dict(quantized.tensors())
+    ids = torch.tensor([[3, 39, 3], [0, 7, 20]])
+    assert torch.equal(table(ids), quantized.dequantize()[ids])
+
+
+@pytest.fixture
+def linear():
+    format = formats.named("int4_g64")
+    layer = QuantLinear(format, (32, 64), torch.float32, torch.nn.Parameter(torch.ones(32)))
+    weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
+    layer.load_state_dict(Rtn().quantize(weight, format).tensors() | {"bias": torch.ones(32)})
+    return layer
+
+
+def test_casting_the_model_keeps_the_stored_tensors(linear):
+    before = linear.matrix(torch.float32)
+    linear.to(torch.bfloat16).to(torch.float32)
+    assert linear.bias.dtype == torch.float32
+    assert torch.equal(linear.matrix(torch.float32), before)
+
+
+def test_decoded_weights_are_kept_on_request_only(linear):
+    inputs = torch.randn(2, 64)
+    fresh = linear(inputs)
+    assert linear._kept is None
+    keep_decoded(linear)
+    assert torch.equal(linear(inputs), fresh)
+    assert linear._kept is not None
+    assert linear.matrix(torch.float32) is linear._kept
+    assert linear(inputs.bfloat16().to(torch.bfloat16).float()).dtype == torch.float32
+    keep_decoded(linear, keep=False)
+    assert linear._kept is None
+
+
+def test_a_copy_of_a_tied_model_shares_its_own_table(tiny_export, tmp_path):
+    e = tiny_export
+    EXPORTERS.build("packed").write(e.model, e.allocation, e.bank, tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    copied = copy.deepcopy(loaded)
+    assert copied.lm_head._embedding[0] is copied.model.embed_tokens
+    assert len([name for name in copied.state_dict() if "codes_8bit" in name]) == 1
+
+
+def test_an_unknown_kind_of_embedding_is_refused():
+    class Normed(torch.nn.Embedding):
+        def forward(self, ids):
+            return super().forward(ids).softmax(-1)
+
+    with pytest.raises(InvalidModel, match="Normed cannot hold packed weights"):
+        packed_like(Normed(4, 64), formats.named("int8_g64"))
+    scaled = Gemma3TextScaledWordEmbedding(4, 64, padding_idx=0, embed_scale=8.0)
+    assert packed_like(scaled, formats.named("int8_g64")).factor == 8.0
+
+
+def test_registration_in_every_import_order():
+    code = """
+import sys
+
+def registered():
+    from transformers.quantizers import auto
+    table = auto.AUTO_QUANTIZER_MAPPING, auto.AUTO_QUANTIZATION_CONFIG_MAPPING
+    for name in [n for n in sys.modules if n.startswith(("bitfront", "transformers.quantizers"))]:
+        del sys.modules[name]
+    return [each["bitfront"].__name__ for each in table] == ["BitfrontQuantizer", "BitfrontConfig"]
+
+import bitfront
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+assert registered(), "bitfront first"
+import transformers.quantizers.auto
+import bitfront
+assert registered(), "transformers first"
+import bitfront.models.packed_checkpoint
+assert registered(), "the registered module first"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=280)
