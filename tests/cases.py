@@ -58,8 +58,10 @@ ESTIMATORS: dict[str, object] = {}
 # share of the exhaustive front's hypervolume within 15 % of the budget, mean over 5 small studies
 # whose layers interact: (share, n_trials with baselines)
 SEARCHES: dict[str, tuple[float, int]] = {
+    "posterior_ilp": (0.96, 24),
     "random": (0.40, 24),
     "sweep": (0.96, 24),
+    "trust_region": (0.96, 24),
 }
 
 # quantities of a metric and their values for the unquantized model (None: the text decides)

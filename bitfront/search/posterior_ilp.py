@@ -12,14 +12,15 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.problem import Problem
 from bitfront.search.base import Search, per_group, sides
+from bitfront.search.sweep import Sweep
 from bitfront.solvers import SOLVERS, Solver
 from bitfront.space import SearchSpace
 from bitfront.trial import Trial, TrialState
 
 Floats = NDArray[np.float64]
 
-_DRAWS = 64
-"""Posterior draws tried before the space counts as exhausted."""
+_DRAWS = 24
+"""Draws tried for one proposal, each wider than the last, before the solver's front is swept."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class PosteriorIlp(Search):
             if found is None and aside:
                 found = self._new(posterior, problem, solver, seen, rng)
             if found is None:
-                break
+                sweep = Sweep(self.solver, self.spread or 0.01)
+                asked += [a for a in sweep.ask(problem, history, n, rng) if a not in seen]
+                return asked[:n]
             seen.add(found)
             asked.append(found)
             above = not problem.is_feasible(problem.space.encode(found))
@@ -229,16 +232,16 @@ class _Posterior:
         return cls(model, theta, jacobian, factor)
 
     def draws(self, temperature: float, rng: np.random.Generator) -> Iterator[Floats]:
-        """The mode, then draws around it (Matheron's rule)."""
+        """The mode, then ever wider draws around it (Matheron's rule)."""
         yield self.mode
-        for _ in range(_DRAWS):
+        for step in range(_DRAWS):
             prior = rng.normal(size=len(self.mode)) * self.model.prior_sd
             if len(self.factor):
                 noise = rng.normal(size=len(self.factor)) * self.model.noise_sd
                 prior -= _gain(
                     self.model, self.jacobian, self.factor, self.jacobian @ prior + noise
                 )
-            yield self.mode + temperature * prior
+            yield self.mode + temperature * (1 + step / 8) * prior
 
 
 def _factor(model: _Model, jacobian: Floats) -> Floats:
