@@ -125,9 +125,10 @@ def search(
         device=device,
     )
     from bitfront.display import Display
+    from bitfront.inputs import environment
     from bitfront.report.study import report_data
     from bitfront.report.terminal import front_table
-    from bitfront.run import environment, run_study
+    from bitfront.run import run_study
 
     with Display(as_json) as display:
         front = run_study(study, out, display.show)

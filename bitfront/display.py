@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from bitfront.run import Event
+    from bitfront.inputs import Event
 
 _STAGES = {
     "load": "Loading the model",

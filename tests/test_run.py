@@ -9,9 +9,9 @@ import pytest
 
 from bitfront import Budget, Choice, Study, TextSource, run_study
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText, MismatchedArtifact
+from bitfront.inputs import Event
 from bitfront.pareto import ParetoFront
 from bitfront.results import Results
-from bitfront.run import Event
 
 FORMATS = ("int2_g32", "int3_g32", "int4_g32", "int8_g32")
 

@@ -29,17 +29,17 @@ def mix(trial: Trial) -> str:
 
 
 def _kl(trial: Trial) -> str:
-    error = f" ± {trial.values['kl_stderr']:.2g}" if "kl_stderr" in trial.values else ""
+    error = f" ± {trial.values['kl_stderr']:.1g}" if "kl_stderr" in trial.values else ""
     return number(trial, "kl", ".4g") + error
 
 
 COLUMNS = (
     Column("trial", lambda t: str(t.number)),
-    Column("KL", _kl),
-    Column("perplexity", lambda t: number(t, "perplexity", ".2f")),
-    Column("top-1 error", lambda t: number(t, "top1_error", ".1%")),
+    Column("KL ± stderr", _kl),
+    Column("ppl", lambda t: number(t, "perplexity", ".2f")),
+    Column("top-1 err", lambda t: number(t, "top1_error", ".1%")),
     Column("bits", lambda t: number(t, "bits", ".3f")),
-    Column("bits/weight", lambda t: number(t, "bits_per_weight", ".3f")),
+    Column("bpw", lambda t: number(t, "bits_per_weight", ".3f")),
     Column("MB", lambda t: number(t, "bytes", ".2f", 1e-6)),
     Column("origin", lambda t: t.origin),
 )
