@@ -51,8 +51,8 @@ def run_study(
         BitfrontError: bad input, an infeasible budget, or a folder of another study.
     """
     with opened(study, directory, progress) as job:
-        _search(job)
-        _measure_finalists(job)
+        search_trials(job)
+        measure_finalists(job)
         return job.results.front()
 
 
@@ -161,7 +161,7 @@ def _loss_table(
     return table
 
 
-def _search(job: Job) -> None:
+def search_trials(job: Job) -> None:
     """Measure the uniform baselines, then what the search proposes, one at a time."""
     study, problem = job.study, job.problem
     search = SEARCHES.build(study.search.name, study.search.params)
@@ -180,7 +180,7 @@ def _search(job: Job) -> None:
         if not asked:
             break
         job.progress(Event("search", len(history), study.n_trials))
-        history.append(_measured(job, asked[0], "calibration", origin))
+        history.append(measured(job, asked[0], "calibration", origin))
         job.progress(Event("search", len(history), study.n_trials, history[-1]))
 
 
@@ -203,22 +203,23 @@ def _uniform(problem: Problem) -> list[Allocation]:
     return list(dict.fromkeys(made))
 
 
-def _measured(job: Job, allocation: Allocation, text: str, origin: str) -> Trial:
+def measured(job: Job, allocation: Allocation, text: str, origin: str) -> Trial:
+    """Measure an allocation and store the trial."""
     trial = job.measurement.trial(len(job.results.trials()), allocation, text, origin)
     job.results.append(trial)
     return trial
 
 
-def _measure_finalists(job: Job) -> None:
+def measure_finalists(job: Job) -> None:
     """Measure on the evaluation text what did best on the calibration text, and the baselines."""
     seen = {trial.allocation for trial in job.results.trials("evaluation")}
     wanted = finalists(job.results.trials("calibration"), job.problem, job.study.n_finalists)
     for index, trial in enumerate(wanted):
-        measured = None
+        new = None
         if trial.allocation not in seen:
             job.progress(Event("evaluate", index, len(wanted)))
-            measured = _measured(job, trial.allocation, "evaluation", trial.origin)
-        job.progress(Event("evaluate", index + 1, len(wanted), measured))
+            new = measured(job, trial.allocation, "evaluation", trial.origin)
+        job.progress(Event("evaluate", index + 1, len(wanted), new))
 
 
 def finalists(trials: tuple[Trial, ...], problem: Problem, n: int) -> list[Trial]:

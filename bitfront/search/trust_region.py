@@ -59,10 +59,10 @@ class TrustRegion(Search):
 
     def slope_at(self, problem: Problem, history: Sequence[Trial]) -> Allocation | None:
         """The best allocation within the budget, once the solved table was measured."""
-        held = self._held(problem, history)
-        if held is None or held.allocation in problem.slopes:
+        if self._solved(problem) not in {trial.allocation for trial in history}:
             return None
-        return held.allocation
+        held = self._held(problem, history)
+        return None if held is None or held.allocation in problem.slopes else held.allocation
 
     def ask(
         self, problem: Problem, history: Sequence[Trial], n: int, rng: np.random.Generator
@@ -70,7 +70,9 @@ class TrustRegion(Search):
         """Steps from the best allocation; the solver's front where no slope is known."""
         seen = {trial.allocation for trial in history}
         held = self._held(problem, history)
-        asked: list[Allocation] = []
+        solved = self._solved(problem)
+        asked = [] if solved in seen else [solved]
+        seen.add(solved)
         if held is not None and held.allocation in problem.slopes:
             n_above, n_within = sides(problem, history)
             aside = (n_above + n_within) % 4 == 3 and n_above < n_within
@@ -84,12 +86,14 @@ class TrustRegion(Search):
         return asked
 
     def _held(self, problem: Problem, history: Sequence[Trial]) -> Trial | None:
-        """The best trial within the budget; none before the first proposal was measured."""
+        """The best trial within the budget; none when no trial is."""
         complete = [t for t in history if t.state is TrialState.COMPLETE]
         within = [t for t in complete if problem.is_feasible(problem.space.encode(t.allocation))]
-        if all(t.origin == "uniform" for t in within):
-            return None
-        return min(within, key=lambda t: t.values["kl"])
+        return min(within, key=lambda t: t.values["kl"], default=None)
+
+    def _solved(self, problem: Problem) -> Allocation:
+        """The estimator's table solved at the budget."""
+        return problem.space.decode(SOLVERS.build(self.solver).solve(problem).choice)
 
     def _steps(
         self, problem: Problem, held: Trial, rng: np.random.Generator | None
