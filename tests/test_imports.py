@@ -20,6 +20,7 @@ ROWS = (
     {"cli"},
     {"display", "report"},
     {"run"},
+    {"inputs"},
     {"measurement", "results"},
     {"search", "sensitivity", "costs", "evaluation", "export"},
     {"solvers", "models"},
@@ -38,7 +39,7 @@ NEVER = {("search", "models"), ("search", "quantizers")} | {
     (torch_side, "solvers") for torch_side in ("sensitivity", "costs", "evaluation", "export")
 }
 # `measurement` is the one module below `run` that uses a kind: it runs the metrics.
-JOINS = {"__init__", "cli", "run", "display"}
+JOINS = {"__init__", "cli", "run", "inputs"}
 HEAVY = {"ortools": {"solvers/cp_sat.py"}}
 TORCH_FREE = ("formats", "solvers", "search", "costs")
 
