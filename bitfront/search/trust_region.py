@@ -83,7 +83,7 @@ class TrustRegion(Search):
         if len(asked) < n:
             sweep = Sweep(self.solver, self.spread).ask(problem, history, n, rng)
             asked += [a for a in sweep if a not in seen][: n - len(asked)]
-        return asked
+        return asked[:n]
 
     def _held(self, problem: Problem, history: Sequence[Trial]) -> Trial | None:
         """The best trial within the budget; none when no trial is."""
