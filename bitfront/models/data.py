@@ -21,7 +21,7 @@ _PIECE = 1_000_000
 
 def token_blocks(
     source: str,
-    tokenizer: Any,  # noqa: ANN401  transformers has no common type
+    tokenizer: Any,
     n_sequences: int,
     sequence_length: int,
     seed: int,
@@ -85,7 +85,7 @@ def check_disjoint(calibration: torch.Tensor, evaluation: torch.Tensor) -> None:
         )
 
 
-def _tokens(texts: Iterable[str], tokenizer: Any) -> torch.Tensor:  # noqa: ANN401
+def _tokens(texts: Iterable[str], tokenizer: Any) -> torch.Tensor:
     """All token ids, int64 `[n_tokens]`, up to the character limit."""
     kept: list[str] = []
     n_characters = 0
@@ -110,7 +110,7 @@ def _pieces(text: str) -> Iterator[str]:
         start = end
 
 
-def _texts(source: str, tokenizer: Any) -> Iterator[str]:  # noqa: ANN401
+def _texts(source: str, tokenizer: Any) -> Iterator[str]:
     path = Path(source).expanduser()
     if path.is_file() and path.suffix in {".jsonl", ".json"}:
         for place, record in _records(path):
@@ -157,7 +157,7 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
                 raise InvalidText(f"Line {number} of {path} is not JSON: {error}.") from error
 
 
-def _text_of(record: Any, place: str, tokenizer: Any) -> str:  # noqa: ANN401
+def _text_of(record: Any, place: str, tokenizer: Any) -> str:
     """Text of one record."""
     fields = record if isinstance(record, Mapping) else {}
     if isinstance(fields.get("text"), str):
@@ -170,7 +170,7 @@ def _text_of(record: Any, place: str, tokenizer: Any) -> str:  # noqa: ANN401
     raise InvalidText(f"Found {keys} in {place}: one of text, messages or prompt is needed.")
 
 
-def _chat(messages: list[Any], place: str, tokenizer: Any) -> str:  # noqa: ANN401
+def _chat(messages: list[Any], place: str, tokenizer: Any) -> str:
     try:
         if tokenizer.chat_template:
             return str(tokenizer.apply_chat_template(messages, tokenize=False))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,10 @@ def _from_gguf(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, 
     folder, name = path.parent, path.name
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
-        module = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=name, dtype=dtype
-        )
+        with redirect_stderr(StringIO()):  # a progress bar that has no switch
+            module = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=name, dtype=dtype
+            )
     except Exception as error:
         raise InvalidModel(f"Cannot read {source} as GGUF: {_first_line(error)}.") from error
     # The weights are plain floats now; these marks would make `save_pretrained` refuse.
@@ -167,7 +169,7 @@ def _check_config(path: Path, source: str) -> None:
         )
 
 
-def _tokenizer(path: Path, source: str) -> Any:  # noqa: ANN401  transformers has no common type
+def _tokenizer(path: Path, source: str) -> Any:
     # Without its files transformers may build an empty tokenizer instead of failing.
     if not any((path / name).exists() for name in _TOKENIZER_FILES):
         raise InvalidModel(
@@ -188,7 +190,7 @@ def _check_finite(module: nn.Module, source: str) -> None:
             raise NonFinite(f"{source} has NaN or infinity in {name!r}: the file is damaged.")
 
 
-def _check_tokenizer(module: nn.Module, tokenizer: Any, source: str) -> None:  # noqa: ANN401
+def _check_tokenizer(module: nn.Module, tokenizer: Any, source: str) -> None:
     language_model: Any = module
     n_rows = language_model.get_input_embeddings().weight.shape[0]
     largest = max(tokenizer.get_vocab().values(), default=-1)

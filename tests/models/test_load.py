@@ -302,10 +302,12 @@ def write_gguf(path: Path, folder: Path) -> None:
     writer.close()
 
 
-def test_a_gguf_file_loads_as_the_same_model(tiny_folder, tiny_llama, tiny_tokens, tmp_path):
+def test_a_gguf_file_loads_as_the_same_model(tiny_folder, tiny_llama, tiny_tokens, tmp_path, capfd):
     path = tmp_path / "tiny.gguf"
     write_gguf(path, tiny_folder)
+    capfd.readouterr()
     loaded = load_model(str(path), dtype="float32", device="cpu")
+    assert capfd.readouterr() == ("", "")
     with torch.no_grad():
         torch.testing.assert_close(
             loaded.module(tiny_tokens[:1]).logits,
