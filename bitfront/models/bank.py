@@ -8,11 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -211,9 +208,9 @@ def _tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
     return blake.hexdigest()
 
 
-def _bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
+def _bytes(tensor: torch.Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().view(-1)
-    return cast("NDArray[np.uint8]", flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
 
 
 def _text_digest(*parts: str) -> str:

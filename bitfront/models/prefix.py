@@ -97,7 +97,7 @@ class BlockStart:
         # Rounding can push the KL of an unchanged prediction just below zero.
         return max(kl, 0.0)
 
-    def _advanced(self, index: int) -> Any:  # noqa: ANN401
+    def _advanced(self, index: int) -> Any:
         with self._skipping(index), _last_block(self._blocks[self._at]):
             try:
                 next_token_logits(self.model, self.reference.tokens[index])

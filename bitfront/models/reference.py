@@ -16,8 +16,8 @@ from bitfront.errors import InvalidArgument, MismatchedArtifact, NonFinite
 from bitfront.files import replacing
 from bitfront.models.data import digest
 
-_ROWS = 16
-"""Rows of logits at a time: 16 x 49,152 floats stay in cache."""
+_CHUNK = 2**20
+"""Logits at a time: 4 MB of float32 stay in a processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +98,9 @@ class Reference:
             logits: `[n_scored, vocabulary]`, any float dtype; left untouched. Differentiable.
             index: which sequence they belong to.
         """
+        size = _chunk_rows(logits)
         parts = [
-            self._kl_rows(rows, index, n * _ROWS) for n, rows in enumerate(logits.split(_ROWS))
+            self._kl_rows(rows, index, n * size) for n, rows in enumerate(torch.split(logits, size))
         ]
         return torch.cat(parts)
 
@@ -158,10 +159,14 @@ def next_token_logits(model: nn.Module, sequence: torch.Tensor) -> torch.Tensor:
 
 def _compressed(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, ...]:
     parts = []
-    for rows in logits.split(_ROWS):
+    for rows in torch.split(logits, _chunk_rows(logits)):
         indices = rows.float().topk(top_k, dim=-1).indices
         parts.append((indices.int(), *_split(rows.float(), indices)))
     return tuple(torch.cat(x).cpu() for x in zip(*parts, strict=True))
+
+
+def _chunk_rows(logits: torch.Tensor) -> int:
+    return max(1, _CHUNK // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
 
 
 def _split(logits: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

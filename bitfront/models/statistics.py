@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bitfront.errors import NonFinite
+from bitfront.models.layers import get_weight
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]
 Inputs = tuple[torch.Tensor, ...]
@@ -111,15 +112,10 @@ def _means(
     means = {name: sums.mean(name) for name in sums.totals}
     for name in layer_names:
         if name not in sums.owner:
-            width = _in_features(model.get_submodule(name))
+            width = get_weight(model, name).shape[1]
             sums.owner[name] = name
             means[name] = reduce(torch.zeros(1, width, device=device))
     return {name: means[sums.owner[name]] for name in layer_names}
-
-
-def _in_features(module: nn.Module) -> int:
-    # Conv1D of GPT-2 counts as nx, nf what nn.Linear calls in_features, out_features.
-    return int(getattr(module, "in_features", None) or getattr(module, "nx", 0))
 
 
 class _InputSums:

@@ -91,16 +91,16 @@ class Linearity(Estimator):
     def _slope(self, model: nn.Module, start: BlockStart, layer: str, row: int) -> float:
         """Alpha of one layer: mean over levels of KL / t^2."""
         original = get_weight(model, layer).clone()
+        norm = original.float().norm()
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + row)
-        noise = torch.randn(original.shape, generator=generator).to(original.device)
-        noise *= original.float().norm() / noise.norm()
-        levels = np.linspace(self.smallest, self.largest, self.n_levels)
-        kl = []
+        slopes = []
         try:
-            for level in levels:
-                set_weight(model, layer, original.float() + float(level) * noise)
-                kl.append(start.kl())
+            for level in torch.linspace(self.smallest, self.largest, self.n_levels).tolist():
+                # Fresh noise per level: one draw at several levels would repeat its own error.
+                noise = torch.randn(original.shape, generator=generator).to(original.device)
+                set_weight(model, layer, original.float() + level * norm / noise.norm() * noise)
+                slopes.append(start.kl() / level**2)
         finally:
             set_weight(model, layer, original)
-        # Least squares through the origin of the relative misfit: the levels count alike.
-        return float(np.mean(np.array(kl) / levels**2))
+        # Least squares through the origin of the relative misfit: all levels count alike.
+        return float(np.mean(slopes))

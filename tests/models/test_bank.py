@@ -81,7 +81,9 @@ def test_another_menu_shares_the_common_entries(build, space):
     assert all(first.entries[key] == second.entries[key] for key in common)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1])])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-5], lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1])]
+)
 def test_damaged_entries_are_made_anew(build, space, damage):
     bank = build()
     layer, format = space.layers[0].name, space.formats[0].name
@@ -100,7 +102,9 @@ def test_a_changed_weight_changes_its_entries_only(build, tiny_llama, space):
         after = build().entries
     finally:
         weight[0, 0] = kept
-    changed = {layer for layer, _ in before if any(before[k] != after[k] for k in before if k[0] == layer)}
+    changed = {
+        layer for layer, _ in before if any(before[k] != after[k] for k in before if k[0] == layer)
+    }
     assert changed == {space.layers[0].name}
 
 
@@ -136,7 +140,9 @@ def test_gram_matrix_is_part_of_the_name_and_layers_without_one_are_rounded(buil
         build(quantizer=Calibrated(), hessians={name: n * torch.eye(space.layers[0].shape[1])})
         for n in (1, 2)
     )
-    differing = {layer for layer, _ in ones.entries if ones.entries[layer, _] != twos.entries[layer, _]}
+    differing = {
+        layer for layer, _ in ones.entries if ones.entries[layer, _] != twos.entries[layer, _]
+    }
     assert differing == {name}
     assert set(ones.entries.values()) & set(build(quantizer=Rtn()).entries.values())
 

@@ -52,9 +52,14 @@ def test_every_layer_holds_its_format_and_gets_its_weight_back(tiny_llama, bank)
 @pytest.mark.usefixtures("unchanged")
 def test_originals_come_back_after_an_exception(tiny_llama, bank):
     allocation = bank.space.decode(bank.space.uniform(0))
-    with pytest.raises(RuntimeError, match="forward failed"), PatchedModel(tiny_llama, bank) as patched:
-        patched.apply(allocation)
-        raise RuntimeError("forward failed")
+
+    def fail():
+        with PatchedModel(tiny_llama, bank) as patched:
+            patched.apply(allocation)
+            raise RuntimeError("forward failed")
+
+    with pytest.raises(RuntimeError, match="forward failed"):
+        fail()
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -90,7 +95,7 @@ def test_layers_no_longer_named_get_their_own_weight_back(tiny_llama, bank):
 
 @pytest.mark.usefixtures("unchanged")
 def test_tied_head_follows_the_embedding(tiny_llama, bank):
-    (embedding, format), = bank.space.pinned
+    ((embedding, format),) = bank.space.pinned
     with PatchedModel(tiny_llama, bank) as patched:
         patched.apply(Allocation({embedding.name: format.name}))
         quantized = bank.weight(embedding.name, format.name)
