@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import functools
 import os
 import platform
 import shlex
@@ -60,8 +61,12 @@ class Record:
             return list(csv.DictReader(file))
 
 
+@functools.cache
 def origin() -> dict[str, str]:
-    """Machine, day, commit (with `+` when files differ from it) and command of this run."""
+    """Machine, day, commit (with `+` when files differ from it) and command of this run.
+
+    Taken at the first row, so that rows of one run agree.
+    """
     command = ["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]
     return {
         "machine": f"{_processor()}, {os.cpu_count()} cores",

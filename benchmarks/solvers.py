@@ -37,7 +37,6 @@ from bitfront.space import Layer, SearchSpace
 from bitfront.table import LayerTable
 
 MENU = tuple(formats.named(f"int{bits}_g64") for bits in (2, 3, 4, 5, 6, 8))
-CAP_SECONDS = 60.0  # a row ends after the budget that passes it, and is cut off at twice the cap
 COLUMNS = (
     "model", "n_layers", "n_formats", "solver", "n_budgets", "seconds", "cpu_seconds",
     "seconds_per_budget", "worst_gap", "mean_gap", "n_proven_optimal", "peak_mb", "extra_mb",
@@ -137,7 +136,7 @@ def solved(name, problem, limits):
             yield solution.loss, solution.gap, solution.optimal
 
 
-def measure(model, name, n_budgets):
+def measure(model, name, n_budgets, cap):
     """One row as a dict; printed again after every budget, so that a cut-off row still counts."""
     problem = problem_of(model)
     limits = budgets(problem, n_budgets)
@@ -163,7 +162,7 @@ def measure(model, name, n_budgets):
         }
         if n_budgets < 100:
             print(json.dumps(row | gaps(name, problem, limits, results)), flush=True)
-            if seconds > CAP_SECONDS:
+            if seconds > cap:
                 return
     print(json.dumps(row | gaps(name, problem, limits, results)), flush=True)
 
@@ -189,25 +188,25 @@ def cpu_seconds():
     return sum(each.ru_utime + each.ru_stime for each in usage)
 
 
-def row_of(model, name, n_budgets):
+def row_of(model, name, n_budgets, cap):
     """Measure in a process of its own; what is missing is said in the note."""
-    command = [sys.executable, __file__, "--measure", model, name, str(n_budgets)]
-    note, error = "", ""
+    command = [sys.executable, __file__, "--measure", model, name, str(n_budgets), str(cap)]
+    note, error, load = "", "", round(os.getloadavg()[0], 1)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         try:
-            text, error = process.communicate(timeout=2 * CAP_SECONDS)
+            text, error = process.communicate(timeout=2 * cap)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             text, _ = process.communicate()
-            note = f"cut off after {2 * CAP_SECONDS:.0f} s"
+            note = f"cut off after {2 * cap:.0f} s"
     lines = text.splitlines()
     if process.returncode > 0:
         note = error.strip().splitlines()[-1]
-    row = json.loads(lines[-1]) if lines else {"n_budgets": 0}
+    row = json.loads(lines[-1]) if lines else {"n_budgets": 0, "load": load}
     if not note and row["n_budgets"] < n_budgets:
-        note = f"stopped after {CAP_SECONDS:.0f} s"
+        note = f"stopped after {cap:.0f} s"
     return {"model": model, "solver": name, "note": note} | row
 
 
@@ -216,16 +215,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=MODELS, nargs="*", default=MODELS)
     parser.add_argument("--solver", choices=tuple(N_BUDGETS), nargs="*", default=tuple(N_BUDGETS))
-    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--cap",
+        type=float,
+        default=60.0,
+        help="seconds after which a row takes no further budget; it is cut off at twice that",
+    )
+    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        model, name, n_budgets = arguments.measure
-        measure(model, name, int(n_budgets))
+        model, name, n_budgets, cap = arguments.measure
+        measure(model, name, int(n_budgets), float(cap))
         return
     record = Record("solvers", COLUMNS)
     for model in arguments.only:
         for name in arguments.solver:
-            row = row_of(model, name, N_BUDGETS[name][MODELS.index(model)])
+            row = row_of(model, name, N_BUDGETS[name][MODELS.index(model)], arguments.cap)
             record.add(**row)
             print(json.dumps(row), flush=True)
 

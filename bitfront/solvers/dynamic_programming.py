@@ -25,13 +25,14 @@ class DynamicProgramming(Solver):
 
     The table runs over costs divided by their greatest common divisor (Dudzinski and Walukiewicz,
     "Exact methods for the knapsack problem", EJOR 1987). `lagrangian` comes first: formats whose
-    Lagrangian bound exceeds its loss are out, which leaves a core of a few groups, so 45,000 layers
-    are in reach and a table over all budgets (which grows with groups times budget) is never
-    built. When the core still has more than `max_bins` budgets, costs are rounded up to bins:
-    the choice stays feasible, `optimal` is false and `lower_bound` is the Lagrangian one.
+    Lagrangian bound exceeds its loss are out, which leaves a core of some groups, so a table over
+    all groups and all budgets is never built. Where the core has more than `max_bins` budgets
+    (thousands of layers whose sizes share no large divisor), costs are rounded up to bins: the
+    choice stays feasible and is never worse than that of `lagrangian`, `optimal` is false and
+    `lower_bound` is the Lagrangian one.
 
     Cost: core groups times formats times bins a limit. Prefer it to `lagrangian` when the last
-    0.01 % matters, to `cp_sat` when there is one limit.
+    0.1 % matters, to `cp_sat` when there is one limit.
 
     Args:
         max_bins: most budgets the table distinguishes.
@@ -76,6 +77,8 @@ class DynamicProgramming(Solver):
         core_costs = np.where(kept[rows], costs[rows], np.inf)
         core_loss = np.where(kept[rows], problem.group_loss[rows], np.inf)
         weights, n_bins, exact = self._binned(core_costs, spare)
+        if not exact and n_bins < 2 * len(rows):
+            return incumbent  # rounding up costs half a bin a group: more than there is to gain
         choice[rows] = _cheapest_path(core_loss, weights, n_bins)
         loss = problem.loss.total(choice)
         if not problem.is_feasible(choice) or loss > incumbent.loss:
