@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -26,6 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C; typer returns it where it caught the interrupt itself."""
+
 Out = Annotated[Path, typer.Option("--out", help="Results folder; the same command continues it.")]
 ResultsFolder = Annotated[Path, typer.Argument(help="Results folder of a search.")]
 AsJson = Annotated[
@@ -36,17 +38,19 @@ AsJson = Annotated[
 def main() -> None:
     """Run the command line; errors of the user are one line and exit code 2."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except BitfrontError as error:
         _fail(" ".join(str(error).split()))
     except (KeyboardInterrupt, typer.Abort):
-        print("Stopped. The same command continues with the trial in flight.", file=sys.stderr)
-        os._exit(130)
+        code = _INTERRUPTED
     except Exception as error:
         # Typer's usage errors are click exceptions, whichever click it was built on.
         if not hasattr(error, "format_message"):
             raise
         _fail(error.format_message())
+    if code == _INTERRUPTED:
+        print("Stopped. The same command continues with the trial in flight.", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
 
 
 def _fail(message: str) -> None:

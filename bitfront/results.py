@@ -143,15 +143,17 @@ class Results:
         """
         path = self.directory / "trials.jsonl"
         try:
-            with path.open("a+b") as file:
+            # Unbuffered: a buffer would try to write its rest again when the file is closed.
+            with path.open("a+b", buffering=0) as file:
                 _drop_cut_line(file.fileno())
                 end = file.seek(0, os.SEEK_END)
+                line = memoryview(trial.to_json().encode() + b"\n")
                 try:
-                    file.write(trial.to_json().encode() + b"\n")
-                    file.flush()
+                    while line:
+                        line = line[file.write(line) :]
                     os.fsync(file.fileno())
                 except OSError:
-                    os.truncate(path, end)
+                    file.truncate(end)
                     raise
         except OSError as error:
             raise StorageError(
