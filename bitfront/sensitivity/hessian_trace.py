@@ -77,7 +77,7 @@ class HessianTrace(Estimator):
     """
 
     min_probes: int = 8
-    max_probes: int = 64
+    max_probes: int = 32
     tolerance: float = 0.1
     seed: int = 0
 
