@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,11 +44,11 @@ def texts(calibration_file: Path, evaluation_file: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def searched(
     tiny_folder: Path, texts: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, subprocess.CompletedProcess[str]]]:
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     out = tmp_path_factory.mktemp("searched")
     command = ["search", str(tiny_folder), "--budget", "4.2bpw", "--formats", MENU, *texts]
     options = ["--n-trials", "6", "--estimator", "fisher", "--pin", "int8_g32", "--out", str(out)]
-    yield out, bitfront(*command, *options)
+    return out, bitfront(*command, *options)
 
 
 def bitfront(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
