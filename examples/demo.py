@@ -26,7 +26,9 @@ GENERATE = """
 import sys
 import bitfront
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from bitfront.models.quant_linear import keep_decoded
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+keep_decoded(model)
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 prompt = tokenizer("The capital of France is", return_tensors="pt")
 tokens = model.generate(**prompt, max_new_tokens=24, do_sample=False)
