@@ -29,7 +29,8 @@ class DynamicProgramming(Solver):
     all groups and all budgets is never built. Where the core has more than `max_bins` budgets
     (thousands of layers whose sizes share no large divisor), costs are rounded up to bins: the
     choice stays feasible and is never worse than that of `lagrangian`, `optimal` is false and
-    `lower_bound` is the Lagrangian one.
+    `lower_bound` is the Lagrangian one. With fewer than 100 bins a core group that is hopeless,
+    and the answer is that of `lagrangian`.
 
     Cost: core groups times formats times bins a limit. Prefer it to `lagrangian` when the last
     0.1 % matters, to `cp_sat` when there is one limit.
@@ -77,7 +78,7 @@ class DynamicProgramming(Solver):
         core_costs = np.where(kept[rows], costs[rows], np.inf)
         core_loss = np.where(kept[rows], problem.group_loss[rows], np.inf)
         weights, n_bins, exact = self._binned(core_costs, spare)
-        if not exact and n_bins < 2 * len(rows):
+        if not exact and n_bins < 100 * len(rows):
             return incumbent  # rounding up costs half a bin a group: more than there is to gain
         choice[rows] = _cheapest_path(core_loss, weights, n_bins)
         loss = problem.loss.total(choice)

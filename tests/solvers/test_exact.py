@@ -43,10 +43,11 @@ def test_bounds_rule_out_most_formats_of_a_large_problem():
     assert kept.sum() < 0.4 * problem.space.group_allowed.sum()
 
 
+@pytest.mark.parametrize("max_bins", [5, 700])
 @pytest.mark.parametrize("seed", range(20))
-def test_too_few_bins_stay_feasible_with_a_true_bound(seed):
+def test_too_few_bins_stay_feasible_with_a_true_bound(seed, max_bins):
     problem = random_problem(np.random.default_rng(seed), 6, 4, fraction=0.4)
-    coarse = DynamicProgramming(max_bins=5).solve(problem)
+    coarse = DynamicProgramming(max_bins=max_bins).solve(problem)
     best = Exhaustive().solve(problem).loss
     assert problem.is_feasible(coarse.choice)
     assert coarse.lower_bound <= best * (1 + 1e-12)
