@@ -50,7 +50,7 @@ class Record:
         self.folder.mkdir(parents=True, exist_ok=True)
         is_new = not self.path.exists()
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, (*ORIGIN, *self.columns), restval="")
+            writer = csv.DictWriter(file, (*ORIGIN, *self.columns), restval="", lineterminator="\n")
             if is_new:
                 writer.writeheader()
             writer.writerow(origin() | values)
