@@ -163,7 +163,7 @@ def _loss_table(
 
 def search_trials(job: Job) -> None:
     """Measure the uniform baselines, then what the search proposes, one at a time."""
-    study, problem = job.study, job.problem
+    study, problem = job.study, replace(job.problem, slopes=_stored_slopes(job))
     search = SEARCHES.build(study.search.name, study.search.params)
     history = list(job.results.trials("calibration"))
     seen = {trial.allocation for trial in history}
@@ -185,16 +185,24 @@ def search_trials(job: Job) -> None:
 
 
 def _with_slopes(search: Search, problem: Problem, history: Sequence[Trial], job: Job) -> Problem:
-    """The problem with the slope that the search asks for, measured or found stored."""
+    """The problem with the slope that the search asks for."""
     wanted = search.slope_at(problem, history)
     if wanted is None:
         return problem
-    name = f"slopes-{wanted.digest[:16]}"
-    table = job.results.load_table(name, problem.space)
-    if table is None:
-        table = job.measurement.slopes(wanted, counted(job.progress, "slopes"))
-        job.results.save_table(name, table)
+    table = job.measurement.slopes(wanted, counted(job.progress, "slopes"))
+    job.results.save_table(_slopes_name(wanted), table)
     return replace(problem, slopes={**problem.slopes, wanted: table})
+
+
+def _stored_slopes(job: Job) -> dict[Allocation, LayerTable]:
+    """Slopes that earlier runs measured: a continued search must know what it knew."""
+    measured = [trial.allocation for trial in job.results.trials("calibration")]
+    tables = {a: job.results.load_table(_slopes_name(a), job.problem.space) for a in measured}
+    return {allocation: table for allocation, table in tables.items() if table is not None}
+
+
+def _slopes_name(allocation: Allocation) -> str:
+    return f"slopes-{allocation.digest[:16]}"
 
 
 def _uniform(problem: Problem) -> list[Allocation]:

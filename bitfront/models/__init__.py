@@ -1,1 +1,1 @@
-"""Models as bitfront sees them: loading, layers, text, statistics, and the bank of quantized weights."""
+"""Models as bitfront sees them: loading, layers, text, statistics, the weight bank."""

@@ -19,6 +19,8 @@ from bitfront.trial import Trial, TrialState
 
 Floats = NDArray[np.float64]
 
+_GOLDEN = (5**0.5 - 1) / 2
+
 _DRAWS = 24
 """Draws tried for one proposal, each wider than the last, before the solver's front is swept."""
 
@@ -49,7 +51,7 @@ class PosteriorIlp(Search):
         residual_sd: prior standard deviation of each group's own correction.
         noise_sd: what the model cannot explain of a measured log kl.
         temperature: width of the draws around the mode, 1 for the posterior itself.
-        spread: how far every fourth proposal goes from the budget, as a fraction of it.
+        spread: how far every second proposal goes from the budget, as a fraction of it.
     """
 
     solver: str = "lagrangian"
@@ -69,7 +71,7 @@ class PosteriorIlp(Search):
     def ask(
         self, problem: Problem, history: Sequence[Trial], n: int, rng: np.random.Generator
     ) -> list[Allocation]:
-        """The solved mode, then solved draws; every fourth one at another limit near the budget."""
+        """The solved mode, then solved draws; every second one at another limit near the budget."""
         seen = {trial.allocation for trial in history}
         solver = SOLVERS.build(self.solver)
         model = _Model.of(problem, self)
@@ -77,8 +79,9 @@ class PosteriorIlp(Search):
         n_above, n_within = sides(problem, history)
         asked: list[Allocation] = []
         for _ in range(n):
-            aside = self.spread > 0 and (n_above + n_within) % 4 == 3 and n_above < n_within
-            target = self._aside(problem, rng) if aside else problem
+            index = n_above + n_within
+            aside = self.spread > 0 and index % 2 == 1 and n_above < n_within
+            target = self._aside(problem, index // 2) if aside else problem
             found = self._new(posterior, target, solver, seen, rng)
             if found is None and aside:
                 found = self._new(posterior, problem, solver, seen, rng)
@@ -92,9 +95,12 @@ class PosteriorIlp(Search):
             n_above, n_within = n_above + above, n_within + (not above)
         return asked
 
-    def _aside(self, problem: Problem, rng: np.random.Generator) -> Problem:
-        """The problem at a random limit within `spread`; itself when that is infeasible."""
-        factor = 1 + self.spread * rng.uniform(-1, 1)
+    def _aside(self, problem: Problem, index: int) -> Problem:
+        """The problem at another limit within `spread`; itself when that is infeasible.
+
+        Multiples of the golden ratio modulo 1 cover the range evenly at any length.
+        """
+        factor = 1 + self.spread * (2 * (index * _GOLDEN % 1) - 1)
         limits = {q: float(np.floor(limit * factor)) for q, limit in problem.limits.items()}
         try:
             return problem.with_limits(limits)

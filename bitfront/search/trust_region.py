@@ -15,7 +15,7 @@ from bitfront.search.sweep import Sweep
 from bitfront.solvers import SOLVERS
 from bitfront.trial import Trial, TrialState
 
-_SCALES = (1.0, 2.0, 4.0, 0.7, 1.4, 2.8, 8.0, 0.5, 16.0)
+_SCALES = (1.0, 2.0, 0.5, 4.0, 0.7, 1.4, 2.8, 8.0, 16.0)
 """Multiples of the damping, in the order they are tried at one allocation."""
 
 
@@ -31,8 +31,8 @@ class TrustRegion(Search):
     Switching a layer replaces its error by another, nearly independent one, so its second-order
     term is the sum of both sensitivities T of the estimator; s scales T to the measured KL. The
     damping keeps a step so small that the switched layers' own interactions stay behind what
-    the step gains; a step that fails is followed by more cautious and bolder ones from the same
-    allocation, a step that succeeds by a new slope. The first proposal is the solved table.
+    the step gains. Several steps, bolder and more cautious, are measured from one slope; then the
+    best allocation gets a slope of its own. The first proposal is the solved table.
 
     Source: trust-region methods (Conn, Gould, Toint 2000, chapter 6) on the loss of SignRoundV2's
     operating point. Cost: per improvement one forward and backward pass over the estimation
@@ -41,55 +41,56 @@ class TrustRegion(Search):
 
     Args:
         solver: name of the solver of each step.
-        damping: weight of the curvature, 1 for the plain second-order model; measured on
-            SmolLM2-135M, 1 oversteps and 3 improves at 3.0 and 3.5 bits.
+        damping: weight of the curvature in the first step from an allocation, 1 for the plain
+            second-order model; the following steps take half and twice of it.
+        n_steps: steps from an allocation before a new slope is measured at the best one: a slope
+            costs about as much as ten of them.
         spread: how far every fourth proposal goes from the budget, as a fraction of it.
     """
 
     solver: str = "lagrangian"
-    damping: float = 3.0
+    damping: float = 1.5
+    n_steps: int = 3
     spread: float = 0.15
 
     def __post_init__(self) -> None:
-        if not self.damping > 0 or not 0 < self.spread < 1:
+        if not self.damping > 0 or not 0 < self.spread < 1 or self.n_steps < 1:
             raise InvalidArgument(
-                f"damping is {self.damping}, spread {self.spread}: give damping > 0 and "
-                "0 < spread < 1."
+                f"damping is {self.damping}, spread {self.spread}, n_steps {self.n_steps}: give "
+                "damping > 0, 0 < spread < 1 and n_steps >= 1."
             )
 
     def slope_at(self, problem: Problem, history: Sequence[Trial]) -> Allocation | None:
-        """The best allocation within the budget, once the solved table was measured."""
+        """The best allocation, when the steps from the last slope are taken and it is a new one."""
         if self._solved(problem) not in {trial.allocation for trial in history}:
             return None
-        held = self._held(problem, history)
-        return None if held is None or held.allocation in problem.slopes else held.allocation
+        within = _within(problem, history)
+        base = _base(problem, within)
+        if base is not None and len(within) - 1 - within.index(base) < self.n_steps:
+            return None
+        best = _best(within)
+        return None if best is None or best.allocation in problem.slopes else best.allocation
 
     def ask(
         self, problem: Problem, history: Sequence[Trial], n: int, rng: np.random.Generator
     ) -> list[Allocation]:
-        """Steps from the best allocation; the solver's front where no slope is known."""
+        """Steps from the last slope; the solver's front where no slope is known."""
         seen = {trial.allocation for trial in history}
-        held = self._held(problem, history)
         solved = self._solved(problem)
         asked = [] if solved in seen else [solved]
         seen.add(solved)
-        if held is not None and held.allocation in problem.slopes:
+        base = _base(problem, _within(problem, history))
+        if base is not None:
             n_above, n_within = sides(problem, history)
             aside = (n_above + n_within) % 4 == 3 and n_above < n_within
-            for allocation in self._steps(problem, held, rng if aside else None):
+            for allocation in self._steps(problem, base, rng if aside else None):
                 if len(asked) < n and allocation not in seen:
                     seen.add(allocation)
                     asked.append(allocation)
         if len(asked) < n:
             sweep = Sweep(self.solver, self.spread).ask(problem, history, n, rng)
             asked += [a for a in sweep if a not in seen][: n - len(asked)]
-        return asked[:n]
-
-    def _held(self, problem: Problem, history: Sequence[Trial]) -> Trial | None:
-        """The best trial within the budget; none when no trial is."""
-        complete = [t for t in history if t.state is TrialState.COMPLETE]
-        within = [t for t in complete if problem.is_feasible(problem.space.encode(t.allocation))]
-        return min(within, key=lambda t: t.values["kl"], default=None)
+        return asked
 
     def _solved(self, problem: Problem) -> Allocation:
         """The estimator's table solved at the budget."""
@@ -123,3 +124,18 @@ def _or_none(problem: Problem, limits: dict[str, float]) -> Problem | None:
         return problem.with_limits(limits)
     except InfeasibleBudget:
         return None
+
+
+def _within(problem: Problem, history: Sequence[Trial]) -> list[Trial]:
+    """Complete trials that meet the budget, oldest first."""
+    complete = [t for t in history if t.state is TrialState.COMPLETE]
+    return [t for t in complete if problem.is_feasible(problem.space.encode(t.allocation))]
+
+
+def _best(trials: Sequence[Trial]) -> Trial | None:
+    return min(trials, key=lambda t: t.values["kl"], default=None)
+
+
+def _base(problem: Problem, within: Sequence[Trial]) -> Trial | None:
+    """The best trial whose slope is known: where steps start."""
+    return _best([t for t in within if t.allocation in problem.slopes])
