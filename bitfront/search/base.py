@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
+from bitfront.errors import InfeasibleBudget
 from bitfront.problem import Problem
 from bitfront.table import LayerTable
 from bitfront.trial import Trial
+
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class Search(ABC):
@@ -62,3 +65,16 @@ def per_group(problem: Problem, values: NDArray[np.float64]) -> LayerTable:
     for row, group in enumerate(space.groups):
         rows[list(group)] = np.where(space.group_allowed[row], values[row], 0.0) / len(group)
     return LayerTable(space, rows, problem.loss.quantity, "search")
+
+
+def beside(problem: Problem, spread: float, index: int) -> Problem:
+    """The problem at another limit within `spread` of its own; itself when that is infeasible.
+
+    Multiples of the golden ratio modulo 1 cover the range evenly however many are asked for.
+    """
+    factor = 1 + spread * (2 * (index * _GOLDEN % 1) - 1)
+    limits = {q: float(np.floor(limit * factor)) for q, limit in problem.limits.items()}
+    try:
+        return problem.with_limits(limits)
+    except InfeasibleBudget:
+        return problem

@@ -9,17 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
-from bitfront.errors import InfeasibleBudget, InvalidArgument
+from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
-from bitfront.search.base import Search, per_group, sides
+from bitfront.search.base import Search, beside, per_group, sides
 from bitfront.search.sweep import Sweep
 from bitfront.solvers import SOLVERS, Solver
 from bitfront.space import SearchSpace
 from bitfront.trial import Trial, TrialState
 
 Floats = NDArray[np.float64]
-
-_GOLDEN = (5**0.5 - 1) / 2
 
 _DRAWS = 24
 """Draws tried for one proposal, each wider than the last, before the solver's front is swept."""
@@ -81,7 +79,7 @@ class PosteriorIlp(Search):
         for _ in range(n):
             index = n_above + n_within
             aside = self.spread > 0 and index % 2 == 1 and n_above < n_within
-            target = self._aside(problem, index // 2) if aside else problem
+            target = beside(problem, self.spread, index // 2) if aside else problem
             found = self._new(posterior, target, solver, seen, rng)
             if found is None and aside:
                 found = self._new(posterior, problem, solver, seen, rng)
@@ -94,18 +92,6 @@ class PosteriorIlp(Search):
             above = not problem.is_feasible(problem.space.encode(found))
             n_above, n_within = n_above + above, n_within + (not above)
         return asked
-
-    def _aside(self, problem: Problem, index: int) -> Problem:
-        """The problem at another limit within `spread`; itself when that is infeasible.
-
-        Multiples of the golden ratio modulo 1 cover the range evenly at any length.
-        """
-        factor = 1 + self.spread * (2 * (index * _GOLDEN % 1) - 1)
-        limits = {q: float(np.floor(limit * factor)) for q, limit in problem.limits.items()}
-        try:
-            return problem.with_limits(limits)
-        except InfeasibleBudget:
-            return problem
 
     def _new(
         self,

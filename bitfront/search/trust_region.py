@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitfront.allocation import Allocation
-from bitfront.errors import InfeasibleBudget, InvalidArgument
+from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
-from bitfront.search.base import Search, per_group, sides
+from bitfront.search.base import Search, beside, per_group, sides
 from bitfront.search.sweep import Sweep
 from bitfront.solvers import SOLVERS
+from bitfront.table import LayerTable
 from bitfront.trial import Trial, TrialState
 
 _SCALES = (1.0, 2.0, 0.5, 4.0, 0.7, 1.4, 2.8, 8.0, 16.0)
@@ -77,13 +78,15 @@ class TrustRegion(Search):
         """Steps from the last slope; the solver's front where no slope is known."""
         seen = {trial.allocation for trial in history}
         solved = self._solved(problem)
-        asked = [] if solved in seen else [solved]
+        asked = [] if solved in seen or n < 1 else [solved]
         seen.add(solved)
         base = _base(problem, _within(problem, history))
         if base is not None:
             n_above, n_within = sides(problem, history)
-            aside = (n_above + n_within) % 4 == 3 and n_above < n_within
-            for allocation in self._steps(problem, base, rng if aside else None):
+            index = n_above + n_within
+            aside = index % 4 == 3 and n_above < n_within
+            target = beside(problem, self.spread, index // 4) if aside else problem
+            for allocation in self._steps(target, base, problem.slopes[base.allocation]):
                 if len(asked) < n and allocation not in seen:
                     seen.add(allocation)
                     asked.append(allocation)
@@ -96,34 +99,18 @@ class TrustRegion(Search):
         """The estimator's table solved at the budget."""
         return problem.space.decode(SOLVERS.build(self.solver).solve(problem).choice)
 
-    def _steps(
-        self, problem: Problem, held: Trial, rng: np.random.Generator | None
-    ) -> Iterator[Allocation]:
-        """Solutions under rising and falling damping; `rng` puts the first at another limit."""
+    def _steps(self, problem: Problem, base: Trial, slope: LayerTable) -> Iterator[Allocation]:
+        """Solutions at the problem's limits under one damping after the other."""
         solver = SOLVERS.build(self.solver)
-        choice = problem.space.encode(held.allocation)
+        choice = problem.space.encode(base.allocation)
         rows = np.arange(len(choice))
-        table, slope = problem.group_loss, problem.slopes[held.allocation].grouped
-        scale = held.values["kl"] / max(float(np.abs(table[rows, choice]).sum()), 1e-300)
+        table = problem.group_loss
+        scale = base.values["kl"] / max(float(np.abs(table[rows, choice]).sum()), 1e-300)
         curvature = scale * (table + table[rows, choice][:, None])
         curvature[rows, choice] = 0.0
-        if rng is not None:
-            factor = 1 + self.spread * rng.uniform(-1, 1)
-            limits = {q: float(np.floor(v * factor)) for q, v in problem.limits.items()}
-            aside = _or_none(problem, limits)
-            if aside is not None:
-                model = per_group(problem, slope + self.damping * curvature)
-                yield problem.space.decode(solver.solve(aside.with_loss(model)).choice)
         for multiple in _SCALES:
-            model = per_group(problem, slope + multiple * self.damping * curvature)
+            model = per_group(problem, slope.grouped + multiple * self.damping * curvature)
             yield problem.space.decode(solver.solve(problem.with_loss(model)).choice)
-
-
-def _or_none(problem: Problem, limits: dict[str, float]) -> Problem | None:
-    try:
-        return problem.with_limits(limits)
-    except InfeasibleBudget:
-        return None
 
 
 def _within(problem: Problem, history: Sequence[Trial]) -> list[Trial]:
