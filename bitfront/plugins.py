@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Generic, TypeVar, cast
 
@@ -16,6 +17,15 @@ from bitfront.errors import InvalidArgument, UnknownPlugin
 
 T = TypeVar("T")
 Param = bool | int | float | str | None
+
+_TYPES: dict[str, tuple[type, str]] = {
+    "bool": (bool, "true or false"),
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+    "str": (str, "a word"),
+    "None": (type(None), "none"),
+}
+"""What the words of a field's annotation accept, and how a message says it."""
 
 
 @dataclass(frozen=True)
@@ -111,21 +121,41 @@ class Plugins(Generic[T]):
 
         Raises:
             UnknownPlugin: no such alternative.
-            InvalidArgument: a parameter that the alternative lacks, or a value out of its range.
+            InvalidArgument: a parameter that the alternative lacks, or a value of another type or
+                out of its range.
         """
         alternative = self.load(name)
-        known = tuple(parameters(alternative))
-        for key in params:
+        known = {f.name: f for f in dataclasses.fields(alternative) if f.init}  # type: ignore[arg-type]
+        for key, value in params.items():
             if key not in known:
-                allowed = ", ".join(known) or "none"
                 raise InvalidArgument(
                     f"Unknown parameter {key!r} of {self.kind} {name!r}."
-                    f"{nearest_name(key, known)} Available: {allowed}."
+                    f"{nearest_name(key, tuple(known))} Available: {', '.join(known) or 'none'}."
+                )
+            allowed = _allowed_types(known[key])
+            if not any(_is_a(value, word) for word in allowed):
+                raise InvalidArgument(
+                    f"Parameter {key!r} of {self.kind} {name!r} is {value!r}: "
+                    f"give {' or '.join(_TYPES[word][1] for word in allowed)}."
                 )
         try:
             return alternative(**params)
         except TypeError as error:
             raise InvalidArgument(f"Cannot build {self.kind} {name!r}: {error}.") from error
+
+
+def _allowed_types(parameter: dataclasses.Field[Param]) -> list[str]:
+    """Words of the annotation, such as `["int", "None"]`; a default of None allows None."""
+    annotation = str(getattr(parameter.type, "__name__", parameter.type))
+    words = [word.strip() for word in annotation.split("|")]
+    if parameter.default is None and "None" not in words:
+        words.append("None")
+    return [word for word in words if word in _TYPES]
+
+
+def _is_a(value: object, word: str) -> bool:
+    # True is a whole number to Python; to a user it is not.
+    return isinstance(value, _TYPES[word][0]) and (word == "bool" or not isinstance(value, bool))
 
 
 def parameters(alternative: type) -> dict[str, Param]:
