@@ -39,13 +39,16 @@ class InfeasibleBudget(BitfrontError):
 
     Attributes:
         quantity: name of the cost table, such as `"bytes"`.
-        limit: what was asked for, in units of the table.
-        smallest: the smallest reachable sum, in units of the table.
+        limit: what was asked for, in units of the table, over the searched layers.
+        smallest: the smallest reachable sum, in the same units.
     """
 
-    def __init__(self, quantity: str, limit: float, smallest: float) -> None:
+    def __init__(
+        self, quantity: str, limit: float, smallest: float, message: str | None = None
+    ) -> None:
         super().__init__(
-            f"No allocation has {quantity} <= {limit:,.0f}: "
+            message
+            or f"No allocation has {quantity} <= {limit:,.0f} over the searched layers: "
             f"the smallest reachable is {smallest:,.0f}. Raise the budget or add smaller formats."
         )
         self.quantity = quantity

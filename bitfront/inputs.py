@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 
 from bitfront import formats
-from bitfront.errors import InvalidText
-from bitfront.models.bank import WeightBank
-from bitfront.models.data import digest, token_blocks
+from bitfront.costs import COSTS
+from bitfront.errors import InfeasibleBudget, InvalidArgument
+from bitfront.formats.base import Format
+from bitfront.models.bank import WeightBank, format_digest
+from bitfront.models.data import check_disjoint, digest, token_blocks
 from bitfront.models.layers import search_space
 from bitfront.models.load import LoadedModel, load_model
 from bitfront.models.statistics import InputGrams
@@ -22,7 +24,8 @@ from bitfront.results import text_digest
 from bitfront.search import SEARCHES
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.space import SearchSpace
-from bitfront.study import Study, TextSource
+from bitfront.study import Budget, Study, TextSource
+from bitfront.table import LayerTable
 from bitfront.trial import Trial
 from bitfront.version import __version__
 
@@ -59,6 +62,7 @@ class Inputs:
     Args:
         model: the unquantized model.
         space: its layers and the menu.
+        costs: bytes and code bits of every layer in every format.
         estimation: calibration blocks for estimators and quantizers, int64 `[n, length]`.
         calibration: calibration blocks that guide the search; disjoint from `estimation`.
         evaluation: blocks of the reported values.
@@ -66,6 +70,7 @@ class Inputs:
 
     model: LoadedModel
     space: SearchSpace
+    costs: tuple[LayerTable, ...]
     estimation: torch.Tensor
     calibration: torch.Tensor
     evaluation: torch.Tensor
@@ -77,8 +82,8 @@ class Inputs:
         return {
             "model": self.model.digest,
             "layers": text_digest(repr(self.space.layers)),
-            "formats": ", ".join(map(repr, self.space.formats)),
-            "pinned": ", ".join(f"{x.name}={f.name}" for x, f in self.space.pinned),
+            "formats": ", ".join(map(_defined, self.space.formats)),
+            "pinned": ", ".join(f"{x.name}={_defined(f)}" for x, f in self.space.pinned),
             "quantizer": f"{quantizer!r} version {quantizer.version}",
             "estimator": f"{estimator!r} version {estimator.version}",
             "estimation tokens": digest(self.estimation),
@@ -95,7 +100,8 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     Raises:
         InvalidModel: the model cannot be used.
         InvalidText: a text is too short, or the two texts share a block.
-        InvalidArgument: the menu does not fit the model.
+        InvalidArgument: the menu does not fit the model, or the budget is too large.
+        InfeasibleBudget: the budget is too small.
     """
     # Wrong names and parameters must not cost the minutes that loading takes.
     QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
@@ -107,21 +113,50 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     pinned = formats.named(study.pinned) if study.pinned else None
     menu = tuple(formats.named(name) for name in study.formats)
     space = search_space(model.module, menu, pinned, study.tied)
-    study.budget.limits(space)
+    costs = COSTS.build("memory").cost(space)
+    check_budget(study.budget, space, costs)
+    _check_length(model, study)
     progress(Event("text", 0, 2))
     text = study.calibration
     both = _blocks(text, model, study.seed, text.n_sequences + study.n_search_sequences)
     progress(Event("text", 1, 2))
     evaluation = _blocks(study.evaluation, model, study.seed, study.evaluation.n_sequences)
     progress(Event("text", 2, 2))
-    calibration = {tuple(row) for row in both.tolist()}
-    if any(tuple(row) in calibration for row in evaluation.tolist()):
-        raise InvalidText(
-            f"Calibration text {study.calibration.source!r} and evaluation text "
-            f"{study.evaluation.source!r} share a block of tokens: give two different texts."
-        )
+    check_disjoint(both, evaluation)
     n = text.n_sequences
-    return Inputs(model, space, both[:n], both[n:], evaluation)
+    return Inputs(model, space, costs, both[:n], both[n:], evaluation)
+
+
+def check_budget(budget: Budget, space: SearchSpace, costs: tuple[LayerTable, ...]) -> None:
+    """Refuse a budget that nothing meets, before anything is measured.
+
+    Raises:
+        InfeasibleBudget: with the smallest budget that works, in the unit that was given.
+        InvalidArgument: the budget holds the unquantized model.
+    """
+    for quantity, limit in budget.limits(space).items():
+        table = next(t for t in costs if t.quantity == quantity)
+        smallest = float(table.grouped.min(axis=1).sum())
+        if smallest > limit:
+            message = (
+                f"No allocation fits {budget}: the smallest reachable budget is "
+                f"{budget.holding(space, smallest)}. Raise the budget or add smaller formats."
+            )
+            raise InfeasibleBudget(quantity, limit, smallest, message)
+
+
+def _check_length(model: LoadedModel, study: Study) -> None:
+    length = max(study.calibration.sequence_length, study.evaluation.sequence_length)
+    longest = getattr(model.module.config, "max_position_embeddings", None)
+    if longest is not None and length > longest:
+        raise InvalidArgument(
+            f"Sequences of {length} tokens are longer than the {longest} positions of the model: "
+            f"give --sequence-length {longest} or less."
+        )
+
+
+def _defined(format: Format) -> str:
+    return f"{format.name} {format_digest(format)[:16]}"
 
 
 def _blocks(text: TextSource, model: LoadedModel, seed: int, n_sequences: int) -> torch.Tensor:

@@ -34,7 +34,9 @@ class Measurement:
     references: Mapping[str, Reference]
     metrics: tuple[str, ...] = ("kl_divergence", "perplexity", "top1_error")
 
-    def trial(self, number: int, allocation: Allocation, text: str, origin: str) -> Trial:
+    def trial(
+        self, number: int, allocation: Allocation, text: str, origin: str, target: str = ""
+    ) -> Trial:
         """Measure an allocation; one whose outputs overflow becomes a failed trial."""
         start = time.perf_counter()
         self.patched.apply(allocation)
@@ -43,9 +45,11 @@ class Measurement:
         try:
             values = evaluate(self.patched.model, self.references[text], metrics)
         except NonFinite as error:
-            return Trial(number, allocation, text, origin, TrialState.FAIL, sizes, str(error))
+            failed = TrialState.FAIL
+            return Trial(number, allocation, text, origin, failed, sizes, str(error), target)
         values |= sizes | {"seconds": round(time.perf_counter() - start, 3)}
-        return Trial(number, allocation, text, origin, TrialState.COMPLETE, values)
+        complete = TrialState.COMPLETE
+        return Trial(number, allocation, text, origin, complete, values, None, target)
 
     def slopes(
         self, allocation: Allocation, progress: Callable[[int, int], None] | None = None

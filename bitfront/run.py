@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from bitfront.allocation import Allocation
-from bitfront.costs import COSTS
 from bitfront.export import EXPORTERS
 from bitfront.inputs import Event, Inputs, Progress, build_bank, counted, prepare, silent
 from bitfront.measurement import Measurement
@@ -87,17 +86,19 @@ def opened(
     results = Results(Path(directory) if directory else default_directory(study))
     with results.locked():
         inputs = prepare(study, progress)
-        results.claim(study, inputs.space, inputs.identity(study))
-        costs = COSTS.build("memory").cost(inputs.space)
-        limits = study.budget.limits(inputs.space)
+        identity = inputs.identity(study)
+        results.check(identity)
         bank = build_bank(study, inputs, results.directory / "bank", progress)
+        results.claim(study, inputs.space, identity | {"quantized weights": bank.digest})
         references = {
             text: _reference(results, inputs, text, progress)
             for text in ("estimation", "calibration", "evaluation")
         }
-        problem = Problem(_loss_table(study, inputs, bank, results, progress), costs, limits)
+        table = _loss_table(study, inputs, bank, results, progress)
+        problem = Problem(table, inputs.costs, study.budget.limits(inputs.space))
         with PatchedModel(inputs.model.module, bank) as patched:
-            yield Job(study, results, problem, Measurement(patched, costs, references), progress)
+            measurement = Measurement(patched, inputs.costs, references)
+            yield Job(study, results, problem, measurement, progress)
 
 
 def export_checkpoint(
@@ -125,8 +126,9 @@ def export_checkpoint(
     folder = Results(Path(results) if results else default_directory(study))
     chosen = EXPORTERS.build(exporter)
     inputs = prepare(study, progress)
-    folder.check(inputs.identity(study))
-    bank = build_bank(study, inputs, folder.directory / "bank", progress)
+    with folder.locked():
+        bank = build_bank(study, inputs, folder.directory / "bank", progress)
+        folder.check(inputs.identity(study) | {"quantized weights": bank.digest})
     chosen.write(inputs.model, trial.allocation, bank, Path(directory))
 
 
@@ -167,21 +169,31 @@ def search_trials(job: Job) -> None:
     search = SEARCHES.build(study.search.name, study.search.params)
     history = list(job.results.trials("calibration"))
     seen = {trial.allocation for trial in history}
-    baselines = [a for a in _uniform(problem) if a not in seen]
-    while len(history) < study.n_trials:
-        origin, asked = "uniform", baselines[:1]
-        if baselines:
-            del baselines[0]
-        else:
-            problem = _with_slopes(search, problem, history, job)
-            # One generator per step: the n-th proposal does not depend on where a run was cut.
-            rng = np.random.default_rng([study.seed, len(history)])
-            origin, asked = study.search.name, search.ask(problem, history, 1, rng)
+    baselines = _uniform(problem)
+    total = max(study.n_trials, len(baselines) + 1)
+    target = f"{study.budget} {study.search}"
+    n_done = sum(a in seen for a in baselines) + sum(t.target == target for t in history)
+    for allocation in [a for a in baselines if a not in seen]:
+        history.append(_step(job, allocation, "uniform", "", n_done, total))
+        n_done += 1
+    while n_done < total:
+        problem = _with_slopes(search, problem, history, job)
+        # One generator per step: the n-th proposal does not depend on where a run was cut.
+        rng = np.random.default_rng([study.seed, n_done])
+        asked = search.ask(problem, history, 1, rng)
         if not asked:
             break
-        job.progress(Event("search", len(history), study.n_trials))
-        history.append(measured(job, asked[0], "calibration", origin))
-        job.progress(Event("search", len(history), study.n_trials, history[-1]))
+        history.append(_step(job, asked[0], study.search.name, target, n_done, total))
+        n_done += 1
+
+
+def _step(
+    job: Job, allocation: Allocation, origin: str, target: str, n_done: int, total: int
+) -> Trial:
+    job.progress(Event("search", n_done, total))
+    trial = measured(job, allocation, "calibration", origin, target)
+    job.progress(Event("search", n_done + 1, total, trial))
+    return trial
 
 
 def _with_slopes(search: Search, problem: Problem, history: Sequence[Trial], job: Job) -> Problem:
@@ -211,9 +223,10 @@ def _uniform(problem: Problem) -> list[Allocation]:
     return list(dict.fromkeys(made))
 
 
-def measured(job: Job, allocation: Allocation, text: str, origin: str) -> Trial:
+def measured(job: Job, allocation: Allocation, text: str, origin: str, target: str = "") -> Trial:
     """Measure an allocation and store the trial."""
-    trial = job.measurement.trial(len(job.results.trials()), allocation, text, origin)
+    number = len(job.results.trials())
+    trial = job.measurement.trial(number, allocation, text, origin, target)
     job.results.append(trial)
     return trial
 

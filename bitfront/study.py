@@ -7,6 +7,7 @@ import json
 import math
 import re
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 from bitfront import formats
@@ -51,7 +52,7 @@ class Budget:
             )
 
     def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}"
+        return f"{self.value:.10g}{self.unit}"
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -84,11 +85,28 @@ class Budget:
                 f"Budget {self} is not below bf16 ({largest:,} {quantity}): "
                 "the unquantized model fits; give a smaller budget."
             )
+        # The decimal that was typed, not its nearest binary number: 3.3 of 10 weights is 33 bits.
+        typed = Fraction(repr(self.value))
         if quantity == "bits":
-            return {"code_bits": math.floor(bound * n_weights + 1e-9)}
+            return {"code_bits": math.floor(typed * n_weights)}
         if quantity == "bits_per_weight":
-            return {"bytes": math.floor(bound * n_weights / 8 + 1e-9)}
+            return {"bytes": math.floor(typed * n_weights / 8)}
         return {"bytes": bound - space.outside_bytes}
+
+    def holding(self, space: SearchSpace, total: float) -> Budget:
+        """The smallest budget of this unit, to 4 decimals, for a sum over the searched layers.
+
+        Args:
+            space: what the sum is over.
+            total: in the cost table's units: code bits for `bits`, else bytes.
+        """
+        if self.unit == "bits":
+            exact = Fraction(int(total), space.n_weights)
+        elif self.unit == "bpw":
+            exact = Fraction(8 * int(total), space.n_weights)
+        else:
+            exact = Fraction(int(total) + space.outside_bytes) / Fraction(_UNITS[self.unit])
+        return Budget(math.ceil(exact * 10_000) / 10_000, self.unit)
 
     def bounds(self) -> dict[str, float]:
         """The budget as a bound on a trial's value: `bits`, `bits_per_weight` or `bytes`."""
@@ -96,7 +114,7 @@ class Budget:
             return {"bits": self.value}
         if self.unit == "bpw":
             return {"bits_per_weight": self.value}
-        return {"bytes": math.floor(self.value * _UNITS[self.unit] + 1e-9)}
+        return {"bytes": math.floor(Fraction(repr(self.value)) * Fraction(_UNITS[self.unit]))}
 
 
 @dataclass(frozen=True)
@@ -133,7 +151,8 @@ class Study:
         evaluation: text of the reported values; shares no block with `calibration`.
         formats: names of the menu.
         quantizer, estimator, search: plug-ins by name with parameters.
-        n_trials: measurements on the calibration text, uniform baselines included.
+        n_trials: measurements on the calibration text for this budget and search, uniform
+            baselines included; all baselines and at least one proposal are always measured.
         n_search_sequences: blocks of calibration text that each of these measures; estimators and
             quantizers never see them.
         n_finalists: allocations of the calibration front that are measured on the evaluation text.
@@ -171,6 +190,8 @@ class Study:
             raise InvalidArgument("The menu of formats is empty: name at least one.")
         for name in (*self.formats, *([self.pinned] if self.pinned else [])):
             formats.named(name)
+        if not 0 <= self.seed < 2**32:
+            raise InvalidArgument(f"seed is {self.seed}: give a whole number from 0 to 2**32 - 1.")
         if self.dtype not in {"auto", "float32", "bfloat16"}:
             raise InvalidArgument(f"dtype {self.dtype!r}: use auto, float32 or bfloat16.")
         if self.device not in {"auto", "cpu", "cuda"}:

@@ -29,6 +29,7 @@ class Trial:
         text: `"calibration"` for measurements that guide the search, `"evaluation"` for those
             that are reported; the two texts share no token block.
         origin: who proposed it: a search's name, or `"uniform"` for a baseline.
+        target: budget and search it was proposed for; empty for baselines.
         state: where it stands.
         values: quantity to measured value, every one minimized: `kl`, `kl_stderr`, `perplexity`,
             `top1_error`, `bits`, `bits_per_weight`, `bytes`, and `seconds` it took.
@@ -42,6 +43,7 @@ class Trial:
     state: TrialState = TrialState.COMPLETE
     values: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    target: str = ""
 
     def to_json(self) -> str:
         """One line of JSON."""

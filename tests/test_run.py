@@ -1,6 +1,7 @@
 """What a whole study promises."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 
 from bitfront import Budget, Choice, Study, TextSource, run_study
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText, MismatchedArtifact
+from bitfront.formats.int_grouped import IntGrouped
 from bitfront.inputs import Event
 from bitfront.pareto import ParetoFront
 from bitfront.results import Results
+from bitfront.sensitivity.fisher import Fisher
 
 FORMATS = ("int2_g32", "int3_g32", "int4_g32", "int8_g32")
 
@@ -94,11 +97,10 @@ def test_another_budget_keeps_what_was_measured(
     directory = tmp_path / "again"
     shutil.copytree(finished, directory)
     before = Results(directory).trials("calibration")
-    other = replace(study, budget=Budget.parse("5bpw"), n_trials=len(before) + 1)
+    other = replace(study, budget=Budget.parse("5bpw"), n_trials=len(FORMATS) + 2)
     front = run_study(other, directory)
-    after = Results(directory).trials("calibration")
-    assert after[: len(before)] == before
-    assert len(after) == len(before) + 1
+    after = [t for t in Results(directory).trials("calibration") if t not in before]
+    assert [t.target for t in after] == ["5bpw posterior_ilp"] * 2
     assert front.best("kl", bits_per_weight=5).values["bits_per_weight"] <= 5
 
 
@@ -131,13 +133,57 @@ def test_a_text_under_another_name_is_the_same_text(
 
 def test_calibrating_on_the_evaluation_text_is_refused(study: Study, tmp_path: Path) -> None:
     leaking = replace(study, evaluation=study.calibration)
-    with pytest.raises(InvalidText, match="share a block"):
+    with pytest.raises(InvalidText, match="two different texts"):
         run_study(leaking, tmp_path)
 
 
-def test_budget_below_the_smallest_says_the_smallest(study: Study, tmp_path: Path) -> None:
-    with pytest.raises(InfeasibleBudget, match="smallest reachable"):
-        run_study(replace(study, budget=Budget.parse("1.5bpw")), tmp_path)
+def test_calibrating_on_a_shifted_evaluation_text_is_refused(study: Study, tmp_path: Path) -> None:
+    shifted = tmp_path / "shifted.txt"
+    shifted.write_text("Hm. " + Path(study.calibration.source).read_text())
+    with pytest.raises(InvalidText, match="two different texts"):
+        run_study(replace(study, evaluation=TextSource(str(shifted), 100, 64)), tmp_path / "out")
+
+
+def test_few_trials_still_measure_every_baseline_and_one_proposal(
+    study: Study, tmp_path: Path
+) -> None:
+    run_study(replace(study, n_trials=1), tmp_path)
+    origins = [t.origin for t in Results(tmp_path).trials("calibration")]
+    assert origins == ["uniform"] * len(FORMATS) + ["posterior_ilp"]
+
+
+def test_a_changed_format_definition_is_refused(
+    study: Study, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounded = IntGrouped.rounded
+    monkeypatch.setattr(IntGrouped, "rounded", lambda *a: (rounded(*a) // 2) * 2)
+    with pytest.raises(MismatchedArtifact, match="formats"):
+        run_study(study, finished)
+
+
+def test_a_raised_estimator_version_is_refused(
+    study: Study, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fisher, "version", Fisher.version + 1)
+    with pytest.raises(MismatchedArtifact, match="estimator"):
+        run_study(study, finished)
+
+
+@pytest.mark.parametrize("budget", ["1.5bits", "1.5bpw", "0.02MB", "9KiB"])
+def test_the_smallest_budget_that_an_error_names_is_reachable(
+    study: Study, finished: Path, tmp_path: Path, budget: str
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    before = Results(tmp_path).study
+    with pytest.raises(InfeasibleBudget, match="smallest reachable budget is") as refused:
+        run_study(replace(study, budget=Budget.parse(budget)), tmp_path)
+    assert Results(tmp_path).study == before
+    named = re.search(r"budget is (\S+)\. ", str(refused.value))
+    assert named
+    smallest = Budget.parse(named.group(1))
+    assert smallest.unit == Budget.parse(budget).unit
+    front = run_study(replace(study, budget=smallest), tmp_path)
+    front.best("kl", **smallest.bounds())
 
 
 @pytest.mark.parametrize("budget", ["16bits", "17bpw", "1GB"])

@@ -72,7 +72,7 @@ class WeightBank:
         """
         directory = Path(directory)
         wanted = list(_wanted(space))
-        behaviour = {f: _behaviour(f) for f in {f for _, menu in wanted for f in menu}}
+        behaviour = {f: format_digest(f) for f in {f for _, menu in wanted for f in menu}}
         total, entries = sum(len(menu) for _, menu in wanted), {}
         for layer, menu in wanted:
             weight = get_weight(model, layer.name).float().contiguous()
@@ -183,7 +183,7 @@ def _intact(path: Path, format: Format, shape: tuple[int, int]) -> bool:
     return layout == expected and checksum == _checksum(tensors)
 
 
-def _behaviour(format: Format) -> str:
+def format_digest(format: Format) -> str:
     """Digest of what a format does to one fixed weight: a name can hide a changed definition."""
     columns = format.group_columns or 64
     weight = ((torch.arange(8 * 2 * columns) * 37 % 101 - 50) / 64).reshape(8, 2 * columns)

@@ -60,6 +60,7 @@ class PosteriorIlp(Search):
     spread: float = 0.15
 
     def __post_init__(self) -> None:
+        SOLVERS.load(self.solver)
         for name in ("prior_sd", "residual_sd", "noise_sd", "temperature"):
             if not getattr(self, name) > 0:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}: give a positive number.")

@@ -38,6 +38,7 @@ class Sweep(Search):
     n_refinements: int = 5
 
     def __post_init__(self) -> None:
+        SOLVERS.load(self.solver)
         if not 0 < self.spread < 1 or self.n_limits < 1 or self.n_refinements < 0:
             raise InvalidArgument(
                 f"spread is {self.spread}, n_limits {self.n_limits}, n_refinements "

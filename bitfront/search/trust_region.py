@@ -55,6 +55,7 @@ class TrustRegion(Search):
     spread: float = 0.15
 
     def __post_init__(self) -> None:
+        SOLVERS.load(self.solver)
         if not self.damping > 0 or not 0 < self.spread < 1 or self.n_steps < 1:
             raise InvalidArgument(
                 f"damping is {self.damping}, spread {self.spread}, n_steps {self.n_steps}: give "
