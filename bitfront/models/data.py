@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -17,6 +17,9 @@ _MAX_CHARACTERS = 20_000_000
 _SUFFIXES = {".txt", ".md", ".jsonl", ".json"}
 _PIECE = 1_000_000
 """Characters tokenized at a time."""
+_WINDOW = 32
+"""Tokens in a row that two different texts do not share: longer than phrases and names."""
+_HASH_BASE = 6364136223846793005  # of Knuth's 64-bit generator: odd, with mixed high bits
 
 
 def token_blocks(
@@ -25,13 +28,10 @@ def token_blocks(
     n_sequences: int,
     sequence_length: int,
     seed: int,
-    skip: int = 0,
 ) -> torch.Tensor:
     """Random blocks of consecutive tokens, int64 `[n_sequences, sequence_length]`, no overlap.
 
-    The text is cut into blocks, the seed puts them in an order, and those from `skip` on are
-    taken. Two calls with the same source, seed and length share no block when
-    the second skips what the first took.
+    The text is cut into blocks, the seed puts them in an order, and the first are taken.
 
     Args:
         source: a `.jsonl` or `.json` file (one record a line, or one list), any other file as
@@ -42,22 +42,21 @@ def token_blocks(
         n_sequences: how many blocks.
         sequence_length: tokens of a block.
         seed: which blocks.
-        skip: blocks of the order left to another call.
 
     Raises:
         InvalidText: empty, too short, unreadable, not JSON, or without such keys.
     """
     tokens = _tokens(_texts(source, tokenizer), tokenizer)
-    n_needed = (n_sequences + skip) * sequence_length
+    n_needed = n_sequences * sequence_length
     if len(tokens) < n_needed:
         raise InvalidText(
             f"{source} has {len(tokens):,} tokens, {n_needed:,} are needed "
-            f"({n_sequences + skip} blocks of {sequence_length}): "
+            f"({n_sequences} blocks of {sequence_length}): "
             "give a longer text, or fewer or shorter sequences."
         )
     blocks = tokens[: len(tokens) // sequence_length * sequence_length].view(-1, sequence_length)
     order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))
-    return blocks[order[skip : skip + n_sequences]].clone()
+    return blocks[order[:n_sequences]].clone()
 
 
 def digest(tokens: torch.Tensor) -> str:
@@ -66,23 +65,55 @@ def digest(tokens: torch.Tensor) -> str:
     return hashlib.sha256(f"{tuple(ids.shape)}\n".encode() + ids.numpy().tobytes()).hexdigest()
 
 
-def check_disjoint(calibration: torch.Tensor, evaluation: torch.Tensor) -> None:
-    """Check that no calibration block is in the evaluation text, or the other way round.
+def check_disjoint(
+    calibration: torch.Tensor,
+    evaluation: torch.Tensor,
+    calibration_source: str = "",
+    evaluation_source: str = "",
+) -> None:
+    """Check that no 32 tokens in a row, at whatever offset, are in both texts.
 
-    Blocks of different lengths are compared at every position of the longer ones.
+    Blocks shorter than that are compared whole. A row of tokens that recurs within one of the texts
+    (a chat template's system prompt, a licence) tells nothing, unless it is a whole block.
+
+    Args:
+        calibration: blocks of tokens, `[n_sequences, sequence_length]`.
+        evaluation: blocks of the other text; sequences may have another length.
+        calibration_source: where the text came from, for the message.
+        evaluation_source: likewise.
 
     Raises:
-        InvalidText: some block is in both.
+        InvalidText: the texts overlap.
     """
-    shorter, longer = sorted((calibration, evaluation), key=lambda t: t.shape[1])
-    known = {block.numpy().tobytes() for block in shorter.cpu()}
-    windows = longer.cpu().unfold(1, shorter.shape[1], 1).reshape(-1, shorter.shape[1])
-    n_shared = sum(window.numpy().tobytes() in known for window in windows)
+    whole = min(calibration.shape[1], evaluation.shape[1])
+    width = min(whole, _WINDOW)
+    ours, theirs = (_window_hashes(x, width) for x in (calibration, evaluation))
+    n_shared = int(torch.isin(_once(theirs), _once(ours)).sum())
+    if not n_shared:
+        ours, theirs = (_window_hashes(x, whole) for x in (calibration, evaluation))
+        n_shared = int(torch.isin(theirs, ours).sum())
     if n_shared:
+        first, second = (f" {x!r}" if x else "" for x in (calibration_source, evaluation_source))
         raise InvalidText(
-            f"{n_shared} blocks are in both the calibration and the evaluation text: "
-            "give two different texts."
+            f"Calibration text{first} and evaluation text{second} share a block of {width} tokens, "
+            f"in {n_shared:,} place{'s' * (n_shared > 1)}: give two different texts."
         )
+
+
+def _window_hashes(tokens: torch.Tensor, width: int) -> torch.Tensor:
+    """64-bit polynomial hash of `width` tokens from every position of every block, `[n]`."""
+    tokens = tokens.detach().to("cpu", torch.int64) + 1
+    n_windows = tokens.shape[1] - width + 1
+    hashes = torch.zeros(len(tokens), n_windows, dtype=torch.int64)
+    for offset in range(width):  # overflow wraps around: arithmetic modulo 2**64
+        hashes.mul_(_HASH_BASE).add_(tokens[:, offset : offset + n_windows])
+    return hashes.reshape(-1)
+
+
+def _once(values: torch.Tensor) -> torch.Tensor:
+    """The values that come exactly once."""
+    distinct, counts = values.unique(return_counts=True)
+    return distinct[counts == 1]
 
 
 def _tokens(texts: Iterable[str], tokenizer: Any) -> torch.Tensor:
@@ -141,15 +172,27 @@ def _read(path: Path) -> str:
 
 
 def _records(path: Path) -> Iterator[tuple[str, Any]]:
-    """Each record of a JSON-lines file, or of one JSON list, with its place."""
-    text = _read(path)
-    if text.lstrip().startswith("["):
-        try:
-            yield from ((f"record {n}", r) for n, r in enumerate(json.loads(text), start=1))
-        except ValueError as error:
-            raise InvalidText(f"{path} is not JSON: {error}.") from error
-        return
-    for number, line in enumerate(text.splitlines(), start=1):
+    """Each record of a JSON-lines file, or of one JSON list, with its place, read as needed."""
+    try:
+        with path.open("rb") as file:
+            is_list = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+            file.seek(0)
+            yield from _list(file, path) if is_list else _lines(file, path)
+    except OSError as error:
+        raise InvalidText(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def _list(file: BinaryIO, path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        records = json.loads(file.read())
+    except ValueError as error:
+        raise InvalidText(f"{path} is not JSON: {error}.") from error
+    yield from ((f"record {number}", record) for number, record in enumerate(records, start=1))
+
+
+def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[str, Any]]:
+    # Bytes end lines at line feeds only; as text, other line breaks inside strings would too.
+    for number, line in enumerate(file, start=1):
         if line.strip():
             try:
                 yield f"line {number}", json.loads(line)

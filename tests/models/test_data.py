@@ -12,8 +12,8 @@ from bitfront.models.data import check_disjoint, digest, token_blocks
 
 @pytest.fixture
 def blocks(tiny_tokenizer):
-    def take(source, n=4, length=32, seed=0, skip=0):
-        return token_blocks(str(source), tiny_tokenizer, n, length, seed, skip)
+    def take(source, n=4, length=32, seed=0):
+        return token_blocks(str(source), tiny_tokenizer, n, length, seed)
 
     return take
 
@@ -41,12 +41,6 @@ def test_blocks_are_consecutive_tokens_of_the_text(blocks, calibration_file, tin
 def test_the_seed_chooses_the_blocks(blocks, calibration_file):
     assert torch.equal(blocks(calibration_file), blocks(calibration_file))
     assert not torch.equal(blocks(calibration_file), blocks(calibration_file, seed=1))
-
-
-def test_skipped_blocks_are_left_to_the_other_call(blocks, calibration_file):
-    first, second = blocks(calibration_file, n=20), blocks(calibration_file, n=20, skip=20)
-    check_disjoint(first, second)
-    assert torch.equal(torch.cat([first, second]), blocks(calibration_file, n=40))
 
 
 def test_pieces_of_a_long_text_lose_nothing(monkeypatch, tiny_tokenizer, calibration_file):
@@ -86,6 +80,33 @@ def test_every_kind_of_record_gives_its_text(blocks, tmp_path, record, as_list):
     assert torch.equal(blocks(path), blocks(plain))
 
 
+@pytest.mark.parametrize("as_list", [False, True], ids=["lines", "list"])
+def test_records_beyond_the_limit_are_not_read(monkeypatch, blocks, tmp_path, as_list):
+    path, plain = tmp_path / "records.jsonl", tmp_path / "plain.txt"
+    texts = [f"Alice had {n} cats and no dog. " for n in range(1000)]
+    records = [{"text": text} for text in texts]
+    path.write_text(json.dumps(records) if as_list else "\n".join(map(json.dumps, records)))
+    plain.write_text("\n\n".join(texts))
+    monkeypatch.setattr(data, "_MAX_CHARACTERS", 5000)
+    assert torch.equal(blocks(path, n=60), blocks(plain, n=60))
+
+
+def test_only_line_feeds_end_a_record(blocks, tmp_path):
+    path, plain = tmp_path / "records.jsonl", tmp_path / "plain.txt"
+    text = "Alice\u2028was\x85here,\u2029she said. "
+    lines = [json.dumps({"text": text}, ensure_ascii=False)] * 100
+    path.write_text("\r\n".join(lines), encoding="utf-8", newline="")
+    plain.write_text("\n\n".join([text] * 100), encoding="utf-8")
+    assert torch.equal(blocks(path), blocks(plain))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_record(blocks, tmp_path):
+    path, plain = tmp_path / "records.jsonl", tmp_path / "plain.txt"
+    path.write_text('{"text": "Alice was here. "}\n' * 100, encoding="utf-8-sig")
+    plain.write_text("\n\n".join(["Alice was here. "] * 100))
+    assert torch.equal(blocks(path), blocks(plain))
+
+
 def test_messages_go_through_the_chat_template(tmp_path, tiny_tokenizer):
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "Who?"}] * 50}))
@@ -104,7 +125,7 @@ def test_too_short_says_how_many_there_are_and_are_needed(refused, tmp_path, tin
     path = tmp_path / "short.txt"
     path.write_text("Alice was beginning")
     n_tokens = len(tiny_tokenizer("Alice was beginning")["input_ids"])
-    message = refused(path, n=2, length=64, skip=1)
+    message = refused(path, n=3, length=64)
     assert f"{n_tokens} tokens, 192 are needed (3 blocks of 64)" in message
 
 
@@ -121,6 +142,8 @@ def test_missing_file(refused, tmp_path):
 def test_text_that_is_not_utf8(refused, tmp_path):
     (tmp_path / "latin.txt").write_bytes("déjà vu".encode("latin-1"))
     assert "not UTF-8" in refused(tmp_path / "latin.txt")
+    (tmp_path / "latin.jsonl").write_bytes('{"text": "déjà vu"}'.encode("latin-1"))
+    assert "Line 1 of" in refused(tmp_path / "latin.jsonl")
 
 
 def test_bad_json_names_the_line(refused, tmp_path):
@@ -190,14 +213,54 @@ def test_digest_sees_ids_and_shape():
     assert digest(tokens) != digest(tokens.flip(0))
 
 
+def ids(*shape, seed=0):
+    return torch.randint(50_000, shape, generator=torch.Generator().manual_seed(seed))
+
+
 def test_shared_blocks_are_refused(blocks, calibration_file, evaluation_file):
     calibration = blocks(calibration_file, n=8)
     check_disjoint(calibration, blocks(evaluation_file, n=8))
-    with pytest.raises(InvalidText, match="1 blocks are in both"):
+    with pytest.raises(InvalidText, match="share a block of 32 tokens"):
         check_disjoint(calibration, torch.cat([blocks(evaluation_file), calibration[2:3]]))
 
 
 def test_a_short_block_inside_a_long_one_is_shared(blocks, calibration_file):
     long = blocks(calibration_file, n=1, length=64)
-    with pytest.raises(InvalidText, match="in both"):
-        check_disjoint(long, long[:, 7:39])
+    for short in (long[:, 7:39], long[:, 40:49]):
+        for pair in ((long, short), (short, long)):
+            with pytest.raises(InvalidText, match=f"share a block of {short.shape[1]} tokens"):
+                check_disjoint(*pair)
+
+
+def test_the_same_text_cut_elsewhere_is_shared():
+    text = ids(4096)
+    calibration, evaluation = text.unfold(0, 96, 96), text[77:].unfold(0, 96, 96)
+    with pytest.raises(InvalidText, match="give two different texts"):
+        check_disjoint(calibration, evaluation)
+
+
+@pytest.mark.parametrize("length", [31, 32])
+def test_texts_overlap_from_32_tokens_in_a_row(length):
+    calibration, evaluation = ids(4, 256), ids(6, 100, seed=1)
+    evaluation[5, 60 : 60 + length] = calibration[2, 11 : 11 + length]
+    if length < 32:
+        check_disjoint(calibration, evaluation)
+    else:
+        with pytest.raises(InvalidText, match="in 1 place"):
+            check_disjoint(calibration, evaluation)
+
+
+def test_what_every_record_starts_with_is_not_shared_text():
+    calibration, evaluation = ids(8, 256), ids(8, 256, seed=1)
+    system_prompt = ids(48, seed=2)
+    calibration[::2, 20:68] = evaluation[1::2, 100:148] = system_prompt
+    check_disjoint(calibration, evaluation)
+    with pytest.raises(InvalidText):  # whole blocks count however often they come
+        check_disjoint(calibration, system_prompt.repeat(3, 1))
+
+
+def test_the_shared_texts_are_named():
+    tokens = ids(2, 64)
+    with pytest.raises(InvalidText, match=r"'a\.txt' and evaluation text 'b\.txt'") as caught:
+        check_disjoint(tokens, tokens, "a.txt", "b.txt")
+    assert "\n" not in str(caught.value)
