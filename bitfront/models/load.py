@@ -14,7 +14,7 @@ import torch
 import transformers
 from torch import nn
 
-from bitfront.errors import InvalidModel, NonFinite
+from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
 from bitfront.models import weight_files
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -50,12 +50,17 @@ def load_model(
         device: `"cpu"`, `"cuda"` or `"auto"`.
 
     Raises:
+        InvalidArgument: no CUDA device, but asked for.
         InvalidModel: missing, incomplete, corrupt, pickled, already quantized, in need of code
             of its own, or with a tokenizer that does not match.
         NonFinite: NaN or infinity in a weight.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InvalidArgument(
+            f"device {device!r}: torch finds no CUDA device here; use cpu or auto."
+        )
     chosen = compute_dtype(device) if dtype == "auto" else getattr(torch, dtype)
     path = _local(source, revision)
     with _quiet():
@@ -154,7 +159,7 @@ def _check_config(path: Path, source: str) -> None:
         raise InvalidModel(f"{source} has no config.json: give a Hugging Face folder.") from None
     except (OSError, ValueError, AttributeError) as error:
         raise InvalidModel(f"Cannot read config.json of {source}: {_first_line(error)}.") from error
-    if family not in transformers.CONFIG_MAPPING:
+    if not isinstance(family, str) or family not in transformers.CONFIG_MAPPING:
         own_code = (
             " and wants to run code of its own, which stays off" if "auto_map" in config else ""
         )
@@ -162,7 +167,13 @@ def _check_config(path: Path, source: str) -> None:
             f"{source} is of type {family!r}, unknown to transformers "
             f"{transformers.__version__}{own_code}: use a model that transformers has."
         )
-    if quantized := config.get("quantization_config"):
+    quantized = config.get("quantization_config") or {}
+    if not isinstance(quantized, dict):
+        raise InvalidModel(
+            f"quantization_config in config.json of {source} is {quantized!r}, not an object: "
+            "give the unquantized model."
+        )
+    if quantized:
         raise InvalidModel(
             f"{source} is already quantized ({quantized.get('quant_method')}): "
             "give the unquantized model."

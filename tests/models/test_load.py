@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bitfront.errors import InvalidModel, NonFinite
+from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
 from bitfront.models.load import compute_dtype, load_model
 
 
@@ -211,6 +211,24 @@ def test_remote_code_stays_off(folder):
 def test_an_already_quantized_model(folder):
     change_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
     assert "already quantized (gptq)" in refused(folder)
+
+
+@pytest.mark.parametrize("value", ["gptq", ["gptq"], 4], ids=str)
+def test_a_quantization_config_that_is_no_object(folder, value):
+    change_config(folder, quantization_config=value)
+    assert "quantization_config in config.json" in refused(folder)
+
+
+def test_a_model_type_that_is_no_name(folder):
+    change_config(folder, model_type=["llama"])
+    assert "of type ['llama'], unknown" in refused(folder)
+
+
+def test_cuda_where_there_is_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InvalidArgument, match=r"device 'cuda'.*cpu or auto") as caught:
+        load_model(str(tmp_path), device="cuda")  # refused before the model is looked for
+    assert "\n" not in str(caught.value)
 
 
 def test_broken_gguf(tmp_path):
