@@ -171,7 +171,7 @@ class Study:
     formats: tuple[str, ...] = ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
     quantizer: Choice = Choice("rtn")
     estimator: Choice = Choice("fisher_output")
-    search: Choice = Choice("posterior_ilp")
+    search: Choice = Choice("trust_region")
     n_trials: int = 32
     n_search_sequences: int = 4
     n_finalists: int = 12
