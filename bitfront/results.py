@@ -100,23 +100,26 @@ class Results:
     @property
     def study(self) -> Study:
         """The request of the latest run."""
-        return Study.from_json(self._read("study.json"))
+        with reading(self._existing("study.json")) as path:
+            return Study.from_json(path.read_text())
 
     @property
     def identity(self) -> dict[str, str]:
         """Digests of what measured values depend on."""
-        return _json(self._existing("identity.json"))
+        # Without it measurements of another study would be taken for this one's.
+        return read_words(self._existing("identity.json"), replaceable=False)
 
     @property
     def space(self) -> SearchSpace:
         """What was searched."""
-        fields = json.loads(self._read("space.json"))
-        return SearchSpace(
-            tuple(_layer(row) for row in fields["layers"]),
-            tuple(named(name) for name in fields["formats"]),
-            tuple((_layer(row), named(name)) for row, name in fields["pinned"]),
-            fields["fixed_bytes"],
-        )
+        with reading(self._existing("space.json")) as path:
+            fields = json.loads(path.read_text())
+            return SearchSpace(
+                tuple(_layer(row) for row in fields["layers"]),
+                tuple(named(name) for name in fields["formats"]),
+                tuple((_layer(row), named(name)) for row, name in fields["pinned"]),
+                fields["fixed_bytes"],
+            )
 
     def trials(self, text: str | None = None) -> tuple[Trial, ...]:
         """Finished trials, oldest first; of one text when named.
@@ -126,13 +129,9 @@ class Results:
         path = self.directory / "trials.jsonl"
         if not path.exists():
             return ()
-        lines = path.read_text().split("\n")[:-1]
-        try:
-            trials = [Trial.from_json(line) for line in lines if line]
-        except (ValueError, KeyError, TypeError) as error:
-            raise MismatchedArtifact(
-                f"{path} is damaged ({error}): give another folder."
-            ) from error
+        with reading(path):
+            lines = path.read_bytes().split(b"\n")[:-1]
+            trials = [Trial.from_json(line.decode()) for line in lines if line]
         return tuple(t for t in trials if text in (None, t.text))
 
     def append(self, trial: Trial) -> None:
@@ -191,7 +190,12 @@ class Results:
         path = self.directory / "tables" / f"{name}.npz"
         if not path.exists():
             return None
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here because numpy leaves a damaged file open.
+        with (
+            reading(path),
+            path.open("rb") as file,
+            np.load(file, allow_pickle=False) as stored,
+        ):
             return LayerTable(
                 space,
                 stored["values"],
@@ -212,8 +216,41 @@ class Results:
             )
         return path
 
-    def _read(self, name: str) -> str:
-        return self._existing(name).read_text()
+
+@contextmanager
+def reading(path: Path, replaceable: bool = True) -> Iterator[Path]:
+    """The block reads `path`; whatever it meets there becomes one line that names the file.
+
+    Args:
+        path: what is read.
+        replaceable: whether a search makes the file anew when it is missing.
+
+    Raises:
+        MismatchedArtifact: the file cannot be read, or what is in it cannot be understood.
+    """
+    try:
+        yield path
+    except OSError as error:
+        raise MismatchedArtifact(
+            f"{path} cannot be read ({error.strerror or error}): give another folder with --out."
+        ) from error
+    # Zip, npy and JSON readers raise a dozen types on garbage, and which ones is not documented.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        remedy = ", or remove the file and search again" if replaceable else ""
+        raise MismatchedArtifact(
+            f"{path} is damaged ({reason}): give another folder with --out{remedy}."
+        ) from error
+
+
+def read_words(path: Path, replaceable: bool = True) -> dict[str, str]:
+    """A JSON object of names and words; arguments as of `reading`.
+
+    Raises:
+        MismatchedArtifact: cannot be read, or is something else.
+    """
+    with reading(path, replaceable):
+        return {str(name): str(word) for name, word in json.loads(path.read_text()).items()}
 
 
 def text_digest(text: str) -> str:
@@ -223,14 +260,6 @@ def text_digest(text: str) -> str:
 
 def _short(value: str | None) -> str:
     return "absent" if value is None else value if len(value) <= 60 else f"{value[:57]}..."
-
-
-def _json(path: Path) -> dict[str, str]:
-    try:
-        fields: dict[str, str] = json.loads(path.read_text())
-    except ValueError as error:
-        raise MismatchedArtifact(f"{path} is damaged ({error}): give another folder.") from error
-    return fields
 
 
 def _space_fields(space: SearchSpace) -> dict[str, object]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from bitfront.errors import InvalidArgument
 from bitfront.files import replacing
 from bitfront.report.data import ReportData
-from bitfront.results import Results
+from bitfront.results import Results, read_words
 
 
 def report_data(directory: Path, provenance: Mapping[str, str] | None = None) -> ReportData:
@@ -49,5 +49,4 @@ def _kept(directory: Path, provenance: Mapping[str, str] | None) -> dict[str, st
     if provenance is not None:
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(dict(provenance), indent=1) + "\n")
-    kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    return kept
+    return read_words(path) if path.exists() else {}
