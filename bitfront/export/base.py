@@ -63,15 +63,16 @@ def write_checkpoint(
         quantization_config: goes into config.json.
 
     Raises:
-        StorageError: disk full, no permission, or a folder with other files.
+        StorageError: disk full, no permission, a folder with other files, or the model's own.
     """
+    _check_not_source(directory, model.source)
     fixed = fixed_tensors(model.module, allocation.formats)
     plain = {name: t.detach().to("cpu", stored_dtype(t)) for name, t in fixed.items()}
     with replacing_folder(directory) as folder:
         stored = {name: t.contiguous() for name, t in (plain | dict(tensors)).items()}
         save_file(stored, folder / "model.safetensors", {"format": "pt"})
         _save_configuration(folder, model, quantization_config)
-        model.tokenizer.save_pretrained(folder)
+        _save_tokenizer(folder, model)
         (folder / MARK).write_text(
             json.dumps(
                 {"model_digest": model.digest, "formats": dict(allocation.formats)}, indent=2
@@ -94,15 +95,28 @@ def _save_configuration(
         module.generation_config.to_json_file(folder / "generation_config.json")
 
 
+def _save_tokenizer(folder: Path, model: LoadedModel) -> None:
+    try:
+        model.tokenizer.save_pretrained(folder)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise OSError(str(error)) from error  # tokenizers has no class for a full disk
+
+
 @contextmanager
 def replacing_folder(directory: Path) -> Iterator[Path]:
     """A temporary neighbour of `directory` that takes its place when the block ends well.
 
+    What was there is renamed aside first and deleted last: a kill loses neither.
+
     Raises:
         StorageError: it could not be written, or `directory` has files of something else.
     """
-    directory = Path(directory).absolute()
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    directory = Path(directory).resolve()
+    temporary, aside = (
+        directory.with_name(f".{directory.name}.{os.getpid()}.{end}") for end in ("tmp", "old")
+    )
     _check_replaceable(directory)
     try:
         temporary.mkdir(parents=True)
@@ -110,9 +124,7 @@ def replacing_folder(directory: Path) -> Iterator[Path]:
         for path in temporary.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        if directory.exists():
-            shutil.rmtree(directory)
-        temporary.replace(directory)
+        _swap(temporary, directory, aside)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise StorageError(
@@ -120,6 +132,26 @@ def replacing_folder(directory: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(temporary: Path, directory: Path, aside: Path) -> None:
+    if not directory.exists():
+        temporary.replace(directory)
+        return
+    directory.replace(aside)
+    try:
+        temporary.replace(directory)
+    except BaseException:
+        aside.replace(directory)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_not_source(directory: Path, source: str) -> None:
+    """An exported checkpoint may be the model of a new study: replacing it would lose the model."""
+    model, target = Path(source).expanduser().resolve(), Path(directory).resolve()
+    if model.exists() and target in (model, *model.parents):
+        raise StorageError(f"{directory} is the folder of the model itself: give another folder.")
 
 
 def _check_replaceable(directory: Path) -> None:

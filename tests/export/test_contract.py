@@ -1,8 +1,11 @@
 """What every exporter promises: the claimed size and logits, and all of a folder or nothing."""
 
 import json
+import os
 import resource
+import shutil
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bitfront import formats
 from bitfront.errors import StorageError
 from bitfront.export import EXPORTERS
+from bitfront.export.base import MARK, replacing_folder
+from bitfront.models.load import LoadedModel
 from tests import cases
 from tests.export.exports import Export, stored_bytes
 from tests.models.test_layers import FAMILIES, build
@@ -161,3 +166,86 @@ def test_a_place_that_cannot_be_written(name, tiny_export, tmp_path):
         with pytest.raises(StorageError):
             EXPORTERS.build(name).write(e.model, e.allocation, e.bank, place)
     assert stat.S_ISREG((tmp_path / "file").stat().st_mode)
+
+
+def test_a_disk_that_is_full_at_the_tokenizer(tiny_export, tiny_folder, tmp_path, request):
+    e = tiny_export
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.add_tokens([f"<extra {n}>" for n in range(10_000)])
+    model = LoadedModel(e.model.module, tokenizer, e.model.digest, e.model.source)
+    request.getfixturevalue("full_disk")
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_200_000, hard))
+    with pytest.raises(StorageError, match=r"Cannot write.*File too large"):
+        EXPORTERS.build("fake_quant").write(model, e.allocation, e.bank, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_the_model_is_never_replaced(tiny_export, tiny_folder, tmp_path):
+    e = tiny_export
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    (folder / MARK).write_text("{}")  # an exported checkpoint that is searched again
+    model = LoadedModel(e.model.module, e.model.tokenizer, e.model.digest, str(folder))
+    (tmp_path / "link").symlink_to(folder)
+    for place in (folder, tmp_path / "link", tmp_path / "model" / ".." / "model"):
+        with pytest.raises(StorageError, match="is the folder of the model itself"):
+            EXPORTERS.build("fake_quant").write(model, e.allocation, e.bank, place)
+    assert (folder / "model.safetensors").read_bytes() == (
+        tiny_folder / "model.safetensors"
+    ).read_bytes()
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """A checkpoint that is to be replaced."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / MARK).write_text("old")
+    return folder
+
+
+def replace(folder):
+    with replacing_folder(folder) as temporary:
+        (temporary / MARK).write_text("new")
+
+
+def test_a_kill_at_any_step_leaves_a_whole_checkpoint(earlier, monkeypatch):
+    seen = []
+
+    def noting(step):
+        def run(*arguments, **options):
+            # What a kill before this step would leave.
+            seen.append({p.read_text() for p in earlier.parent.glob(f"*/{MARK}")})
+            return step(*arguments, **options)
+
+        return run
+
+    for module, name in ((os, "rename"), (os, "replace"), (os, "rmdir"), (os, "unlink")):
+        monkeypatch.setattr(module, name, noting(getattr(module, name)))
+    replace(earlier)
+    monkeypatch.undo()
+    assert len(seen) >= 3
+    assert all("old" in left or "new" in left for left in seen)
+    assert seen[0] == seen[1] == {"old", "new"}
+    assert [path.name for path in earlier.parent.iterdir()] == ["out"]
+    assert (earlier / MARK).read_text() == "new"
+
+
+def test_a_failed_rename_puts_the_earlier_checkpoint_back(earlier, monkeypatch):
+    def fail(self, target):
+        if self.name.endswith(".tmp"):
+            raise OSError(5, "Input/output error")
+        return type(self)(os.rename(self, target) or target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(StorageError, match="Input/output error"):
+        replace(earlier)
+    assert [path.name for path in earlier.parent.iterdir()] == ["out"]
+    assert (earlier / MARK).read_text() == "old"
+
+
+def test_a_link_to_a_checkpoint_is_kept(earlier, tmp_path):
+    (tmp_path / "latest").symlink_to(earlier)
+    replace(tmp_path / "latest")
+    assert (tmp_path / "latest").is_symlink()
+    assert (earlier / MARK).read_text() == "new"
