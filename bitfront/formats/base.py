@@ -22,6 +22,7 @@ DTYPE_BYTES = {
     "uint8": 1,
     "float8_e4m3fn": 1,
 }
+GROUP_SIZES = (32, 64, 128)
 FLOAT16_TINY, FLOAT16_MAX = 2.0**-24, 65504.0
 
 
@@ -219,6 +220,27 @@ def _by_upper_half(table: torch.Tensor, scaled: torch.Tensor) -> torch.Tensor:
 
     upper = (scaled.contiguous().view(torch.int32) >> 16).reshape(-1)
     return table.to(scaled.device).index_select(0, upper.add_(1 << 15)).reshape(scaled.shape)
+
+
+class GroupScaled(Format):
+    """Formats with one float16 scale, and nothing else, per `group_size` columns."""
+
+    group_size: int
+
+    @property
+    def group_columns(self) -> int | None:
+        """The group size."""
+        return self.group_size
+
+    def stored_qparams(self, shape: tuple[int, int]) -> dict[str, StoredTensor]:
+        """Float16 scale per group."""
+        return {"scale": StoredTensor(group_shape(shape, self.group_size), "float16")}
+
+    def affine(
+        self, qparams: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The scale in float32."""
+        return qparams["scale"].float(), None
 
 
 @dataclass(frozen=True)

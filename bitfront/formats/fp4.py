@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitfront.errors import InvalidArgument
-from bitfront.formats.base import Float4, StoredTensor, float16_scale, group_shape
+from bitfront.formats.base import GROUP_SIZES, Float4, GroupScaled, float16_scale
 
 if TYPE_CHECKING:
     import torch
 
-GROUP_SIZES = (32, 64, 128)
-
 
 @dataclass(frozen=True)
-class Fp4(Float4):
+class Fp4(GroupScaled, Float4):
     """e2m1 levels times a float16 scale: scale = largest size in the group / 6.
 
     Costs 16 bits per group: `fp4_g64` takes 4.25 bits per weight. It has the numbers of `mxfp4`
@@ -37,28 +34,13 @@ class Fp4(Float4):
         """`fp4_g64`."""
         return f"fp4_g{self.group_size}"
 
-    @property
-    def group_columns(self) -> int | None:
-        """The group size."""
-        return self.group_size
-
     @classmethod
     def catalogue(cls) -> tuple[Fp4, ...]:
         """Group 32, 64 and 128."""
         return tuple(cls(group_size=size) for size in GROUP_SIZES)
-
-    def stored_qparams(self, shape: tuple[int, int]) -> dict[str, StoredTensor]:
-        """Float16 scale per group."""
-        return {"scale": StoredTensor(group_shape(shape, self.group_size), "float16")}
 
     def qparams_of_range(
         self, low: torch.Tensor, high: torch.Tensor, clip: float | torch.Tensor = 1.0
     ) -> dict[str, torch.Tensor]:
         """Largest size of the group over 6."""
         return {"scale": float16_scale((-low).maximum(high) * clip / 6)}
-
-    def affine(
-        self, qparams: Mapping[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The scale in float32."""
-        return qparams["scale"].float(), None

@@ -8,12 +8,12 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from bitfront.errors import InvalidArgument
-from bitfront.formats.base import Format, StoredTensor, float16_scale, group_shape
+from bitfront.formats.base import GROUP_SIZES, Format, StoredTensor, float16_scale, group_shape
 
 if TYPE_CHECKING:
     import torch
 
-GROUP_SIZES = (32, 64, 128, None)
+_ALLOWED = (*GROUP_SIZES, None)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class IntGrouped(Format):
     def __post_init__(self) -> None:
         if not 2 <= self.num_bits <= 8:
             raise InvalidArgument(f"Integer formats have 2 to 8 bits, not {self.num_bits}.")
-        if self.group_size not in GROUP_SIZES:
+        if self.group_size not in _ALLOWED:
             raise InvalidArgument(
                 f"Group size {self.group_size} of an integer format is not one of "
                 "32, 64, 128 or None (the whole row)."
@@ -61,7 +61,7 @@ class IntGrouped(Format):
     @classmethod
     def catalogue(cls) -> tuple[IntGrouped, ...]:
         """2 to 8 bits, group 32, 64, 128 and channel, with and without zero point."""
-        return tuple(cls(*fields) for fields in product(range(2, 9), GROUP_SIZES, (False, True)))
+        return tuple(cls(*fields) for fields in product(range(2, 9), _ALLOWED, (False, True)))
 
     def levels(self) -> tuple[float, ...]:
         """Consecutive integers."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -10,16 +9,14 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from bitfront.errors import InvalidArgument
-from bitfront.formats.base import Format, StoredTensor, float16_scale, group_shape
+from bitfront.formats.base import GROUP_SIZES, GroupScaled, float16_scale
 
 if TYPE_CHECKING:
     import torch
 
-GROUP_SIZES = (32, 64, 128)
-
 
 @dataclass(frozen=True)
-class Nf(Format):
+class Nf(GroupScaled):
     """Levels at Gaussian quantiles in [-1, 1] with an exact zero.
 
     The scale is the largest size in the group. QLoRA (Dettmers et al. 2023, arXiv:2305.14314,
@@ -49,11 +46,6 @@ class Nf(Format):
         """`nf4_g64`."""
         return f"nf{self.num_bits}_g{self.group_size}"
 
-    @property
-    def group_columns(self) -> int | None:
-        """The group size."""
-        return self.group_size
-
     @classmethod
     def catalogue(cls) -> tuple[Nf, ...]:
         """2 to 4 bits, group 32, 64 and 128."""
@@ -63,21 +55,11 @@ class Nf(Format):
         """Gaussian quantiles, rising from -1 to 1."""
         return _quantiles(self.num_bits)
 
-    def stored_qparams(self, shape: tuple[int, int]) -> dict[str, StoredTensor]:
-        """Float16 scale per group."""
-        return {"scale": StoredTensor(group_shape(shape, self.group_size), "float16")}
-
     def qparams_of_range(
         self, low: torch.Tensor, high: torch.Tensor, clip: float | torch.Tensor = 1.0
     ) -> dict[str, torch.Tensor]:
         """Largest size of the group."""
         return {"scale": float16_scale((-low).maximum(high) * clip)}
-
-    def affine(
-        self, qparams: Mapping[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The scale in float32."""
-        return qparams["scale"].float(), None
 
 
 @cache
