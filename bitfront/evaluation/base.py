@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bitfront.errors import InvalidArgument, NonFinite
+from bitfront.errors import NonFinite
 from bitfront.models.reference import Reference, next_token_logits
 
 Values = NDArray[np.float64]
@@ -104,25 +104,3 @@ def standard_error(means: Values) -> float:
     """
     n = len(means)
     return float(means.std(ddof=1) / np.sqrt(n)) if n > 1 else float(np.abs(means).sum())
-
-
-def paired_difference(
-    ours: Sequence[float] | Values, theirs: Sequence[float] | Values
-) -> tuple[float, float]:
-    """Mean of `ours - theirs` over the same sequences, and its standard error.
-
-    What two candidates share (hard and easy texts) cancels, so small differences become visible.
-
-    >>> mean, stderr = paired_difference([1.0, 5.0, 9.0], [2.0, 6.0, 10.0])
-    >>> mean, stderr
-    (-1.0, 0.0)
-
-    Raises:
-        InvalidArgument: not the same number of sequences.
-    """
-    if len(ours) != len(theirs):
-        raise InvalidArgument(
-            f"Cannot pair {len(ours)} with {len(theirs)} sequences: measure both on the same text."
-        )
-    difference = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
-    return float(difference.mean()), standard_error(difference)

@@ -1,4 +1,4 @@
-"""Input statistics of layers: Gram matrices and energies, from one pass of hooks."""
+"""Input statistics of layers: Gram matrices, from one pass of hooks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import nn
 from bitfront.errors import NonFinite
 from bitfront.models.layers import get_weight
 
-Reduce = Callable[[torch.Tensor], torch.Tensor]
 Inputs = tuple[torch.Tensor, ...]
 
 
@@ -31,14 +30,25 @@ def input_grams(
     Raises:
         NonFinite: an input holds NaN or infinity; names the layer.
     """
-    return _means(model, tokens, layer_names, lambda x: x.T @ x)
-
-
-def input_energies(
-    model: nn.Module, tokens: torch.Tensor, layer_names: Sequence[str]
-) -> dict[str, torch.Tensor]:
-    """Mean of x^2 per column, float32 `[in_features]`: the diagonal of `input_grams`, cheaper."""
-    return _means(model, tokens, layer_names, lambda x: x.square().sum(dim=0))
+    sums = _GramSums()
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(sums.hook(name)) for name in layer_names
+    ]
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad():
+            for sequence in tokens:
+                model(sequence[None].to(device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    means = {name: sums.mean(name) for name in sums.totals}
+    for name in layer_names:
+        if name not in sums.owner:
+            width = get_weight(model, name).shape[1]
+            sums.owner[name] = name
+            means[name] = torch.zeros(width, width, device=device)
+    return {name: means[sums.owner[name]] for name in layer_names}
 
 
 class InputGrams(Mapping[str, torch.Tensor]):
@@ -94,35 +104,10 @@ def _runs(columns: Mapping[str, int], max_bytes: int) -> list[tuple[str, ...]]:
     return [tuple(run) for run in runs]
 
 
-def _means(
-    model: nn.Module, tokens: torch.Tensor, layer_names: Sequence[str], reduce: Reduce
-) -> dict[str, torch.Tensor]:
-    sums = _InputSums(reduce)
-    hooks = [
-        model.get_submodule(name).register_forward_pre_hook(sums.hook(name)) for name in layer_names
-    ]
-    device = next(model.parameters()).device
-    try:
-        with torch.no_grad():
-            for sequence in tokens:
-                model(sequence[None].to(device), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    means = {name: sums.mean(name) for name in sums.totals}
-    for name in layer_names:
-        if name not in sums.owner:
-            width = get_weight(model, name).shape[1]
-            sums.owner[name] = name
-            means[name] = reduce(torch.zeros(1, width, device=device))
-    return {name: means[sums.owner[name]] for name in layer_names}
+class _GramSums:
+    """Running sums of x x^T; layers called with the same tensor share the first one's sum."""
 
-
-class _InputSums:
-    """Running sums over tokens; layers called with the same tensor share the first one's sum."""
-
-    def __init__(self, reduce: Reduce) -> None:
-        self.reduce = reduce
+    def __init__(self) -> None:
         self.owner: dict[str, str] = {}
         self.totals: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -147,7 +132,7 @@ class _InputSums:
             self._last = (weakref.ref(x), name)
 
     def _add(self, name: str, x: torch.Tensor) -> None:
-        total = self.reduce(x)
+        total = x.T @ x
         if not total.isfinite().all():
             raise NonFinite(
                 f"The input of layer {name!r} holds NaN or infinity: "

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from bitfront.errors import InvalidArgument, NonFinite
-from bitfront.evaluation import METRICS, evaluate, paired_difference, sequence_values
+from bitfront.errors import NonFinite
+from bitfront.evaluation import METRICS, evaluate, sequence_values
 from bitfront.models.layers import find_layers, get_weight
 from bitfront.models.reference import Reference, next_token_logits
 
@@ -124,16 +124,3 @@ def test_a_single_sequence_gives_its_value_as_its_error(tiny_llama, tokens, weig
     weight += noise(weight, 1.0)
     values = evaluate(tiny_llama, reference, {"kl_divergence": ALL["kl_divergence"]})
     assert values["kl_stderr"] == values["kl"] > 0
-
-
-def test_paired_difference_cancels_what_sequences_share():
-    hard_and_easy = np.array([1.0, 5.0, 3.0, 9.0])
-    better = hard_and_easy - np.array([0.10, 0.11, 0.09, 0.10])
-    mean, stderr = paired_difference(better, hard_and_easy)
-    assert mean == pytest.approx(-0.1)
-    assert stderr < 0.01
-
-
-def test_only_equally_many_sequences_can_be_paired():
-    with pytest.raises(InvalidArgument, match="same text"):
-        paired_difference([1.0], [1.0, 2.0])
