@@ -1,0 +1,134 @@
+"""What a running study shows: bars that fit a terminal, plain lines elsewhere, JSON on request."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from bitfront.allocation import Allocation
+from bitfront.display import Display
+from bitfront.inputs import Event
+from bitfront.trial import Trial, TrialState
+
+STAGES = ["load", "text", "quantize", "reference", "estimate", "slopes", "search", "evaluate"]
+
+
+def trial(number: int, kl: float | None = 0.1234) -> Trial:
+    values = {"bits_per_weight": 3.5} | ({} if kl is None else {"kl": kl})
+    state = TrialState.FAIL if kl is None else TrialState.COMPLETE
+    return Trial(number, Allocation({"a": "int4_g64"}), "calibration", "sweep", state, values)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def plain(clock: Clock):
+    """A display that is not on a terminal, and its lines so far."""
+    stream = io.StringIO()
+    display = Display(False, Console(file=stream, force_terminal=False), clock)
+    return display, lambda: stream.getvalue().splitlines()
+
+
+def test_plain_lines_appear_at_once_at_begin_and_end_of_a_stage(plain, clock) -> None:
+    display, lines = plain
+    with display:
+        display.show(Event("load", 0, 1))
+        assert lines() == ["0:00:00 Load model 0/1"]
+        clock.now = 3
+        display.show(Event("load", 1, 1))
+        assert lines()[1:] == ["0:00:03 Load model 1/1"]
+
+
+def test_plain_lines_within_a_stage_are_seconds_apart(plain, clock) -> None:
+    display, lines = plain
+    for done in range(101):
+        clock.now = done / 5
+        display.show(Event("quantize", done, 100))
+    assert [line.split()[-1] for line in lines()] == [
+        *("0/100", "25/100", "50/100", "75/100", "100/100"),
+    ]
+
+
+def test_every_trial_has_a_plain_line_with_its_values(plain) -> None:
+    display, lines = plain
+    for number in range(4):
+        display.show(Event("search", number, 4))
+        display.show(Event("search", number + 1, 4, trial(number, None if number == 2 else 0.1234)))
+    assert lines() == [
+        "0:00:00 Search 0/4",
+        "0:00:00 Search 1/4 kl 0.1234 3.50 bpw",
+        "0:00:00 Search 2/4 kl 0.1234 3.50 bpw",
+        "0:00:00 Search 3/4 failed 3.50 bpw",
+        "0:00:00 Search 4/4 kl 0.1234 3.50 bpw",
+    ]
+
+
+def test_a_stage_that_starts_again_is_numbered(plain) -> None:
+    display, lines = plain
+    for done in (1, 2, 3, 3, 1, 2, 3):
+        display.show(Event("reference", done, 3))
+    passes = [line.removeprefix("0:00:00 ").rpartition(" ")[0] for line in lines()]
+    assert list(dict.fromkeys(passes)) == ["Reference", "Reference (2)"]
+
+
+def on_terminal(events: list[Event], clock: Clock) -> str:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    with Display(False, console, clock) as display:
+        for event in events:
+            display.show(event)
+    written = console.file.getvalue()
+    return written[written.rindex("\x1b[2K") + 4 :] if "\x1b[2K" in written else written
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_bars_fit_80_columns(stage: str, clock, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    event = Event(stage, 4321, 5000, trial(3) if stage in {"search", "evaluate"} else None)
+    again = [Event(stage, 5000, 5000), event] * 10
+    shown = on_terminal(again, clock)
+    (line,) = [text for text in shown.splitlines() if "4321/5000" in text]
+    assert len(line) <= 80
+    assert "…" not in line
+    assert "(11)" in line
+    assert line.count("0:00:00") >= 1
+    assert "left" in line
+    assert ("kl 0.1234 3.50 bpw" in line) == (event.trial is not None)
+
+
+def test_a_stage_that_starts_again_keeps_one_bar(clock, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    events = [Event("reference", done, 3) for _ in range(3) for done in (1, 2, 3)]
+    shown = on_terminal(events, clock)
+    assert shown.count("Reference") == 1
+    assert "Reference (3)" in shown
+    assert "3/3" in shown
+
+
+def test_json_lines_are_all_of_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(as_json=True) as display:
+        display.show(Event("load", 0, 1))
+        display.show(Event("search", 1, 4, trial(0)))
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert [json.loads(line) for line in output.out.splitlines()] == [
+        {"stage": "load", "done": 0, "total": 1},
+        {"stage": "search", "done": 1, "total": 4, "trial": json.loads(trial(0).to_json())},
+    ]
+
+
+def test_plain_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(as_json=False) as display:
+        display.show(Event("load", 0, 1))
+        assert "Load model 0/1" in capsys.readouterr().err
+    assert capsys.readouterr().out == ""
