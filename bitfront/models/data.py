@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -101,19 +102,31 @@ def check_disjoint(
 
 
 def _window_hashes(tokens: torch.Tensor, width: int) -> torch.Tensor:
-    """64-bit polynomial hash of `width` tokens from every position of every block, `[n]`."""
+    """64-bit hash of the `width` tokens from every position of every block, `[n]`.
+
+    t[i] + t[i+1] base + t[i+2] base^2 + ... modulo 2^64, from one cumulative sum.
+    """
     tokens = tokens.detach().to("cpu", torch.int64) + 1
-    n_windows = tokens.shape[1] - width + 1
-    hashes = torch.zeros(len(tokens), n_windows, dtype=torch.int64)
-    for offset in range(width):  # overflow wraps around: arithmetic modulo 2**64
-        hashes.mul_(_HASH_BASE).add_(tokens[:, offset : offset + n_windows])
-    return hashes.reshape(-1)
+    length = tokens.shape[1]
+    sums = torch.zeros(len(tokens), length + 1, dtype=torch.int64)
+    torch.cumsum(tokens * _powers(_HASH_BASE, length), dim=1, out=sums[:, 1:])
+    windows = sums[:, width:] - sums[:, : length - width + 1]
+    inverse = pow(_HASH_BASE, -1, 1 << 64)
+    return (windows * _powers(inverse, windows.shape[1])).reshape(-1)
+
+
+def _powers(base: int, n: int) -> torch.Tensor:
+    """base^0 to base^(n-1) modulo 2^64, as the int64 of the same bits."""
+    powers = accumulate(range(1, n), lambda power, _: power * base % 2**64, initial=1)
+    return torch.tensor([(power + 2**63) % 2**64 - 2**63 for power in powers])
 
 
 def _once(values: torch.Tensor) -> torch.Tensor:
     """The values that come exactly once."""
-    distinct, counts = values.unique(return_counts=True)
-    return distinct[counts == 1]
+    values = values.sort().values
+    edges = torch.ones(len(values) + 1, dtype=torch.bool)
+    edges[1:-1] = values[1:] != values[:-1]
+    return values[edges[1:] & edges[:-1]]
 
 
 def _tokens(texts: Iterable[str], tokenizer: Any) -> torch.Tensor:
