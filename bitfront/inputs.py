@@ -122,7 +122,7 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     progress(Event("text", 1, 2))
     evaluation = _blocks(study.evaluation, model, study.seed, study.evaluation.n_sequences)
     progress(Event("text", 2, 2))
-    check_disjoint(both, evaluation)
+    check_disjoint(both, evaluation, study.calibration.source, study.evaluation.source)
     n = text.n_sequences
     return Inputs(model, space, costs, both[:n], both[n:], evaluation)
 
