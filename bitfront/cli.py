@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from bitfront.study import Budget, Study, TextSource
 app = typer.Typer(
     help="Mixed-precision bit allocation: a model and a budget in, a measured Pareto front and a "
     "quantized checkpoint out.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -38,24 +38,36 @@ AsJson = Annotated[
 def main() -> None:
     """Run the command line; errors of the user are one line and exit code 2."""
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
     except BitfrontError as error:
         _fail(" ".join(str(error).split()))
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
+    except BrokenPipeError:
+        _stop_writing()
     except Exception as error:
         # Typer's usage errors are click exceptions, whichever click it was built on.
         if not hasattr(error, "format_message"):
             raise
         _fail(error.format_message())
     if code == _INTERRUPTED:
-        print("Stopped. The same command continues with the trial in flight.", file=sys.stderr)
+        searching = sys.argv[1:2] == ["search"]
+        remedy = " The same command continues with the trial in flight." if searching else ""
+        print(f"Stopped.{remedy}", file=sys.stderr)
         sys.exit(_INTERRUPTED)
 
 
 def _fail(message: str) -> None:
     print(f"Error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def _stop_writing() -> None:
+    """End quietly after the reader of standard output stopped, as in `bitfront front | head`."""
+    # The interpreter flushes once more at its end, which would fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 @app.command()

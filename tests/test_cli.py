@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from bitfront import cli
+from bitfront.allocation import Allocation
+from bitfront.results import Results
+from bitfront.trial import Trial
 
 MENU = "int2_g32,int3_g32,int4_g32,int8_g32"
 
@@ -199,3 +202,62 @@ def one_line(code: int, errors: str) -> bool:
     """Exit code 2 and one error line; warnings of libraries do not count."""
     lines = [line for line in errors.splitlines() if line.startswith("Error: ")]
     return code == 2 and len(lines) == 1 and "Traceback" not in errors
+
+
+def test_no_command_prints_the_help_and_no_error(run) -> None:
+    code, out, errors = run()
+    assert code == 0
+    assert "Usage: " in out
+    assert "export" in out
+    assert "Error" not in errors
+
+
+@pytest.mark.parametrize("n_points", [1, 400], ids=["short", "long"])
+def test_a_reader_that_stops_early_gets_no_traceback(n_points: int, tmp_path: Path) -> None:
+    """As `bitfront front results | head`: the pipe closes before the output is written."""
+    for n in range(n_points):
+        values = {"kl": 1 / (1 + n), "bytes": float(n)}
+        allocation = Allocation({"layer": "int4_g64"})
+        Results(tmp_path).append(Trial(n, allocation, "evaluation", "sweep", values=values))
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = [sys.executable, "-c", "from bitfront.cli import main; main()"]
+    # Unbuffered output would hide the last write, which is the interpreter's own.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    process = subprocess.run(
+        [*program, "front", tmp_path],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+        env=environment,
+    )
+    os.close(writing)
+    assert process.stderr == b""
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize(("command", "continues"), [("search", True), ("export", False)])
+def test_only_an_interrupted_search_promises_to_continue(
+    command: str, continues: bool, monkeypatch: pytest.MonkeyPatch, run
+) -> None:
+    def interrupted(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    code, _, errors = run(command)
+    assert code == 130
+    assert errors.startswith("Stopped.")
+    assert ("continues with the trial in flight" in errors) == continues
+
+
+DAMAGED = ["study.json", "space.json", "tables/fisher.npz", "trials.jsonl", "environment.json"]
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_results_are_one_line(name: str, searched, tmp_path: Path, run) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(searched[0], out, ignore=shutil.ignore_patterns("bank", "references"))
+    (out / name).write_bytes(b"\x93\xff\x00garbage\n" * 20)
+    code, _, errors = run("report", out)
+    assert one_line(code, errors)
+    assert f"{out / name} is damaged" in errors
