@@ -21,7 +21,7 @@ from pathlib import Path
 
 from record import FOLDER, Record
 
-from bitfront import Allocation, Budget, Choice, Study, TextSource, Trial
+from bitfront import Allocation, Budget, Choice, ParetoFront, Study, TextSource, Trial
 from bitfront.run import Job, measure_finalists, measured, opened, search_trials
 from bitfront.solvers import SOLVERS
 
@@ -100,8 +100,9 @@ def compared(job: Job, bits: float) -> dict[str, Trial]:
     """Evaluation trials: uniforms, the solved table (plain estimator), peers, ours."""
     search_trials(job)
     measure_finalists(job)
-    bound = {"bits": bits}
     rows = {f"uniform {f}": t for f, t in uniforms(job).items()}
+    ours = [t for t in job.results.trials("evaluation") if t.origin != "judged"]
+    rows["bitfront"] = ParetoFront(tuple(ours)).best("kl", bits=bits)
     solved = SOLVERS.build("lagrangian").solve(job.problem)
     rows[f"{job.study.estimator.name} solved"] = judged(
         job, job.problem.space.decode(solved.choice)
@@ -110,7 +111,6 @@ def compared(job: Job, bits: float) -> dict[str, Trial]:
         formats = json.loads(path.read_text())["allocation"]
         pinned = {layer.name: f.name for layer, f in job.problem.space.pinned}
         rows[path.stem.rpartition("_")[0]] = judged(job, Allocation(formats | pinned))
-    rows["bitfront"] = job.results.front().best("kl", **bound)
     return rows
 
 

@@ -75,20 +75,23 @@ class Results:
         Raises:
             MismatchedArtifact: model, text, formats, quantizer or estimator differ.
         """
-        if (self.directory / "identity.json").exists():
-            self.check(identity)
+        self.check(identity)
         self._write("study.json", study.to_json())
         self._write("space.json", json.dumps(_space_fields(space), indent=1))
         self._write("identity.json", json.dumps(dict(identity), indent=1))
 
     def check(self, identity: Mapping[str, str]) -> None:
-        """Refuse a folder whose measurements depend on other things.
+        """Refuse a folder whose measurements depend on other things; an empty one is free.
+
+        Only what both name is compared: the digest of the quantized weights comes later.
 
         Raises:
             MismatchedArtifact: names what differs.
         """
+        if not (self.directory / "identity.json").exists():
+            return
         stored = self.identity
-        differing = [k for k in sorted({*stored, *identity}) if stored.get(k) != identity.get(k)]
+        differing = [k for k in sorted(identity) if stored.get(k) != identity[k]]
         if differing:
             detail = "; ".join(
                 f"{k} was {_short(stored.get(k))}, is {_short(identity.get(k))}" for k in differing
