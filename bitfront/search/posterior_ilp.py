@@ -172,22 +172,22 @@ def _features(space: SearchSpace) -> Floats:
     smooth = np.stack([depth, depth**2 - 1 / 3, depth**3 - 0.6 * depth], axis=1)
     bits = np.array([f.num_bits for f in space.formats], dtype=np.float64)
     width = (bits - bits.mean()) / max(float(np.ptp(bits)), 1)
-    per_group = np.hstack([kind, smooth])
+    constant = np.hstack([kind, smooth])
     n_groups, n_formats = len(first), len(bits)
-    level = np.broadcast_to(per_group[:, None], (n_groups, n_formats, per_group.shape[1]))
+    level = np.broadcast_to(constant[:, None], (n_groups, n_formats, constant.shape[1]))
     format = np.broadcast_to(np.eye(n_formats), (n_groups, n_formats, n_formats))
     return np.concatenate([level, level * width[:, None], format], axis=2)
 
 
-def _measured(
-    space: SearchSpace, history: Sequence[Trial]
-) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Choices `[n, n_groups]`, log kl `[n]` and its standard error `[n]` of the usable trials."""
+def _measured(space: SearchSpace, history: Sequence[Trial]) -> tuple[NDArray[np.int64], Floats]:
+    """Choices `[n, n_groups]` and log kl `[n]` of the usable trials.
+
+    Every trial is measured on the same tokens, so the standard error that they share ranks nothing.
+    """
     usable = [t for t in history if t.state is TrialState.COMPLETE and t.values.get("kl", 0.0) > 0]
     choices = np.array([space.encode(t.allocation) for t in usable], dtype=np.int64)
     kl = np.array([t.values["kl"] for t in usable])
-    # Every trial is measured on the same tokens: the error they share ranks nothing.
-    return choices.reshape(len(usable), len(space.groups)), np.log(kl), np.zeros_like(kl)
+    return choices.reshape(len(usable), len(space.groups)), np.log(kl)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,9 +207,9 @@ class _Posterior:
     factor: Floats
 
     @classmethod
-    def given(cls, model: _Model, measured: tuple[NDArray[np.int64], Floats, Floats]) -> _Posterior:
+    def given(cls, model: _Model, measured: tuple[NDArray[np.int64], Floats]) -> _Posterior:
         """Gauss-Newton to the mode, in the space of trials: parameters may be many."""
-        choices, target, _ = measured
+        choices, target = measured
         theta = np.zeros(len(model.prior_sd))
         jacobian, factor = np.zeros((0, len(theta))), np.zeros((0, 0))
         if len(choices):
