@@ -22,8 +22,8 @@ READERS = {
     "study.json": lambda folder: Results(folder).study,
     "identity.json": lambda folder: Results(folder).identity,
     "space.json": lambda folder: Results(folder).space,
-    "tables/fisher_output.npz": lambda folder: Results(folder).load_table(
-        "fisher_output", Results(folder).space
+    "tables/fisher.npz": lambda folder: Results(folder).load_table(
+        "fisher", Results(folder).space
     ),
     "trials.jsonl": lambda folder: Results(folder).trials(),
     "environment.json": report_data,
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     """The results of a small made-up study, all files in place."""
     data, results = made_up(), Results(tmp_path)
     results.claim(Study("model", Budget.parse("3.5bpw")), data.space, {"model": "a digest"})
-    results.save_table("fisher_output", data.loss)
+    results.save_table("fisher", data.loss)
     for trial in (*data.calibrations, *data.evaluations):
         results.append(trial)
     report_data(tmp_path, {"bitfront": "0"})
@@ -73,18 +73,18 @@ def test_files_that_cannot_be_read_are_named_in_one_line(name: str, folder: Path
 
 
 def test_tables_cut_or_altered_anywhere_are_refused(folder: Path) -> None:
-    path = folder / "tables" / "fisher_output.npz"
+    path = folder / "tables" / "fisher.npz"
     intact, space = path.read_bytes(), Results(folder).space
     for n_bytes in range(0, len(intact), 97):
         path.write_bytes(intact[:n_bytes])
         with pytest.raises(MismatchedArtifact):
-            Results(folder).load_table("fisher_output", space)
+            Results(folder).load_table("fisher", space)
     for position in range(60, len(intact), 97):
         path.write_bytes(
             intact[:position] + bytes([intact[position] ^ 0xFF]) + intact[position + 1 :]
         )
         try:
-            Results(folder).load_table("fisher_output", space)
+            Results(folder).load_table("fisher", space)
         except MismatchedArtifact:
             continue
 
@@ -93,7 +93,7 @@ def test_tables_of_another_space_are_refused(folder: Path) -> None:
     fields = json.loads((folder / "space.json").read_text())
     fields["layers"].pop()
     (folder / "space.json").write_text(json.dumps(fields))
-    with pytest.raises(MismatchedArtifact, match=r"fisher_output.npz is damaged"):
+    with pytest.raises(MismatchedArtifact, match=r"fisher.npz is damaged"):
         report_data(folder)
 
 
