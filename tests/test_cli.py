@@ -102,7 +102,12 @@ def test_interrupt_says_how_to_continue_and_loses_at_most_one_trial(
 ) -> None:
     arguments = ["search", str(tiny_folder), "--budget", "4.2bpw", "--formats", MENU, *texts]
     arguments += ["--estimator", "weight_error", "--n-trials", "5000", "--json"]
-    program = [sys.executable, "-u", "-c", "from bitfront.cli import main; main()"]
+    # Started from a background job, a process inherits SIGINT ignored: take it as a terminal would.
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from bitfront.cli import main; main()"
+    )
+    program = [sys.executable, "-u", "-c", script]
     process = subprocess.Popen(
         [*program, *arguments, "--out", str(tmp_path)],
         stdout=subprocess.PIPE,
