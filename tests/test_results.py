@@ -22,9 +22,7 @@ READERS = {
     "study.json": lambda folder: Results(folder).study,
     "identity.json": lambda folder: Results(folder).identity,
     "space.json": lambda folder: Results(folder).space,
-    "tables/fisher.npz": lambda folder: Results(folder).load_table(
-        "fisher", Results(folder).space
-    ),
+    "tables/fisher.npz": lambda folder: Results(folder).load_table("fisher", Results(folder).space),
     "trials.jsonl": lambda folder: Results(folder).trials(),
     "environment.json": report_data,
 }
