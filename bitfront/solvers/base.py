@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,3 +166,21 @@ def way_down(
         current = np.where(better.any(axis=1), following, current)
         way.append(current)
     return np.stack(way, axis=1)
+
+
+def steps_per_limit(
+    problem: Problem, limits: Sequence[Mapping[str, float]], solver: str, convex: bool
+) -> Iterator[tuple[Problem, NDArray[np.float64], float, Steps]]:
+    """`(problem, costs, limit, steps)` for each limit; limits on one quantity share the sort.
+
+    Raises:
+        InvalidArgument: several limits at once.
+    """
+    shared: dict[tuple[str, ...], Steps] = {}
+    for each in limits:
+        limited = problem.with_limits(each)
+        costs, limit = one_limit(limited, solver)
+        if tuple(each) not in shared:
+            way = way_down(limited.group_loss, costs, convex=convex)
+            shared[tuple(each)] = Steps.along(way, limited.group_loss, costs)
+        yield limited, costs, limit, shared[tuple(each)]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.problem import Problem
-from bitfront.solvers.base import Solution, Solver, Steps, one_limit, way_down
+from bitfront.solvers.base import Solution, Solver, Steps, steps_per_limit
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,8 @@ class Greedy(Solver):
 
     def front(self, problem: Problem, limits: Sequence[Mapping[str, float]]) -> list[Solution]:
         """One solution per limit; the sort is shared by all limits on the same quantity."""
-        solutions, sorted_steps = [], dict[tuple[str, ...], Steps]()
-        for each in limits:
-            limited = problem.with_limits(each)
-            costs, limit = one_limit(limited, "greedy")
-            if tuple(each) not in sorted_steps:
-                way = way_down(limited.group_loss, costs, convex=False)
-                sorted_steps[tuple(each)] = Steps.along(way, limited.group_loss, costs)
-            steps = sorted_steps[tuple(each)]
+        solutions = []
+        for _, _, limit, steps in steps_per_limit(problem, limits, "greedy", convex=False):
             choice = steps.choice(_affordable(steps, limit - steps.start_cost))
             solutions.append(Solution(choice, problem.loss.total(choice)))
         return solutions

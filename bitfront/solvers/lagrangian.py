@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
-from bitfront.solvers.base import Solution, Solver, Steps, one_limit, way_down
+from bitfront.solvers.base import Solution, Solver, Steps, steps_per_limit
 
 Array = NDArray[np.float64]
 Choice = NDArray[np.int64]
@@ -59,14 +59,8 @@ class Lagrangian(Solver):
 
     def front(self, problem: Problem, limits: Sequence[Mapping[str, float]]) -> list[Solution]:
         """One solution per limit; the sort is shared by all limits on the same quantity."""
-        solutions, sorted_steps = [], dict[tuple[str, ...], Steps]()
-        for each in limits:
-            limited = problem.with_limits(each)
-            costs, limit = one_limit(limited, "lagrangian")
-            if tuple(each) not in sorted_steps:
-                sorted_steps[tuple(each)] = hull_steps(limited.group_loss, costs)
-            solutions.append(self._at(limited, costs, limit, sorted_steps[tuple(each)]))
-        return solutions
+        shared = steps_per_limit(problem, limits, "lagrangian", convex=True)
+        return [self._at(*each) for each in shared]
 
     def _at(self, problem: Problem, costs: Array, limit: float, steps: Steps) -> Solution:
         n_taken, lower_bound = relaxed(steps, limit)
@@ -87,11 +81,6 @@ class Lagrangian(Solver):
         loss = problem.loss.total(choice)
         bound, price = min(lower_bound, loss), float(steps.rate[n_taken])
         return Solution(choice, loss, bound, optimal=loss <= lower_bound, multiplier=price)
-
-
-def hull_steps(loss: Array, costs: Array) -> Steps:
-    """Steps along the lower convex hull of each group, `[n_groups, n_formats]` each."""
-    return Steps.along(way_down(loss, costs, convex=True), loss, costs)
 
 
 def relaxed(steps: Steps, limit: float) -> tuple[int, float]:

@@ -12,7 +12,7 @@ from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
 from bitfront.solvers import SOLVERS
 from bitfront.solvers.base import Steps, way_down
-from bitfront.solvers.lagrangian import Lagrangian, hull_steps
+from bitfront.solvers.lagrangian import Lagrangian
 from bitfront.space import Layer, SearchSpace
 from bitfront.table import LayerTable
 
@@ -70,7 +70,7 @@ def test_more_budget_never_bounds_higher():
 def test_hull_steps_fall_in_rate_and_leave_no_format_below_the_hull():
     rng = np.random.default_rng(0)
     loss, costs = rng.normal(size=(50, 6)), rng.integers(1, 30, (50, 6)).astype(float)
-    steps = hull_steps(loss, costs)
+    steps = Steps.along(way_down(loss, costs, convex=True), loss, costs)
     assert (np.diff(steps.rate) <= 0).all()
     for row in range(50):
         way = list(dict.fromkeys(steps.way[row].tolist()))
