@@ -21,14 +21,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 import venv
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import record
+from stopwatch import timed
 
 ROOT = Path(__file__).resolve().parents[1]
 BITS = (2, 3, 4, 5, 8)
@@ -48,38 +47,6 @@ REQUIREMENTS = {
 }
 # AutoScheme: its defaults. ModelOpt: 128 batches is its default, the batch is the caller's choice.
 SAMPLES = {"autoscheme": (16, 256), "modelopt": (128, 512)}
-
-
-def peak_memory() -> float:
-    """Largest resident set since the last `reset_peak`, in MiB."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return round(int(line.split()[1]) / 1024, 1)
-
-
-def cpu_seconds() -> float:
-    """Processor seconds of this process and its finished children, user and system."""
-    return sum(os.times()[:4])
-
-
-def reset_peak() -> None:
-    """Let the kernel forget the largest resident set of this process so far."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-@contextmanager
-def measured(records: dict[str, dict], stage: str) -> Iterator[None]:
-    """Store wall and CPU seconds, peak memory and load of the machine under `records[stage]`."""
-    reset_peak()
-    load, cpu, wall = os.getloadavg()[0], cpu_seconds(), time.perf_counter()
-    yield
-    records[stage] = {
-        "seconds": round(time.perf_counter() - wall, 3),
-        "cpu_seconds": round(cpu_seconds() - cpu, 3),
-        "peak_mib": peak_memory(),
-        "load_before": round(load, 2),
-        "load_after": round(os.getloadavg()[0], 2),
-    }
 
 
 def block_linears(model) -> dict[str, int]:
@@ -255,15 +222,15 @@ def inside(arguments) -> None:
     stages: dict[str, dict] = {}
     prepare = {"autoscheme": prepare_autoscheme, "modelopt": prepare_modelopt}[arguments.peer]
     with tempfile.TemporaryDirectory() as folder:
-        with measured(stages, "load"):
+        with timed(stages, "load"):
             model, tokenizer = load_model(arguments.model)
         sizes = block_linears(model)
         solve, settings = prepare(arguments, model, tokenizer, Path(folder))
-        with measured(stages, "first"):
+        with timed(stages, "first"):
             solve(arguments.targets[0])
         found = {}
         for target in arguments.targets:
-            with measured(stages, f"solve_{target}"):
+            with timed(stages, f"solve_{target}"):
                 found[target] = solve(target)
     stages["scoring"] = scoring(stages["first"], stages[f"solve_{arguments.targets[0]}"])
     settings |= provenance(arguments)
