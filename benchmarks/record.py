@@ -37,6 +37,14 @@ class Record:
     columns: tuple[str, ...]
     folder: Path = FOLDER
 
+    def __post_init__(self) -> None:
+        # Before anything is measured: rows of other columns would not fit those in the file.
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                found = next(csv.reader(file), [])
+            if found != [*ORIGIN, *self.columns]:
+                raise ValueError(f"{self.path} has other columns: {', '.join(found)}.")
+
     @property
     def path(self) -> Path:
         """The CSV file."""
@@ -65,9 +73,10 @@ class Record:
 def origin() -> dict[str, str]:
     """Machine, day, commit (with `+` when files differ from it) and command of this run.
 
-    Taken at the first row, so that rows of one run agree.
+    Taken at the first row, so that rows of one run agree. Folders of the machine stay out.
     """
-    command = ["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]
+    words = [Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:]]
+    command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *words]
     return {
         "machine": f"{_processor()}, {os.cpu_count()} cores",
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
