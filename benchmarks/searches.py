@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 from record import Record
+from studies import MENU, parser, untied_study
 
-from bitfront import Budget, Choice, Study, TextSource, Trial
+from bitfront import Budget, Choice, Study, Trial
 from bitfront.pareto import hypervolume
 from bitfront.results import Results
 from bitfront.run import opened, search_trials
@@ -66,35 +67,30 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("calibration")
-    parser.add_argument("evaluation")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--budget", default="3.5bits")
-    parser.add_argument("--formats", default="int2_g64,int3_g64,int4_g64,int5_g64,int8_g64")
-    parser.add_argument("--searches", default="random,sweep,posterior_ilp,trust_region")
-    parser.add_argument("--estimator", default=str(Study.estimator))
-    parser.add_argument("--steps", default="16,32,64,128")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--n-search", type=int, default=4)
-    parser.add_argument("--length", type=int, default=256)
-    return parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--budget", default="3.5bits")
+    made.add_argument("--formats", default=",".join(MENU))
+    made.add_argument("--searches", default="random,sweep,posterior_ilp,trust_region")
+    made.add_argument("--estimator", default=str(Study.estimator))
+    made.add_argument("--steps", default="16,32,64,128")
+    made.add_argument("--seeds", default="0,1,2")
+    made.add_argument("--n-search", type=int, default=4)
+    made.add_argument("--length", type=int, default=256)
+    return made.parse_args()
 
 
 def study_of(arguments: argparse.Namespace, search: str, seed: int, n_trials: int) -> Study:
     """One search under one seed."""
-    return Study(
-        model=arguments.model,
+    return untied_study(
+        arguments,
+        n_calibration=8,
+        n_evaluation=1,
         budget=Budget.parse(arguments.budget),
-        calibration=TextSource(arguments.calibration, 8, arguments.length),
-        evaluation=TextSource(arguments.evaluation, 1, arguments.length),
         formats=tuple(arguments.formats.split(",")),
         estimator=Choice.parse(arguments.estimator),
         search=Choice.parse(search),
         n_trials=n_trials,
         n_search_sequences=arguments.n_search,
-        tied=False,
         seed=seed,
         pinned="int8_channel",
     )
