@@ -4,7 +4,10 @@
         [--quantizers rtn,hqq,gptq] [--n-trials 24]
 
 All at equal code bits. One results folder per quantizer; every budget searches in it, so tables and
-measurements are shared.
+measurements are shared. `search_seconds` is what it takes to answer one budget: what all budgets
+share (`shared_seconds`, from the first opening of the folder: quantized weights, references, loss
+table, uniform baselines) and what is its own (slopes, search, finalists). Loading, reading texts
+and judging other allocations are left out; `seconds` holds all that one opening did.
 Peers' allocations come from `benchmarks/results/peers/`. Everything is judged by the same
 evaluator on the same evaluation blocks. Between two uniform widths, uniform is the geometric
 interpolation of their KL at the budget's bits. Appends to `benchmarks/results/fronts.csv`.
@@ -20,16 +23,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from record import FOLDER, Record
+from stopwatch import Stages
+from studies import parser, untied_study
 
-from bitfront import Allocation, Budget, Choice, ParetoFront, Study, TextSource, Trial
+from bitfront import Allocation, Budget, Choice, ParetoFront, Study, Trial
+from bitfront.inputs import Event
 from bitfront.run import Job, measure_finalists, measured, opened, search_trials
 from bitfront.solvers import SOLVERS
 
-MENU = ("int2_g64", "int3_g64", "int4_g64", "int5_g64", "int8_g64")
 COLUMNS = (
     *("quantizer", "budget_bits", "allocation", "bits", "kl", "kl_stderr", "over_uniform"),
     *("perplexity", "seconds", "n_trials", "n_tokens"),
+    *("search_seconds", "search_cpu_seconds", "shared_seconds", "shared_cpu_seconds", "n_measured"),
 )
+SHARED = ("quantize", "reference", "estimate", "uniform")
+OWN = ("slopes", "search", "evaluate")
 
 
 def main() -> None:
@@ -38,11 +46,14 @@ def main() -> None:
     record = Record("fronts", COLUMNS)
     for quantizer in arguments.quantizers.split(","):
         for bits in map(float, arguments.budgets.split(",")):
-            study = study_of(arguments, quantizer, bits)
+            study, stages = study_of(arguments, quantizer, bits), Stages(stage_of)
+            is_new = not (arguments.out / quantizer).exists()
             start = time.perf_counter()
-            with opened(study, arguments.out / quantizer) as job:
+            with opened(study, arguments.out / quantizer, stages) as job:
                 rows = compared(job, bits)
-            seconds = time.perf_counter() - start
+            ours = {"seconds": round(time.perf_counter() - start, 1), "n_trials": study.n_trials}
+            shared = shared_seconds(arguments.out / f"{quantizer}-shared.json", stages, is_new)
+            ours |= timings(stages, shared)
             for name, trial in rows.items():
                 values = trial.values
                 record.add(
@@ -50,50 +61,66 @@ def main() -> None:
                     budget_bits=bits,
                     allocation=name,
                     over_uniform=round(values["kl"] / uniform_kl(rows, bits), 4),
-                    seconds=round(seconds, 1) if name == "bitfront" else "",
-                    n_trials=arguments.n_trials if name == "bitfront" else "",
                     n_tokens=arguments.n_evaluation * arguments.length,
                     **{k: values[k] for k in ("bits", "kl", "kl_stderr", "perplexity")},
+                    **(ours if name == "bitfront" else {}),
                 )
 
 
 def parse() -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("calibration")
-    parser.add_argument("evaluation")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--budgets", default="2.5,3.0,3.5,4.0,4.5")
-    parser.add_argument("--quantizers", default="rtn")
-    parser.add_argument("--search", default=str(Study.search))
-    parser.add_argument("--estimator", default=str(Study.estimator))
-    parser.add_argument("--n-trials", type=int, default=24)
-    parser.add_argument("--n-search", type=int, default=8)
-    parser.add_argument("--n-evaluation", type=int, default=8)
-    parser.add_argument("--length", type=int, default=256)
-    return parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--budgets", default="2.5,3.0,3.5,4.0,4.5")
+    made.add_argument("--quantizers", default="rtn")
+    made.add_argument("--search", default=str(Study.search))
+    made.add_argument("--estimator", default=str(Study.estimator))
+    made.add_argument("--n-trials", type=int, default=24)
+    made.add_argument("--n-search", type=int, default=8)
+    made.add_argument("--n-evaluation", type=int, default=8)
+    made.add_argument("--length", type=int, default=256)
+    return made.parse_args()
 
 
 def study_of(arguments: argparse.Namespace, quantizer: str, bits: float) -> Study:
-    """The study of one budget; trials of earlier budgets in the folder count as given."""
-    path = arguments.out / quantizer / "trials.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    earlier = sum(json.loads(line)["text"] == "calibration" for line in lines)
-    return Study(
-        model=arguments.model,
+    """The study of one budget; only its own trials and the uniform baselines count as given."""
+    return untied_study(
+        arguments,
+        n_calibration=16,
+        n_evaluation=arguments.n_evaluation,
         budget=Budget(bits, "bits"),
-        calibration=TextSource(arguments.calibration, 16, arguments.length),
-        evaluation=TextSource(arguments.evaluation, arguments.n_evaluation, arguments.length),
-        formats=MENU,
         quantizer=Choice.parse(quantizer),
         estimator=Choice.parse(arguments.estimator),
         search=Choice.parse(arguments.search),
-        n_trials=earlier + arguments.n_trials,
+        n_trials=arguments.n_trials,
         n_search_sequences=arguments.n_search,
         n_finalists=2,
-        tied=False,
     )
+
+
+def stage_of(event: Event) -> str:
+    """The stage of an event; measurements of uniform baselines are one of their own."""
+    return "uniform" if event.trial and event.trial.origin == "uniform" else event.stage
+
+
+def spent(stages: Stages, names: tuple[str, ...]) -> dict[str, float]:
+    """Wall and CPU seconds of some stages."""
+    kept = [stages.records[name] for name in names if name in stages.records]
+    return {key: sum(record[key] for record in kept) for key in ("seconds", "cpu_seconds")}
+
+
+def shared_seconds(path: Path, stages: Stages, is_new: bool) -> dict[str, float]:
+    """What the first opening spent for all budgets; empty when no whole run has told it."""
+    if is_new:
+        path.write_text(json.dumps(spent(stages, SHARED)))
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def timings(stages: Stages, shared: dict[str, float]) -> dict[str, object]:
+    """The timing columns of our row: what all budgets share, and with it the budget's own."""
+    own = spent(stages, OWN)
+    columns = {f"shared_{key}": round(value, 1) for key, value in shared.items()}
+    columns |= {f"search_{key}": round(value + own[key], 1) for key, value in shared.items()}
+    return {"n_measured": stages.records.get("search", {}).get("n_steps", 0), **columns}
 
 
 def compared(job: Job, bits: float) -> dict[str, Trial]:
