@@ -43,11 +43,13 @@ def blocks(model: nn.Module) -> nn.ModuleList:
 
 
 def find_layers(model: nn.Module, tied: bool = True) -> tuple[Layer, ...]:
-    """Every searched layer: the linears of the blocks, in model order, with their fusion groups.
+    """Every searched layer, in model order, with its fusion group.
 
-    Left out are routers (as many outputs as there are experts beside them), gates narrower than
-    8 outputs, and weights already listed under another name. Experts stacked into one 3-D
-    parameter are no linears: they stay at 16 bits and count as fixed bytes.
+    These are the linears of the blocks, and those outside them that the logits depend on: the
+    projections around a narrow embedding (OPT), the transformation before the head (BERT). Left
+    out are embedding and head, routers (as many outputs as there are experts beside them), gates
+    narrower than 8 outputs, and weights already listed under another name. Experts stacked into
+    one 3-D parameter are no linears: they stay at 16 bits and count as fixed bytes.
 
     A group is the set of linears with the same parent module that read the same input tensor, seen
     in one forward pass of two tokens: what engines fuse (q/k/v, gate/up). Shapes cannot tell (the
@@ -57,18 +59,13 @@ def find_layers(model: nn.Module, tied: bool = True) -> tuple[Layer, ...]:
         model: a language model that takes token ids.
         tied: whether such linears share a format; if not, each is a group of its own.
     """
-    prefix = _name_of(model, blocks(model))
-    linears: dict[str, nn.Module] = {}
-    seen: set[int] = set()
-    for index, block in enumerate(blocks(model)):
-        for name, module in _linears(block, f"{prefix}.{index}"):
-            weight = module.get_parameter("weight")
-            if id(weight) not in seen and not _routes(model, name, f"{prefix}.{index}"):
-                linears[name] = module
-                seen.add(id(weight))
+    inside = _inside_blocks(model)
+    linears = inside | _outside_blocks(model, inside)
     groups = _groups_by_input(model, linears) if tied else {}
+    position = {id(module): index for index, module in enumerate(model.modules())}
     return tuple(
-        Layer(name, _shape(get_weight(model, name)), groups.get(name, name)) for name in linears
+        Layer(name, _shape(get_weight(model, name)), groups.get(name, name))
+        for name in sorted(linears, key=lambda name: position[id(linears[name])])
     )
 
 
@@ -148,6 +145,36 @@ def _linears(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
             yield name, child
 
 
+def _inside_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """The searched linears of the blocks, whether they run (experts may not) or not."""
+    prefix = _name_of(model, blocks(model))
+    linears: dict[str, nn.Module] = {}
+    seen: set[int] = set()
+    for index, block in enumerate(blocks(model)):
+        for name, module in _linears(block, f"{prefix}.{index}"):
+            weight = module.get_parameter("weight")
+            if id(weight) not in seen and not _routes(model, name, f"{prefix}.{index}"):
+                linears[name] = module
+                seen.add(id(weight))
+    return linears
+
+
+def _outside_blocks(model: nn.Module, inside: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The searched linears outside the blocks."""
+    prefix = _name_of(model, blocks(model))
+    listed = (*inside.values(), *_embedding_and_head(model))
+    seen = {id(module.get_parameter("weight")) for module in listed}
+    in_blocks = {id(module) for module in blocks(model).modules()}
+    linears: dict[str, nn.Module] = {}
+    for name, module in _linears(model, ""):
+        weight = module.get_parameter("weight")
+        if id(module) not in in_blocks and id(weight) not in seen:
+            if not _routes(model, name, prefix):
+                linears[name] = module
+            seen.add(id(weight))
+    return _read_by_logits(model, linears)
+
+
 def _linear_weights(module: nn.Module) -> int:
     return sum(child.get_parameter("weight").numel() for _, child in _linears(module, ""))
 
@@ -174,12 +201,18 @@ def _routes(model: nn.Module, name: str, block: str) -> bool:
 
     A router has as many outputs as its MoE module holds experts (a module list, or parameters
     stacked in 3-D); the modules around it are looked at, up to the block.
+
+    Args:
+        model: holds the linear.
+        name: of the linear.
+        block: name of its block; outside the blocks, of their list.
     """
     n_outputs = get_weight(model, name).shape[0]
     if n_outputs < _NARROW:
         return True
     around = name.rpartition(".")[0]
-    n_experts = _n_experts(model.get_submodule(around))
+    holds_block = not around or block.startswith(f"{around}.")
+    n_experts = set() if holds_block else _n_experts(model.get_submodule(around))
     while (around := around.rpartition(".")[0]).startswith(f"{block}."):
         n_experts |= _n_experts(model.get_submodule(around))
     return n_outputs in n_experts
@@ -193,6 +226,34 @@ def _n_experts(module: nn.Module) -> set[int]:
         elif not isinstance(inner, nn.Conv1d):  # its kernels are 3-D and no experts
             counts |= {len(p) for p in inner.parameters(recurse=False) if p.dim() == 3}
     return counts
+
+
+def _read_by_logits(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Those linears that the logits of two tokens depend on: not a pooler, nor what never runs."""
+    if not linears:
+        return {}
+    outputs: list[tuple[str, torch.Tensor]] = []
+
+    def record(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
+        def hook(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+            # Where parameters are frozen no output has a gradient of its own.
+            outputs.append((name, output if output.requires_grad else output.requires_grad_()))
+
+        return hook
+
+    hooks = [m.register_forward_hook(record(name)) for name, m in linears.items()]
+    with torch.enable_grad():
+        try:
+            logits = _run_two_tokens(model)
+        finally:
+            for handle in hooks:
+                handle.remove()
+        if not outputs or not logits.requires_grad:
+            return {}
+        tensors = [output for _, output in outputs]
+        gradients = torch.autograd.grad(logits.sum(), tensors, allow_unused=True)
+    read = {name for (name, _), g in zip(outputs, gradients, strict=True) if g is not None}
+    return {name: module for name, module in linears.items() if name in read}
 
 
 def _groups_by_input(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict[str, str]:
@@ -212,7 +273,8 @@ def _groups_by_input(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict
 
     hooks = [m.register_forward_pre_hook(record(name)) for name, m in linears.items()]
     try:
-        _run_two_tokens(model)
+        with torch.no_grad():
+            _run_two_tokens(model)
     finally:
         for hook in hooks:
             hook.remove()
@@ -226,16 +288,18 @@ def _group_name(names: list[str]) -> str:
     return f"{parent}.{'+'.join(sorted(name.rpartition('.')[2] for name in names))}"
 
 
-def _run_two_tokens(model: nn.Module) -> None:
+def _run_two_tokens(model: nn.Module) -> torch.Tensor:
+    """Logits `[1, 2, vocabulary]`."""
+    tokens = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
     try:
-        with torch.no_grad():
-            model(torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device))
+        logits: torch.Tensor = model(tokens).logits
     except Exception as error:  # any family's own complaint; the message names it
         reason = str(error).partition("\n")[0]
         raise InvalidModel(
             f"{type(model).__name__} does not run on token ids alone ({reason}): "
             "bitfront needs a causal language model."
         ) from error
+    return logits
 
 
 def _fitting(format: Format, layer: Layer) -> Format:

@@ -15,6 +15,7 @@ from bitfront.export import EXPORTERS
 from bitfront.models.quant_linear import QuantEmbedding, QuantLinear, keep_decoded, packed_like
 from bitfront.quantizers.rtn import Rtn
 from tests.export.exports import Export, stored_bytes
+from tests.models.test_layers import OUTSIDE, build
 
 CATALOGUE = formats.catalogue()
 
@@ -67,6 +68,26 @@ def test_every_format_loads_to_the_values_it_was_made_with(every_format):
     tokens = torch.arange(20)[None]
     with torch.no_grad():
         assert torch.equal(loaded(tokens).logits, e.expected()(tokens).logits)
+
+
+@pytest.mark.parametrize("family", OUTSIDE)
+def test_layers_outside_the_blocks_are_packed_like_others(family, tiny_tokenizer, tmp_path):
+    module = build(family)
+    e = Export.of(module, tiny_tokenizer, (CATALOGUE["int4_channel"],), CATALOGUE["int8_channel"])
+    EXPORTERS.build("packed").write(e.model, e.allocation, e.bank, tmp_path / "out")
+    written = stored_bytes(tmp_path / "out")
+    nbytes = {x.name: CATALOGUE["int4_channel"].nbytes(x.shape) for x in e.space.layers}
+    assert sum(written.values()) == e.space.outside_bytes + sum(nbytes.values())
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    for layer in OUTSIDE[family]:
+        in_file = {k: n for k, n in written.items() if k.rpartition(".")[0] == layer}
+        assert sum(in_file.values()) - in_file.get(f"{layer}.bias", 0) == nbytes[layer]
+        assert isinstance(loaded.get_submodule(layer), QuantLinear)
+        matrix = loaded.get_submodule(layer).matrix(torch.float32)
+        assert torch.equal(matrix, e.bank.weight(layer, "int4_channel"))
+    tokens = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tokens).logits, e.expected()(tokens).logits)
 
 
 @pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "bf16"])

@@ -3,7 +3,14 @@
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from bitfront.errors import InvalidText, NonFinite
 from bitfront.formats import named
@@ -19,12 +26,31 @@ def gpt2():
     return GPT2LMHeadModel(GPT2Config(n_embd=64, n_layer=2, n_head=2, n_positions=32, **SIZES))
 
 
-def opt():
+def opt(word_embed_proj_dim=64):
     sizes = {"hidden_size": 64, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = OPTConfig(
-        word_embed_proj_dim=64, max_position_embeddings=32, pad_token_id=2, **sizes, **SIZES
+        word_embed_proj_dim=word_embed_proj_dim,
+        max_position_embeddings=32,
+        pad_token_id=2,
+        **sizes,
+        **SIZES,
     )
     return OPTForCausalLM(config)
+
+
+def narrow_opt():
+    """Projections before and after the blocks."""
+    return opt(word_embed_proj_dim=32)
+
+
+def bert():
+    """A linear between the blocks and the head."""
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
+    return BertLMHeadModel(
+        BertConfig(
+            num_attention_heads=2, max_position_embeddings=32, is_decoder=True, **sizes, **SIZES
+        )
+    )
 
 
 @pytest.fixture
@@ -32,12 +58,13 @@ def tiny_space(tiny_llama):
     return search_space(tiny_llama, (named("int4_g64"),), None, tied=False)
 
 
-@pytest.mark.parametrize("make", [gpt2, opt])
+@pytest.mark.parametrize("make", [gpt2, opt, narrow_opt, bert])
 def test_weight_gradients_of_single_sequences_match_autograd(make):
     torch.manual_seed(0)
     model = make().eval()
     tokens = torch.randint(3, 64, (3, 16))
-    space = search_space(model, (named("int4_g64"),), None, tied=False)
+    space = search_space(model, (named("int4_g32"),), None, tied=False)
+    assert sum(x.block < 0 for x in space.layers) == {narrow_opt: 2, bert: 1}.get(make, 0)
     found = {}
 
     def visit(row, inputs, gradients):

@@ -67,6 +67,11 @@ FAMILIES = {
         ({"query", "key", "value"}, {"dense"}, {"dense"}, {"dense"}),
         ("bert.embeddings.word_embeddings",),
     ),
+    "electra": (
+        SIZES | {"is_decoder": True, "embedding_size": 16},
+        ({"query", "key", "value"}, {"dense"}, {"dense"}, {"dense"}),
+        ("electra.embeddings.word_embeddings",),
+    ),
     "gpt_neox": (
         SIZES,
         ({"query_key_value"}, {"dense"}, {"dense_h_to_4h"}, {"dense_4h_to_h"}),
@@ -87,6 +92,13 @@ FAMILIES = {
         ({"q_proj", "k_proj", "v_proj", "gate_proj"}, {"o_proj"}, *SWIGLU),
         EMBEDDING_AND_HEAD,
     ),
+}
+
+# Searched layers outside the blocks, in model order; the other families have none.
+OUTSIDE = {
+    "opt": ("model.decoder.project_out", "model.decoder.project_in"),
+    "bert": ("cls.predictions.transform.dense",),
+    "electra": ("electra.embeddings_project", "generator_predictions.dense"),
 }
 
 
@@ -112,9 +124,55 @@ def by_name(groups: tuple) -> list[list[str]]:
 def test_layers_and_groups_of_each_block(family):
     _, expected, _ = FAMILIES[family]
     layers = find_layers(build(family))
-    assert len(layers) == N_BLOCKS * sum(len(group) for group in expected)
+    inside = [x for x in layers if x.block >= 0]
+    assert len(inside) == N_BLOCKS * sum(len(group) for group in expected)
     for block in range(N_BLOCKS):
         assert by_name(groups_of(layers, block)) == by_name(expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_outside_the_blocks(family):
+    outside = [x for x in find_layers(build(family)) if x.block < 0]
+    assert tuple(x.name for x in outside) == OUTSIDE.get(family, ())
+    assert [x.group for x in outside] == [x.name for x in outside]
+
+
+def test_outside_the_blocks_only_what_the_logits_depend_on():
+    """BigBird's pooler runs, but nothing reads it; the added linear does not run at all."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("big_bird", **SIZES, is_decoder=True)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.classifier = nn.Linear(32, 32)
+    names = [x.name for x in find_layers(model) if x.block < 0]
+    assert names == ["cls.predictions.transform.dense"]
+
+
+def test_a_frozen_model_has_the_same_layers():
+    model = build("opt")
+    expected = find_layers(model)
+    assert find_layers(model.requires_grad_(False)) == expected
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_routers_and_gates_outside_the_blocks_are_left_out():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = nn.ModuleList(nn.Linear(16, 16) for _ in range(9))
+            self.router = nn.Linear(16, 9)
+            self.gate = nn.Linear(16, 1)
+
+        def forward(self, x):
+            weights = self.router(x).softmax(-1).unbind(-1)
+            mixed = sum(w[..., None] * e(x) for w, e in zip(weights, self.experts, strict=True))
+            return x + self.gate(x).sigmoid() * mixed
+
+    model = build("opt")
+    embed = model.model.decoder.project_in
+    model.model.decoder.project_in = nn.Sequential(Mixed(), embed)
+    names = {x.name.partition("project_in.")[2] for x in find_layers(model)} - {""}
+    assert "1" in names
+    assert names <= {"1", *(f"0.experts.{n}" for n in range(9))}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -171,10 +229,12 @@ def test_set_weight_keeps_the_parameter_and_moves_the_tied_head():
     assert (model.lm_head.weight == 1).all()
 
 
-def test_layers_leave_no_hook_behind():
-    model = build("llama")
+@pytest.mark.parametrize("family", ["llama", "opt"])
+def test_layers_leave_no_hook_and_no_gradient_behind(family):
+    model = build(family)
     find_layers(model)
-    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+    assert all(p.grad is None for p in model.parameters())
 
 
 def test_the_list_with_most_weights_wins_over_a_longer_one():

@@ -12,9 +12,12 @@ from scipy.stats import spearmanr
 from bitfront.errors import NonFinite
 from bitfront.formats import named
 from bitfront.models.bank import WeightBank
-from bitfront.models.layers import get_weight
+from bitfront.models.layers import get_weight, search_space
+from bitfront.models.statistics import InputGrams
+from bitfront.quantizers import QUANTIZERS
 from bitfront.quantizers.rtn import Rtn
 from bitfront.sensitivity import ESTIMATORS
+from tests.models.test_layers import OUTSIDE, build
 
 NAMES = ESTIMATORS.names()
 BOUNDS = {"max_sequences": 2, "min_probes": 2, "max_probes": 2}
@@ -179,3 +182,28 @@ def test_ranks_entries_as_measured(name, tiny_llama, tiny_tokens, tiny_space, ti
     assert spearmanr(values.ravel(), measured.values.ravel()).statistic >= overall
     columns = zip(values.T, measured.values.T, strict=True)
     assert np.mean([spearmanr(ours, truth).statistic for ours, truth in columns]) >= within
+
+
+@pytest.fixture(scope="module", params=OUTSIDE)
+def outside(request, tmp_path_factory):
+    """A model with layers outside its blocks, and its bank, made by a quantizer that reads them."""
+    model = build(request.param)
+    menu = (named("int2_channel"), named("int4_channel"))
+    space = search_space(model, menu, None, tied=True)
+    tokens = torch.randint(3, 96, (2, 32), generator=torch.Generator().manual_seed(0))
+    grams = InputGrams(model, tokens, {x.name: x.shape[1] for x in space.layers})
+    folder = tmp_path_factory.mktemp("outside")
+    bank = WeightBank.build(folder, model, space, QUANTIZERS.build("gptq"), grams)
+    return model, tokens, space, bank
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_outside_the_blocks_are_estimated(name, outside):
+    model, tokens, space, bank = outside
+    before = snapshot(model)
+    table = quick(name).estimate(model, tokens, space, bank)
+    assert_untouched(model, before)
+    rows = [i for i, x in enumerate(space.layers) if x.block < 0]
+    assert rows
+    assert np.isfinite(table.values).all()
+    assert (table.values[rows] != 0).all()

@@ -1,13 +1,19 @@
 """leave_one_in: the measured truth equals a full evaluation with one layer swapped."""
 
+import numpy as np
 import pytest
+import torch
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.evaluation import METRICS, evaluate
+from bitfront.formats import named
+from bitfront.models.layers import search_space
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
 from bitfront.sensitivity.leave_one_in import LeaveOneIn
+from tests.export.exports import BankOnDemand
+from tests.models.test_layers import OUTSIDE, build
 
 
 def test_entries_are_full_evaluations_with_one_layer_swapped(
@@ -22,6 +28,27 @@ def test_entries_are_full_evaluations_with_one_layer_swapped(
                 patched.apply(Allocation({layer: format.name}))
                 expected = evaluate(tiny_llama, reference, kl)["kl"]
                 assert measured.values[row, column] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("family", OUTSIDE)
+def test_layers_outside_the_blocks_are_full_evaluations_too(family):
+    model = build(family)
+    space = search_space(model, (named("int2_channel"), named("int4_channel")), None, tied=False)
+    bank = BankOnDemand(model)
+    bank.digest = "on demand"
+    tokens = torch.randint(3, 96, (2, 32), generator=torch.Generator().manual_seed(0))
+    table = LeaveOneIn().estimate(model, tokens, space, bank)
+    reference = Reference.of(model, tokens)
+    kl = {"kl": METRICS.build("kl_divergence")}
+    expected = np.zeros_like(table.values)
+    with PatchedModel(model, bank) as patched:
+        for row, layer in enumerate(space.layers):
+            for column, format in enumerate(space.formats):
+                patched.apply(Allocation({layer.name: format.name}))
+                expected[row, column] = evaluate(model, reference, kl)["kl"]
+    assert set(OUTSIDE[family]) <= {x.name for x in space.layers}
+    assert (expected > 0).all()
+    np.testing.assert_allclose(table.values, expected, rtol=1e-6)
 
 
 def test_fewer_bits_lose_more_on_the_trained_model(measured):
