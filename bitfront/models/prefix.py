@@ -58,12 +58,16 @@ class BlockStart:
         return len(self._blocks)
 
     def block_of(self, layer: str) -> int:
-        """Index of the block a layer is in; 0 for layers outside the blocks, so all of them run."""
+        """Index of the first block that must run when the weight of a layer changes.
+
+        That is its own block; for layers outside the blocks, the number of blocks that run before
+        any reader of the weight: 0 for what feeds the first, `n_blocks` for what follows the last.
+        """
         module = self.model.get_submodule(layer)
         for index, block in enumerate(self._blocks):
             if any(part is module for part in block.modules()):
                 return index
-        return 0
+        return min(self._n_before(module.get_parameter("weight")), self.n_blocks)
 
     def order(self, layers: Sequence[str]) -> list[int]:
         """Indices of `layers` in the order of their blocks: the order to visit them in."""
@@ -91,11 +95,34 @@ class BlockStart:
         kl = sum(means) / n
         if not math.isfinite(kl):
             raise NonFinite(
-                f"KL is {kl} with changed weights in block {self._at}: the model overflows. "
+                f"KL is {kl} with weights changed from block {self._at} on: the model overflows. "
                 "Use formats with more bits, or run the model in float32."
             )
         # Rounding can push the KL of an unchanged prediction just below zero.
         return max(kl, 0.0)
+
+    def _n_before(self, weight: nn.Parameter) -> int:
+        """Blocks that have run when the first module with this weight does, on two tokens."""
+        n_run = 0
+
+        def count(*_: object) -> None:
+            nonlocal n_run
+            n_run += 1
+
+        def stop(*_: object) -> None:
+            raise _ReachedError(n_run)
+
+        readers = [m for m in self.model.modules() if _holds(m, weight)]
+        hooks = [block.register_forward_hook(count) for block in self._blocks]
+        hooks += [module.register_forward_pre_hook(stop) for module in readers]
+        try:
+            next_token_logits(self.model, self.reference.tokens[0, :2])
+        except _ReachedError as reached:
+            return int(reached.output)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return 0
 
     def _advanced(self, index: int) -> Any:
         with self._skipping(index), _last_block(self._blocks[self._at]):
@@ -114,10 +141,14 @@ class BlockStart:
             yield
 
 
-class _ReachedError(Exception):
-    """Ends a forward pass whose later blocks are not wanted."""
+def _holds(module: nn.Module, weight: nn.Parameter) -> bool:
+    return any(parameter is weight for parameter in module.parameters(recurse=False))
 
-    def __init__(self, output: object) -> None:
+
+class _ReachedError(Exception):
+    """Ends a forward pass whose rest is not wanted."""
+
+    def __init__(self, output: Any) -> None:
         super().__init__()
         self.output = output
 

@@ -2,20 +2,40 @@
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from bitfront.models.layers import blocks, find_layers, get_weight
 from bitfront.models.prefix import BlockStart
 from bitfront.models.reference import Reference, next_token_logits
 
+TINY = {
+    "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 2, "n_positions": 128},
+    "opt": {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+    | {"word_embed_proj_dim": 16, "max_position_embeddings": 128},
+    "bert": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3}
+    | {"num_attention_heads": 2, "max_position_embeddings": 128, "is_decoder": True},
+}
+# Layers outside the blocks, by the number of blocks that run before them.
+OUTSIDE = {
+    "llama": {"model.embed_tokens": 0, "lm_head": 0},  # tied: the head is the embedding
+    "gpt2": {"transformer.wte": 0},
+    "opt": {"model.decoder.project_in": 0, "model.decoder.project_out": 3},
+    "bert": {"cls.predictions.transform.dense": 3},
+}
 
-@pytest.fixture(params=["llama", "gpt2"])
-def model(request, tiny_llama):
-    if request.param == "llama":
+
+@pytest.fixture(params=OUTSIDE)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def model(family, tiny_llama):
+    if family == "llama":
         return tiny_llama
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=512, n_embd=32, n_layer=3, n_head=2, n_positions=128)
-    return GPT2LMHeadModel(config).eval()
+    config = AutoConfig.for_model(family, vocab_size=512, **TINY[family])
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 @pytest.fixture
@@ -25,26 +45,27 @@ def reference(model, tiny_tokens):
 
 def test_predictions_from_any_block_are_those_of_the_whole_model(model, reference):
     with BlockStart(model, reference) as start:
-        for block in range(start.n_blocks):
+        for block in range(start.n_blocks + 1):
             start.move_to(block)
             for index, sequence in enumerate(reference.tokens):
                 assert torch.equal(start.logits(index), next_token_logits(model, sequence))
 
 
-def test_changes_in_later_blocks_are_seen(model, reference):
-    name = find_layers(model)[-1].name
-    weight = get_weight(model, name)
-    kept = weight.clone()
+def test_changes_of_any_layer_are_seen(model, reference):
+    layers = [x.name for x in find_layers(model)]
     with BlockStart(model, reference) as start:
-        start.move_to(start.block_of(name))
-        assert start.kl() == 0
-        try:
-            weight.mul_(0.5)
-            expected = reference.kl(next_token_logits(model, reference.tokens[1]), 1)
-            assert torch.equal(reference.kl(start.logits(1), 1), expected)
-            assert start.kl() > 0
-        finally:
-            weight.copy_(kept)
+        for name in [layers[i] for i in start.order(layers)]:
+            start.move_to(start.block_of(name))
+            assert start.kl() == 0
+            weight = get_weight(model, name)
+            kept = weight.clone()
+            try:
+                weight.mul_(0.5)
+                expected = reference.kl(next_token_logits(model, reference.tokens[1]), 1)
+                assert torch.equal(reference.kl(start.logits(1), 1), expected)
+                assert start.kl() > 0
+            finally:
+                weight.copy_(kept)
 
 
 def test_a_pass_over_all_blocks_runs_about_half_of_them(model, reference):
@@ -83,8 +104,10 @@ def test_forwards_are_put_back_after_exceptions(model, reference):
     assert not any(block._forward_hooks for block in blocks(model))
 
 
-def test_layers_outside_the_blocks_start_at_the_first(model, reference):
+def test_layers_outside_the_blocks_start_where_they_first_run(model, family, reference):
     start = BlockStart(model, reference)
-    assert start.block_of("lm_head") == 0
+    assert {name: start.block_of(name) for name in OUTSIDE[family]} == OUTSIDE[family]
     names = [x.name for x in find_layers(model)]
-    assert start.order(names[::-1])[0] != 0
+    blocks_in_order = [start.block_of(names[::-1][i]) for i in start.order(names[::-1])]
+    assert blocks_in_order == sorted(blocks_in_order)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
