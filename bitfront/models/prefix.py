@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,8 @@ from bitfront.errors import NonFinite
 from bitfront.models.layers import blocks
 from bitfront.models.reference import Reference, next_token_logits
 
+logger = logging.getLogger(__name__)
+
 
 class BlockStart:
     """Hidden states of the unquantized model at the input of one block, reused for many candidates.
@@ -27,6 +30,7 @@ class BlockStart:
 
     Memory: one hidden state per token, whatever the depth. A pass over all blocks with the same
     number of candidates each runs (n + 1) / (2 n) of the blocks' work, embedding and head in full.
+    Each move is checked on one sequence.
 
     Args:
         model: its blocks get their own `forward` back at the end, also after exceptions.
@@ -38,6 +42,7 @@ class BlockStart:
         self.reference = reference
         self._blocks = list(blocks(model))
         self._at = 0
+        self._skips = True
         # What block `_at - 1` returned per sequence: a tensor, or a tuple that starts with one.
         self._outputs: list[Any] = [None] * len(reference.tokens)
 
@@ -74,10 +79,19 @@ class BlockStart:
         return sorted(range(len(layers)), key=lambda i: self.block_of(layers[i]))
 
     def move_to(self, block: int) -> None:
-        """Start at `block`, at or after the current one; the model must hold its own weights."""
+        """Start at `block`, at or after the current one; the model must hold its own weights.
+
+        Where skipping changes predictions (blocks that run more than once, or whose output is not
+        all that the next one reads), all blocks run from here on.
+        """
+        if not self._skips or block <= self._at:
+            return
         while self._at < block:
             self._outputs = [self._advanced(index) for index in range(len(self.reference.tokens))]
             self._at += 1
+        if self.reference.kl(self.logits(0), 0).any():
+            logger.info("block %d does not take over what the earlier ones did: all run", block)
+            self._skips, self._at = False, 0
 
     def logits(self, index: int) -> torch.Tensor:
         """`next_token_logits` of sequence `index`, `[n_scored, vocabulary]`."""

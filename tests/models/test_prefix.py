@@ -86,8 +86,22 @@ def test_a_pass_over_all_blocks_runs_about_half_of_them(model, reference):
         for block in blocks(model):
             del block.forward
     n, sequences = len(blocks(model)), len(reference.tokens)
-    measured, moved = n * (n + 1) // 2, n - 1
-    assert len(forwards) == sequences * (measured + moved)
+    measured, moved, checked = n * (n + 1) // 2, n - 1, n * (n - 1) // 2
+    assert len(forwards) == sequences * (measured + moved) + checked
+
+
+def test_nothing_is_skipped_where_that_would_change_predictions(tiny_tokens):
+    """XLM adds each block's output outside the block, so one output does not hold the earlier."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("xlm", vocab_size=512, emb_dim=32, n_layers=3, n_heads=2)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    reference = Reference.of(model, tiny_tokens[:2, :32], top_k=64)
+    layers = [x.name for x in find_layers(model)]
+    assert {name.split(".")[1] for name in layers} == {"attentions", "ffns"}
+    with BlockStart(model, reference) as start:
+        for name in [layers[i] for i in start.order(layers)]:
+            start.move_to(start.block_of(name))
+            assert start.kl() == 0
 
 
 def test_forwards_are_put_back_after_exceptions(model, reference):
