@@ -167,9 +167,10 @@ def _features(space: SearchSpace) -> Floats:
     first = [space.layers[group[0]] for group in space.groups]
     kinds = sorted({layer.kind for layer in first})
     kind = np.array([[layer.kind == k for k in kinds] for layer in first], dtype=np.float64)
-    block = np.array([max(layer.block, 0) for layer in first], dtype=np.float64)
+    block = np.array([layer.block for layer in first], dtype=np.float64)
     depth = 2 * block / max(block.max(), 1) - 1
     smooth = np.stack([depth, depth**2 - 1 / 3, depth**3 - 0.6 * depth], axis=1)
+    smooth[block < 0] = 0.0  # outside the blocks: no depth to share with them
     bits = np.array([f.num_bits for f in space.formats], dtype=np.float64)
     width = (bits - bits.mean()) / max(float(np.ptp(bits)), 1)
     constant = np.hstack([kind, smooth])
