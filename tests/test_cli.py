@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from bitfront import cli
 from bitfront.allocation import Allocation
@@ -125,6 +127,59 @@ def test_interrupt_says_how_to_continue_and_loses_at_most_one_trial(
     assert process.returncode == 130
     assert "same command continues" in errors
     assert len((tmp_path / "trials.jsonl").read_text().splitlines()) >= 6
+
+
+TINY = {
+    "opt": {"hidden_size": 64, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    | {"word_embed_proj_dim": 32},
+    "bert": {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
+    | {"num_attention_heads": 2, "is_decoder": True},
+}
+
+
+@pytest.fixture
+def tiny(tiny_tokenizer, tmp_path: Path):
+    """Writes a random model of a family with the tokenizer of the tiny Llama."""
+
+    def write(family: str) -> Path:
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 512, "max_position_embeddings": 128, "pad_token_id": 0}
+        config = AutoConfig.for_model(family, **sizes, **TINY[family])
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / family)
+        tiny_tokenizer.save_pretrained(tmp_path / family)
+        return tmp_path / family
+
+    return write
+
+
+QUICK = ["--budget", "4.2bpw", "--formats", MENU, "--pin", "int8_g32", "--n-trials", "6"]
+
+
+@pytest.mark.parametrize(
+    ("family", "outside"),
+    [
+        ("opt", {"model.decoder.project_in", "model.decoder.project_out"}),
+        ("bert", {"cls.predictions.transform.dense"}),
+    ],
+)
+def test_layers_outside_the_blocks_go_the_whole_way(
+    family: str, outside: set[str], tiny, texts: list[str], tmp_path: Path, run
+) -> None:
+    out, checkpoint = tmp_path / "out", tmp_path / "checkpoint"
+    code, _, errors = run("search", tiny(family), *QUICK, *texts, "--out", out)
+    assert code == 0, errors
+    page = (out / "report.html").read_text()
+    for name in outside:
+        assert f'"{name}<br>' in page.replace("\\u003c", "<").replace("\\u003e", ">")
+    code, _, errors = run("export", out, "--out", checkpoint)
+    assert code == 0, errors
+    allocated = json.loads((checkpoint / "bitfront.json").read_text())["formats"]
+    assert outside <= set(allocated)
+    loaded = AutoModelForCausalLM.from_pretrained(checkpoint)
+    assert all(loaded.get_submodule(name).format.name == allocated[name] for name in outside)
+    tokens = AutoTokenizer.from_pretrained(checkpoint)("Alice", return_tensors="pt")
+    with torch.no_grad():
+        assert loaded(tokens["input_ids"]).logits.isfinite().all()
 
 
 def broken_model(folder: Path, tmp_path: Path, what: str) -> Path:
