@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -59,6 +60,8 @@ class Stage:
 class Display:
     """Shows events on standard error: bars on a terminal, plain lines elsewhere.
 
+    Warnings that the library logs inside the block are lines of their own.
+
     Args:
         as_json: write one JSON object per event on standard output instead.
         console: where to show.
@@ -71,13 +74,16 @@ class Display:
     _stages: dict[str, Stage] = field(default_factory=dict, init=False)
     _progress: Progress | None = field(default=None, init=False)
     _start: float = field(init=False)
+    _warnings: logging.Handler = field(init=False)
 
     def __post_init__(self) -> None:
         self._start = self.clock()
+        self._warnings = _Warnings(self.console)
         if self.console.is_terminal and not self.console.is_dumb_terminal and not self.as_json:
             self._progress = _bars(self.console)
 
     def __enter__(self) -> Display:
+        logging.getLogger("bitfront").addHandler(self._warnings)
         if self._progress:
             self._progress.start()
         return self
@@ -88,6 +94,7 @@ class Display:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        logging.getLogger("bitfront").removeHandler(self._warnings)
         if self._progress:
             self._progress.stop()
 
@@ -112,7 +119,22 @@ class Display:
         stage.last_line = now
         elapsed = timedelta(seconds=int(now - self._start))
         text = f"{elapsed} {_title(stage, event)} {event.done}/{event.total} {_note(event)}"
-        self.console.print(text.rstrip(), markup=False, highlight=False, soft_wrap=True)
+        _print(self.console, text.rstrip())
+
+
+class _Warnings(logging.Handler):
+    """Prints what is logged, above the bars."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _print(self.console, f"{record.levelname.capitalize()}: {record.getMessage()}")
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _bars(console: Console) -> Progress:

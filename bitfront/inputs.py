@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bitfront import formats
 from bitfront.costs import COSTS
@@ -16,7 +18,7 @@ from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.formats.base import Format
 from bitfront.models.bank import WeightBank, format_digest
 from bitfront.models.data import check_disjoint, digest, token_blocks
-from bitfront.models.layers import search_space
+from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model
 from bitfront.models.statistics import InputGrams
 from bitfront.quantizers import QUANTIZERS
@@ -28,6 +30,8 @@ from bitfront.study import Budget, Study, TextSource
 from bitfront.table import LayerTable
 from bitfront.trial import Trial
 from bitfront.version import __version__
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     pinned = formats.named(study.pinned) if study.pinned else None
     menu = tuple(formats.named(name) for name in study.formats)
     space = search_space(model.module, menu, pinned, study.tied)
+    _warn_of_stacks(model.module)
     costs = COSTS.build("memory").cost(space)
     check_budget(study.budget, space, costs)
     _check_length(model, study)
@@ -125,6 +130,18 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     check_disjoint(both, evaluation, study.calibration.source, study.evaluation.source)
     n = text.n_sequences
     return Inputs(model, space, costs, both[:n], both[n:], evaluation)
+
+
+def _warn_of_stacks(model: nn.Module) -> None:
+    """Say what the search leaves out: nobody expects most of a model to stay as it is."""
+    n_stacked = stacked_weights(model)
+    if n_stacked:
+        n_weights = sum(p.numel() for p in model.parameters())
+        logger.warning(
+            "%s of %s weights (%s) are matrices stacked in 3-D, such as experts, and stay at "
+            "16 bits: a budget in bpw or bits does not count them, one in MB does.",
+            *(f"{n_stacked:,}", f"{n_weights:,}", f"{n_stacked / n_weights:.0%}"),
+        )
 
 
 def check_budget(budget: Budget, space: SearchSpace, costs: tuple[LayerTable, ...]) -> None:

@@ -134,6 +134,8 @@ TINY = {
     | {"word_embed_proj_dim": 32},
     "bert": {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
     | {"num_attention_heads": 2, "is_decoder": True},
+    "mixtral": {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
+    | {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 4},
 }
 
 
@@ -180,6 +182,24 @@ def test_layers_outside_the_blocks_go_the_whole_way(
     tokens = AutoTokenizer.from_pretrained(checkpoint)("Alice", return_tensors="pt")
     with torch.no_grad():
         assert loaded(tokens["input_ids"]).logits.isfinite().all()
+
+
+def test_stacked_experts_are_announced(tiny, texts: list[str], tmp_path: Path, run) -> None:
+    n_stacked = 2 * 4 * 3 * 64 * 64
+    folder = tiny("mixtral")
+    n_weights = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(folder).parameters())
+    code, _, errors = run("search", folder, *QUICK, *texts, "--out", tmp_path / "out")
+    assert code == 0, errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("Warning: ")]
+    assert f"{n_stacked:,} of {n_weights:,} weights ({n_stacked / n_weights:.0%})" in line
+    assert "stay at 16 bits" in line
+    assert "bpw" in line
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "never quantized" in page
+
+
+def test_a_model_that_is_searched_whole_warns_of_nothing(searched) -> None:
+    assert "Warning" not in searched[1].stderr
 
 
 def broken_model(folder: Path, tmp_path: Path, what: str) -> Path:

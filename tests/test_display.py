@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 
 import pytest
 from rich.console import Console
@@ -132,3 +133,29 @@ def test_plain_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) ->
         display.show(Event("load", 0, 1))
         assert "Load model 0/1" in capsys.readouterr().err
     assert capsys.readouterr().out == ""
+
+
+def test_warnings_of_the_library_are_lines_of_the_display(plain) -> None:
+    display, lines = plain
+    logger = logging.getLogger("bitfront.somewhere")
+    with display:
+        logger.warning("%d weights [85%%] stay", 7)
+        logger.info("a detail")
+        logging.getLogger("transformers.somewhere").warning("of another library")
+    assert lines() == ["Warning: 7 weights [85%] stay"]
+    assert not logging.getLogger("bitfront").handlers
+
+
+def test_warnings_keep_out_of_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(as_json=True):
+        logging.getLogger("bitfront").warning("it stays")
+    assert capsys.readouterr() == ("", "Warning: it stays\n")
+
+
+def test_warnings_stand_above_the_bars(clock, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    with Display(False, console, clock) as display:
+        display.show(Event("load", 0, 1))
+        logging.getLogger("bitfront").warning("it stays")
+    assert "Warning: it stays\n" in console.file.getvalue().replace("\r", "")

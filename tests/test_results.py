@@ -42,7 +42,12 @@ def folder(tmp_path: Path) -> Path:
 
 def test_an_intact_folder_is_read(folder: Path) -> None:
     data = report_data(folder)
-    assert data.provenance == {"bitfront": "0", "model": "a digest"}
+    share = 1000 / (1000 + 2 * 12 * 128**2)
+    assert data.provenance == {
+        "bitfront": "0",
+        "model": "a digest",
+        "never quantized": f"1,000 bytes, {share:.1%} of the model: not in bits per weight",
+    }
     assert len(data.evaluations) == len(made_up().evaluations)
 
 

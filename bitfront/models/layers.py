@@ -118,6 +118,12 @@ def fixed_tensors(model: nn.Module, quantized: Iterable[str]) -> dict[str, torch
     return fixed
 
 
+def stacked_weights(model: nn.Module) -> int:
+    """Number of weights in matrices stacked in 3-D (experts): no linears, so at 16 bits for now."""
+    stacks = {id(p): p.numel() for module in model.modules() for p in _stacked(module)}
+    return sum(stacks.values())
+
+
 def stored_dtype(tensor: torch.Tensor) -> torch.dtype:
     """Dtype of a fixed tensor in a checkpoint: bfloat16 for floating point, else its own."""
     return torch.bfloat16 if tensor.is_floating_point() else tensor.dtype
@@ -223,9 +229,16 @@ def _n_experts(module: nn.Module) -> set[int]:
     for inner in module.modules():
         if isinstance(inner, nn.ModuleList):
             counts.add(len(inner))
-        elif not isinstance(inner, nn.Conv1d):  # its kernels are 3-D and no experts
-            counts |= {len(p) for p in inner.parameters(recurse=False) if p.dim() == 3}
+        else:
+            counts |= {len(p) for p in _stacked(inner)}
     return counts
+
+
+def _stacked(module: nn.Module) -> list[nn.Parameter]:
+    """Own parameters of a module that stack matrices; kernels of a convolution are none."""
+    if isinstance(module, nn.Conv1d):
+        return []
+    return [p for p in module.parameters(recurse=False) if p.dim() == 3 and min(p.shape) > 1]
 
 
 def _read_by_logits(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

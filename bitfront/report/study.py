@@ -10,6 +10,7 @@ from bitfront.errors import InvalidArgument
 from bitfront.files import replacing
 from bitfront.report.data import ReportData
 from bitfront.results import Results, read_words
+from bitfront.space import SearchSpace
 
 
 def report_data(directory: Path, provenance: Mapping[str, str] | None = None) -> ReportData:
@@ -40,8 +41,16 @@ def report_data(directory: Path, provenance: Mapping[str, str] | None = None) ->
         budget=str(study.budget),
         limits=study.budget.limits(space),
         chosen=front.best("kl", **study.budget.bounds()),
-        provenance=_kept(directory, provenance) | results.identity,
+        provenance=_kept(directory, provenance)
+        | results.identity
+        | {"never quantized": _never_quantized(space)},
     )
+
+
+def _never_quantized(space: SearchSpace) -> str:
+    n_others = space.n_weights + sum(layer.n_weights for layer, _ in space.pinned)
+    share = space.fixed_bytes / (space.fixed_bytes + 2 * n_others)
+    return f"{space.fixed_bytes:,} bytes, {share:.1%} of the model: not in bits per weight"
 
 
 def _kept(directory: Path, provenance: Mapping[str, str] | None) -> dict[str, str]:

@@ -15,6 +15,7 @@ from bitfront.models.layers import (
     get_weight,
     search_space,
     set_weight,
+    stacked_weights,
 )
 
 N_BLOCKS = 2
@@ -246,6 +247,25 @@ def test_the_list_with_most_weights_wins_over_a_longer_one():
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(InvalidModel, match="no list of blocks"):
         blocks(nn.Sequential(nn.Linear(4, 4)))
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("llama", 0),
+        ("mixtral", N_BLOCKS * 8 * 3 * 32 * 64),
+        ("qwen2_moe", N_BLOCKS * 8 * 3 * 32 * 16),
+    ],
+)
+def test_weights_of_stacked_experts(family, expected):
+    assert stacked_weights(build(family)) == expected
+
+
+def test_kernels_and_vectors_in_three_dimensions_are_no_stacks():
+    model = build("llama")
+    model.convolution = nn.Conv1d(8, 8, 4)
+    model.scale = nn.Parameter(torch.ones(1, 1, 32))
+    assert stacked_weights(model) == 0
 
 
 class SixteenBit:
