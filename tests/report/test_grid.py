@@ -21,6 +21,13 @@ def test_layers_outside_the_blocks_have_a_column_of_their_own():
     assert grid.cells[-1] == ((), (), (8,))
 
 
+def test_a_layer_outside_has_its_own_row_where_its_kind_is_also_in_the_blocks():
+    parts = ("attention.output.dense", "intermediate.dense", "output.dense")
+    grid = Grid.of(named_layers(2, parts, outside=("cls.predictions.transform.dense",)))
+    assert grid.rows == (*parts, "cls.predictions.transform.dense")
+    assert grid.cells[-1] == ((), (), (6,))
+
+
 def test_experts_of_a_block_share_a_cell():
     parts = [f"mlp.experts.{e}.up_proj" for e in range(5)]
     grid = Grid.of(named_layers(2, parts))
