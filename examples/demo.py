@@ -8,6 +8,7 @@ Fetches the model and the texts once, then runs the same commands a user would, 
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import shlex
 import shutil
@@ -43,7 +44,7 @@ print(tokenizer.decode(tokens[0], skip_special_tokens=True))
 
 def main() -> None:
     """Fetch, search, export, generate."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
+    folder = parse().directory
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     model, calibration, evaluation = fetch_model(folder), *fetch_texts(folder)
@@ -60,6 +61,20 @@ def main() -> None:
     run([sys.executable, "-c", GENERATE, folder / "checkpoint"])
     minutes = (time.perf_counter() - fetched) / 60
     print(f"\nDone in {minutes:.1f} minutes (and {fetched - start:.0f} s of downloads).")
+
+
+def parse() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "directory",
+        metavar="DIRECTORY",
+        nargs="?",
+        type=Path,
+        default=Path("demo"),
+        help="where model, texts and results go (default: demo)",
+    )
+    return parser.parse_args()
 
 
 def fetch_model(folder: Path) -> Path:

