@@ -63,17 +63,3 @@ class LayerTable:
     def total(self, choice: NDArray[np.int64]) -> float:
         """Sum over groups at the chosen formats, `choice [n_groups]`."""
         return float(self.grouped[np.arange(len(choice)), choice].sum())
-
-    def monotone(self) -> LayerTable:
-        """The table clamped so that more bits never cost more loss; the raw one is untouched.
-
-        Formats are ordered by bits per weight; each value becomes the minimum over all formats
-        with at most as many bits (running minimum).
-        """
-        shape = self.space.layers[0].shape
-        bits = [f.bits_per_weight(shape) for f in self.space.formats]
-        order = np.argsort(bits, kind="stable")
-        values = np.where(self.space.allowed, self.values, np.inf)
-        clamped = np.empty_like(values)
-        clamped[:, order] = np.minimum.accumulate(values[:, order], axis=1)
-        return LayerTable(self.space, clamped, self.quantity, self.source, self.reduction)

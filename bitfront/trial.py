@@ -11,10 +11,8 @@ from bitfront.allocation import Allocation
 
 
 class TrialState(StrEnum):
-    """Optuna's words for where a trial stands."""
+    """Optuna's words for how a trial ended."""
 
-    WAITING = "WAITING"
-    RUNNING = "RUNNING"
     COMPLETE = "COMPLETE"
     FAIL = "FAIL"
 
@@ -30,7 +28,7 @@ class Trial:
             that are reported; the two texts share no token block.
         origin: who proposed it: a search's name, or `"uniform"` for a baseline.
         target: budget and search it was proposed for; empty for baselines.
-        state: where it stands.
+        state: how it ended.
         values: quantity to measured value, every one minimized: `kl`, `kl_stderr`, `perplexity`,
             `top1_error`, `bits`, `bits_per_weight`, `bytes`, and `seconds` it took.
         error: why it failed.

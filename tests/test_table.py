@@ -57,15 +57,3 @@ def test_entries_of_formats_that_do_not_fit_are_ignored(space):
     grouped = LayerTable(space, values, "kl").grouped
     assert np.isnan(values).any()
     assert not np.isnan(grouped).any()
-
-
-def test_monotone_never_rises_with_bits_and_keeps_the_raw_table(space):
-    raw = table(space)
-    before = raw.values.copy()
-    clamped = raw.monotone()
-    order = np.argsort([f.num_bits for f in space.formats])
-    for row, allowed in enumerate(space.allowed):
-        values = clamped.values[row, order][allowed[order]]
-        assert (np.diff(values) <= 0).all()
-        np.testing.assert_array_less(values, raw.values[row, order][allowed[order]] + 1e-12)
-    np.testing.assert_array_equal(raw.values, before)
