@@ -23,10 +23,9 @@ class BlockStart:
     """Hidden states of the unquantized model at the input of one block, reused for many candidates.
 
         with BlockStart(model, reference) as start:
-            for block in range(start.n_blocks):
-                start.move_to(block)        # weights unquantized here
-                ...                         # change weights of this block or later ones
-                start.kl()                  # only blocks >= block run
+            for index in start.visit(layers):   # weights unquantized here
+                ...                             # change those of layers[index]
+                start.kl()                      # only its block and later ones run
 
     Memory: one hidden state per token, whatever the depth. A pass over all blocks with the same
     number of candidates each runs (n + 1) / (2 n) of the blocks' work, embedding and head in full.
@@ -74,9 +73,14 @@ class BlockStart:
                 return index
         return min(self._n_before(module.get_parameter("weight")), self.n_blocks)
 
-    def order(self, layers: Sequence[str]) -> list[int]:
-        """Indices of `layers` in the order of their blocks: the order to visit them in."""
-        return sorted(range(len(layers)), key=lambda i: self.block_of(layers[i]))
+    def visit(self, layers: Sequence[str]) -> Iterator[int]:
+        """Indices of `layers` by block, each when the start is at its block.
+
+        The model must hold its own weights whenever the next one is asked for.
+        """
+        for block, index in sorted((self.block_of(name), i) for i, name in enumerate(layers)):
+            self.move_to(block)
+            yield index
 
     def move_to(self, block: int) -> None:
         """Start at `block`, at or after the current one; the model must hold its own weights.

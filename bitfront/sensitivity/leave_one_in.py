@@ -57,9 +57,8 @@ class LeaveOneIn(Estimator):
         values = np.zeros(space.allowed.shape)
         done, total = 0, int(space.allowed.sum())
         with BlockStart(model, Reference.of(model, tokens)) as start:
-            for row in start.order([layer.name for layer in space.layers]):
+            for row in start.visit([x.name for x in space.layers]):
                 layer = space.layers[row].name
-                start.move_to(start.block_of(layer))
                 with PatchedModel(model, bank) as patched:
                     for column in np.flatnonzero(space.allowed[row]):
                         patched.apply(Allocation({layer: space.formats[column].name}))

@@ -75,9 +75,8 @@ class Linearity(Estimator):
         tokens = batches[: self.max_sequences]
         values = np.zeros(space.allowed.shape)
         with BlockStart(model, Reference.of(model, tokens)) as start:
-            for done, row in enumerate(start.order([x.name for x in space.layers]), 1):
+            for done, row in enumerate(start.visit([x.name for x in space.layers]), 1):
                 layer = space.layers[row].name
-                start.move_to(start.block_of(layer))
                 slope = self._slope(model, start, layer, row)
                 weight = get_weight(model, layer)
                 norm = weight.float().square().sum().item()

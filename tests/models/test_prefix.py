@@ -125,3 +125,12 @@ def test_layers_outside_the_blocks_start_where_they_first_run(model, family, ref
     blocks_in_order = [start.block_of(names[::-1][i]) for i in start.order(names[::-1])]
     assert blocks_in_order == sorted(blocks_in_order)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_layers_are_visited_by_block_whatever_their_order(model, reference):
+    names = [x.name for x in find_layers(model)][::-1]
+    with BlockStart(model, reference) as start:
+        visited = [(index, start._at) for index in start.visit(names)]
+    assert sorted(index for index, _ in visited) == list(range(len(names)))
+    assert [at for _, at in visited] == [start.block_of(names[index]) for index, _ in visited]
+    assert visited[0][1] == 0
