@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +12,33 @@ from bitfront.trial import Trial
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and the text of a trial under it."""
+    """A heading and the text of a trial under it; `short` is the heading where room is scarce."""
 
     title: str
     text: Callable[[Trial], str]
+    short: str = ""
 
 
-def number(trial: Trial, quantity: str, spec: str, scale: float = 1.0) -> str:
-    """A measured value as text; a dash where it was not measured."""
-    return f"{trial.values[quantity] * scale:{spec}}" if quantity in trial.values else "–"
+def number(trial: Trial, quantity: str, *specs: str, scale: float = 1.0, width: int = 7) -> str:
+    """A measured value as text; a dash where it was not measured.
+
+    Args:
+        trial: the measurement.
+        quantity: which of its values.
+        specs: format specifications, the preferred one first: the first whose text is at most
+            `width` characters long is taken, else the last.
+        scale: factor to the unit that is shown.
+        width: see `specs`.
+    """
+    if quantity not in trial.values:
+        return "–"
+    texts = [_powers(format(trial.values[quantity] * scale, spec)) for spec in specs]
+    return next((text for text in texts if len(text) <= width), texts[-1])
+
+
+def _powers(text: str) -> str:
+    """Powers of ten without what can be left out: `3.0e+05` is `3.0e5`."""
+    return re.sub(r"e\+?(-?)0*(?=\d)", r"e\1", text)
 
 
 def mix(trial: Trial) -> str:
@@ -29,17 +48,18 @@ def mix(trial: Trial) -> str:
 
 
 def _kl(trial: Trial) -> str:
-    error = f" ± {trial.values['kl_stderr']:.1g}" if "kl_stderr" in trial.values else ""
-    return number(trial, "kl", ".4g") + error
+    text = number(trial, "kl", ".4g")
+    error = number(trial, "kl_stderr", ".1g", ".0e", width=5)
+    return text if error == "–" else f"{text} ± {error}"
 
 
 COLUMNS = (
     Column("trial", lambda t: str(t.number)),
     Column("KL ± stderr", _kl),
-    Column("ppl", lambda t: number(t, "perplexity", ".2f")),
-    Column("top-1 err", lambda t: number(t, "top1_error", ".1%")),
-    Column("bits", lambda t: number(t, "bits", ".3f")),
-    Column("bpw", lambda t: number(t, "bits_per_weight", ".3f")),
-    Column("MB", lambda t: number(t, "bytes", ".2f", 1e-6)),
+    Column("ppl", lambda t: number(t, "perplexity", ".2f", ".1e")),
+    Column("top-1 err", lambda t: number(t, "top1_error", ".1%"), "error"),
+    Column("bits", lambda t: number(t, "bits", ".3f", ".2f", width=5)),
+    Column("bpw", lambda t: number(t, "bits_per_weight", ".3f", ".2f", width=5)),
+    Column("MB", lambda t: number(t, "bytes", ".2f", ".0f", scale=1e-6)),
     Column("origin", lambda t: t.origin),
 )

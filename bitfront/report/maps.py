@@ -74,7 +74,7 @@ def _bit_view(data: ReportData, trial: Trial, note: str) -> View:
         [Counter(names[i] for i in cell).most_common() for cell in row] for row in data.grid.cells
     ]
     label = (
-        f"trial {trial.number}: {number(trial, 'bytes', '.1f', 1e-6)} MB, "
+        f"trial {trial.number}: {number(trial, 'bytes', '.1f', scale=1e-6)} MB, "
         f"{number(trial, 'bits_per_weight', '.2f')} bits/weight, "
         f"KL {number(trial, 'kl', '.3g')}{note}"
     )

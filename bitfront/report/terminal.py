@@ -12,15 +12,21 @@ from bitfront.trial import Trial
 
 
 def front_table(front: ParetoFront, chosen: Trial | None = None) -> Table:
-    """One row a point in the order of the front; the chosen one marked and bold."""
+    """One row a point in the order of the front; the chosen one marked and bold.
+
+    At most 80 columns wide, whatever was measured, where names of searches have up to 13 letters.
+    """
     title = "Measured front (evaluation text)"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("")
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
+    )
     for column in COLUMNS:
         left = column.title == "origin"
-        table.add_column(column.title, justify="left" if left else "right", no_wrap=True)
+        heading = column.short or column.title
+        # The origin gives way where room is scarce: a clipped number would be another number.
+        table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for trial in front.trials:
         mark = trial == chosen
-        texts = (escape(column.text(trial)) for column in COLUMNS)
-        table.add_row("→" if mark else "", *texts, style="bold" if mark else None)
+        first, *texts = (escape(column.text(trial)) for column in COLUMNS)
+        table.add_row(f"→ {first}" if mark else first, *texts, style="bold" if mark else None)
     return table

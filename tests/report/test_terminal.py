@@ -1,16 +1,18 @@
 import io
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from bitfront.pareto import ParetoFront
+from bitfront.report.columns import COLUMNS
 from bitfront.report.terminal import front_table
 from tests.report.studies import made_up
 
 
-def printed(table):
+def printed(table, width=160):
     stream = io.StringIO()
-    Console(width=160, file=stream).print(table)
+    Console(width=width, file=stream).print(table)
     return stream.getvalue().splitlines()
 
 
@@ -34,3 +36,24 @@ def test_what_was_not_measured_is_a_dash():
 def test_names_are_not_read_as_markup():
     trial = replace(made_up().chosen, origin="[bold]mine[/bold]")
     assert any("[bold]mine[/bold]" in line for line in printed(front_table(ParetoFront((trial,)))))
+
+
+EXTREMES = {
+    "tiny KL": [1e-9, 1.2e-10, 17.123, 0.001, 8.0, 8.25, 9.99e6],
+    "small KL": [0.00012345, 0.0012, 999.994, 0.05, 3.512, 3.762, 9999.994e6],
+    "large KL": [8.91234, 0.36, 302489.0, 1.0, 2.0, 2.25, 60.123e6],
+    "huge KL": [98765.4321, 4321.0, 1.2e12, 1.0, 16.0, 16.0, 1.2e12],
+}
+
+
+@pytest.mark.parametrize("case", EXTREMES)
+def test_nothing_is_clipped_at_80_columns(case):
+    made = made_up().chosen
+    values = dict(zip(list(made.values)[:7], EXTREMES[case], strict=True))
+    trial = replace(made, number=1234, values=values)
+    lines = printed(front_table(ParetoFront((trial,)), trial), width=80)
+    row = next((line for line in lines if "→" in line), "")
+    assert [text for column in COLUMNS if (text := column.text(trial)) not in row] == []
+    headings = " ".join(next(line for line in lines if "KL" in line).split())
+    assert headings == "trial KL ± stderr ppl error bits bpw MB origin"
+    assert "…" not in "".join(lines)
