@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
+from bitfront.errors import BitfrontError, InvalidArgument, MismatchedArtifact, StorageError
 from bitfront.files import replacing
 from bitfront.formats import named
 from bitfront.pareto import ParetoFront
@@ -128,13 +128,20 @@ class Results:
         """Finished trials, oldest first; of one text when named.
 
         A last line that a kill cut short is dropped: that trial is measured again.
+
+        Raises:
+            MismatchedArtifact: a line is not a trial of this study; names it.
         """
         path = self.directory / "trials.jsonl"
         if not path.exists():
             return ()
+        space = self.space if (self.directory / "space.json").exists() else None
         with reading(path):
             lines = path.read_bytes().split(b"\n")[:-1]
-            trials = [Trial.from_json(line.decode()) for line in lines if line]
+        trials = []
+        for place, line in enumerate(lines, 1):
+            with reading(path, place=f"line {place}: "):
+                trials += [_trial(line, space)] if line else []
         return tuple(t for t in trials if text in (None, t.text))
 
     def append(self, trial: Trial) -> None:
@@ -221,12 +228,13 @@ class Results:
 
 
 @contextmanager
-def reading(path: Path, replaceable: bool = True) -> Iterator[Path]:
+def reading(path: Path, replaceable: bool = True, place: str = "") -> Iterator[Path]:
     """The block reads `path`; whatever it meets there becomes one line that names the file.
 
     Args:
         path: what is read.
         replaceable: whether a search makes the file anew when it is missing.
+        place: what comes before the reason, such as the line.
 
     Raises:
         MismatchedArtifact: the file cannot be read, or what is in it cannot be understood.
@@ -239,7 +247,8 @@ def reading(path: Path, replaceable: bool = True) -> Iterator[Path]:
         ) from error
     # Zip, npy and JSON readers raise a dozen types on garbage, and which ones is not documented.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        kind = "" if isinstance(error, BitfrontError) else f"{type(error).__name__}: "
+        reason = " ".join(f"{place}{kind}{error}".split()).rstrip(".")
         remedy = ", or remove the file and search again" if replaceable else ""
         raise MismatchedArtifact(
             f"{path} is damaged ({reason}): give another folder with --out{remedy}."
@@ -254,6 +263,18 @@ def read_words(path: Path, replaceable: bool = True) -> dict[str, str]:
     """
     with reading(path, replaceable):
         return {str(name): str(word) for name, word in json.loads(path.read_text()).items()}
+
+
+def _trial(line: bytes, space: SearchSpace | None) -> Trial:
+    """The trial of a line; its allocation must be one of the space, where that is known."""
+    trial = Trial.from_json(line.decode())
+    if space is not None:
+        right = space.decode(space.encode(trial.allocation))
+        for layer, format in sorted(trial.allocation.formats.items() - right.formats.items()):
+            raise InvalidArgument(f"layer {layer!r} cannot have format {format!r} in this study")
+        if trial.allocation != right:
+            raise InvalidArgument("the allocation lacks a pinned layer")
+    return trial
 
 
 def text_digest(text: str) -> str:

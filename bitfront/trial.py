@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from bitfront.allocation import Allocation
+from bitfront.errors import InvalidArgument
+
+TEXTS = ("calibration", "evaluation")
+"""What a trial can be measured on."""
+_MEASURED = ("kl", "bits", "bits_per_weight", "bytes")
+"""Values of every complete trial: what fronts and budgets are made of."""
 
 
 class TrialState(StrEnum):
@@ -49,8 +56,47 @@ class Trial:
 
     @classmethod
     def from_json(cls, text: str) -> Trial:
-        """Inverse of `to_json`."""
-        fields = json.loads(text)
-        fields["allocation"] = Allocation(**fields["allocation"])
-        fields["state"] = TrialState(fields["state"])
-        return cls(**fields)
+        """Inverse of `to_json`.
+
+        Raises:
+            InvalidArgument: not the JSON of a trial, or a value of the wrong type.
+        """
+        try:
+            fields = json.loads(text)
+            fields["allocation"] = Allocation(**fields["allocation"])
+            fields["state"] = TrialState(fields["state"])
+            trial = cls(**fields)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InvalidArgument(f"not the JSON of a trial: {error}") from error
+        _check(trial)
+        return trial
+
+
+def _check(trial: Trial) -> None:
+    """Refuse what JSON can hold but a trial cannot."""
+    formats, values = trial.allocation.formats, trial.values
+    right = {
+        "number": type(trial.number) is int and trial.number >= 0,
+        "allocation": isinstance(formats, dict) and all(map(_is_word, formats.values())),
+        "text": trial.text in TEXTS,
+        "origin": _is_word(trial.origin),
+        "values": isinstance(values, dict) and all(map(_is_finite, values.values())),
+        "error": trial.error is None or _is_word(trial.error),
+        "target": _is_word(trial.target),
+    }
+    for field_name in (name for name, is_right in right.items() if not is_right):
+        text = str(getattr(trial, field_name))
+        raise InvalidArgument(f"{field_name} of a trial cannot be {text[:60]}")
+    missing = [name for name in _MEASURED if name not in values]
+    if trial.state is TrialState.COMPLETE and missing:
+        raise InvalidArgument(f"a complete trial has no {', '.join(missing)}")
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_finite(value: object) -> bool:
+    # A comparison, because `isfinite` fails on whole numbers that no float can hold.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max  # type: ignore[arg-type]

@@ -296,7 +296,7 @@ def test_no_command_prints_the_help_and_no_error(run) -> None:
 def test_a_reader_that_stops_early_gets_no_traceback(n_points: int, tmp_path: Path) -> None:
     """As `bitfront front results | head`: the pipe closes before the output is written."""
     for n in range(n_points):
-        values = {"kl": 1 / (1 + n), "bytes": float(n)}
+        values = {"kl": 1 / (1 + n), "bits": 4.0, "bits_per_weight": 4.25, "bytes": float(n)}
         allocation = Allocation({"layer": "int4_g64"})
         Results(tmp_path).append(Trial(n, allocation, "evaluation", "sweep", values=values))
     reading, writing = os.pipe()

@@ -1,14 +1,21 @@
 """What a results folder promises when its files are damaged: one line that names the file."""
 
+import io
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from report.studies import made_up
 
 from bitfront import Budget, Study
-from bitfront.errors import InvalidArgument, MismatchedArtifact
+from bitfront.errors import BitfrontError, InvalidArgument, MismatchedArtifact
+from bitfront.report.points import write_points
 from bitfront.report.study import report_data
+from bitfront.report.terminal import front_table
 from bitfront.results import Results
 
 GARBAGE = {
@@ -31,13 +38,17 @@ READERS = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The results of a small made-up study, all files in place."""
-    data, results = made_up(), Results(tmp_path)
+    return filled(tmp_path)
+
+
+def filled(directory: Path) -> Path:
+    data, results = made_up(), Results(directory)
     results.claim(Study("model", Budget.parse("3.5bpw")), data.space, {"model": "a digest"})
     results.save_table("fisher", data.loss)
     for trial in (*data.calibrations, *data.evaluations):
         results.append(trial)
-    report_data(tmp_path, {"bitfront": "0"})
-    return tmp_path
+    report_data(directory, {"bitfront": "0"})
+    return directory
 
 
 def test_an_intact_folder_is_read(folder: Path) -> None:
@@ -97,7 +108,7 @@ def test_tables_of_another_space_are_refused(folder: Path) -> None:
     fields["layers"].pop()
     (folder / "space.json").write_text(json.dumps(fields))
     with pytest.raises(MismatchedArtifact, match=r"fisher.npz is damaged"):
-        report_data(folder)
+        READERS["tables/fisher.npz"](folder)
 
 
 def test_a_last_line_cut_inside_a_character_is_dropped(folder: Path) -> None:
@@ -110,3 +121,94 @@ def test_a_last_line_cut_inside_a_character_is_dropped(folder: Path) -> None:
 def test_a_folder_without_a_study_is_no_damage(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="not a results folder"):
         _ = Results(tmp_path).space
+
+
+EDITS = {
+    "number": {"number": "three"},
+    "negative number": {"number": -1},
+    "text": {"text": "calibrated"},
+    "origin": {"origin": None},
+    "state": {"state": "RUNNING"},
+    "error": {"error": 7},
+    "target": {"target": ["3.5bpw"]},
+    "no values": {"values": None},
+    "values of a list": {"values": [["kl", 0.1]]},
+    "kl in words": {"values.kl": "0.1"},
+    "kl that is no number": {"values.kl": math.nan},
+    "infinite kl": {"values.kl": math.inf},
+    "kl beyond floats": {"values.kl": 10**400},
+    "kl that is true": {"values.kl": True},
+    "missing kl": {"values": {"bytes": 1.0}},
+    "allocation in words": {"allocation": "int4_g64"},
+    "formats of a list": {"allocation.formats": ["int4_g64"]},
+    "format that is a number": {"allocation.formats.model.layers.0.mlp.up_proj": 4},
+    "unknown format": {"allocation.formats.model.layers.0.mlp.up_proj": "int5_g64"},
+    "unknown layer": {"allocation.formats.model.layers.9.mlp.up_proj": "int4_g64"},
+    "missing layer": {"allocation.formats": {"model.layers.0.mlp.up_proj": "int4_g64"}},
+    "unknown field": {"kl": 0.1},
+    "unknown field of the allocation": {"allocation.model": "other"},
+}
+
+
+@pytest.mark.parametrize("text", ["calibration", "evaluation"])
+@pytest.mark.parametrize("edit", EDITS)
+def test_edited_trials_are_refused_by_line(edit: str, text: str, folder: Path) -> None:
+    path = folder / "trials.jsonl"
+    lines = path.read_text().splitlines()
+    index = next(i for i, line in enumerate(lines) if json.loads(line)["text"] == text)
+    for place, value in EDITS[edit].items():
+        lines[index] = edited(lines[index], place, value)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(MismatchedArtifact) as refused:
+        Results(folder).trials()
+    message = str(refused.value)
+    assert message.startswith(f"{path} is damaged (line {index + 1}: ")
+    assert "\n" not in message
+
+
+def edited(line: str, place: str, value: object) -> str:
+    """A trial with one value changed; `place` is its path, layer names last."""
+    fields = json.loads(line)
+    *parents, name = place.split(".", 2 if place.startswith("allocation") else 1)
+    inner = fields
+    for parent in parents:
+        inner = inner[parent]
+    inner[name] = value
+    return json.dumps(fields)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=3,
+)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return filled(tmp_path_factory.mktemp("fuzzed"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_whatever_a_trial_holds_it_is_read_or_refused(data: st.DataObject, fuzzed: Path) -> None:
+    path = fuzzed / "trials.jsonl"
+    intact = path.read_bytes()
+    lines = path.read_text().splitlines()
+    index = data.draw(st.integers(0, len(lines) - 1))
+    fields: Any = json.loads(lines[index])
+    inner = data.draw(st.sampled_from([fields, fields["values"], fields["allocation"]]))
+    name = data.draw(st.sampled_from(sorted(inner)))
+    inner[name] = data.draw(ANYTHING)
+    lines[index] = json.dumps(fields)
+    path.write_text("\n".join(lines) + "\n")
+    refused = ""
+    try:
+        report = report_data(fuzzed)
+        front_table(report.front, report.chosen)
+        write_points(report.front, io.StringIO(), "csv")
+    except BitfrontError as error:
+        refused = str(error)
+    finally:
+        path.write_bytes(intact)
+    assert "\n" not in refused
