@@ -64,6 +64,7 @@ class Job:
         results: its folder, held by this process.
         problem: loss table of the estimator, costs and limits.
         measurement: the model with its quantized weights and references.
+        stored: every trial of the folder, oldest first; `measured` adds to it.
         progress: where steps are reported.
     """
 
@@ -71,7 +72,12 @@ class Job:
     results: Results
     problem: Problem
     measurement: Measurement
+    stored: list[Trial]
     progress: Progress
+
+    def trials(self, text: str) -> list[Trial]:
+        """Finished trials on a text, oldest first."""
+        return [trial for trial in self.stored if trial.text == text]
 
 
 @contextmanager
@@ -98,7 +104,7 @@ def opened(
         problem = Problem(table, inputs.costs, study.budget.limits(inputs.space))
         with PatchedModel(inputs.model.module, bank) as patched:
             measurement = Measurement(patched, inputs.costs, references)
-            yield Job(study, results, problem, measurement, progress)
+            yield Job(study, results, problem, measurement, list(results.trials()), progress)
 
 
 def export_checkpoint(
@@ -167,7 +173,7 @@ def search_trials(job: Job) -> None:
     """Measure the uniform baselines, then what the search proposes, one at a time."""
     study, problem = job.study, replace(job.problem, slopes=_stored_slopes(job))
     search = SEARCHES.build(study.search.name, study.search.params)
-    history = list(job.results.trials("calibration"))
+    history = job.trials("calibration")
     seen = {trial.allocation for trial in history}
     baselines = _uniform(problem)
     total = max(study.n_trials, len(baselines) + 1)
@@ -208,7 +214,7 @@ def _with_slopes(search: Search, problem: Problem, history: Sequence[Trial], job
 
 def _stored_slopes(job: Job) -> dict[Allocation, LayerTable]:
     """Slopes that earlier runs measured: a continued search must know what it knew."""
-    measured = [trial.allocation for trial in job.results.trials("calibration")]
+    measured = [trial.allocation for trial in job.trials("calibration")]
     tables = {a: job.results.load_table(_slopes_name(a), job.problem.space) for a in measured}
     return {allocation: table for allocation, table in tables.items() if table is not None}
 
@@ -225,16 +231,16 @@ def _uniform(problem: Problem) -> list[Allocation]:
 
 def measured(job: Job, allocation: Allocation, text: str, origin: str, target: str = "") -> Trial:
     """Measure an allocation and store the trial."""
-    number = len(job.results.trials())
-    trial = job.measurement.trial(number, allocation, text, origin, target)
+    trial = job.measurement.trial(len(job.stored), allocation, text, origin, target)
     job.results.append(trial)
+    job.stored.append(trial)
     return trial
 
 
 def measure_finalists(job: Job) -> None:
     """Measure on the evaluation text what did best on the calibration text, and the baselines."""
-    seen = {trial.allocation for trial in job.results.trials("evaluation")}
-    wanted = finalists(job.results.trials("calibration"), job.problem, job.study.n_finalists)
+    seen = {trial.allocation for trial in job.trials("evaluation")}
+    wanted = finalists(job.trials("calibration"), job.problem, job.study.n_finalists)
     for index, trial in enumerate(wanted):
         new = None
         if trial.allocation not in seen:
@@ -243,7 +249,7 @@ def measure_finalists(job: Job) -> None:
         job.progress(Event("evaluate", index + 1, len(wanted), new))
 
 
-def finalists(trials: tuple[Trial, ...], problem: Problem, n: int) -> list[Trial]:
+def finalists(trials: Sequence[Trial], problem: Problem, n: int) -> list[Trial]:
     """Uniform baselines, the best few within the budget, and the front around it.
 
     Half of the `n` places go to the smallest measured KL within the limits, the rest to the

@@ -91,6 +91,19 @@ def test_a_cut_run_continues_to_the_same_front(
     assert numbers == list(range(len(numbers)))
 
 
+def test_measured_trials_are_read_twice_however_many_there_are(
+    study: Study, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    n_before, read, reads = len(Results(tmp_path).trials()), Results.trials, []
+    monkeypatch.setattr(Results, "trials", lambda *a: reads.append(a) or read(*a))
+    run_study(replace(study, n_trials=study.n_trials + 3), tmp_path)
+    assert len(reads) == 2  # to continue, and for the front
+    trials = read(Results(tmp_path))
+    assert len(trials) >= n_before + 3
+    assert [t.number for t in trials] == list(range(len(trials)))
+
+
 def test_another_budget_keeps_what_was_measured(
     study: Study, finished: Path, tmp_path: Path
 ) -> None:
