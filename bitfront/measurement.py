@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from bitfront.allocation import Allocation
 from bitfront.errors import NonFinite
@@ -24,14 +25,17 @@ class Measurement:
     Args:
         patched: the model that takes allocations.
         costs: cost tables `bytes` and `code_bits`.
-        references: predictions of the unquantized model by text, `"estimation"`,
-            `"calibration"` and `"evaluation"`.
+        references: predictions of the unquantized model by text, `"calibration"` and
+            `"evaluation"`.
+        estimation: makes those on the estimation blocks, or reads them; called with the model
+            unquantized, when slopes are first asked for.
         metrics: names of the metrics.
     """
 
     patched: PatchedModel
     costs: tuple[LayerTable, ...]
     references: Mapping[str, Reference]
+    estimation: Callable[[], Reference]
     metrics: tuple[str, ...] = ("kl_divergence", "perplexity", "top1_error")
 
     def trial(
@@ -55,10 +59,15 @@ class Measurement:
         self, allocation: Allocation, progress: Callable[[int, int], None] | None = None
     ) -> LayerTable:
         """First-order change of KL around an allocation, on the estimation blocks."""
+        reference = self._estimation
         self.patched.apply(allocation)
         model, bank = self.patched.model, self.patched.bank
-        reference = self.references["estimation"]
         return slopes(model, reference, bank.space, bank, allocation, progress)
+
+    @cached_property
+    def _estimation(self) -> Reference:
+        self.patched.apply(Allocation({}))
+        return self.estimation()
 
 
 def sizes_of(allocation: Allocation, costs: tuple[LayerTable, ...]) -> dict[str, float]:

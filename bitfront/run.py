@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from bitfront.search.base import Search
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.study import Study
 from bitfront.table import LayerTable
-from bitfront.trial import Trial, TrialState
+from bitfront.trial import TEXTS, Trial, TrialState
 
 
 def run_study(
@@ -96,14 +97,12 @@ def opened(
         results.check(identity)
         bank = build_bank(study, inputs, results.directory / "bank", progress)
         results.claim(study, inputs.space, identity | {"quantized weights": bank.digest})
-        references = {
-            text: _reference(results, inputs, text, progress)
-            for text in ("estimation", "calibration", "evaluation")
-        }
+        references = {text: _reference(results, inputs, text, progress) for text in TEXTS}
+        estimation = partial(_reference, results, inputs, "estimation", progress)
         table = _loss_table(study, inputs, bank, results, progress)
         problem = Problem(table, inputs.costs, study.budget.limits(inputs.space))
         with PatchedModel(inputs.model.module, bank) as patched:
-            measurement = Measurement(patched, inputs.costs, references)
+            measurement = Measurement(patched, inputs.costs, references, estimation)
             yield Job(study, results, problem, measurement, list(results.trials()), progress)
 
 

@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from bitfront import Budget, Choice, Study, TextSource, run_study
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText, MismatchedArtifact
 from bitfront.formats.int_grouped import IntGrouped
 from bitfront.inputs import Event
+from bitfront.models.reference import Reference
 from bitfront.pareto import ParetoFront
 from bitfront.results import Results
 from bitfront.sensitivity.fisher import Fisher
@@ -102,6 +106,23 @@ def test_measured_trials_are_read_twice_however_many_there_are(
     trials = read(Results(tmp_path))
     assert len(trials) >= n_before + 3
     assert [t.number for t in trials] == list(range(len(trials)))
+
+
+def test_the_reference_of_slopes_is_made_when_a_search_asks_for_slopes(
+    study: Study, finished: Path, tiny_llama: nn.Module, tmp_path: Path
+) -> None:
+    plain, asking = tmp_path / "plain", tmp_path / "asking"
+    run_study(replace(study, search=Choice("sweep"), n_trials=len(FORMATS) + 1), plain)
+    names = {path.name for path in (plain / "references").iterdir()}
+    assert names == {"calibration.safetensors", "evaluation.safetensors"}
+    run_study(replace(study, n_trials=len(FORMATS) + 3), asking)
+    path = asking / "references" / "estimation.safetensors"
+    stored, made_at = load_file(path), path.stat().st_mtime_ns
+    # Asked for while the model held an allocation, it is that of the unquantized model.
+    expected = Reference.of(tiny_llama, stored["tokens"])
+    assert all(torch.equal(tensor, getattr(expected, x)) for x, tensor in stored.items())
+    run_study(replace(study, n_trials=len(FORMATS) + 8), asking)
+    assert path.stat().st_mtime_ns == made_at
 
 
 def test_another_budget_keeps_what_was_measured(
