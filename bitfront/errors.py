@@ -4,7 +4,7 @@ BitfrontError
 ├── InvalidArgument      a study field, plug-in parameter or option has a value that is not allowed
 ├── UnknownPlugin        no estimator, solver, search, format, ... of that name
 ├── InvalidModel         the model cannot be used: missing, corrupt, unsafe, no linear layers
-├── InvalidText          the calibration or evaluation text is empty, too short or unreadable
+├── InvalidText          a text is empty, too short, unreadable, or nothing the model can predict
 ├── InfeasibleBudget     no allocation meets the budget; carries the smallest reachable value
 ├── NonFinite            NaN or infinity in weights, activations or measured values
 ├── MismatchedArtifact   a results folder, cache or checkpoint was made by another study
@@ -31,7 +31,7 @@ class InvalidModel(BitfrontError):
 
 
 class InvalidText(BitfrontError):
-    """A text that gives too few tokens or cannot be read."""
+    """A text that gives too few tokens, cannot be read, or that the model cannot predict at all."""
 
 
 class InfeasibleBudget(BitfrontError):

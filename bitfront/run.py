@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bitfront.allocation import Allocation
+from bitfront.errors import InvalidText
 from bitfront.export import EXPORTERS
 from bitfront.inputs import Event, Inputs, Progress, build_bank, counted, prepare, silent
 from bitfront.measurement import Measurement
@@ -97,8 +98,8 @@ def opened(
         results.check(identity)
         bank = build_bank(study, inputs, results.directory / "bank", progress)
         results.claim(study, inputs.space, identity | {"quantized weights": bank.digest})
-        references = {text: _reference(results, inputs, text, progress) for text in TEXTS}
-        estimation = partial(_reference, results, inputs, "estimation", progress)
+        references = {text: _reference(study, results, inputs, text, progress) for text in TEXTS}
+        estimation = partial(_reference, study, results, inputs, "estimation", progress)
         table = _loss_table(study, inputs, bank, results, progress)
         problem = Problem(table, inputs.costs, study.budget.limits(inputs.space))
         with PatchedModel(inputs.model.module, bank) as patched:
@@ -143,12 +144,24 @@ def default_directory(study: Study) -> Path:
     return home / "studies" / study.digest[:16]
 
 
-def _reference(results: Results, inputs: Inputs, text: str, progress: Progress) -> Reference:
+def _reference(
+    study: Study, results: Results, inputs: Inputs, text: str, progress: Progress
+) -> Reference:
     tokens: torch.Tensor = getattr(inputs, text)
     path = results.directory / "references" / f"{text}.safetensors"
     if path.exists():
         return Reference.load(path, inputs.model.digest, tokens)
-    made = Reference.of(inputs.model.module, tokens, progress=counted(progress, "reference"))
+    try:
+        made = Reference.of(
+            inputs.model.module,
+            tokens,
+            progress=counted(progress, "reference"),
+            # Twice that of guessing: a model with random weights is a little worse than it.
+            max_perplexity=2 * inputs.model.n_rows,
+        )
+    except InvalidText as error:
+        source = (study.evaluation if text == "evaluation" else study.calibration).source
+        raise InvalidText(f"Cannot use {text} text {source!r}: {error}") from error
     made.save(path, inputs.model.digest)
     return made
 

@@ -178,6 +178,20 @@ def test_calibrating_on_a_shifted_evaluation_text_is_refused(study: Study, tmp_p
         run_study(replace(study, evaluation=TextSource(str(shifted), 100, 64)), tmp_path / "out")
 
 
+def test_a_tokenizer_of_another_model_is_refused_by_what_the_model_predicts(
+    study: Study, tmp_path: Path
+) -> None:
+    """As many ids as the model knows, for other tokens."""
+    model = Path(shutil.copytree(study.model, tmp_path / "model"))
+    fields = json.loads((model / "tokenizer.json").read_text())
+    tokens = list(fields["model"]["vocab"])
+    fields["model"]["vocab"] = dict(zip(tokens, [0, *range(len(tokens) - 1, 0, -1)], strict=True))
+    (model / "tokenizer.json").write_text(json.dumps(fields))
+    with pytest.raises(InvalidText, match=r"tokenizer is of another model, or the text") as refused:
+        run_study(replace(study, model=str(model)), tmp_path / "out")
+    assert f"calibration text {study.calibration.source!r}" in str(refused.value)
+
+
 def test_few_trials_still_measure_every_baseline_and_one_proposal(
     study: Study, tmp_path: Path
 ) -> None:

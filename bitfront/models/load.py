@@ -37,6 +37,11 @@ class LoadedModel:
     digest: str
     source: str
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of the embedding: how many token ids the model knows."""
+        return _n_rows(self.module)
+
 
 def load_model(
     source: str, revision: str | None = None, dtype: str = "auto", device: str = "auto"
@@ -202,14 +207,25 @@ def _check_finite(module: nn.Module, source: str) -> None:
 
 
 def _check_tokenizer(module: nn.Module, tokenizer: Any, source: str) -> None:
-    language_model: Any = module
-    n_rows = language_model.get_input_embeddings().weight.shape[0]
-    largest = max(tokenizer.get_vocab().values(), default=-1)
+    n_rows = _n_rows(module)
+    ids = set(tokenizer.get_vocab().values())
+    largest = max(ids, default=-1)
     if not 0 <= largest < n_rows:
         raise InvalidModel(
             f"The tokenizer of {source} has ids up to {largest}, its embedding {n_rows} rows: "
             "they belong to different models."
         )
+    # Embeddings are padded to round numbers and for tokens to come, but not to twice the size.
+    if 2 * len(ids) < n_rows:
+        raise InvalidModel(
+            f"The tokenizer of {source} knows {len(ids)} ids, its embedding has {n_rows} rows: "
+            "they belong to different models."
+        )
+
+
+def _n_rows(module: nn.Module) -> int:
+    language_model: Any = module
+    return int(language_model.get_input_embeddings().weight.shape[0])
 
 
 def _first_line(error: Exception) -> str:

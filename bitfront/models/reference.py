@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
+from torch.nn.functional import cross_entropy
 
-from bitfront.errors import InvalidArgument, MismatchedArtifact, NonFinite
+from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact, NonFinite
 from bitfront.files import replacing
 from bitfront.models.data import digest
 
@@ -49,16 +51,25 @@ class Reference:
         tokens: torch.Tensor,
         top_k: int = 512,
         progress: Callable[[int, int], None] | None = None,
+        max_perplexity: float = math.inf,
     ) -> Reference:
         """Run the unquantized model over `tokens`, one sequence at a time.
 
+        Args:
+            model: the unquantized model.
+            tokens: int64 `[n_sequences, sequence_length]`.
+            top_k: tokens kept per position.
+            progress: called with `(sequences done, sequences in all)`.
+            max_perplexity: of the tokens; guessing has the size of the vocabulary.
+
         Raises:
             InvalidArgument: `top_k` is not positive.
+            InvalidText: perplexity above `max_perplexity`.
             NonFinite: the model predicts NaN or infinity.
         """
         if top_k < 1:
             raise InvalidArgument(f"top_k is {top_k}: give at least 1.")
-        sequences = []
+        sequences, losses = [], []
         for index, sequence in enumerate(tokens):
             logits = next_token_logits(model, sequence)
             if not logits.isfinite().all():
@@ -67,8 +78,14 @@ class Reference:
                     "check its weights, or run it in float32."
                 )
             sequences.append(_compressed(logits, min(top_k, logits.shape[-1])))
+            losses.append(cross_entropy(logits.float(), sequence[1:].to(logits.device)).item())
             if progress:
                 progress(index + 1, len(tokens))
+        if (loss := sum(losses) / len(losses)) > math.log(max_perplexity):
+            raise InvalidText(
+                f"The unquantized model predicts the text worse than guessing (log-perplexity "
+                f"{loss:.1f}): its tokenizer is of another model, or the text unlike all it knows."
+            )
         indices, log_probs, log_tail = (torch.stack(x) for x in zip(*sequences, strict=True))
         return cls(tokens.cpu(), indices, log_probs, log_tail)
 

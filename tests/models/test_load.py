@@ -200,6 +200,23 @@ def test_tokenizer_of_another_model(folder):
     assert "ids up to 511, its embedding 300 rows" in refused(folder)
 
 
+def keep_ids(folder: Path, n: int) -> None:
+    """Cut a byte-level BPE to its first `n` ids; none of the merged ones may be among them."""
+    path = folder / "tokenizer.json"
+    fields = json.loads(path.read_text())
+    vocabulary = fields["model"]["vocab"]
+    fields["model"]["vocab"] = {token: i for token, i in vocabulary.items() if i < n}
+    fields["model"]["merges"] = []
+    path.write_text(json.dumps(fields))
+
+
+def test_a_tokenizer_that_knows_few_of_the_ids(folder):
+    keep_ids(folder, 256)
+    load_model(str(folder), device="cpu")
+    keep_ids(folder, 255)
+    assert "knows 255 ids, its embedding has 512 rows" in refused(folder)
+
+
 def test_remote_code_stays_off(folder):
     code = folder / "modeling_own.py"
     code.write_text(f"open({str(folder / 'ran')!r}, 'w')\n")

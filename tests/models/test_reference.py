@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bitfront.errors import InvalidArgument, MismatchedArtifact, NonFinite
+from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact, NonFinite
 from bitfront.models.reference import Reference, next_token_logits
 
 N, LENGTH, VOCABULARY = 2, 40, 300
@@ -45,6 +45,14 @@ def merged_kl(p, q, indices):
     rest = torch.ones_like(p).scatter_(-1, indices.long(), 0.0)
     tail_p, tail_q = ((x * rest).sum(dim=-1) for x in (p, q))
     return (top_p * (top_p / top_q).log()).sum(dim=-1) + tail_p * (tail_p / tail_q).log()
+
+
+def test_a_text_worse_than_guessing_is_refused_where_asked(table, tokens):
+    guessing = 2 * VOCABULARY
+    Reference.of(Logits(table / 400), tokens, max_perplexity=guessing)  # as random weights do
+    Reference.of(Logits(table), tokens)
+    with pytest.raises(InvalidText, match="worse than guessing"):
+        Reference.of(Logits(table), tokens, max_perplexity=guessing)
 
 
 @pytest.mark.parametrize("scale", [1e-2, 1.0, 10.0])
