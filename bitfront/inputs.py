@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from bitfront import formats
+from bitfront.allocation import Allocation
 from bitfront.costs import COSTS
 from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.formats.base import Format
@@ -22,7 +23,7 @@ from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model
 from bitfront.models.statistics import InputGrams
 from bitfront.quantizers import QUANTIZERS
-from bitfront.results import text_digest
+from bitfront.results import Results, text_digest
 from bitfront.search import SEARCHES
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.space import SearchSpace
@@ -81,21 +82,27 @@ class Inputs:
 
     def identity(self, study: Study) -> dict[str, str]:
         """Digests and definitions that every measurement of a study depends on."""
-        quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
         estimator = ESTIMATORS.build(study.estimator.name, study.estimator.params)
-        return {
-            "model": self.model.digest,
-            "layers": text_digest(repr(self.space.layers)),
-            "formats": ", ".join(map(_defined, self.space.formats)),
-            "pinned": ", ".join(f"{x.name}={_defined(f)}" for x, f in self.space.pinned),
-            "quantizer": f"{quantizer!r} version {quantizer.version}",
+        return weights_identity(study, self.model, self.space) | {
             "estimator": f"{estimator!r} version {estimator.version}",
             "estimation tokens": digest(self.estimation),
             "calibration tokens": digest(self.calibration),
             "evaluation tokens": digest(self.evaluation),
-            "dtype": str(self.model.module.dtype).removeprefix("torch."),
             "seed": str(study.seed),
         }
+
+
+def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> dict[str, str]:
+    """The part of the identity that is known without any text."""
+    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
+    return {
+        "model": model.digest,
+        "layers": text_digest(repr(space.layers)),
+        "formats": ", ".join(map(_defined, space.formats)),
+        "pinned": ", ".join(f"{x.name}={_defined(f)}" for x, f in space.pinned),
+        "quantizer": f"{quantizer!r} version {quantizer.version}",
+        "dtype": str(model.module.dtype).removeprefix("torch."),
+    }
 
 
 def prepare(study: Study, progress: Progress = silent) -> Inputs:
@@ -111,12 +118,7 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     ESTIMATORS.build(study.estimator.name, study.estimator.params)
     SEARCHES.build(study.search.name, study.search.params)
-    progress(Event("load", 0, 1))
-    model = load_model(study.model, study.revision, study.dtype, study.device)
-    progress(Event("load", 1, 1))
-    pinned = formats.named(study.pinned) if study.pinned else None
-    menu = tuple(formats.named(name) for name in study.formats)
-    space = search_space(model.module, menu, pinned, study.tied)
+    model, space = load_searched(study, progress)
     _warn_of_stacks(model.module)
     costs = COSTS.build("memory").cost(space)
     check_budget(study.budget, space, costs)
@@ -142,6 +144,21 @@ def _warn_of_stacks(model: nn.Module) -> None:
             "16 bits: a budget in bpw or bits does not count them, one in MB does.",
             *(f"{n_stacked:,}", f"{n_weights:,}", f"{n_stacked / n_weights:.0%}"),
         )
+
+
+def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedModel, SearchSpace]:
+    """The model and its search space.
+
+    Raises:
+        InvalidModel: the model cannot be used.
+        InvalidArgument: the menu does not fit the model.
+    """
+    progress(Event("load", 0, 1))
+    model = load_model(study.model, study.revision, study.dtype, study.device)
+    progress(Event("load", 1, 1))
+    pinned = formats.named(study.pinned) if study.pinned else None
+    menu = tuple(formats.named(name) for name in study.formats)
+    return model, search_space(model.module, menu, pinned, study.tied)
 
 
 def check_budget(budget: Budget, space: SearchSpace, costs: tuple[LayerTable, ...]) -> None:
@@ -197,6 +214,34 @@ def build_bank(
         grams,
         counted(progress, "quantize"),
     )
+
+
+def stored_bank(
+    study: Study,
+    model: LoadedModel,
+    space: SearchSpace,
+    allocation: Allocation,
+    results: Results,
+    progress: Progress = silent,
+) -> WeightBank:
+    """The quantized weights of one allocation, from the results folder and without any text.
+
+    Raises:
+        MismatchedArtifact: missing or damaged, and the quantizer would need the text; or
+            not the weights that were measured.
+    """
+    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
+    directory = results.directory / "bank"
+    if quantizer.needs_hessian:
+        bank = WeightBank(directory, space, results.bank_entries())
+    else:
+        shown = counted(progress, "quantize")
+        bank = WeightBank.build(
+            directory, model.module, space, quantizer, progress=shown, used=allocation
+        )
+    results.check({"quantized weights": bank.digest})
+    bank.check(allocation)
+    return bank
 
 
 def counted(progress: Progress, stage: str) -> Callable[[int, int], None]:

@@ -34,6 +34,7 @@ class Results:
     tables/*.npz     loss tables by estimator
     trials.jsonl     one measured allocation a line, only ever appended
     bank/            quantized weights     references/   predictions of the unquantized model
+    bank.json        the file in bank/ of each layer in each format
     ```
 
     Args:
@@ -182,6 +183,23 @@ class Results:
                 f"{self.directory} has no measured front yet: run `bitfront search` to the end."
             )
         return ParetoFront(tuple(trials))
+
+    def save_bank_entries(self, entries: Mapping[tuple[str, str], str]) -> None:
+        """Store which file of the bank each `(layer name, format name)` is."""
+        words = {f"{layer} {format}": entry for (layer, format), entry in entries.items()}
+        self._write("bank.json", json.dumps(words, indent=1))
+
+    def bank_entries(self) -> dict[tuple[str, str], str]:
+        """What `save_bank_entries` stored.
+
+        Raises:
+            MismatchedArtifact: missing or damaged.
+        """
+        path = self.directory / "bank.json"
+        if not path.exists():
+            raise MismatchedArtifact(f"{path} is missing: run `bitfront search` again to make it.")
+        rows = [(key.rpartition(" "), entry) for key, entry in read_words(path).items()]
+        return {(layer, format): entry for (layer, _, format), entry in rows}
 
     def save_table(self, name: str, table: LayerTable) -> None:
         """Store a table under `tables/<name>.npz`."""

@@ -15,7 +15,18 @@ import torch
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidText
 from bitfront.export import EXPORTERS
-from bitfront.inputs import Event, Inputs, Progress, build_bank, counted, prepare, silent
+from bitfront.inputs import (
+    Event,
+    Inputs,
+    Progress,
+    build_bank,
+    counted,
+    load_searched,
+    prepare,
+    silent,
+    stored_bank,
+    weights_identity,
+)
 from bitfront.measurement import Measurement
 from bitfront.models.bank import WeightBank
 from bitfront.models.patch import PatchedModel
@@ -98,6 +109,7 @@ def opened(
         results.check(identity)
         bank = build_bank(study, inputs, results.directory / "bank", progress)
         results.claim(study, inputs.space, identity | {"quantized weights": bank.digest})
+        results.save_bank_entries(bank.entries)
         references = {text: _reference(study, results, inputs, text, progress) for text in TEXTS}
         estimation = partial(_reference, study, results, inputs, "estimation", progress)
         table = _loss_table(study, inputs, bank, results, progress)
@@ -115,7 +127,7 @@ def export_checkpoint(
     results: Path | str | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Write the checkpoint of a measured point.
+    """Write the checkpoint of a measured point; needs the model and the results folder, no text.
 
     Args:
         study: the study that the point belongs to.
@@ -126,16 +138,20 @@ def export_checkpoint(
         progress: called as the work goes on.
 
     Raises:
-        MismatchedArtifact: the model or text is no longer the one that was measured.
+        InvalidArgument: `results` is not a results folder.
+        MismatchedArtifact: the model is no longer the one that was measured, or the quantized
+            weights are damaged and only a search can make them anew.
         StorageError: the checkpoint could not be written.
     """
     folder = Results(Path(results) if results else default_directory(study))
     chosen = EXPORTERS.build(exporter)
-    inputs = prepare(study, progress)
+    # "auto" may mean another dtype here than on the machine that measured.
+    known = replace(study, dtype=folder.identity.get("dtype", study.dtype))
+    model, space = load_searched(known, progress)
     with folder.locked():
-        bank = build_bank(study, inputs, folder.directory / "bank", progress)
-        folder.check(inputs.identity(study) | {"quantized weights": bank.digest})
-    chosen.write(inputs.model, trial.allocation, bank, Path(directory))
+        folder.check(weights_identity(known, model, space))
+        bank = stored_bank(known, model, space, trial.allocation, folder, progress)
+    chosen.write(model, trial.allocation, bank, Path(directory))
 
 
 def default_directory(study: Study) -> Path:

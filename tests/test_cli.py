@@ -90,6 +90,20 @@ def test_report_can_be_written_again(searched, run) -> None:
     assert Path(out.strip()).exists()
 
 
+def test_export_needs_neither_text(searched, texts: list[str], tmp_path: Path, run) -> None:
+    out, checkpoint = tmp_path / "out", tmp_path / "checkpoint"
+    shutil.copytree(searched[0], out)
+    study = (out / "study.json").read_text()
+    for path in (texts[1], texts[3]):
+        assert path in study
+        study = study.replace(path, str(tmp_path / "gone.txt"))
+    (out / "study.json").write_text(study)
+    code, shown, errors = run("export", out, "--out", checkpoint)
+    assert code == 0, errors
+    assert shown.strip() == str(checkpoint)
+    assert (checkpoint / "model.safetensors").exists()
+
+
 def test_plugins_lists_every_kind_with_parameters(run) -> None:
     code, out, _ = run("plugins", "--json")
     rows = json.loads(out)

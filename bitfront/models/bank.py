@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, MismatchedArtifact, NonFinite
 from bitfront.files import replacing
 from bitfront.formats.base import Format
@@ -23,6 +24,7 @@ from bitfront.quantizers.rtn import Rtn
 from bitfront.space import Layer, SearchSpace
 
 Tensors = dict[str, torch.Tensor]
+_ANEW = "run `bitfront search` again to build it anew"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,7 @@ class WeightBank:
         quantizer: Quantizer,
         hessians: Mapping[str, torch.Tensor] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        used: Allocation | None = None,
     ) -> WeightBank:
         """Quantize what the directory lacks; broken files are made anew.
 
@@ -65,6 +68,7 @@ class WeightBank:
             hessians: float32 `[n_columns, n_columns]` by layer name: mean of x x^T. Read layer by
                 layer in the order of the space, so a mapping that computes them lazily is fine.
             progress: called with `(entries done, entries in all)`.
+            used: an allocation that is all that will be read; `None` for every entry.
 
         Raises:
             NonFinite: a weight or Gram matrix holds NaN or infinity.
@@ -84,7 +88,8 @@ class WeightBank:
             for format in menu:
                 digest = _text_digest(inputs, behaviour[format], f"{chosen!r} {chosen.version}")
                 path = _path(directory, digest)
-                if not _intact(path, format, layer.shape):
+                is_used = used is None or used.formats.get(layer.name) == format.name
+                if is_used and not _intact(path, format, layer.shape):
                     _write(path, _quantized(layer, chosen, weight, format, hessian))
                 entries[layer.name, format.name] = digest
                 if progress:
@@ -111,20 +116,36 @@ class WeightBank:
             InvalidArgument: the bank has no such layer or the format does not fit it.
             MismatchedArtifact: the file was removed or damaged since the bank was built.
         """
+        path = self._path(layer, format)
+        try:
+            return _read(path)
+        except (OSError, SafetensorError) as error:
+            raise MismatchedArtifact(
+                f"Bank entry {path} of layer {layer!r} cannot be read ({error}): {_ANEW}."
+            ) from error
+
+    def check(self, allocation: Allocation) -> None:
+        """Check that the files of an allocation are whole and unchanged.
+
+        Raises:
+            InvalidArgument: the bank has no such layer or the format does not fit it.
+            MismatchedArtifact: names a file that is missing or damaged.
+        """
+        for layer, format in allocation.formats.items():
+            path = self._path(layer, format)
+            if not _intact(path, self._formats[format], self._shapes[layer]):
+                raise MismatchedArtifact(
+                    f"Bank entry {path} of layer {layer!r} is missing or damaged: {_ANEW}."
+                )
+
+    def _path(self, layer: str, format: str) -> Path:
         if (layer, format) not in self.entries:
             held = ", ".join(f for name, f in self.entries if name == layer) or "no format"
             raise InvalidArgument(
                 f"The bank holds {held} of layer {layer!r}, not {format!r}: "
                 "build it for a space with this format."
             )
-        path = _path(self.directory, self.entries[layer, format])
-        try:
-            return _read(path)
-        except (OSError, SafetensorError) as error:
-            raise MismatchedArtifact(
-                f"Bank entry {path} of layer {layer!r} cannot be read ({error}): "
-                "run the study again to build it anew."
-            ) from error
+        return _path(self.directory, self.entries[layer, format])
 
     def weight(self, layer: str, format: str) -> torch.Tensor:
         """Decoded weight, float32 `[out_features, in_features]`."""

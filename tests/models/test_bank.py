@@ -186,5 +186,5 @@ def test_removed_file_is_reported(build, space):
     bank = build()
     for path in files(bank.directory):
         path.unlink()
-    with pytest.raises(MismatchedArtifact, match="run the study again"):
+    with pytest.raises(MismatchedArtifact, match="run `bitfront search` again"):
         bank.weight(space.layers[0].name, "int2_g64")
