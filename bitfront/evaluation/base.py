@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
@@ -64,21 +65,20 @@ def sequence_values(
         logits = next_token_logits(model, sequence)
         for name, metric in metrics.items():
             # float64: a float32 mean over a million tokens loses the digits that rank candidates.
-            means[name].append(
-                _finite(name, metric.per_token(logits, reference, index).double().mean())
-            )
+            mean = metric.per_token(logits, reference, index).double().mean().item()
+            means[name].append(_finite(name, mean))
         if progress:
             progress(index + 1, len(reference.tokens))
     return {name: np.array(values) for name, values in means.items()}
 
 
-def _finite(name: str, value: torch.Tensor) -> float:
-    if not value.isfinite():
+def _finite(name: str, value: float) -> float:
+    if not math.isfinite(value):
         raise NonFinite(
-            f"Metric {name!r} is {value.item()}: the quantized model overflows. "
+            f"Metric {name!r} is {value}: the quantized model overflows. "
             "Use formats with more bits, or run the model in float32."
         )
-    return value.item()
+    return value
 
 
 def evaluate(
@@ -93,7 +93,8 @@ def evaluate(
         NonFinite: a metric is NaN or infinite; names the metric.
     """
     means = sequence_values(model, reference, metrics, progress)
-    return {k: v for name, m in metrics.items() for k, v in m.reduce(means[name]).items()}
+    values = {k: v for name, m in metrics.items() for k, v in m.reduce(means[name]).items()}
+    return {name: _finite(name, value) for name, value in values.items()}
 
 
 def standard_error(means: Values) -> float:

@@ -26,5 +26,6 @@ class Perplexity(Metric):
         return cross_entropy(logits.float(), targets, reduction="none")
 
     def reduce(self, means: Values) -> dict[str, float]:
-        """`perplexity`."""
-        return {"perplexity": float(np.exp(means.mean()))}
+        """`perplexity`; infinite where no float is large enough."""
+        with np.errstate(over="ignore"):
+            return {"perplexity": float(np.exp(means.mean()))}

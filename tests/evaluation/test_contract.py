@@ -85,6 +85,20 @@ def test_non_finite_predictions_name_the_metric(name, value, tiny_llama, referen
         evaluate(tiny_llama, reference, {name: ALL[name]})
 
 
+def test_a_perplexity_beyond_floats_is_refused_though_every_token_is_finite(tiny_llama, reference):
+    norm = tiny_llama.model.norm.weight
+    kept = norm.detach().clone()
+    with torch.no_grad():
+        norm.mul_(-1000)
+    try:
+        assert evaluate(tiny_llama, reference, {"kl_divergence": ALL["kl_divergence"]})["kl"] > 709
+        with pytest.raises(NonFinite, match="'perplexity' is inf"):
+            evaluate(tiny_llama, reference, ALL)
+    finally:
+        with torch.no_grad():
+            norm.copy_(kept)
+
+
 def test_one_forward_per_sequence_serves_all_metrics(tiny_llama, reference, tokens):
     forwards, steps = [], []
     hook = tiny_llama.register_forward_hook(lambda *_: forwards.append(1))
