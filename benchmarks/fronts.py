@@ -1,13 +1,18 @@
-"""Allocation quality: KL of ours, the peers' and plain Fisher's allocation over that of uniform.
+"""Allocation quality: KL of ours, the peers' and plain Fishers' allocation over that of uniform.
 
     python benchmarks/fronts.py MODEL CALIBRATION EVALUATION --out DIRECTORY [--budgets 3.0,3.5]
         [--quantizers rtn,hqq,gptq] [--n-trials 24]
 
-All at equal code bits. One results folder per quantizer; every budget searches in it, so tables and
-measurements are shared. `search_seconds` is what it takes to answer one budget: what all budgets
-share (`shared_seconds`, from the first opening of the folder: quantized weights, references, loss
-table, uniform baselines) and what is its own (slopes, search, finalists). Loading, reading texts
-and judging other allocations are left out; `seconds` holds all that one opening did.
+All at equal code bits. Plain Fisher is a table solved once, nothing searched: `fisher` is our
+estimator of that name (labels drawn from the model, gradients squared per sequence),
+`fisher:labels=text` the empirical form of SqueezeLLM.
+
+One results folder per quantizer; every budget searches in it, so tables and measurements are
+shared. `search_seconds` is what it takes to answer one budget: what all budgets share
+(`shared_seconds`, from the first opening of the folder: quantized weights, references, loss table,
+uniform baselines) and what is its own (slopes, search, finalists). Loading, reading texts and
+judging other allocations are left out; `seconds` holds all that one opening did.
+
 Peers' allocations come from `benchmarks/results/peers/`. Everything is judged by the same
 evaluator on the same evaluation blocks. Between two uniform widths, uniform is the geometric
 interpolation of their KL at the budget's bits. Appends to `benchmarks/results/fronts.csv`.
@@ -26,9 +31,10 @@ from record import FOLDER, Record
 from stopwatch import Stages
 from studies import parser, untied_study
 
-from bitfront import Allocation, Budget, Choice, ParetoFront, Study, Trial
+from bitfront import Allocation, Budget, Choice, LayerTable, ParetoFront, Study, Trial
 from bitfront.inputs import Event
 from bitfront.run import Job, measure_finalists, measured, opened, search_trials
+from bitfront.sensitivity import ESTIMATORS
 from bitfront.solvers import SOLVERS
 
 COLUMNS = (
@@ -38,6 +44,7 @@ COLUMNS = (
 )
 SHARED = ("quantize", "reference", "estimate", "uniform")
 OWN = ("slopes", "search", "evaluate")
+PLAIN = ("fisher", "fisher:labels=text")
 
 
 def main() -> None:
@@ -130,15 +137,31 @@ def compared(job: Job, bits: float) -> dict[str, Trial]:
     rows = {f"uniform {f}": t for f, t in uniforms(job).items()}
     ours = [t for t in job.results.trials("evaluation") if t.origin != "judged"]
     rows["bitfront"] = ParetoFront(tuple(ours)).best("kl", bits=bits)
-    solved = SOLVERS.build("lagrangian").solve(job.problem)
-    rows[f"{job.study.estimator.name} solved"] = judged(
-        job, job.problem.space.decode(solved.choice)
-    )
+    for name in dict.fromkeys((str(job.study.estimator), *PLAIN)):
+        problem = job.problem.with_loss(table_of(job, Choice.parse(name)))
+        solved = SOLVERS.build("lagrangian").solve(problem)
+        rows[f"{name} solved"] = judged(job, problem.space.decode(solved.choice))
     for path in sorted((FOLDER / "peers").glob(f"*_{bits}.json")):
         formats = json.loads(path.read_text())["allocation"]
         pinned = {layer.name: f.name for layer, f in job.problem.space.pinned}
         rows[path.stem.rpartition("_")[0]] = judged(job, Allocation(formats | pinned))
     return rows
+
+
+def table_of(job: Job, estimator: Choice) -> LayerTable:
+    """The table of an estimator on the study's estimation blocks, estimated once."""
+    if estimator == job.study.estimator:
+        return job.problem.loss
+    space, name = job.problem.space, f"plain {estimator}"
+    stored = job.results.load_table(name, space)
+    if stored is None:
+        patched, tokens = job.measurement.patched, job.measurement.estimation().tokens
+        patched.apply(Allocation({}))
+        stored = ESTIMATORS.build(estimator.name, estimator.params).estimate(
+            patched.model, tokens, space, patched.bank
+        )
+        job.results.save_table(name, stored)
+    return stored
 
 
 def uniforms(job: Job) -> dict[str, Trial]:

@@ -58,6 +58,7 @@ SOLVERS: dict[str, tuple[float, float]] = {
 ESTIMATORS: dict[str, tuple[float, float]] = {
     "delta_loss": (0.93, 0.82),
     "fisher": (0.97, 0.83),
+    "fisher_directional": (0.97, 0.83),
     "fisher_output": (0.975, 0.86),
     "hessian_trace": (0.93, 0.74),
     "leave_one_in": (0.985, 0.91),

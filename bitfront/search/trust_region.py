@@ -16,8 +16,12 @@ from bitfront.solvers import SOLVERS
 from bitfront.table import LayerTable
 from bitfront.trial import Trial, TrialState
 
-_SCALES = (1.0, 2.0, 0.5, 4.0, 0.7, 1.4, 2.8, 8.0, 16.0)
-"""Multiples of the damping, in the order they are tried at one allocation."""
+_SCALES = (1.0, 2.0, 1.4, 4.0, 0.7, 2.8, 8.0, 16.0, 0.5)
+"""Multiples of the damping, in the order they are tried at one allocation.
+
+Longer steps than the first come late: measured at 4 bits, half the damping switches half of the
+layers and KL rises by 40 %, twice the damping gains half of what the first gains.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,14 @@ class TrustRegion(Search):
     Args:
         solver: name of the solver of each step.
         damping: weight of the curvature in the first step from an allocation, 1 for the plain
-            second-order model; the following steps take half and twice of it.
-        n_steps: steps from an allocation before a new slope is measured at the best one: a slope
-            costs about as much as ten of them.
+            second-order model; the following steps take more of it.
+        n_steps: steps from an allocation before a new slope is measured at the best one.
         spread: how far every fourth proposal goes from the budget, as a fraction of it.
     """
 
     solver: str = "lagrangian"
     damping: float = 1.5
-    n_steps: int = 3
+    n_steps: int = 2
     spread: float = 0.15
 
     def __post_init__(self) -> None:

@@ -1,0 +1,121 @@
+"""Geometric mean of the Fisher diagonal and the Fisher form along the rounding error itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from bitfront.errors import InvalidArgument
+from bitfront.models.bank import WeightBank
+from bitfront.models.gradients import errors, sequence_groups, visit_gradients
+from bitfront.models.layers import get_weight
+from bitfront.models.losses import LabelLoss, check_labels
+from bitfront.sensitivity.base import Estimator
+from bitfront.space import SearchSpace
+from bitfront.table import LayerTable
+
+
+@dataclass(frozen=True)
+class FisherDirectional(Estimator):
+    """Fisher information along each rounding error, steadied by its diagonal.
+
+        diagonal^(1 - share) * directional^share
+
+        diagonal:     1/2 sum_ij F_ij D_ij^2, the entry of `fisher`
+        directional:  1/2 sum over pieces of <g_piece, D>^2 / number of tokens
+
+    with D = Q(W) - W and g_piece the gradient of a sequence's summed negative log-likelihood that
+    flows through the layer at `piece` consecutive tokens. The diagonal takes the errors of
+    different weights for uncorrelated, which gives it little noise and a bias of its own for each
+    layer. The directional form keeps the correlations within the layer, but rests on one squared
+    number a piece. Their errors are independent, so the mean of their logarithms is closer than
+    either.
+
+    Our own combination; its parts are the diagonal of Kim et al., SqueezeLLM (2024), section 4.1,
+    and the quadratic form of Amari, Natural Gradient (1998), section 2. Costs one forward and
+    backward pass over the text for all formats, some tenths more than `fisher`. Prefer it to
+    `fisher` wherever gradients fit.
+
+    Args:
+        share: weight of the directional form, 0 to 1.
+        piece: tokens of a piece; the last of a sequence may be shorter.
+        labels: `"model"` draws next tokens from the model's own prediction (the true Fisher);
+            `"text"` takes the text's (the empirical one).
+        n_draws: backward passes per sequence with fresh labels; more give less noise.
+        seed: of the drawn labels.
+    """
+
+    share: float = 0.5
+    piece: int = 32
+    labels: str = "model"
+    n_draws: int = 1
+    seed: int = 0
+
+    needs: ClassVar[str] = "gradients"
+    in_nats: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels, self.n_draws)
+        if not 0 <= self.share <= 1 or self.piece < 1:
+            raise InvalidArgument(
+                f"share is {self.share}, piece {self.piece}: give a share from 0 to 1 and a piece "
+                "of at least 1 token."
+            )
+
+    def estimate(
+        self,
+        model: nn.Module,
+        batches: Tensor,
+        space: SearchSpace,
+        bank: WeightBank,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> LayerTable:
+        """See `Estimator.estimate`."""
+        shape = (len(space.layers), len(space.formats))
+        diagonal, directional = np.zeros(shape), np.zeros(shape)
+
+        def visit(row: int, inputs: Tensor, gradients: Tensor) -> None:
+            weight = get_weight(model, space.layers[row].name)
+            columns, differences = zip(*errors(weight, space, bank, row), strict=True)
+            flat = torch.stack([d.flatten() for d in differences])
+            squares, along = _forms(inputs, gradients, flat, self.piece)
+            diagonal[row, list(columns)] += (flat.square_() @ squares).double().cpu().numpy()
+            directional[row, list(columns)] += along.double().cpu().numpy()
+
+        loss = LabelLoss.of(batches, self.labels, self.n_draws, self.seed)
+        visit_gradients(model, batches, space, loss, visit, self.n_draws, progress)
+        values = diagonal ** (1 - self.share) * directional**self.share
+        n_predicted = batches[:, 1:].numel() * self.n_draws
+        return self.table(space, values / (2 * n_predicted), batches, bank)
+
+
+def _forms(
+    inputs: Tensor, gradients: Tensor, differences: Tensor, piece: int
+) -> tuple[Tensor, Tensor]:
+    """Squared sequence gradients `[n_weights]`, and squared products of pieces by format.
+
+    Args:
+        inputs: `[n, length, in_features]`.
+        gradients: `[n, length, out_features]`.
+        differences: `[n_formats, n_weights]`, float32.
+        piece: tokens of a piece.
+    """
+    padding = (0, 0, 0, -inputs.shape[1] % piece)  # tokens of zeros add nothing
+    inputs, gradients = (pad(x.float(), padding) for x in (inputs, gradients))
+    squares = differences.new_zeros(differences.shape[1])
+    along = differences.new_zeros(len(differences))
+    for index in range(len(inputs)):
+        x, g = (values[index].reshape(-1, piece, values.shape[2]) for values in (inputs, gradients))
+        whole = torch.zeros_like(squares)
+        for group in sequence_groups(x, g):
+            of_pieces = group.flatten(1)
+            along += (of_pieces @ differences.T).square_().sum(dim=0)
+            whole += of_pieces.sum(dim=0)
+        squares += whole.square_()
+    return squares, along
