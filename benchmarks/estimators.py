@@ -1,7 +1,7 @@
 """How well each estimator predicts measured KL: Kendall's tau, seconds, peak memory.
 
     python benchmarks/estimators.py MODEL CALIBRATION EVALUATION --out DIRECTORY
-        [--estimators fisher,fisher_output] [--n-allocations 60]
+        [--estimators fisher,leave_one_in:max_sequences=2] [--n-allocations 60]
 
 Tau is judged over what searches visit: see `allocations.py`, with the weight-error table. Each
 estimator runs in a process of its own, so that peak memory is its own. Appends to
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from allocations import allocations, taus
 from record import Record
+from stopwatch import cpu_seconds
 from studies import parser, untied_study
 
 from bitfront import Allocation, Budget, Choice, LayerTable, Study
@@ -28,7 +29,15 @@ from bitfront.sensitivity import ESTIMATORS
 
 COLUMNS = (
     *("estimator", "tau", "tau_2_to_3", "tau_3_to_4", "tau_4_to_6", "n_allocations"),
-    *("seconds", "peak_mb", "base_mb", "n_sequences", "sequence_length", "n_judged_tokens"),
+    *(
+        "seconds",
+        "cpu_seconds",
+        "peak_mb",
+        "base_mb",
+        "n_sequences",
+        "sequence_length",
+        "n_judged_tokens",
+    ),
 )
 
 
@@ -42,12 +51,13 @@ def main() -> None:
     for name in arguments.estimators.split(","):
         # A fresh process: peak memory only ever rises within one.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            table, seconds, base, peak = pool.apply(estimated, (study, name, arguments.out))
+            table, seconds, cpu, base, peak = pool.apply(estimated, (study, name, arguments.out))
         predicted = [table_sum(table, allocation) for allocation, _ in trials]
         record.add(
             estimator=name,
             n_allocations=len(trials),
             seconds=round(seconds, 1),
+            cpu_seconds=round(cpu, 1),
             peak_mb=round(peak),
             base_mb=round(base),
             n_sequences=study.calibration.n_sequences,
@@ -92,19 +102,20 @@ def measured_allocations(
     return [(a, dict(t.values)) for a, t in done.items() if "kl" in t.values]
 
 
-def estimated(study: Study, name: str, out: Path) -> tuple[LayerTable, float, float, float]:
-    """Table, seconds, and peak memory (MB) before and after, in this process."""
+def estimated(study: Study, name: str, out: Path) -> tuple[LayerTable, float, float, float, float]:
+    """Table, wall and CPU seconds, and peak memory (MB) before and after, in this process."""
     inputs = prepare(study)
     bank = build_bank(study, inputs, out / "bank")
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    start = time.perf_counter()
-    estimator = ESTIMATORS.build(name)
+    start, cpu = time.perf_counter(), cpu_seconds()
+    choice = Choice.parse(name)
+    estimator = ESTIMATORS.build(choice.name, choice.params)
     table = estimator.estimate(inputs.model.module, inputs.estimation, inputs.space, bank)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     (out / "estimated").mkdir(exist_ok=True)
     (out / "estimated" / f"{name}.json").write_text(json.dumps(table.values.tolist()))
-    return table, seconds, base, peak
+    return table, seconds, cpu, base, peak
 
 
 def table_sum(table: LayerTable, allocation: Allocation) -> float:
