@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import nn
 
 from bitfront.models.bank import WeightBank
 from bitfront.models.data import digest
+from bitfront.models.gradients import Visit, visit_gradients
+from bitfront.models.losses import LabelLoss, check_labels
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
@@ -69,3 +72,41 @@ class Estimator(ABC):
         )
         quantity = "kl" if self.in_nats else "loss"
         return LayerTable(space, values, quantity, source, reduction)
+
+
+@dataclass(frozen=True)
+class LabelEstimator(Estimator):
+    """Estimators made of gradients of the negative log-likelihood of next tokens.
+
+    Args:
+        labels: `"model"` draws next tokens from the model's own prediction (the true Fisher);
+            `"text"` takes the text's (the empirical one).
+        n_draws: backward passes per sequence with fresh labels; more give less noise.
+        seed: of the drawn labels.
+    """
+
+    labels: str = "model"
+    n_draws: int = 1
+    seed: int = 0
+
+    needs: ClassVar[str] = "gradients"
+    in_nats: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels, self.n_draws)
+
+    def visit_layers(
+        self,
+        model: nn.Module,
+        batches: torch.Tensor,
+        space: SearchSpace,
+        visit: Visit,
+        progress: Callable[[int, int], None] | None,
+    ) -> int:
+        """Hand inputs and output gradients of every layer to `visit`; returns the scored tokens.
+
+        A token counts once for every draw of its label.
+        """
+        loss = LabelLoss.of(batches, self.labels, self.n_draws, self.seed)
+        visit_gradients(model, batches, space, loss, visit, self.n_draws, progress)
+        return batches[:, 1:].numel() * self.n_draws

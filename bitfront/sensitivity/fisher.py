@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bitfront.models.bank import WeightBank
-from bitfront.models.gradients import errors, sequence_groups, visit_gradients
+from bitfront.models.gradients import errors, sequence_groups
 from bitfront.models.layers import get_weight
-from bitfront.models.losses import LabelLoss, check_labels
-from bitfront.sensitivity.base import Estimator
+from bitfront.sensitivity.base import LabelEstimator
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
 
 @dataclass(frozen=True)
-class Fisher(Estimator):
+class Fisher(LabelEstimator):
     """Squared weight gradients times squared weight errors: the diagonal of the Fisher information.
 
         1/2 sum_ij F_ij D_ij^2        F_ij = sum over sequences of g_ij^2 / number of tokens
@@ -32,8 +30,7 @@ class Fisher(Estimator):
 
     LeCun et al., Optimal Brain Damage (1989), eq. 4; Kim et al., SqueezeLLM (2024), section 4.1.
     Costs one forward and backward pass over the text whatever the number of formats, and memory
-    for one pass: F itself is never stored. Prefer `fisher_output`, which sees how errors of a
-    layer add up; this one is the standard baseline.
+    for one pass: F itself is never stored. The standard baseline.
 
     Args:
         labels: `"model"` draws next tokens from the model's own prediction (the true Fisher);
@@ -41,16 +38,6 @@ class Fisher(Estimator):
         n_draws: backward passes per sequence with fresh labels; more give less noise.
         seed: of the drawn labels.
     """
-
-    labels: str = "model"
-    n_draws: int = 1
-    seed: int = 0
-
-    needs: ClassVar[str] = "gradients"
-    in_nats: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_labels(self.labels, self.n_draws)
 
     def estimate(
         self,
@@ -71,7 +58,5 @@ class Fisher(Estimator):
             for column, error in errors(weight, space, bank, row):
                 values[row, column] += float((squares * error.square_()).sum())
 
-        loss = LabelLoss.of(batches, self.labels, self.n_draws, self.seed)
-        visit_gradients(model, batches, space, loss, visit, self.n_draws, progress)
-        n_predicted = batches[:, 1:].numel() * self.n_draws
-        return self.table(space, values / (2 * n_predicted), batches, bank)
+        n_scored = self.visit_layers(model, batches, space, visit, progress)
+        return self.table(space, values / (2 * n_scored), batches, bank)

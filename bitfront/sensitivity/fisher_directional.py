@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,16 +12,15 @@ from torch.nn.functional import pad
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
-from bitfront.models.gradients import errors, sequence_groups, visit_gradients
+from bitfront.models.gradients import errors, sequence_groups
 from bitfront.models.layers import get_weight
-from bitfront.models.losses import LabelLoss, check_labels
-from bitfront.sensitivity.base import Estimator
+from bitfront.sensitivity.base import LabelEstimator
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
 
 @dataclass(frozen=True)
-class FisherDirectional(Estimator):
+class FisherDirectional(LabelEstimator):
     """Fisher information along each rounding error, steadied by its diagonal.
 
         diagonal^(1 - share) * directional^share
@@ -34,13 +32,12 @@ class FisherDirectional(Estimator):
     flows through the layer at `piece` consecutive tokens. The diagonal takes the errors of
     different weights for uncorrelated, which gives it little noise and a bias of its own for each
     layer. The directional form keeps the correlations within the layer, but rests on one squared
-    number a piece. Their errors are independent, so the mean of their logarithms is closer than
-    either.
+    number a piece. The mean of their logarithms shrinks the noisy one towards the biased one.
 
     Our own combination; its parts are the diagonal of Kim et al., SqueezeLLM (2024), section 4.1,
     and the quadratic form of Amari, Natural Gradient (1998), section 2. Costs one forward and
-    backward pass over the text for all formats, some tenths more than `fisher`. Prefer it to
-    `fisher` wherever gradients fit.
+    backward pass over the text for all formats, some tenths more than `fisher`. How it ranks
+    on a real model beside `fisher` and `fisher_output`: benchmarks/results/estimators.csv.
 
     Args:
         share: weight of the directional form, 0 to 1.
@@ -53,15 +50,9 @@ class FisherDirectional(Estimator):
 
     share: float = 0.5
     piece: int = 32
-    labels: str = "model"
-    n_draws: int = 1
-    seed: int = 0
-
-    needs: ClassVar[str] = "gradients"
-    in_nats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_labels(self.labels, self.n_draws)
+        super().__post_init__()
         if not 0 <= self.share <= 1 or self.piece < 1:
             raise InvalidArgument(
                 f"share is {self.share}, piece {self.piece}: give a share from 0 to 1 and a piece "
@@ -88,11 +79,9 @@ class FisherDirectional(Estimator):
             diagonal[row, list(columns)] += (flat.square_() @ squares).double().cpu().numpy()
             directional[row, list(columns)] += along.double().cpu().numpy()
 
-        loss = LabelLoss.of(batches, self.labels, self.n_draws, self.seed)
-        visit_gradients(model, batches, space, loss, visit, self.n_draws, progress)
+        n_scored = self.visit_layers(model, batches, space, visit, progress)
         values = diagonal ** (1 - self.share) * directional**self.share
-        n_predicted = batches[:, 1:].numel() * self.n_draws
-        return self.table(space, values / (2 * n_predicted), batches, bank)
+        return self.table(space, values / (2 * n_scored), batches, bank)
 
 
 def _forms(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,16 +12,15 @@ from torch.nn.functional import linear
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
-from bitfront.models.gradients import errors, sequence_groups, visit_gradients
+from bitfront.models.gradients import errors, sequence_groups
 from bitfront.models.layers import get_weight
-from bitfront.models.losses import LabelLoss, check_labels
-from bitfront.sensitivity.base import Estimator
+from bitfront.sensitivity.base import LabelEstimator
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
 
 @dataclass(frozen=True)
-class FisherOutput(Estimator):
+class FisherOutput(LabelEstimator):
     """Squared products of a layer's output gradient and its output error: Fisher with correlations.
 
     With D = Q(W) - W, x_t a token's input and g_t the gradient of the sequence's summed negative
@@ -50,15 +48,9 @@ class FisherOutput(Estimator):
     """
 
     resolution: str = "token"
-    labels: str = "model"
-    n_draws: int = 1
-    seed: int = 0
-
-    needs: ClassVar[str] = "gradients"
-    in_nats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_labels(self.labels, self.n_draws)
+        super().__post_init__()
         if self.resolution not in _SUMS:
             raise InvalidArgument(
                 f"Unknown resolution {self.resolution!r}: use {', '.join(_SUMS)}."
@@ -81,10 +73,8 @@ class FisherOutput(Estimator):
             sums = _SUMS[self.resolution](inputs, gradients, differences)
             values[row, list(columns)] += sums.double().cpu().numpy()
 
-        loss = LabelLoss.of(batches, self.labels, self.n_draws, self.seed)
-        visit_gradients(model, batches, space, loss, visit, self.n_draws, progress)
-        n_predicted = batches[:, 1:].numel() * self.n_draws
-        return self.table(space, values / (2 * n_predicted), batches, bank)
+        n_scored = self.visit_layers(model, batches, space, visit, progress)
+        return self.table(space, values / (2 * n_scored), batches, bank)
 
 
 def _element(inputs: Tensor, gradients: Tensor, differences: Sequence[Tensor]) -> Tensor:

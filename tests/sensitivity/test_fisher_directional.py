@@ -27,7 +27,7 @@ def test_whole_sequences_as_pieces_are_the_sequence_form(
 ):
     made = (tiny_llama, tiny_tokens[:3], tiny_space, tiny_bank)
     whole = estimated(FisherDirectional(share=1, piece=tiny_tokens.shape[1]), *made)
-    expected = estimated(FisherOutput("sequence"), *made)
+    expected = estimated(FisherOutput(resolution="sequence"), *made)
     np.testing.assert_allclose(whole, expected, rtol=2e-3)
 
 

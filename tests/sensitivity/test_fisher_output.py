@@ -34,7 +34,7 @@ SUMS = {
 @pytest.mark.parametrize("resolution", SUMS)
 def test_entry_is_by_definition(resolution, tiny_llama, tiny_tokens, tiny_space, tiny_bank):
     tokens = tiny_tokens[:3]
-    estimator = FisherOutput(resolution, labels="text")
+    estimator = FisherOutput(resolution=resolution, labels="text")
     table = estimator.estimate(tiny_llama, tokens, tiny_space, tiny_bank)
     for row in (0, 5, len(tiny_space.layers) - 1):
         name = tiny_space.layers[row].name
@@ -51,7 +51,7 @@ def test_whole_sequences_predict_the_measured_kl_in_nats(
 ):
     # Short pieces and several draws: each squared number alone has a relative error of sqrt(2).
     tokens = tiny_tokens.view(-1, 32)
-    estimator = FisherOutput("sequence", n_draws=4)
+    estimator = FisherOutput(resolution="sequence", n_draws=4)
     table = estimator.estimate(tiny_llama, tokens, tiny_space, tiny_bank)
     column = tiny_space.column("int4_g64")
     ratio = table.values[:, column].sum() / measured.values[:, column].sum()
