@@ -18,7 +18,7 @@ from bitfront.costs import COSTS
 from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.formats.base import Format
 from bitfront.models.bank import WeightBank, format_digest
-from bitfront.models.data import check_disjoint, digest, token_blocks
+from bitfront.models.data import check_disjoint, digest, starting_ids, token_blocks
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model
 from bitfront.models.statistics import InputGrams
@@ -129,7 +129,8 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     progress(Event("text", 1, 2))
     evaluation = _blocks(study.evaluation, model, study.seed, study.evaluation.n_sequences)
     progress(Event("text", 2, 2))
-    check_disjoint(both, evaluation, study.calibration.source, study.evaluation.source)
+    sources = study.calibration.source, study.evaluation.source
+    check_disjoint(both, evaluation, *sources, len(starting_ids(model.tokenizer)))
     n = text.n_sequences
     return Inputs(model, space, costs, both[:n], both[n:], evaluation)
 

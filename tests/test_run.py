@@ -14,7 +14,7 @@ from torch import nn
 from bitfront import Budget, Choice, Study, TextSource, run_study
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText, MismatchedArtifact
 from bitfront.formats.int_grouped import IntGrouped
-from bitfront.inputs import Event
+from bitfront.inputs import Event, prepare
 from bitfront.models.reference import Reference
 from bitfront.pareto import ParetoFront
 from bitfront.results import Results
@@ -169,6 +169,25 @@ def test_calibrating_on_the_evaluation_text_is_refused(study: Study, tmp_path: P
     leaking = replace(study, evaluation=study.calibration)
     with pytest.raises(InvalidText, match="two different texts"):
         run_study(leaking, tmp_path)
+
+
+def test_a_model_whose_encoding_starts_with_bos_reads_it_before_every_block(
+    study: Study, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(study.model, tmp_path / "model"))
+    bos = "<|endoftext|>"
+    config, path = model / "tokenizer_config.json", model / "tokenizer.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"bos_token": bos}))
+    fields = json.loads(path.read_text())
+    first = {"SpecialToken": {"id": bos, "type_id": 0}}
+    fields["post_processor"]["single"].insert(0, first)
+    fields["post_processor"]["special_tokens"] = {bos: {"id": bos, "ids": [0], "tokens": [bos]}}
+    path.write_text(json.dumps(fields))
+    inputs = prepare(replace(study, model=str(model)))
+    for tokens in (inputs.estimation, inputs.calibration, inputs.evaluation):
+        assert tokens.shape[1] == 64
+        assert tokens[:, 0].eq(0).all()
+        assert tokens[:, 1:].ne(0).all()
 
 
 def test_calibrating_on_a_shifted_evaluation_text_is_refused(study: Study, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def token_blocks(
 ) -> torch.Tensor:
     """Random blocks of consecutive tokens, int64 `[n_sequences, sequence_length]`, no overlap.
 
-    The text is cut into blocks, the seed puts them in an order, and the first are taken.
+    The text is cut into blocks, the seed puts them in an order, and the first are taken. Each
+    starts with the `starting_ids` of the tokenizer, which count among its tokens.
 
     Args:
         source: a `.jsonl` or `.json` file (one record a line, or one list), any other file as
@@ -48,16 +49,31 @@ def token_blocks(
         InvalidText: empty, too short, unreadable, not JSON, or without such keys.
     """
     tokens = _tokens(_texts(source, tokenizer), tokenizer)
-    n_needed = n_sequences * sequence_length
+    start = torch.tensor(starting_ids(tokenizer), dtype=torch.int64)
+    length = sequence_length - len(start)
+    n_needed = n_sequences * length
     if len(tokens) < n_needed:
         raise InvalidText(
             f"{source} has {len(tokens):,} tokens, {n_needed:,} are needed "
-            f"({n_sequences} blocks of {sequence_length}): "
+            f"({n_sequences} blocks of {sequence_length}{', one of them BOS' * len(start)}): "
             "give a longer text, or fewer or shorter sequences."
         )
-    blocks = tokens[: len(tokens) // sequence_length * sequence_length].view(-1, sequence_length)
+    blocks = tokens[: len(tokens) // length * length].view(-1, length)
     order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))
-    return blocks[order[:n_sequences]].clone()
+    taken = blocks[order[:n_sequences]]
+    return torch.cat([start.expand(len(taken), -1), taken], dim=1)
+
+
+def starting_ids(tokenizer: Any) -> list[int]:
+    """The id of BOS where the tokenizer puts it before a text unasked, else nothing.
+
+    Such models (Gemma, Llama) were trained with it and some predict nonsense without. It is found
+    by encoding: that a BOS is defined (SmolLM2, GPT-2) does not mean that it is used.
+    """
+    bos = tokenizer.bos_token_id
+    plain = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
+    default = tokenizer("a", verbose=False)["input_ids"]
+    return [bos] if bos is not None and default[:1] == [bos] != plain[:1] else []
 
 
 def digest(tokens: torch.Tensor) -> str:
@@ -71,6 +87,7 @@ def check_disjoint(
     evaluation: torch.Tensor,
     calibration_source: str = "",
     evaluation_source: str = "",
+    n_starting: int = 0,
 ) -> None:
     """Check that no 32 tokens in a row, at whatever offset, are in both texts.
 
@@ -82,10 +99,12 @@ def check_disjoint(
         evaluation: blocks of the other text; sequences may have another length.
         calibration_source: where the text came from, for the message.
         evaluation_source: likewise.
+        n_starting: how many tokens every block starts with that are no text, such as BOS.
 
     Raises:
         InvalidText: the texts overlap.
     """
+    calibration, evaluation = calibration[:, n_starting:], evaluation[:, n_starting:]
     whole = min(calibration.shape[1], evaluation.shape[1])
     width = min(whole, _WINDOW)
     ours, theirs = (_window_hashes(x, width) for x in (calibration, evaluation))

@@ -4,10 +4,14 @@ import json
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from bitfront.errors import InvalidText
 from bitfront.models import data
-from bitfront.models.data import check_disjoint, digest, token_blocks
+from bitfront.models.data import check_disjoint, digest, starting_ids, token_blocks
+
+DIGEST = "80d652f1c9c2b260175566eb3d0e0331412a144c0f1c28518d93d1e6554ad61c"
+"""Of the 4 blocks of 32 tokens that seed 0 takes from the calibration text."""
 
 
 @pytest.fixture
@@ -36,6 +40,39 @@ def test_blocks_are_consecutive_tokens_of_the_text(blocks, calibration_file, tin
     text = calibration_file.read_text()
     for block in taken:
         assert tiny_tokenizer.decode(block) in text
+
+
+def with_bos(tokenizer):
+    """The same tokenizer, but its default encoding starts with BOS, as that of Gemma and Llama."""
+    return AutoTokenizer.from_pretrained(
+        tokenizer.name_or_path, add_bos_token=True, bos_token="<|endoftext|>"
+    )
+
+
+def test_every_block_starts_with_bos_where_encoding_does(blocks, calibration_file, tiny_tokenizer):
+    tokenizer = with_bos(tiny_tokenizer)
+    assert tokenizer.bos_token_id == 0
+    taken = token_blocks(str(calibration_file), tokenizer, 4, 33, 0)
+    assert taken.shape == (4, 33)
+    assert torch.equal(taken[:, :1], torch.zeros(4, 1, dtype=torch.int64))
+    assert torch.equal(taken[:, 1:], blocks(calibration_file, n=4, length=32))
+
+
+def test_blocks_hold_only_text_where_encoding_adds_no_bos(calibration_file, tiny_tokenizer):
+    named = AutoTokenizer.from_pretrained(tiny_tokenizer.name_or_path, bos_token="<|endoftext|>")
+    assert named.bos_token_id == 0
+    for tokenizer in (tiny_tokenizer, named):
+        assert starting_ids(tokenizer) == []
+        assert digest(token_blocks(str(calibration_file), tokenizer, 4, 32, 0)) == DIGEST
+
+
+def test_bos_takes_its_place_of_the_tokens_that_are_needed(tmp_path, tiny_tokenizer):
+    path, tokenizer = tmp_path / "short.txt", with_bos(tiny_tokenizer)
+    path.write_text("Alice was beginning")
+    n_tokens = len(tiny_tokenizer("Alice was beginning")["input_ids"])
+    assert len(token_blocks(str(path), tokenizer, 1, n_tokens + 1, 0)[0]) == n_tokens + 1
+    with pytest.raises(InvalidText, match=f"{n_tokens} tokens, {n_tokens + 1} are needed"):
+        token_blocks(str(path), tokenizer, 1, n_tokens + 2, 0)
 
 
 def test_the_seed_chooses_the_blocks(blocks, calibration_file):
@@ -257,6 +294,27 @@ def test_what_every_record_starts_with_is_not_shared_text():
     check_disjoint(calibration, evaluation)
     with pytest.raises(InvalidText):  # whole blocks count however often they come
         check_disjoint(calibration, system_prompt.repeat(3, 1))
+
+
+@pytest.mark.parametrize("n_shared", [31, 32])
+def test_a_shared_bos_is_no_part_of_an_overlap(n_shared):
+    bos = torch.zeros(4, 1, dtype=torch.int64)
+    calibration, evaluation = ids(4, 64), ids(4, 64, seed=1)
+    evaluation[2, :n_shared] = calibration[3, :n_shared]
+    pair = [torch.cat([bos, text], dim=1) for text in (calibration, evaluation)]
+    if n_shared < 32:
+        check_disjoint(*pair, n_starting=1)
+    else:
+        with pytest.raises(InvalidText, match="share a block of 32 tokens, in 1 place"):
+            check_disjoint(*pair, n_starting=1)
+
+
+def test_a_short_block_inside_a_long_one_is_shared_whatever_bos_precedes_it():
+    bos = torch.zeros(1, 1, dtype=torch.int64)
+    long = ids(1, 64)
+    pair = [torch.cat([bos, text], dim=1) for text in (long, long[:, 40:49])]
+    with pytest.raises(InvalidText, match="share a block of 9 tokens"):
+        check_disjoint(*pair, n_starting=1)
 
 
 def test_the_shared_texts_are_named():
