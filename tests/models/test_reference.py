@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, BertConfig, MixtralConfig
 
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact, NonFinite
 from bitfront.models.reference import Reference, next_token_logits
@@ -53,6 +54,46 @@ def test_a_text_worse_than_guessing_is_refused_where_asked(table, tokens):
     Reference.of(Logits(table), tokens)
     with pytest.raises(InvalidText, match="worse than guessing"):
         Reference.of(Logits(table), tokens, max_perplexity=guessing)
+
+
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.3,  # tokens that hardly attend to each other would tell nothing
+}
+
+
+def tiny(config, dtype, **sizes):
+    torch.manual_seed(0)
+    made = AutoModelForCausalLM.from_config(config(**SIZES, **sizes), dtype=dtype).eval()
+    with torch.no_grad():
+        made.get_output_embeddings().weight.mul_(20)  # as wrong as a model can be, and as sure
+    return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_worse_than_guessing_is_no_fault_of_a_model_that_sees_the_next_token(tokens, dtype):
+    """BERT's perplexity from left to right is in the millions: it was not trained for that."""
+    two_sided, causal = (tiny(BertConfig, dtype, is_decoder=x) for x in (False, True))
+    Reference.of(two_sided, tokens, max_perplexity=2 * VOCABULARY)
+    with pytest.raises(InvalidText, match="worse than guessing"):
+        Reference.of(causal, tokens, max_perplexity=2 * VOCABULARY)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("text", ["one word", "two tokens", "other words"])
+def test_routing_among_experts_is_no_sight_of_later_tokens(tokens, text, dtype):
+    model = tiny(MixtralConfig, dtype, num_local_experts=4, num_key_value_heads=2)
+    read = {
+        "one word": torch.zeros_like(tokens),
+        "two tokens": tokens[:, :2],
+        "other words": tokens,
+    }
+    with pytest.raises(InvalidText, match="worse than guessing"):
+        Reference.of(model, read[text], max_perplexity=1.5)
 
 
 @pytest.mark.parametrize("scale", [1e-2, 1.0, 10.0])
