@@ -15,7 +15,7 @@ from torch import nn
 from bitfront import formats
 from bitfront.allocation import Allocation
 from bitfront.costs import COSTS
-from bitfront.errors import InfeasibleBudget, InvalidArgument
+from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText
 from bitfront.formats.base import Format
 from bitfront.models.bank import WeightBank, format_digest
 from bitfront.models.data import check_disjoint, digest, starting_ids, token_blocks
@@ -110,7 +110,8 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
 
     Raises:
         InvalidModel: the model cannot be used.
-        InvalidText: a text is too short, or the two texts share a block.
+        InvalidText: a text is too short or has tokens that the model lacks, or the two texts share
+            a block.
         InvalidArgument: the menu does not fit the model, or the budget is too large.
         InfeasibleBudget: the budget is too small.
     """
@@ -195,7 +196,13 @@ def _defined(format: Format) -> str:
 
 
 def _blocks(text: TextSource, model: LoadedModel, seed: int, n_sequences: int) -> torch.Tensor:
-    return token_blocks(text.source, model.tokenizer, n_sequences, text.sequence_length, seed)
+    tokens = token_blocks(text.source, model.tokenizer, n_sequences, text.sequence_length, seed)
+    if (largest := int(tokens.max())) >= model.n_rows:
+        raise InvalidText(
+            f"{text.source} has token id {largest}, the embedding of {model.source} has "
+            f"{model.n_rows} rows: its tokenizer is of another model, or the text not for this one."
+        )
+    return tokens
 
 
 def build_bank(

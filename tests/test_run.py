@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from bitfront import Budget, Choice, Study, TextSource, run_study
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText, MismatchedArtifact
@@ -209,6 +210,49 @@ def test_a_tokenizer_of_another_model_is_refused_by_what_the_model_predicts(
     with pytest.raises(InvalidText, match=r"tokenizer is of another model, or the text") as refused:
         run_study(replace(study, model=str(model)), tmp_path / "out")
     assert f"calibration text {study.calibration.source!r}" in str(refused.value)
+
+
+@pytest.fixture
+def spare(study: Study, tmp_path: Path) -> Study:
+    """The study of a model whose tokenizer has a token, `<image>`, that its embedding lacks."""
+    model = Path(shutil.copytree(study.model, tmp_path / "model"))
+    path = model / "tokenizer.json"
+    fields = json.loads(path.read_text())
+    fields["added_tokens"].append({**fields["added_tokens"][0], "id": 512, "content": "<image>"})
+    path.write_text(json.dumps(fields))
+    return replace(study, model=str(model))
+
+
+def test_a_token_without_a_row_does_no_harm_where_no_text_has_it(
+    study: Study, spare: Study
+) -> None:
+    expected, found = prepare(study), prepare(spare)
+    assert torch.equal(found.calibration, expected.calibration)
+
+
+@pytest.mark.parametrize("text", ["calibration", "evaluation"])
+def test_a_text_with_a_token_without_a_row_is_refused(
+    spare: Study, text: str, tmp_path: Path
+) -> None:
+    source: TextSource = getattr(spare, text)
+    path = tmp_path / "images.txt"
+    path.write_text(Path(source.source).read_text().replace("\n", "<image>"))
+    with pytest.raises(InvalidText) as refused:
+        prepare(replace(spare, **{text: replace(source, source=str(path))}))
+    assert str(refused.value).startswith(f"{path} has token id 512, ")
+    assert "has 512 rows: its tokenizer is of another model" in str(refused.value)
+
+
+def test_a_tokenizer_of_more_ids_than_the_model_has_is_refused_by_the_text(
+    study: Study, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(study.model, tmp_path / "model"))
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+    config = LlamaConfig(vocab_size=300, num_attention_heads=4, bos_token_id=0, **sizes)
+    LlamaForCausalLM(config).save_pretrained(model)
+    with pytest.raises(InvalidText, match=r"token id \d+, .* has 300 rows") as refused:
+        prepare(replace(study, model=str(model)))
+    assert "\n" not in str(refused.value)
 
 
 def test_few_trials_still_measure_every_baseline_and_one_proposal(

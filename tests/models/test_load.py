@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
 from bitfront.models.load import compute_dtype, load_model
@@ -183,21 +182,17 @@ def test_broken_tokenizer(folder):
     assert "tokenizer" in refused(folder)
 
 
-def test_tokenizer_of_another_model(folder):
-    small = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=300,
-            hidden_size=64,
-            intermediate_size=64,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            tie_word_embeddings=True,
-            eos_token_id=0,
-            bos_token_id=0,
-        )
-    )
-    small.save_pretrained(folder)
-    assert "ids up to 511, its embedding 300 rows" in refused(folder)
+@pytest.mark.parametrize("token", ["<image_soft_token>", "<fim_a>"])
+def test_a_tokenizer_with_an_id_to_spare(folder, token):
+    """As gemma-3-1b-it, whose id 262144 is of an image, and CodeLlama-34b."""
+    path = folder / "tokenizer.json"
+    fields = json.loads(path.read_text())
+    added = {**fields["added_tokens"][0], "id": 512, "content": token}
+    fields["added_tokens"].append(added)
+    path.write_text(json.dumps(fields))
+    loaded = load_model(str(folder), device="cpu")
+    assert loaded.tokenizer(token)["input_ids"] == [512]
+    assert loaded.n_rows == 512
 
 
 def keep_ids(folder: Path, n: int) -> None:
