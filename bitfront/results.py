@@ -140,8 +140,8 @@ class Results:
         with reading(path):
             lines = path.read_bytes().split(b"\n")[:-1]
         trials = []
-        for place, line in enumerate(lines, 1):
-            with reading(path, place=f"line {place}: "):
+        for number, line in enumerate(lines, 1):
+            with reading(path, line=number):
                 trials += [_trial(line, space)] if line else []
         return tuple(t for t in trials if text in (None, t.text))
 
@@ -246,13 +246,13 @@ class Results:
 
 
 @contextmanager
-def reading(path: Path, replaceable: bool = True, place: str = "") -> Iterator[Path]:
+def reading(path: Path, replaceable: bool = True, line: int | None = None) -> Iterator[Path]:
     """The block reads `path`; whatever it meets there becomes one line that names the file.
 
     Args:
         path: what is read.
         replaceable: whether a search makes the file anew when it is missing.
-        place: what comes before the reason, such as the line.
+        line: number of the line, where one can be removed without the rest.
 
     Raises:
         MismatchedArtifact: the file cannot be read, or what is in it cannot be understood.
@@ -266,8 +266,11 @@ def reading(path: Path, replaceable: bool = True, place: str = "") -> Iterator[P
     # Zip, npy and JSON readers raise a dozen types on garbage, and which ones is not documented.
     except Exception as error:
         kind = "" if isinstance(error, BitfrontError) else f"{type(error).__name__}: "
+        place = f"line {line}: " if line else ""
         reason = " ".join(f"{place}{kind}{error}".split()).rstrip(".")
         remedy = ", or remove the file and search again" if replaceable else ""
+        if line:
+            remedy = f", or remove line {line} of it and search again, which keeps the others"
         raise MismatchedArtifact(
             f"{path} is damaged ({reason}): give another folder with --out{remedy}."
         ) from error

@@ -259,7 +259,9 @@ def _uniform(problem: Problem) -> list[Allocation]:
 
 def measured(job: Job, allocation: Allocation, text: str, origin: str, target: str = "") -> Trial:
     """Measure an allocation and store the trial."""
-    trial = job.measurement.trial(len(job.stored), allocation, text, origin, target)
+    # Not their count: a line may have been removed.
+    number = 1 + max((trial.number for trial in job.stored), default=-1)
+    trial = job.measurement.trial(number, allocation, text, origin, target)
     job.results.append(trial)
     job.stored.append(trial)
     return trial

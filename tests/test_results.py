@@ -73,7 +73,8 @@ def test_damaged_files_are_named_in_one_line(name: str, garbage: str, folder: Pa
     message = str(refused.value)
     assert message.startswith(f"{folder / name} is damaged (")
     assert "another folder" in message
-    assert ("remove the file" in message) == (name != "identity.json")
+    assert ("remove the file" in message) == (name not in ("identity.json", "trials.jsonl"))
+    assert ("remove line 1 of it" in message) == (name == "trials.jsonl")
     assert "\n" not in message
 
 
@@ -163,6 +164,7 @@ def test_edited_trials_are_refused_by_line(edit: str, text: str, folder: Path) -
         Results(folder).trials()
     message = str(refused.value)
     assert message.startswith(f"{path} is damaged (line {index + 1}: ")
+    assert f"remove line {index + 1} of it and search again, which keeps the others" in message
     assert "\n" not in message
 
 

@@ -96,6 +96,22 @@ def test_a_cut_run_continues_to_the_same_front(
     assert numbers == list(range(len(numbers)))
 
 
+@pytest.mark.parametrize("text", ["calibration", "evaluation"])
+def test_a_trial_whose_line_was_removed_is_measured_again(
+    study: Study, finished: Path, tmp_path: Path, text: str
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    path, before = tmp_path / "trials.jsonl", Results(finished).trials()
+    place = next(i for i, trial in enumerate(before) if trial.text == text)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:place] + lines[place + 1 :]))
+    assert measured(run_study(study, tmp_path)) == measured(Results(finished).front())
+    *kept, new = Results(tmp_path).trials()
+    assert [*kept[:place], *kept[place:]] == [*before[:place], *before[place + 1 :]]
+    assert (new.text, new.allocation) == (text, before[place].allocation)
+    assert new.number == before[-1].number + 1
+
+
 def test_measured_trials_are_read_twice_however_many_there_are(
     study: Study, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
