@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -67,30 +68,46 @@ class Results:
                 ) from error
             yield
 
+    def admit(self, identity: Mapping[str, str]) -> None:
+        """Refuse what cannot go on from the trials of the folder; one without trials is free.
+
+        Raises:
+            MismatchedArtifact: as `check`, or nothing tells what was measured.
+        """
+        if not any(self._lines()):
+            return
+        if not (self.directory / "identity.json").exists():
+            raise MismatchedArtifact(
+                f"{self.directory} has trials but no identity.json that tells of what: "
+                "give another folder with --out."
+            )
+        self.check(identity)
+
     def claim(self, study: Study, space: SearchSpace, identity: Mapping[str, str]) -> None:
         """Make the folder this study's, or check that it already is.
 
         Budget, search, solver and number of trials may change between runs: every measurement
-        stays valid. Whatever measurements depend on may not.
+        stays valid. Whatever measurements depend on may not. Tables and references that a run of
+        another identity left without a trial are removed.
 
         Raises:
             MismatchedArtifact: model, text, formats, quantizer or estimator differ.
+            StorageError: the folder cannot be written.
         """
-        self.check(identity)
+        self.admit(identity)
+        if not self.is_of(identity):
+            self._drop_made()
         self._write("study.json", study.to_json())
         self._write("space.json", json.dumps(_space_fields(space), indent=1))
         self._write("identity.json", json.dumps(dict(identity), indent=1))
 
     def check(self, identity: Mapping[str, str]) -> None:
-        """Refuse a folder whose measurements depend on other things; an empty one is free.
-
-        Only what both name is compared: the digest of the quantized weights comes later.
+        """Refuse a folder that is of other things; those that `identity` does not name may differ.
 
         Raises:
+            InvalidArgument: the folder is of nothing.
             MismatchedArtifact: names what differs.
         """
-        if not (self.directory / "identity.json").exists():
-            return
         stored = self.identity
         differing = [k for k in sorted(identity) if stored.get(k) != identity[k]]
         if differing:
@@ -100,6 +117,12 @@ class Results:
             raise MismatchedArtifact(
                 f"{self.directory} holds another study ({detail}): give another folder with --out."
             )
+
+    def is_of(self, identity: Mapping[str, str]) -> bool:
+        """Whether the folder was claimed by what agrees with all that `identity` names."""
+        if not (self.directory / "identity.json").exists():
+            return False
+        return identity.items() <= self.identity.items()
 
     @property
     def study(self) -> Study:
@@ -133,17 +156,23 @@ class Results:
         Raises:
             MismatchedArtifact: a line is not a trial of this study; names it.
         """
-        path = self.directory / "trials.jsonl"
-        if not path.exists():
+        lines = self._lines()
+        if not lines:
             return ()
         space = self.space if (self.directory / "space.json").exists() else None
-        with reading(path):
-            lines = path.read_bytes().split(b"\n")[:-1]
         trials = []
         for number, line in enumerate(lines, 1):
-            with reading(path, line=number):
+            with reading(self.directory / "trials.jsonl", line=number):
                 trials += [_trial(line, space)] if line else []
         return tuple(t for t in trials if text in (None, t.text))
+
+    def _lines(self) -> list[bytes]:
+        """Complete lines of the log."""
+        path = self.directory / "trials.jsonl"
+        if not path.exists():
+            return []
+        with reading(path):
+            return path.read_bytes().split(b"\n")[:-1]
 
     def append(self, trial: Trial) -> None:
         """Store a finished trial, on disk before this returns.
@@ -201,6 +230,10 @@ class Results:
         rows = [(key.rpartition(" "), entry) for key, entry in read_words(path).items()]
         return {(layer, format): entry for (layer, _, format), entry in rows}
 
+    def reference(self, text: str) -> Path:
+        """Where the unquantized model's predictions of a text are kept."""
+        return self.directory / "references" / f"{text}.safetensors"
+
     def save_table(self, name: str, table: LayerTable) -> None:
         """Store a table under `tables/<name>.npz`."""
         path = self.directory / "tables" / f"{name}.npz"
@@ -231,6 +264,15 @@ class Results:
                 str(stored["source"]),
                 str(stored["reduction"]),
             )
+
+    def _drop_made(self) -> None:
+        # Whatever else lies there is not ours: `--out .` may name any folder.
+        made = self.directory.glob("tables/*.npz"), self.directory.glob("references/*.safetensors")
+        for path in chain(*made):
+            try:
+                path.unlink()
+            except OSError as error:
+                raise StorageError(f"Cannot remove {path}: {error.strerror}.") from error
 
     def _write(self, name: str, text: str) -> None:
         with replacing(self.directory / name) as temporary:

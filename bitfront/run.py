@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidText
@@ -106,12 +105,15 @@ def opened(
     with results.locked():
         inputs = prepare(study, progress)
         identity = inputs.identity(study)
-        results.check(identity)
+        results.admit(identity)
+        # All that can refuse a text comes before the folder is claimed.
+        references = _references(study, results, inputs, progress)
         bank = build_bank(study, inputs, results.directory / "bank", progress)
         results.claim(study, inputs.space, identity | {"quantized weights": bank.digest})
         results.save_bank_entries(bank.entries)
-        references = {text: _reference(study, results, inputs, text, progress) for text in TEXTS}
-        estimation = partial(_reference, study, results, inputs, "estimation", progress)
+        for text, reference in references.items():
+            _keep(results, inputs, text, reference)
+        estimation = partial(_estimation, study, results, inputs, progress)
         table = _loss_table(study, inputs, bank, results, progress)
         problem = Problem(table, inputs.costs, study.budget.limits(inputs.space))
         with PatchedModel(inputs.model.module, bank) as patched:
@@ -160,17 +162,41 @@ def default_directory(study: Study) -> Path:
     return home / "studies" / study.digest[:16]
 
 
-def _reference(
-    study: Study, results: Results, inputs: Inputs, text: str, progress: Progress
-) -> Reference:
-    tokens: torch.Tensor = getattr(inputs, text)
-    path = results.directory / "references" / f"{text}.safetensors"
-    if path.exists():
-        return Reference.load(path, inputs.model.digest, tokens)
+def _references(
+    study: Study, results: Results, inputs: Inputs, progress: Progress
+) -> dict[str, Reference]:
+    """Of the texts of trials: from a folder of this study, else made anew."""
+    # A reference does not tell all that it depends on (the dtype), the folder's identity does.
+    is_ours = results.is_of(inputs.identity(study))
+    stored = {text: _stored(results, inputs, text) if is_ours else None for text in TEXTS}
+    return {text: stored[text] or _made(study, inputs, text, progress) for text in TEXTS}
+
+
+def _estimation(study: Study, results: Results, inputs: Inputs, progress: Progress) -> Reference:
+    reference = _stored(results, inputs, "estimation")
+    if reference is None:
+        reference = _made(study, inputs, "estimation", progress)
+        _keep(results, inputs, "estimation", reference)
+    return reference
+
+
+def _stored(results: Results, inputs: Inputs, text: str) -> Reference | None:
+    path = results.reference(text)
+    if not path.exists():
+        return None
+    return Reference.load(path, inputs.model.digest, getattr(inputs, text))
+
+
+def _keep(results: Results, inputs: Inputs, text: str, reference: Reference) -> None:
+    if not results.reference(text).exists():
+        reference.save(results.reference(text), inputs.model.digest)
+
+
+def _made(study: Study, inputs: Inputs, text: str, progress: Progress) -> Reference:
     try:
-        made = Reference.of(
+        return Reference.of(
             inputs.model.module,
-            tokens,
+            getattr(inputs, text),
             progress=counted(progress, "reference"),
             # Twice that of guessing: a model with random weights is a little worse than it.
             max_perplexity=2 * inputs.model.n_rows,
@@ -178,8 +204,6 @@ def _reference(
     except InvalidText as error:
         source = (study.evaluation if text == "evaluation" else study.calibration).source
         raise InvalidText(f"Cannot use {text} text {source!r}: {error}") from error
-    made.save(path, inputs.model.digest)
-    return made
 
 
 def _loss_table(

@@ -124,6 +124,47 @@ def test_a_folder_without_a_study_is_no_damage(tmp_path: Path) -> None:
         _ = Results(tmp_path).space
 
 
+def claim(folder: Path, **identity: str) -> None:
+    results = Results(folder)
+    results.claim(results.study, made_up().space, identity)
+
+
+def left(folder: Path) -> set[str]:
+    return {str(x.relative_to(folder)) for x in folder.rglob("*") if x.is_file()}
+
+
+def test_a_claim_keeps_what_is_of_the_same_identity(folder: Path) -> None:
+    for empty in (False, True):
+        if empty:
+            (folder / "trials.jsonl").unlink()
+        before = left(folder)
+        claim(folder, model="a digest")
+        assert left(folder) == before
+
+
+def test_a_claim_is_refused_while_the_folder_holds_trials_of_another(folder: Path) -> None:
+    before = left(folder)
+    (folder / "trials.jsonl").write_bytes((folder / "trials.jsonl").read_bytes()[:1] + b"\n")
+    with pytest.raises(MismatchedArtifact, match="model was a digest, is another"):
+        claim(folder, model="another")
+    assert left(folder) == before
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b'{"number": 0, "alloc'])
+def test_a_claim_drops_what_is_left_of_another_without_trials(folder: Path, content) -> None:
+    (folder / "trials.jsonl").unlink()
+    if content is not None:
+        (folder / "trials.jsonl").write_bytes(content)
+    results = Results(folder)
+    results.reference("calibration").parent.mkdir()
+    results.reference("calibration").write_bytes(b"another's")
+    results.admit({"model": "another"})
+    claim(folder, model="another")
+    assert results.identity == {"model": "another"}
+    assert not results.reference("calibration").exists()
+    assert results.load_table("fisher", results.space) is None
+
+
 EDITS = {
     "number": {"number": "three"},
     "negative number": {"number": -1},

@@ -271,6 +271,72 @@ def test_a_tokenizer_of_more_ids_than_the_model_has_is_refused_by_the_text(
     assert "\n" not in str(refused.value)
 
 
+def refused_at(stage: str, study: Study, out: Path) -> None:
+    """A run that ends, unmeasured, where a stage is first reported."""
+
+    def end(event: Event) -> None:
+        if event.stage == stage:
+            raise Cut
+
+    with pytest.raises(Cut):
+        run_study(study, out, end)
+
+
+def test_a_text_that_is_refused_leaves_the_folder_to_the_next(
+    study: Study, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise, out, made = tmp_path / "noise.txt", tmp_path / "out", Reference.of
+
+    def unlike(model: nn.Module, tokens: torch.Tensor, **options: object) -> Reference:
+        return made(model, tokens, **{**options, "max_perplexity": 1.0})
+
+    noise.write_text(Path(study.evaluation.source).read_text()[::-1])
+    for text in ("calibration", "evaluation"):
+        wrong = replace(study, **{text: TextSource(str(noise), 4, 64)})
+        with monkeypatch.context() as patch:
+            patch.setattr(Reference, "of", unlike)
+            with pytest.raises(InvalidText, match="worse than guessing"):
+                run_study(wrong, out)
+        assert not (out / "identity.json").exists()
+    assert not (out / "bank").exists()
+    assert measured(run_study(study, out)) == measured(Results(finished).front())
+
+
+@pytest.mark.parametrize("stage", ["reference", "quantize", "estimate", "search"])
+def test_what_a_folder_without_trials_holds_of_another_study_is_not_mistaken(
+    study: Study, finished: Path, tmp_path: Path, stage: str
+) -> None:
+    """Of another dtype above all: a reference does not say its own."""
+    dtype = "bfloat16" if Results(finished).identity["dtype"] == "float32" else "float32"
+    text = TextSource(study.evaluation.source, 4, 64)
+    refused_at(stage, replace(study, dtype=dtype, evaluation=text), tmp_path)
+    assert measured(run_study(study, tmp_path)) == measured(Results(finished).front())
+    assert Results(tmp_path).identity == Results(finished).identity
+    for path in (*finished.glob("references/*"), *finished.glob("tables/*")):
+        assert (tmp_path / path.relative_to(finished)).read_bytes() == path.read_bytes()
+
+
+def test_a_run_cut_before_its_first_trial_keeps_its_table_and_references(
+    study: Study, finished: Path, tmp_path: Path
+) -> None:
+    refused_at("search", study, tmp_path)
+    kept = [*tmp_path.glob("references/*"), *tmp_path.glob("tables/*")]
+    before = [path.stat().st_mtime_ns for path in kept]
+    assert len(kept) == 3
+    refused_at("search", study, tmp_path)
+    assert [path.stat().st_mtime_ns for path in kept] == before
+
+
+def test_trials_that_nothing_identifies_are_refused(
+    study: Study, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "identity.json").unlink()
+    with pytest.raises(MismatchedArtifact, match=r"no identity\.json") as refused:
+        run_study(study, tmp_path)
+    assert "another folder" in str(refused.value)
+
+
 def test_few_trials_still_measure_every_baseline_and_one_proposal(
     study: Study, tmp_path: Path
 ) -> None:
