@@ -80,14 +80,21 @@ class Inputs:
     calibration: torch.Tensor
     evaluation: torch.Tensor
 
+    @property
+    def tokens(self) -> dict[str, torch.Tensor]:
+        """Blocks by text: those of `TEXTS`, which trials are measured on, and `"estimation"`."""
+        return {
+            "estimation": self.estimation,
+            "calibration": self.calibration,
+            "evaluation": self.evaluation,
+        }
+
     def identity(self, study: Study) -> dict[str, str]:
         """Digests and definitions that every measurement of a study depends on."""
         estimator = ESTIMATORS.build(study.estimator.name, study.estimator.params)
         return weights_identity(study, self.model, self.space) | {
             "estimator": f"{estimator!r} version {estimator.version}",
-            "estimation tokens": digest(self.estimation),
-            "calibration tokens": digest(self.calibration),
-            "evaluation tokens": digest(self.evaluation),
+            **{f"{text} tokens": digest(tokens) for text, tokens in self.tokens.items()},
             "seed": str(study.seed),
         }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bitfront.allocation import Allocation
-from bitfront.errors import NonFinite
+from bitfront.errors import InvalidArgument, NonFinite
 from bitfront.evaluation import METRICS
 from bitfront.evaluation.base import evaluate
 from bitfront.models.patch import PatchedModel
@@ -27,15 +27,15 @@ class Measurement:
         costs: cost tables `bytes` and `code_bits`.
         references: predictions of the unquantized model by text, `"calibration"` and
             `"evaluation"`.
-        estimation: makes those on the estimation blocks, or reads them; called with the model
-            unquantized, when slopes are first asked for.
+        make_estimation: restores the model, then makes those on the estimation blocks or reads
+            them; called when they are first asked for. `None` where slopes are not wanted.
         metrics: names of the metrics.
     """
 
     patched: PatchedModel
     costs: tuple[LayerTable, ...]
     references: Mapping[str, Reference]
-    estimation: Callable[[], Reference]
+    make_estimation: Callable[[PatchedModel], Reference] | None = None
     metrics: tuple[str, ...] = ("kl_divergence", "perplexity", "top1_error")
 
     def trial(
@@ -58,16 +58,32 @@ class Measurement:
     def slopes(
         self, allocation: Allocation, progress: Callable[[int, int], None] | None = None
     ) -> LayerTable:
-        """First-order change of KL around an allocation, on the estimation blocks."""
-        reference = self._estimation
+        """First-order change of KL around an allocation, on the estimation blocks.
+
+        Raises:
+            InvalidArgument: there are none.
+        """
+        reference = self.estimation()  # first, for it restores the model
         self.patched.apply(allocation)
         model, bank = self.patched.model, self.patched.bank
         return slopes(model, reference, bank.space, bank, allocation, progress)
 
+    def estimation(self) -> Reference:
+        """What the unquantized model predicts on the estimation blocks, whatever it holds now.
+
+        Raises:
+            InvalidArgument: there are none.
+        """
+        return self._estimation
+
     @cached_property
     def _estimation(self) -> Reference:
-        self.patched.apply(Allocation({}))
-        return self.estimation()
+        if self.make_estimation is None:
+            raise InvalidArgument(
+                "This measurement has no estimation blocks, which slopes are taken on: "
+                "give make_estimation, or use the measurement of an opened study."
+            )
+        return self.make_estimation(self.patched)
 
 
 def sizes_of(allocation: Allocation, costs: tuple[LayerTable, ...]) -> dict[str, float]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidText
@@ -76,6 +77,8 @@ class Job:
         results: its folder, held by this process.
         problem: loss table of the estimator, costs and limits.
         measurement: the model with its quantized weights and references.
+        tokens: blocks by text, `"estimation"`, `"calibration"` and `"evaluation"`, int64
+            `[n_sequences, sequence_length]`.
         stored: every trial of the folder, oldest first; `measured` adds to it.
         progress: where steps are reported.
     """
@@ -84,6 +87,7 @@ class Job:
     results: Results
     problem: Problem
     measurement: Measurement
+    tokens: Mapping[str, torch.Tensor]
     stored: list[Trial]
     progress: Progress
 
@@ -118,7 +122,8 @@ def opened(
         problem = Problem(table, inputs.costs, study.budget.limits(inputs.space))
         with PatchedModel(inputs.model.module, bank) as patched:
             measurement = Measurement(patched, inputs.costs, references, estimation)
-            yield Job(study, results, problem, measurement, list(results.trials()), progress)
+            stored = list(results.trials())
+            yield Job(study, results, problem, measurement, inputs.tokens, stored, progress)
 
 
 def export_checkpoint(
@@ -172,7 +177,11 @@ def _references(
     return {text: stored[text] or _made(study, inputs, text, progress) for text in TEXTS}
 
 
-def _estimation(study: Study, results: Results, inputs: Inputs, progress: Progress) -> Reference:
+def _estimation(
+    study: Study, results: Results, inputs: Inputs, progress: Progress, patched: PatchedModel
+) -> Reference:
+    """On the estimation blocks, of the unquantized model: it is restored."""
+    patched.apply(Allocation({}))
     reference = _stored(results, inputs, "estimation")
     if reference is None:
         reference = _made(study, inputs, "estimation", progress)
@@ -184,7 +193,7 @@ def _stored(results: Results, inputs: Inputs, text: str) -> Reference | None:
     path = results.reference(text)
     if not path.exists():
         return None
-    return Reference.load(path, inputs.model.digest, getattr(inputs, text))
+    return Reference.load(path, inputs.model.digest, inputs.tokens[text])
 
 
 def _keep(results: Results, inputs: Inputs, text: str, reference: Reference) -> None:
@@ -196,7 +205,7 @@ def _made(study: Study, inputs: Inputs, text: str, progress: Progress) -> Refere
     try:
         return Reference.of(
             inputs.model.module,
-            getattr(inputs, text),
+            inputs.tokens[text],
             progress=counted(progress, "reference"),
             # Twice that of guessing: a model with random weights is a little worse than it.
             max_perplexity=2 * inputs.model.n_rows,

@@ -10,16 +10,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from bitfront import Budget, Choice, Study, TextSource, run_study
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText, MismatchedArtifact
 from bitfront.formats.int_grouped import IntGrouped
-from bitfront.inputs import Event, prepare
+from bitfront.inputs import Event, build_bank, prepare
+from bitfront.measurement import Measurement
+from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
 from bitfront.pareto import ParetoFront
 from bitfront.results import Results
+from bitfront.run import opened
 from bitfront.sensitivity.fisher import Fisher
+from bitfront.trial import TEXTS
 
 FORMATS = ("int2_g32", "int3_g32", "int4_g32", "int8_g32")
 
@@ -142,6 +145,57 @@ def test_the_reference_of_slopes_is_made_when_a_search_asks_for_slopes(
     assert path.stat().st_mtime_ns == made_at
 
 
+def test_the_reference_of_slopes_is_of_the_unquantized_model_whoever_asks(
+    study: Study, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    model, path = prepare(study).model, Results(tmp_path).reference("estimation")
+    path.unlink(missing_ok=True)
+    with opened(study, tmp_path) as job:
+        held = job.trials("calibration")[0].allocation
+        job.measurement.patched.apply(held)
+        made = job.measurement.estimation()
+        slopes = job.measurement.slopes(held)
+        assert torch.equal(made.tokens, job.tokens["estimation"])
+    expected = Reference.of(model.module, made.tokens)
+    stored = Reference.load(path, model.digest, made.tokens)
+    for reference in (made, stored):
+        assert torch.equal(reference.log_probs, expected.log_probs)
+    assert abs(slopes.values).max() > 0
+
+
+def test_the_tokens_of_a_job_are_those_of_its_texts(
+    study: Study, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    inputs = prepare(study)
+    with opened(study, tmp_path) as job:
+        assert {text: len(tokens) for text, tokens in job.tokens.items()} == {
+            "estimation": 4,
+            "calibration": 3,
+            "evaluation": 6,
+        }
+        for text in TEXTS:
+            assert torch.equal(job.tokens[text], job.measurement.references[text].tokens)
+            assert torch.equal(job.tokens[text], inputs.tokens[text])
+
+
+def test_a_measurement_without_estimation_blocks_measures_but_has_no_slopes(
+    study: Study, tmp_path: Path
+) -> None:
+    inputs = prepare(study)
+    bank = build_bank(study, inputs, tmp_path)
+    references = {"calibration": Reference.of(inputs.model.module, inputs.tokens["calibration"])}
+    uniform = inputs.space.decode(inputs.space.uniform(3))
+    with PatchedModel(inputs.model.module, bank) as patched:
+        measurement = Measurement(patched, inputs.costs, references)
+        assert measurement.trial(0, uniform, "calibration", "uniform").values["kl"] > 0
+        for asked in (measurement.estimation, lambda: measurement.slopes(uniform)):
+            with pytest.raises(InvalidArgument, match="no estimation blocks") as refused:
+                asked()
+            assert "\n" not in str(refused.value)
+
+
 def test_another_budget_keeps_what_was_measured(
     study: Study, finished: Path, tmp_path: Path
 ) -> None:
@@ -182,38 +236,6 @@ def test_a_text_under_another_name_is_the_same_text(
     assert measured(run_study(renamed, finished)) == measured(Results(finished).front())
 
 
-def test_calibrating_on_the_evaluation_text_is_refused(study: Study, tmp_path: Path) -> None:
-    leaking = replace(study, evaluation=study.calibration)
-    with pytest.raises(InvalidText, match="two different texts"):
-        run_study(leaking, tmp_path)
-
-
-def test_a_model_whose_encoding_starts_with_bos_reads_it_before_every_block(
-    study: Study, tmp_path: Path
-) -> None:
-    model = Path(shutil.copytree(study.model, tmp_path / "model"))
-    bos = "<|endoftext|>"
-    config, path = model / "tokenizer_config.json", model / "tokenizer.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"bos_token": bos}))
-    fields = json.loads(path.read_text())
-    first = {"SpecialToken": {"id": bos, "type_id": 0}}
-    fields["post_processor"]["single"].insert(0, first)
-    fields["post_processor"]["special_tokens"] = {bos: {"id": bos, "ids": [0], "tokens": [bos]}}
-    path.write_text(json.dumps(fields))
-    inputs = prepare(replace(study, model=str(model)))
-    for tokens in (inputs.estimation, inputs.calibration, inputs.evaluation):
-        assert tokens.shape[1] == 64
-        assert tokens[:, 0].eq(0).all()
-        assert tokens[:, 1:].ne(0).all()
-
-
-def test_calibrating_on_a_shifted_evaluation_text_is_refused(study: Study, tmp_path: Path) -> None:
-    shifted = tmp_path / "shifted.txt"
-    shifted.write_text("Hm. " + Path(study.calibration.source).read_text())
-    with pytest.raises(InvalidText, match="two different texts"):
-        run_study(replace(study, evaluation=TextSource(str(shifted), 100, 64)), tmp_path / "out")
-
-
 def test_a_tokenizer_of_another_model_is_refused_by_what_the_model_predicts(
     study: Study, tmp_path: Path
 ) -> None:
@@ -226,49 +248,6 @@ def test_a_tokenizer_of_another_model_is_refused_by_what_the_model_predicts(
     with pytest.raises(InvalidText, match=r"tokenizer is of another model, or the text") as refused:
         run_study(replace(study, model=str(model)), tmp_path / "out")
     assert f"calibration text {study.calibration.source!r}" in str(refused.value)
-
-
-@pytest.fixture
-def spare(study: Study, tmp_path: Path) -> Study:
-    """The study of a model whose tokenizer has a token, `<image>`, that its embedding lacks."""
-    model = Path(shutil.copytree(study.model, tmp_path / "model"))
-    path = model / "tokenizer.json"
-    fields = json.loads(path.read_text())
-    fields["added_tokens"].append({**fields["added_tokens"][0], "id": 512, "content": "<image>"})
-    path.write_text(json.dumps(fields))
-    return replace(study, model=str(model))
-
-
-def test_a_token_without_a_row_does_no_harm_where_no_text_has_it(
-    study: Study, spare: Study
-) -> None:
-    expected, found = prepare(study), prepare(spare)
-    assert torch.equal(found.calibration, expected.calibration)
-
-
-@pytest.mark.parametrize("text", ["calibration", "evaluation"])
-def test_a_text_with_a_token_without_a_row_is_refused(
-    spare: Study, text: str, tmp_path: Path
-) -> None:
-    source: TextSource = getattr(spare, text)
-    path = tmp_path / "images.txt"
-    path.write_text(Path(source.source).read_text().replace("\n", "<image>"))
-    with pytest.raises(InvalidText) as refused:
-        prepare(replace(spare, **{text: replace(source, source=str(path))}))
-    assert str(refused.value).startswith(f"{path} has token id 512, ")
-    assert "has 512 rows: its tokenizer is of another model" in str(refused.value)
-
-
-def test_a_tokenizer_of_more_ids_than_the_model_has_is_refused_by_the_text(
-    study: Study, tmp_path: Path
-) -> None:
-    model = Path(shutil.copytree(study.model, tmp_path / "model"))
-    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
-    config = LlamaConfig(vocab_size=300, num_attention_heads=4, bos_token_id=0, **sizes)
-    LlamaForCausalLM(config).save_pretrained(model)
-    with pytest.raises(InvalidText, match=r"token id \d+, .* has 300 rows") as refused:
-        prepare(replace(study, model=str(model)))
-    assert "\n" not in str(refused.value)
 
 
 def refused_at(stage: str, study: Study, out: Path) -> None:
