@@ -234,33 +234,32 @@ def search_trials(job: Job) -> None:
     """Measure the uniform baselines, then what the search proposes, one at a time."""
     study, problem = job.study, replace(job.problem, slopes=_stored_slopes(job))
     search = SEARCHES.build(study.search.name, study.search.params)
-    history = job.trials("calibration")
+    history, baselines = job.trials("calibration"), _uniform(problem)
     seen = {trial.allocation for trial in history}
-    baselines = _uniform(problem)
     total = max(study.n_trials, len(baselines) + 1)
     target = f"{study.budget} {study.search}"
     n_done = sum(a in seen for a in baselines) + sum(t.target == target for t in history)
     for allocation in [a for a in baselines if a not in seen]:
-        history.append(_step(job, allocation, "uniform", "", n_done, total))
+        _step(job, allocation, "uniform", "", n_done, total)
         n_done += 1
     while n_done < total:
+        history = job.trials("calibration")
         problem = _with_slopes(search, problem, history, job)
         # One generator per step: the n-th proposal does not depend on where a run was cut.
         rng = np.random.default_rng([study.seed, n_done])
         asked = search.ask(problem, history, 1, rng)
         if not asked:
             break
-        history.append(_step(job, asked[0], study.search.name, target, n_done, total))
+        _step(job, asked[0], study.search.name, target, n_done, total)
         n_done += 1
 
 
 def _step(
     job: Job, allocation: Allocation, origin: str, target: str, n_done: int, total: int
-) -> Trial:
+) -> None:
     job.progress(Event("search", n_done, total))
     trial = measured(job, allocation, "calibration", origin, target)
     job.progress(Event("search", n_done + 1, total, trial))
-    return trial
 
 
 def _with_slopes(search: Search, problem: Problem, history: Sequence[Trial], job: Job) -> Problem:
