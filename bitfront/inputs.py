@@ -255,7 +255,8 @@ def stored_bank(
             directory, model.module, space, quantizer, progress=shown, used=allocation
         )
     results.check({"quantized weights": bank.digest})
-    bank.check(allocation)
+    if quantizer.needs_hessian:  # else `build` has just verified them
+        bank.check(allocation)
     return bank
 
 

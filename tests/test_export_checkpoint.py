@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from bitfront import Budget, Choice, Study, TextSource, Trial, export_checkpoint, run_study
 from bitfront.errors import InvalidArgument, MismatchedArtifact
-from bitfront.models import load
+from bitfront.models import bank, load
 from bitfront.results import Results
 
 QUANTIZERS = ("rtn", "gptq")
@@ -85,6 +85,14 @@ def test_neither_texts_nor_entries_of_other_allocations_are_needed(study) -> Non
         path.write_bytes(b"damaged")
     assert exported(study, out) == expected
     assert {path for path in files(out) if path.read_bytes() == b"damaged"} == others
+
+
+def test_each_entry_is_verified_once(study, monkeypatch) -> None:
+    study, out = study
+    verified, intact = [], bank._intact
+    monkeypatch.setattr(bank, "_intact", lambda path, *a: verified.append(path) or intact(path, *a))
+    exported(study, out)
+    assert len(verified) == len(set(verified)) == len(point(out).allocation.formats)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
