@@ -36,6 +36,7 @@ class Results:
     trials.jsonl     one measured allocation a line, only ever appended
     bank/            quantized weights     references/   predictions of the unquantized model
     bank.json        the file in bank/ of each layer in each format
+    environment.json versions, machine and command of the latest run
     ```
 
     Args:
@@ -134,7 +135,7 @@ class Results:
     def identity(self) -> dict[str, str]:
         """Digests of what measured values depend on."""
         # Without it measurements of another study would be taken for this one's.
-        return read_words(self._existing("identity.json"), replaceable=False)
+        return _read_words(self._existing("identity.json"), replaceable=False)
 
     @property
     def space(self) -> SearchSpace:
@@ -213,6 +214,16 @@ class Results:
             )
         return ParetoFront(tuple(trials))
 
+    def save_environment(self, environment: Mapping[str, str]) -> None:
+        """Store versions, machine and command of the latest run, for reports."""
+        self._write("environment.json", json.dumps(dict(environment), indent=1))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What `save_environment` stored; empty when it stored nothing."""
+        path = self.directory / "environment.json"
+        return _read_words(path) if path.exists() else {}
+
     def save_bank_entries(self, entries: Mapping[tuple[str, str], str]) -> None:
         """Store which file of the bank each `(layer name, format name)` is."""
         words = {f"{layer} {format}": entry for (layer, format), entry in entries.items()}
@@ -227,7 +238,7 @@ class Results:
         path = self.directory / "bank.json"
         if not path.exists():
             raise MismatchedArtifact(f"{path} is missing: run `bitfront search` again to make it.")
-        rows = [(key.rpartition(" "), entry) for key, entry in read_words(path).items()]
+        rows = [(key.rpartition(" "), entry) for key, entry in _read_words(path).items()]
         return {(layer, format): entry for (layer, _, format), entry in rows}
 
     def reference(self, text: str) -> Path:
@@ -318,7 +329,7 @@ def reading(path: Path, replaceable: bool = True, line: int | None = None) -> It
         ) from error
 
 
-def read_words(path: Path, replaceable: bool = True) -> dict[str, str]:
+def _read_words(path: Path, replaceable: bool = True) -> dict[str, str]:
     """A JSON object of names and words; arguments as of `reading`.
 
     Raises:

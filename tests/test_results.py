@@ -31,7 +31,7 @@ READERS = {
     "space.json": lambda folder: Results(folder).space,
     "tables/fisher.npz": lambda folder: Results(folder).load_table("fisher", Results(folder).space),
     "trials.jsonl": lambda folder: Results(folder).trials(),
-    "environment.json": report_data,
+    "environment.json": lambda folder: Results(folder).environment,
 }
 
 
@@ -117,6 +117,16 @@ def test_a_last_line_cut_inside_a_character_is_dropped(folder: Path) -> None:
     with (folder / "trials.jsonl").open("ab") as file:
         file.write(b'{"number": 99, "\xc3')
     assert Results(folder).trials() == before
+
+
+def test_reports_keep_the_environment_of_the_latest_run(folder: Path, tmp_path: Path) -> None:
+    assert Results(folder).environment == {"bitfront": "0"}
+    assert report_data(folder).provenance["bitfront"] == "0"
+    report_data(folder, {"bitfront": "1"})
+    assert Results(folder).environment == {"bitfront": "1"}
+    with pytest.raises(InvalidArgument):
+        report_data(tmp_path / "none", {"bitfront": "1"})
+    assert Results(tmp_path / "none").environment == {}
 
 
 def test_a_folder_without_a_study_is_no_damage(tmp_path: Path) -> None:

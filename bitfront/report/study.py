@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from bitfront.errors import InvalidArgument
-from bitfront.files import replacing
 from bitfront.report.data import ReportData
-from bitfront.results import Results, read_words
+from bitfront.results import Results
 from bitfront.space import SearchSpace
 
 
@@ -31,6 +29,8 @@ def report_data(directory: Path, provenance: Mapping[str, str] | None = None) ->
         raise InvalidArgument(
             f"{directory} has no loss table yet: run `bitfront search` to the end."
         )
+    if provenance is not None:
+        results.save_environment(provenance)
     return ReportData(
         title=study.model,
         space=space,
@@ -41,7 +41,7 @@ def report_data(directory: Path, provenance: Mapping[str, str] | None = None) ->
         budget=str(study.budget),
         limits=study.budget.limits(space),
         chosen=front.best("kl", **study.budget.bounds()),
-        provenance=_kept(directory, provenance)
+        provenance=results.environment
         | results.identity
         | {"never quantized": _never_quantized(space)},
     )
@@ -51,11 +51,3 @@ def _never_quantized(space: SearchSpace) -> str:
     n_others = space.n_weights + sum(layer.n_weights for layer, _ in space.pinned)
     share = space.fixed_bytes / (space.fixed_bytes + 2 * n_others)
     return f"{space.fixed_bytes:,} bytes, {share:.1%} of the model: not in bits per weight"
-
-
-def _kept(directory: Path, provenance: Mapping[str, str] | None) -> dict[str, str]:
-    path = directory / "environment.json"
-    if provenance is not None:
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(dict(provenance), indent=1) + "\n")
-    return read_words(path) if path.exists() else {}
