@@ -155,7 +155,7 @@ def table_of(job: Job, estimator: Choice) -> LayerTable:
     space, name = job.problem.space, f"plain {estimator}"
     stored = job.results.load_table(name, space)
     if stored is None:
-        patched, tokens = job.measurement.patched, job.measurement.estimation().tokens
+        patched, tokens = job.measurement.patched, job.tokens["estimation"]
         patched.apply(Allocation({}))
         stored = ESTIMATORS.build(estimator.name, estimator.params).estimate(
             patched.model, tokens, space, patched.bank
