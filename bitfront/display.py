@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 if TYPE_CHECKING:
     from bitfront.inputs import Event
@@ -36,7 +39,12 @@ _STAGES = {
     "search": "Search",
     "evaluate": "Evaluate",
 }
+_MEASURING = frozenset({"search", "evaluate"})
+"""Stages whose steps make a trial each; a step without one was found stored."""
 _SECONDS_BETWEEN_LINES = 5.0
+_RECENT_SECONDS = 30.0
+_RECENT_STEPS = 16
+"""The pace is that of the last seconds or the last steps, whichever are more."""
 
 
 @dataclass
@@ -44,16 +52,46 @@ class Stage:
     """Where one stage stands; some run several times, such as `reference` for each text."""
 
     done: int = 0
+    total: int = 0
     n_runs: int = 0
     last_line: float = 0.0
     task: TaskID | None = None
+    _last_step: float = 0.0
+    _pace: float | None = None
+    _recent: deque[tuple[float, float, int]] = field(default_factory=deque)
 
-    def take(self, event: Event) -> bool:
+    def take(self, event: Event, now: float) -> bool:
         """Note an event; true when it begins the stage, for the first time or again."""
         begins = self.n_runs == 0 or event.done < self.done
+        n_steps = event.done - self.done
+        if not begins and n_steps > 0 and (event.trial or event.stage not in _MEASURING):
+            self._time(now, n_steps)
+        # From step to step: what a search does between its trials is part of its pace.
+        if begins or n_steps > 0:
+            self._last_step = now
         self.n_runs += begins
-        self.done = event.done
+        self.done, self.total = event.done, event.total
         return begins
+
+    def _time(self, now: float, n_steps: int) -> None:
+        self._recent.append((now, now - self._last_step, n_steps))
+        while len(self._recent) > _RECENT_STEPS and self._recent[0][0] < now - _RECENT_SECONDS:
+            self._recent.popleft()
+        seconds = sum(seconds for _, seconds, _ in self._recent)
+        # Kept as a number, because the bars are drawn by a thread of their own.
+        self._pace = seconds / sum(n for _, _, n in self._recent) or None
+
+    def left(self, now: float) -> float | None:
+        """Estimated seconds to the end of the stage; `None` before its pace is known.
+
+        Rich's own estimate forgets steps after 30 seconds, so it has none for longer steps.
+        """
+        if self.done >= self.total:
+            return 0.0
+        if self._pace is None:
+            return None
+        in_step = min(now - self._last_step, self._pace)
+        return self._pace * (self.total - self.done) - in_step
 
 
 @dataclass
@@ -80,7 +118,7 @@ class Display:
         self._start = self.clock()
         self._warnings = _Warnings(self.console)
         if self.console.is_terminal and not self.console.is_dumb_terminal and not self.as_json:
-            self._progress = _bars(self.console)
+            self._progress = _bars(self.console, self.clock)
 
     def __enter__(self) -> Display:
         logging.getLogger("bitfront").addHandler(self._warnings)
@@ -105,7 +143,7 @@ class Display:
             sys.stdout.flush()
             return
         stage = self._stages.setdefault(event.stage, Stage())
-        begins = stage.take(event)
+        begins = stage.take(event, self.clock())
         if self._progress:
             _move(self._progress, stage, event, begins)
         else:
@@ -117,9 +155,15 @@ class Display:
         if not (begins or due or event.trial or event.done >= event.total):
             return
         stage.last_line = now
-        elapsed = timedelta(seconds=int(now - self._start))
-        text = f"{elapsed} {_title(stage, event)} {event.done}/{event.total} {_note(event)}"
-        _print(self.console, text.rstrip())
+        parts = [
+            _clock(int(now - self._start)),
+            _title(stage, event),
+            f"{event.done}/{event.total}",
+        ]
+        left = stage.left(now)
+        parts += [f"left {_clock(left)}"] if left else []
+        parts += [_note(event)] if event.trial else []
+        _print(self.console, " ".join(parts))
 
 
 class _Warnings(logging.Handler):
@@ -137,24 +181,39 @@ def _print(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _bars(console: Console) -> Progress:
+def _clock(seconds: float) -> str:
+    """Seconds, rounded up, as `h:mm:ss`."""
+    minutes, seconds = divmod(math.ceil(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+class _TimeLeft(ProgressColumn):
+    """What `Stage.left` estimates."""
+
+    def render(self, task: Task) -> Text:
+        left = task.fields["stage"].left(task.get_time())
+        text = "-:--:--" if left is None else _clock(left)
+        return Text(f"left {text}", style="progress.remaining")
+
+
+def _bars(console: Console, clock: Callable[[], float]) -> Progress:
     """One line a stage; with a note at most 80 columns."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=8),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        _TimeLeft(),
         TextColumn("{task.fields[note]}"),
         console=console,
+        get_time=clock,
     )
 
 
 def _move(progress: Progress, stage: Stage, event: Event, begins: bool) -> None:
     title = _title(stage, event)
     if stage.task is None:
-        stage.task = progress.add_task(title, total=event.total, note="")
+        stage.task = progress.add_task(title, total=event.total, note="", stage=stage)
     elif begins:
         # Not another bar: `slopes` begins once per proposal.
         progress.reset(stage.task, total=event.total, description=title)

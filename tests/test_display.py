@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from bitfront.allocation import Allocation
-from bitfront.display import Display
+from bitfront.display import Display, Stage
 from bitfront.inputs import Event
 from bitfront.trial import Trial, TrialState
 
@@ -56,7 +56,7 @@ def test_plain_lines_within_a_stage_are_seconds_apart(plain, clock) -> None:
     for done in range(101):
         clock.now = done / 5
         display.show(Event("quantize", done, 100))
-    assert [line.split()[-1] for line in lines()] == [
+    assert [line.split()[2] for line in lines()] == [
         *("0/100", "25/100", "50/100", "75/100", "100/100"),
     ]
 
@@ -73,6 +73,54 @@ def test_every_trial_has_a_plain_line_with_its_values(plain) -> None:
         "0:00:00 Search 3/4 failed 3.50 bpw",
         "0:00:00 Search 4/4 kl 0.1234 3.50 bpw",
     ]
+
+
+def test_plain_lines_say_the_time_left(plain, clock) -> None:
+    display, lines = plain
+    for done in range(4):
+        clock.now = 40.0 * done
+        display.show(Event("estimate", done, 90))
+    assert lines() == [
+        "0:00:00 Estimate 0/90",
+        "0:00:40 Estimate 1/90 left 0:59:20",
+        "0:01:20 Estimate 2/90 left 0:58:40",
+        "0:02:00 Estimate 3/90 left 0:58:00",
+    ]
+
+
+def test_the_time_left_of_a_search_counts_all_between_its_trials(plain, clock) -> None:
+    """What `slopes` takes, and beginning a trial; not the trials of an earlier run."""
+    display, lines = plain
+    display.show(Event("search", 10, 14))
+    for number in (11, 12):
+        for done in (0, 1):
+            clock.now += 20
+            display.show(Event("slopes", done, 1))
+        clock.now += 20
+        display.show(Event("search", number - 1, 14))
+        clock.now += 40
+        display.show(Event("search", number, 14, trial(number)))
+    left = [line.partition(" left ")[2].split()[0] for line in lines() if "kl" in line]
+    assert left == ["0:05:00", "0:03:20"]
+
+
+def test_finalists_that_were_found_measured_make_no_estimate(plain, clock) -> None:
+    display, lines = plain
+    for done in range(1, 4):
+        display.show(Event("evaluate", done, 6))
+    display.show(Event("evaluate", 3, 6))
+    clock.now = 40
+    display.show(Event("evaluate", 4, 6, trial(0)))
+    assert [line.partition(" left ")[2][:7] for line in lines()[-2:]] == ["", "0:01:20"]
+
+
+def test_the_time_left_follows_a_change_of_pace(plain, clock) -> None:
+    """A bank that is half there: what it has is only looked at."""
+    display, lines = plain
+    for done in range(551):
+        clock.now += 0.01 if done <= 500 else 10
+        display.show(Event("quantize", done, 1000))
+    assert lines()[-1].endswith("550/1000 left 1:15:00")
 
 
 def test_a_stage_that_starts_again_is_numbered(plain) -> None:
@@ -105,6 +153,27 @@ def test_bars_fit_80_columns(stage: str, clock, monkeypatch) -> None:
     assert line.count("0:00:00") >= 1
     assert "left" in line
     assert ("kl 0.1234 3.50 bpw" in line) == (event.trial is not None)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 40.0, 4000.0])
+def test_bars_say_the_time_left_however_long_a_step_takes(seconds, clock, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    with Display(False, console, clock) as display:
+        for done in range(4):
+            clock.now = seconds * done
+            display.show(Event("estimate", done, 90))
+    (line,) = [text for text in console.file.getvalue().splitlines()[-2:] if "3/90" in text]
+    left = {0.05: "0:00:05", 40.0: "0:58:00", 4000.0: "96:40:00"}[seconds]
+    assert line.rstrip().endswith(f"left {left}")
+
+
+def test_bars_count_down_within_a_step(clock, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stage = Stage()
+    for done in range(3):
+        stage.take(Event("estimate", done, 4), 40.0 * done)
+    assert [stage.left(now) for now in (80.0, 110.0, 120.0, 500.0)] == [80.0, 50.0, 40.0, 40.0]
 
 
 def test_a_stage_that_starts_again_keeps_one_bar(clock, monkeypatch) -> None:
