@@ -28,6 +28,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from bitfront.inputs import Event
+    from bitfront.trial import Trial
 
 _STAGES = {
     "load": "Load model",
@@ -162,7 +163,7 @@ class Display:
         ]
         left = stage.left(now)
         parts += [f"left {_clock(left)}"] if left else []
-        parts += [_note(event)] if event.trial else []
+        parts += [_note(event.trial)] if event.trial else []
         _print(self.console, " ".join(parts))
 
 
@@ -217,7 +218,9 @@ def _move(progress: Progress, stage: Stage, event: Event, begins: bool) -> None:
     elif begins:
         # Not another bar: `slopes` begins once per proposal.
         progress.reset(stage.task, total=event.total, description=title)
-    progress.update(stage.task, completed=event.done, total=event.total, note=_note(event))
+    progress.update(stage.task, completed=event.done, total=event.total)
+    if event.trial:  # its values stay while the next one is measured
+        progress.update(stage.task, note=_note(event.trial))
 
 
 def _title(stage: Stage, event: Event) -> str:
@@ -225,10 +228,8 @@ def _title(stage: Stage, event: Event) -> str:
     return title if stage.n_runs == 1 else f"{title} ({stage.n_runs})"
 
 
-def _note(event: Event) -> str:
-    if not event.trial:
-        return ""
-    values = event.trial.values
+def _note(trial: Trial) -> str:
+    values = trial.values
     kl = f"kl {values['kl']:.4f}" if "kl" in values else "failed"
     return f"{kl} {values['bits_per_weight']:.2f} bpw"
 

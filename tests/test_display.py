@@ -168,6 +168,12 @@ def test_bars_say_the_time_left_however_long_a_step_takes(seconds, clock, monkey
     assert line.rstrip().endswith(f"left {left}")
 
 
+def test_the_bar_of_a_search_keeps_the_values_of_its_last_trial(clock, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    shown = on_terminal([Event("search", 4, 9, trial(3)), Event("search", 4, 9)], clock)
+    assert "kl 0.1234 3.50 bpw" in shown
+
+
 def test_bars_count_down_within_a_step(clock, monkeypatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     stage = Stage()
