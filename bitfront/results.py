@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -362,17 +363,21 @@ def _short(value: str | None) -> str:
 
 def _space_fields(space: SearchSpace) -> dict[str, object]:
     return {
-        "layers": [(x.name, x.shape, x.group) for x in space.layers],
+        "layers": [_row(x) for x in space.layers],
         "formats": [f.name for f in space.formats],
-        "pinned": [((x.name, x.shape, x.group), f.name) for x, f in space.pinned],
+        "pinned": [(_row(x), f.name) for x, f in space.pinned],
         "fixed_bytes": space.fixed_bytes,
     }
 
 
-def _layer(row: list[object]) -> Layer:
-    name, shape, group = row
-    rows, columns = shape  # type: ignore[misc]
-    return Layer(str(name), (int(rows), int(columns)), str(group))  # type: ignore[has-type]
+def _row(layer: Layer) -> list[object]:
+    return [layer.name, layer.shape, layer.group, layer.block, layer.kind]
+
+
+def _layer(row: list[Any]) -> Layer:
+    # Folders written before layers knew their places have none; the next search adds them.
+    name, (rows, columns), group, block, kind = row if len(row) != 3 else (*row, -1, "")
+    return Layer(str(name), (int(rows), int(columns)), str(group), int(block), str(kind))
 
 
 def _drop_cut_line(file: int) -> None:

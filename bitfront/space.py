@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +14,6 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.formats.base import Format
 
-_NUMBER = re.compile(r"\.(\d+)\.")
-
 
 @dataclass(frozen=True)
 class Layer:
@@ -26,27 +23,26 @@ class Layer:
         name: module name in the model, such as `"model.layers.0.self_attn.q_proj"`.
         shape: `(out_features, in_features)`; rows share nothing, groups run along columns.
         group: layers of the same group share a format (engines fuse q/k/v and gate/up).
+        block: index of the transformer block; -1 outside the blocks.
+        kind: what the layer does in its block, such as `"self_attn.q_proj"`; the experts of a block
+            are of one kind. Outside the blocks a layer is, if nothing is said, a kind of its own.
     """
 
     name: str
     shape: tuple[int, int]
     group: str
+    # No part of `repr`, which a study's identity hashes: measured values do not depend on them.
+    block: int = field(default=-1, repr=False)
+    kind: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.kind:
+            object.__setattr__(self, "kind", self.name)
 
     @property
     def n_weights(self) -> int:
         """Number of weights."""
         return self.shape[0] * self.shape[1]
-
-    @property
-    def kind(self) -> str:
-        """Last part of the name, such as `"q_proj"`: what the layer does in its block."""
-        return self.name.rpartition(".")[2]
-
-    @property
-    def block(self) -> int:
-        """First number in the name: index of the transformer block; -1 outside the blocks."""
-        match = _NUMBER.search(self.name)
-        return int(match.group(1)) if match else -1
 
 
 @dataclass(frozen=True)

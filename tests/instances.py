@@ -25,7 +25,7 @@ def random_space(rng, n_groups, n_formats, misfits=True):
         if misfits and rng.random() < 0.2:
             shape = (shape[0], shape[1] + 16)
         layers += [
-            Layer(f"model.layers.{group}.part{part}", shape, f"group{group}")
+            Layer(f"model.layers.{group}.part{part}", shape, f"group{group}", group, f"part{part}")
             for part in range(int(rng.integers(1, 4)))
         ]
     return SearchSpace(tuple(layers), MENU[:n_formats])
@@ -78,9 +78,12 @@ def interacting_study(seed=0, n_groups=6):
         The problem, and a function from allocation to measured values.
     """
     rng = np.random.default_rng(seed)
+    kinds = ("a_proj", "b_proj", "c_proj")
     layers = tuple(
-        Layer(f"model.layers.{i // 3}.{'abc'[i % 3]}_proj", (64, 64 * (1 + i % 3)), str(i))
-        for i in range(n_groups)
+        Layer(
+            f"model.layers.{block}.{kinds[i]}", (64, 64 * (1 + i)), f"{block}.{i}", block, kinds[i]
+        )
+        for block, i in (divmod(index, 3) for index in range(n_groups))
     )
     menu = tuple(formats.named(f"int{bits}_g64") for bits in (2, 3, 4, 8))
     space = SearchSpace(layers, menu)

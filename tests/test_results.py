@@ -104,6 +104,19 @@ def test_tables_cut_or_altered_anywhere_are_refused(folder: Path) -> None:
             continue
 
 
+def test_a_space_is_read_as_it_was_written(folder: Path) -> None:
+    assert Results(folder).space == made_up().space
+
+
+def test_layers_of_a_folder_from_before_places_have_none(folder: Path) -> None:
+    fields = json.loads((folder / "space.json").read_text())
+    fields["layers"] = [row[:3] for row in fields["layers"]]
+    (folder / "space.json").write_text(json.dumps(fields))
+    layers = Results(folder).space.layers
+    assert all((x.block, x.kind) == (-1, x.name) for x in layers)
+    assert report_data(folder).grid.columns == ("none",)
+
+
 def test_tables_of_another_space_are_refused(folder: Path) -> None:
     fields = json.loads((folder / "space.json").read_text())
     fields["layers"].pop()

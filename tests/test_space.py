@@ -109,15 +109,15 @@ def test_uniform_takes_the_largest_that_fits_where_nothing_larger_does():
     assert space.uniform(0).tolist() == [0, 2]
 
 
-def test_kind_and_block_are_read_from_the_name():
-    assert (
-        layer("model.layers.12.mlp.up_proj").kind,
-        layer("model.layers.12.mlp.up_proj").block,
-    ) == (
-        "up_proj",
-        12,
-    )
-    assert layer("lm_head").block == -1
+def test_a_layer_without_a_place_is_outside_the_blocks_and_of_its_own_kind():
+    head = layer("lm_head.0.dense")
+    assert (head.block, head.kind) == (-1, "lm_head.0.dense")
+
+
+def test_the_place_of_a_layer_is_no_part_of_a_study_identity():
+    """Its digest hashes `repr`: folders made before layers knew their places go on."""
+    placed = Layer("model.layers.3.fc", (16, 64), "fc", 3, "fc")
+    assert repr(placed) == "Layer(name='model.layers.3.fc', shape=(16, 64), group='fc')"
 
 
 def test_shapes_counts_layers(space):

@@ -62,9 +62,11 @@ def find_layers(model: nn.Module, tied: bool = True) -> tuple[Layer, ...]:
     inside = _inside_blocks(model)
     linears = inside | _outside_blocks(model, inside)
     groups = _groups_by_input(model, linears) if tied else {}
+    prefix = _name_of(model, blocks(model))
+    places = {name: _place(model, name, prefix) for name in linears}
     position = {id(module): index for index, module in enumerate(model.modules())}
     return tuple(
-        Layer(name, _shape(get_weight(model, name)), groups.get(name, name))
+        Layer(name, _shape(get_weight(model, name)), groups.get(name, name), *places[name])
         for name in sorted(linears, key=lambda name: position[id(linears[name])])
     )
 
@@ -188,6 +190,28 @@ def _linear_weights(module: nn.Module) -> int:
 def _name_of(model: nn.Module, module: nn.Module) -> str:
     names: dict[int, str] = {id(candidate): name for name, candidate in model.named_modules()}
     return names[id(module)]
+
+
+def _place(model: nn.Module, name: str, prefix: str) -> tuple[int, str]:
+    """Block of a linear, -1 outside them, and its kind: its path there.
+
+    The items of a module list do alike (experts, the blocks themselves), so their numbers are left
+    out of the path. The numbers in a sequence stay: its steps differ.
+
+    Args:
+        model: holds the linear.
+        name: of the linear.
+        prefix: name of the list of blocks.
+    """
+    inside = name.startswith(f"{prefix}.")
+    block, _, path = name[len(prefix) + 1 :].partition(".") if inside else ("-1", "", name)
+    module = model.get_submodule(f"{prefix}.{block}") if inside else model
+    kept = []
+    for part in path.split(".") if path else ():
+        if not isinstance(module, nn.ModuleList):
+            kept.append(part)
+        module = module.get_submodule(part)
+    return int(block), ".".join(kept) or prefix
 
 
 def _embedding_and_head(model: nn.Module) -> Iterator[nn.Module]:

@@ -113,7 +113,7 @@ def groups_of(layers: tuple, block: int) -> list[set[str]]:
     members: dict[str, set[str]] = {}
     for layer in layers:
         if layer.block == block:
-            members.setdefault(layer.group, set()).add(layer.kind)
+            members.setdefault(layer.group, set()).add(layer.name.rpartition(".")[2])
     return list(members.values())
 
 
@@ -129,6 +129,83 @@ def test_layers_and_groups_of_each_block(family):
     assert len(inside) == N_BLOCKS * sum(len(group) for group in expected)
     for block in range(N_BLOCKS):
         assert by_name(groups_of(layers, block)) == by_name(expected)
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        (
+            "llama",
+            [f"self_attn.{x}_proj" for x in "qkvo"]
+            + [f"mlp.{x}_proj" for x in ("gate", "up", "down")],
+        ),
+        ("gpt2", ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
+        (
+            "bert",
+            [f"attention.self.{x}" for x in ("query", "key", "value")]
+            + ["attention.output.dense", "intermediate.dense", "output.dense"],
+        ),
+    ],
+)
+def test_kinds_are_paths_in_the_block(family, expected):
+    layers = [x for x in find_layers(build(family)) if x.block >= 0]
+    assert [x.kind for x in layers] == expected * N_BLOCKS
+    assert [x.block for x in layers] == [0] * len(expected) + [1] * len(expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_of_one_kind_in_a_block_are_items_of_one_list(family):
+    layers = find_layers(build(family))
+    assert all(f".{x.block}." in x.name for x in layers if x.block >= 0)
+    assert len({(x.block, x.kind) for x in layers}) == len(layers)
+    assert all(x.kind == x.name for x in (*layers, *find_pinned(build(family))) if x.block < 0)
+
+
+def test_a_number_outside_the_blocks_is_no_block():
+    torch.manual_seed(0)
+    sizes = {"n_words": 96, "emb_dim": 32, "n_layers": N_BLOCKS, "n_heads": 4}
+    config = AutoConfig.for_model("xlm", **sizes, pad_index=0)
+    layers = find_layers(AutoModelForCausalLM.from_config(config).eval())
+    found: dict[str, list[int]] = {}
+    for layer in layers:
+        found.setdefault(layer.kind, []).append(layer.block)
+    assert found == {"lin1": [0, 1], "lin2": [0, 1]} | {
+        f"transformer.attentions.{part}_lin": [-1, -1] for part in ("q", "k", "v", "out")
+    }
+
+
+def test_items_of_a_list_share_a_kind_and_steps_of_a_sequence_do_not():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = nn.ModuleList(
+                nn.Sequential(nn.Linear(32, 8), nn.ReLU(), nn.Linear(8, 32)) for _ in range(9)
+            )
+
+        def forward(self, x):
+            return sum(expert(x) for expert in self.experts)
+
+    model = build("llama")
+    model.model.layers[1].mlp = Experts()
+    kinds = [x.kind for x in find_layers(model) if x.block == 1 and "mlp" in x.name]
+    assert kinds == ["mlp.experts.0", "mlp.experts.2"] * 9
+
+
+def test_blocks_that_are_linears_are_of_one_kind():
+    class Linears(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.layers = nn.Embedding(96, 32), nn.ModuleList()
+            self.layers.extend(nn.Linear(32, 32) for _ in range(N_BLOCKS))
+
+        def get_input_embeddings(self):
+            return self.embed
+
+        def get_output_embeddings(self):
+            return None
+
+    layers = find_layers(Linears(), tied=False)
+    assert [(x.block, x.kind) for x in layers] == [(0, "layers"), (1, "layers")]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

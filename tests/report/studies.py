@@ -19,8 +19,20 @@ GPT2 = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
 def named_layers(n_blocks=3, parts=LLAMA, outside=(), shape=(128, 128)):
-    names = [f"model.layers.{b}.{part}" for b in range(n_blocks) for part in parts]
-    return tuple(Layer(name, shape, name) for name in (*names, *outside))
+    inside = [(f"model.layers.{b}.{part}", b, part) for b in range(n_blocks) for part in parts]
+    return (
+        *(Layer(name, shape, name, block, kind) for name, block, kind in inside),
+        *(Layer(name, shape, name) for name in outside),
+    )
+
+
+def expert_layers(n_experts, n_blocks=1, part="up_proj"):
+    """Layers that a block has many of."""
+    return tuple(
+        Layer(name, (128, 128), name, block, f"mlp.experts.{part}")
+        for block in range(n_blocks)
+        for name in (f"model.layers.{block}.mlp.experts.{e}.{part}" for e in range(n_experts))
+    )
 
 
 def measured(space, loss, choice, number, text="evaluation", origin="posterior_ilp"):

@@ -1,18 +1,14 @@
 import pytest
 
 from bitfront.report.grid import Grid
-from tests.report.studies import GPT2, named_layers
+from tests.report.studies import GPT2, LLAMA, expert_layers, named_layers
 
 
-def test_llama_layers_are_called_by_their_last_name():
+def test_rows_are_kinds_and_columns_blocks():
     grid = Grid.of(named_layers(2))
-    assert grid.rows == ("q_proj", "o_proj", "up_proj", "down_proj")
+    assert grid.rows == LLAMA
     assert grid.blocks == (0, 1)
     assert grid.cells[1] == ((1,), (5,))
-
-
-def test_names_that_clash_in_a_block_are_told_apart():
-    assert Grid.of(named_layers(2, GPT2)).rows == ("c_attn", "attn.c_proj", "c_fc", "mlp.c_proj")
 
 
 def test_layers_outside_the_blocks_have_a_column_of_their_own():
@@ -29,9 +25,8 @@ def test_a_layer_outside_has_its_own_row_where_its_kind_is_also_in_the_blocks():
 
 
 def test_experts_of_a_block_share_a_cell():
-    parts = [f"mlp.experts.{e}.up_proj" for e in range(5)]
-    grid = Grid.of(named_layers(2, parts))
-    assert grid.rows == ("up_proj",)
+    grid = Grid.of(expert_layers(5, n_blocks=2))
+    assert grid.rows == ("mlp.experts.up_proj",)
     assert grid.cells == (((0, 1, 2, 3, 4), (5, 6, 7, 8, 9)),)
 
 
@@ -43,6 +38,6 @@ def test_a_model_without_blocks_has_a_row_a_layer(outside):
 
 
 def test_every_layer_is_in_exactly_one_cell():
-    layers = named_layers(126, (*GPT2, "mlp.experts.0.w1", "mlp.experts.1.w1"), ("lm_head",))
+    layers = (*named_layers(126, GPT2, ("lm_head",)), *expert_layers(2, n_blocks=126))
     indices = [i for row in Grid.of(layers).cells for cell in row for i in cell]
     assert sorted(indices) == list(range(len(layers)))

@@ -5,7 +5,7 @@ import pytest
 
 from bitfront.report.maps import bit_map_figure, bit_views, sensitivity_views, swatches
 from bitfront.table import LayerTable
-from tests.report.studies import made_up, named_layers
+from tests.report.studies import expert_layers, made_up
 
 
 def test_the_bit_map_shows_the_chosen_allocation():
@@ -27,7 +27,7 @@ def test_there_is_a_view_for_each_point_of_the_front():
 
 
 def test_a_cell_of_several_layers_says_how_many_have_each_format():
-    data = made_up(named_layers(1, [f"mlp.experts.{e}.up_proj" for e in range(5)]))
+    data = made_up(expert_layers(5))
     names = ["int3_g64"] * 3 + ["int2_g64"] * 2
     formats = dict(zip((x.name for x in data.space.layers), names, strict=True))
     trial = replace(data.chosen, allocation=type(data.chosen.allocation)(formats))

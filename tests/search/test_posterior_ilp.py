@@ -9,14 +9,18 @@ from bitfront.space import Layer, SearchSpace
 MENU = tuple(map(formats.named, ("int2_g64", "int4_g64")))
 
 
-def features(*names):
-    layers = tuple(Layer(name, (64, 64), name) for name in names)
+def features(*layers):
     return posterior_ilp._features(SearchSpace(layers, MENU))
 
 
+def layer(block, kind):
+    name = kind if block < 0 else f"model.layers.{block}.{kind}"
+    return Layer(name, (64, 64), name, block, kind)
+
+
 def test_layers_outside_the_blocks_have_a_kind_but_no_depth():
-    blocks = [f"model.layers.{b}.fc" for b in range(4)]
-    found = features("model.project_in", *blocks, "head.dense")
+    blocks = [layer(b, "fc") for b in range(4)]
+    found = features(layer(-1, "model.project_in.0"), *blocks, layer(-1, "head.dense"))
     n_kinds = 3
     kind, depth = found[:, 0, :n_kinds], found[:, 0, n_kinds : n_kinds + 3]
     assert (kind.sum(axis=1) == 1).all()
@@ -24,3 +28,10 @@ def test_layers_outside_the_blocks_have_a_kind_but_no_depth():
     assert (depth[[0, 5]] == 0).all()
     np.testing.assert_array_equal(depth[1:5], features(*blocks)[:, 0, 1:4])
     assert (depth[1:5] != 0).any(axis=1).all()
+
+
+def test_layers_that_share_only_their_last_name_share_no_correction():
+    parts = ("attn.c_proj", "mlp.c_proj")
+    found = features(*(layer(b, part) for b in range(2) for part in parts))
+    kind = found[:, 0, :2]
+    np.testing.assert_array_equal(kind, [[1, 0], [0, 1]] * 2)

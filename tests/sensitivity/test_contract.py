@@ -32,7 +32,7 @@ def quick(name):
 @pytest.fixture(scope="module")
 def small_space(tiny_space):
     """Three kinds of two blocks, two formats: contracts do not need all entries."""
-    kinds = {"q_proj", "o_proj", "down_proj"}
+    kinds = {"self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj"}
     rows = [x for x in tiny_space.layers if x.block in (0, 3) and x.kind in kinds]
     return replace(tiny_space, layers=tuple(rows), formats=tiny_space.formats[1:3])
 
