@@ -12,10 +12,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from bitfront import formats
 from bitfront.errors import BitfrontError
-from bitfront.plugins import Choice, Plugins, parameters, summary
+from bitfront.formats.base import Format
+from bitfront.plugins import Choice, Plugins, parameters, settings, summary
 from bitfront.study import Budget, Study, TextSource
 
 app = typer.Typer(
@@ -217,14 +219,14 @@ def plugins(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([row.__dict__ for row in rows], indent=1))
         return
-    console = Console()
+    console = Console(highlight=False)
     for kind in dict.fromkeys(row.kind for row in rows):
         console.print(f"\n[bold]{kind}[/bold]")
         for row in (r for r in rows if r.kind == kind):
             params = ", ".join(f"{k}={v}" for k, v in row.parameters.items())
-            console.print(f"  {row.name}  [dim]{row.summary}[/dim]", highlight=False)
+            console.print(f"  {row.name}  [dim]{escape(row.summary)}[/dim]", soft_wrap=True)
             if params:
-                console.print(f"      {params}", highlight=False, markup=False)
+                console.print(f"      {params}", markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,9 @@ def _plugin_rows() -> list[PluginRow]:
         for kind, folder in plugin_kinds().items()
         for name in folder.names()
     ]
-    return rows + [
-        PluginRow("format", f.name, f"{f.bits_per_weight((4096, 4096)):.4g} bits per weight", {})
-        for f in formats.catalogue().values()
-    ]
+    return rows + [_format_row(format) for format in formats.catalogue().values()]
+
+
+def _format_row(format: Format) -> PluginRow:
+    stored = f"{format.bits_per_weight((4096, 4096)):.4g} bits per weight"
+    return PluginRow("format", format.name, f"{stored}. {summary(type(format))}", settings(format))

@@ -163,6 +163,11 @@ def parameters(alternative: type) -> dict[str, Param]:
     return {f.name: cast("Param", f.default) for f in dataclasses.fields(alternative) if f.init}
 
 
+def settings(plugin: object) -> dict[str, Param]:
+    """Fields of a plug-in with the values they have, fixed ones too."""
+    return {f.name: getattr(plugin, f.name) for f in dataclasses.fields(plugin)}  # type: ignore[arg-type]
+
+
 def summary(alternative: type) -> str:
     """First line of a plug-in's docstring: what it computes."""
     return (inspect.getdoc(alternative) or "").partition("\n")[0]

@@ -12,8 +12,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from bitfront import cli
+from bitfront import cli, formats
 from bitfront.allocation import Allocation
+from bitfront.plugins import summary
 from bitfront.results import Results
 from bitfront.trial import Trial
 
@@ -111,6 +112,24 @@ def test_plugins_lists_every_kind_with_parameters(run) -> None:
     assert {row["kind"] for row in rows} >= {"estimator", "solver", "search", "format"}
     assert all(row["summary"] for row in rows)
     assert run("plugins")[0] == 0
+
+
+def test_plugins_lists_formats_with_their_parameters(run) -> None:
+    rows = {row["name"]: row for row in json.loads(run("plugins", "--json")[1])}
+    assert rows["int4_channel_sym"]["parameters"] == {
+        "num_bits": 4,
+        "group_size": None,
+        "symmetric": True,
+    }
+    assert rows["nf3_g64"]["parameters"] == {"num_bits": 3, "group_size": 64}
+    for name, format in formats.catalogue().items():
+        assert rows[name]["kind"] == "format"
+        assert rows[name]["parameters"]["num_bits"] == format.num_bits
+        assert summary(type(format)) in rows[name]["summary"]
+        assert "\n" not in rows[name]["summary"]
+    lines = run("plugins")[1].splitlines()
+    assert all(f"  {name}  {row['summary']}" in lines for name, row in rows.items())
+    assert "      num_bits=4, group_size=None, symmetric=True" in lines
 
 
 def test_interrupt_says_how_to_continue_and_loses_at_most_one_trial(
