@@ -55,8 +55,10 @@ def main() -> None:
         _fail(error.format_message())
     if code == _INTERRUPTED:
         searching = sys.argv[1:2] == ["search"]
-        remedy = " The same command continues with the trial in flight." if searching else ""
-        print(f"Stopped.{remedy}", file=sys.stderr)
+        kept = (
+            " The same command continues: only the measurement or the table in the making is lost."
+        )
+        print(f"Stopped.{kept * searching}", file=sys.stderr)
         sys.exit(_INTERRUPTED)
 
 
