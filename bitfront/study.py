@@ -148,7 +148,7 @@ class Study:
         model: local folder, GGUF file, or hub id.
         budget: size of the result.
         calibration: text that estimators, quantizers and the search itself see.
-        evaluation: text of the reported values; shares no block with `calibration`.
+        evaluation: text of the reported values; no 32 tokens in a row are also in `calibration`.
         formats: names of the menu.
         quantizer, estimator, search: plug-ins by name with parameters.
         n_trials: measurements on the calibration text for this budget and search, uniform

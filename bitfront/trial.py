@@ -32,7 +32,7 @@ class Trial:
         number: position in the study, from 0.
         allocation: what was measured.
         text: `"calibration"` for measurements that guide the search, `"evaluation"` for those
-            that are reported; the two texts share no token block.
+            that are reported; no 32 tokens in a row are in both texts.
         origin: who proposed it: a search's name, or `"uniform"` for a baseline.
         target: budget and search it was proposed for; empty for baselines.
         state: how it ended.
