@@ -33,11 +33,12 @@ class Results:
     study.json       the request of the latest run
     identity.json    digests of everything that measured values depend on
     space.json       layers and formats
-    tables/*.npz     loss tables by estimator
+    tables/          <estimator>.npz: its loss table; slopes-<allocation>.npz: slopes at a trial
     trials.jsonl     one measured allocation a line, only ever appended
     bank/            quantized weights     references/   predictions of the unquantized model
     bank.json        the file in bank/ of each layer in each format
     environment.json versions, machine and command of the latest run
+    report.html      its page, written by `bitfront search` and `bitfront report`
     ```
 
     Args:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -103,6 +104,15 @@ def test_export_needs_neither_text(searched, texts: list[str], tmp_path: Path, r
     assert code == 0, errors
     assert shown.strip() == str(checkpoint)
     assert (checkpoint / "model.safetensors").exists()
+
+
+def test_every_file_of_a_results_folder_is_documented(searched) -> None:
+    documented = re.findall(r"\S+", str(Results.__doc__))
+    files = [path for path in searched[0].iterdir() if not path.name.startswith(".")]
+    assert {f"{path.name}{'/' * path.is_dir()}" for path in files} <= set(documented)
+    tables = {path.name.partition("-")[0] for path in (searched[0] / "tables").iterdir()}
+    assert tables == {"fisher.npz", "slopes"}
+    assert "slopes-<allocation>.npz:" in documented
 
 
 def test_plugins_lists_every_kind_with_parameters(run) -> None:
