@@ -1,0 +1,46 @@
+"""Each benchmark script that runs a model does so, on the tiny one, and writes whole rows."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(__file__).parent / "data"
+SCRIPTS = {
+    "estimators": "--estimators linearity:max_sequences=1 --n-sequences 2 --n-judged 1"
+    " --n-allocations 6",
+    "fronts": "--budgets 3.5 --n-trials 7 --n-search 1 --n-evaluation 1",
+    "fronts --search sweep": "--search sweep --budgets 3.5 --n-trials 6 --n-search 1"
+    " --n-evaluation 1",
+    "precision": "--n-allocations 4 --n-judged 1",
+    "searches": "--budget 3.5bits --searches sweep,trust_region --steps 7 --seeds 0 --n-search 1",
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_writes_rows(name, tmp_path):
+    script = name.partition(" ")[0]
+    shutil.copytree(
+        ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("results")
+    )
+    command = [sys.executable, f"benchmarks/{script}.py", DATA / "tiny_llama"]
+    command += [DATA / "alice.txt", DATA / "persuasion.txt", "--out", tmp_path / "out"]
+    command += [*SCRIPTS[name].split(), "--length", "64"]
+    ran = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    with (tmp_path / "benchmarks" / "results" / f"{script}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    assert all(None not in row and None not in row.values() for row in rows)
