@@ -170,7 +170,7 @@ class Study:
     evaluation: TextSource = TextSource("Salesforce/wikitext:wikitext-2-raw-v1:test")
     formats: tuple[str, ...] = ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
     quantizer: Choice = Choice("rtn")
-    estimator: Choice = Choice("fisher")
+    estimator: Choice = Choice("fisher_directional")
     search: Choice = Choice("trust_region")
     n_trials: int = 32
     n_search_sequences: int = 4
