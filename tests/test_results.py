@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report.studies import made_up
 
-from bitfront import Budget, Study
+from bitfront import Budget, Choice, Study
 from bitfront.errors import BitfrontError, InvalidArgument, MismatchedArtifact
 from bitfront.report.points import write_points
 from bitfront.report.study import report_data
@@ -43,7 +43,8 @@ def folder(tmp_path: Path) -> Path:
 
 def filled(directory: Path) -> Path:
     data, results = made_up(), Results(directory)
-    results.claim(Study("model", Budget.parse("3.5bpw")), data.space, {"model": "a digest"})
+    study = Study("model", Budget.parse("3.5bpw"), estimator=Choice("fisher"))
+    results.claim(study, data.space, {"model": "a digest"})
     results.save_table("fisher", data.loss)
     for trial in (*data.calibrations, *data.evaluations):
         results.append(trial)
