@@ -115,7 +115,7 @@ def check_disjoint(
     if n_shared:
         first, second = (f" {x!r}" if x else "" for x in (calibration_source, evaluation_source))
         raise InvalidText(
-            f"Calibration text{first} and evaluation text{second} share a block of {width} tokens, "
+            f"Calibration text{first} and evaluation text{second} share {width} tokens in a row, "
             f"in {n_shared:,} place{'s' * (n_shared > 1)}: give two different texts."
         )
 
