@@ -257,7 +257,7 @@ def ids(*shape, seed=0):
 def test_shared_blocks_are_refused(blocks, calibration_file, evaluation_file):
     calibration = blocks(calibration_file, n=8)
     check_disjoint(calibration, blocks(evaluation_file, n=8))
-    with pytest.raises(InvalidText, match="share a block of 32 tokens"):
+    with pytest.raises(InvalidText, match="share 32 tokens in a row"):
         check_disjoint(calibration, torch.cat([blocks(evaluation_file), calibration[2:3]]))
 
 
@@ -265,7 +265,7 @@ def test_a_short_block_inside_a_long_one_is_shared(blocks, calibration_file):
     long = blocks(calibration_file, n=1, length=64)
     for short in (long[:, 7:39], long[:, 40:49]):
         for pair in ((long, short), (short, long)):
-            with pytest.raises(InvalidText, match=f"share a block of {short.shape[1]} tokens"):
+            with pytest.raises(InvalidText, match=f"share {short.shape[1]} tokens in a row"):
                 check_disjoint(*pair)
 
 
@@ -305,7 +305,7 @@ def test_a_shared_bos_is_no_part_of_an_overlap(n_shared):
     if n_shared < 32:
         check_disjoint(*pair, n_starting=1)
     else:
-        with pytest.raises(InvalidText, match="share a block of 32 tokens, in 1 place"):
+        with pytest.raises(InvalidText, match="share 32 tokens in a row, in 1 place"):
             check_disjoint(*pair, n_starting=1)
 
 
@@ -313,7 +313,7 @@ def test_a_short_block_inside_a_long_one_is_shared_whatever_bos_precedes_it():
     bos = torch.zeros(1, 1, dtype=torch.int64)
     long = ids(1, 64)
     pair = [torch.cat([bos, text], dim=1) for text in (long, long[:, 40:49])]
-    with pytest.raises(InvalidText, match="share a block of 9 tokens"):
+    with pytest.raises(InvalidText, match="share 9 tokens in a row"):
         check_disjoint(*pair, n_starting=1)
 
 
