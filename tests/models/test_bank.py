@@ -188,3 +188,22 @@ def test_removed_file_is_reported(build, space):
         path.unlink()
     with pytest.raises(MismatchedArtifact, match="run `bitfront search` again"):
         bank.weight(space.layers[0].name, "int2_g64")
+
+
+def test_rounding_takes_one_thread_and_gives_the_others_back(tmp_path, tiny_llama, space):
+    """Short operations on several threads wait for each other whenever the machine is busy."""
+    seen = set()
+
+    class Watched(Rtn):
+        def quantize(self, weight, format, hessian=None):
+            seen.add(torch.get_num_threads())
+            return super().quantize(weight, format, hessian)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        WeightBank.build(tmp_path, tiny_llama, space, Watched())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {1}
