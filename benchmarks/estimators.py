@@ -29,15 +29,8 @@ from bitfront.sensitivity import ESTIMATORS
 
 COLUMNS = (
     *("estimator", "tau", "tau_2_to_3", "tau_3_to_4", "tau_4_to_6", "n_allocations"),
-    *(
-        "seconds",
-        "cpu_seconds",
-        "peak_mb",
-        "base_mb",
-        "n_sequences",
-        "sequence_length",
-        "n_judged_tokens",
-    ),
+    *("seconds", "cpu_seconds", "peak_mb", "base_mb"),
+    *("n_sequences", "sequence_length", "n_judged_tokens"),
 )
 
 
