@@ -117,8 +117,8 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
 
     Raises:
         InvalidModel: the model cannot be used.
-        InvalidText: a text is too short or has tokens that the model lacks, or the two texts share
-            a block.
+        InvalidText: a text is too short or has tokens that the model lacks, or the two texts
+            overlap (`check_disjoint`).
         InvalidArgument: the menu does not fit the model, or the budget is too large.
         InfeasibleBudget: the budget is too small.
     """
