@@ -32,7 +32,7 @@ from stopwatch import Stages
 from studies import parser, untied_study
 
 from bitfront import Allocation, Budget, Choice, LayerTable, ParetoFront, Study, Trial
-from bitfront.inputs import Event
+from bitfront.progress import Event
 from bitfront.run import Job, measure_finalists, measured, opened, search_trials
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.solvers import SOLVERS

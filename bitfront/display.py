@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from bitfront.inputs import Event
+    from bitfront.progress import Event
     from bitfront.trial import Trial
 
 _STAGES = {

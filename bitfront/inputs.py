@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from bitfront.models.data import check_disjoint, digest, starting_ids, token_blo
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model
 from bitfront.models.statistics import InputGrams
+from bitfront.progress import Event, Progress, counted, silent
 from bitfront.quantizers import QUANTIZERS
 from bitfront.results import Results, text_digest
 from bitfront.search import SEARCHES
@@ -29,35 +29,9 @@ from bitfront.sensitivity import ESTIMATORS
 from bitfront.space import SearchSpace
 from bitfront.study import Budget, Study, TextSource
 from bitfront.table import LayerTable
-from bitfront.trial import Trial
 from bitfront.version import __version__
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a running study is doing.
-
-    Args:
-        stage: `load`, `text`, `quantize`, `reference`, `estimate`, `slopes`, `search`
-            or `evaluate`.
-        done: steps done of this stage.
-        total: steps in all.
-        trial: the measurement that was just finished.
-    """
-
-    stage: str
-    done: int
-    total: int
-    trial: Trial | None = None
-
-
-Progress = Callable[[Event], None]
-
-
-def silent(event: Event) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,11 +232,6 @@ def stored_bank(
     if quantizer.needs_hessian:  # else `build` has just verified them
         bank.check(allocation)
     return bank
-
-
-def counted(progress: Progress, stage: str) -> Callable[[int, int], None]:
-    """A callback of `(done, total)` that reports one stage."""
-    return lambda done, total: progress(Event(stage, done, total))
 
 
 def environment() -> dict[str, str]:

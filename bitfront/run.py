@@ -16,14 +16,10 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidText
 from bitfront.export import EXPORTERS
 from bitfront.inputs import (
-    Event,
     Inputs,
-    Progress,
     build_bank,
-    counted,
     load_searched,
     prepare,
-    silent,
     stored_bank,
     weights_identity,
 )
@@ -33,6 +29,7 @@ from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
 from bitfront.pareto import ParetoFront
 from bitfront.problem import Problem
+from bitfront.progress import Event, Progress, counted, silent
 from bitfront.results import Results
 from bitfront.search import SEARCHES
 from bitfront.search.base import Search

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bitfront.allocation import Allocation
 from bitfront.display import Display, Stage
-from bitfront.inputs import Event
+from bitfront.progress import Event
 from bitfront.trial import Trial, TrialState
 
 STAGES = ["load", "text", "quantize", "reference", "estimate", "slopes", "search", "evaluate"]

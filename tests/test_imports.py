@@ -24,7 +24,7 @@ ROWS = (
     {"measurement", "results"},
     {"search", "sensitivity", "costs", "evaluation", "export"},
     {"solvers", "models"},
-    {"quantizers"},
+    {"quantizers", "progress"},
     NOUNS,
     {"formats"},
     {"packing", "plugins", "files"},

@@ -14,11 +14,12 @@ from torch import nn
 from bitfront import Budget, Choice, Study, TextSource, run_study
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText, MismatchedArtifact
 from bitfront.formats.int_grouped import IntGrouped
-from bitfront.inputs import Event, build_bank, prepare
+from bitfront.inputs import build_bank, prepare
 from bitfront.measurement import Measurement
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
 from bitfront.pareto import ParetoFront
+from bitfront.progress import Event
 from bitfront.results import Results
 from bitfront.run import opened
 from bitfront.sensitivity.fisher import Fisher
