@@ -63,21 +63,18 @@ class Measurement:
         Raises:
             InvalidArgument: there are none.
         """
-        reference = self.estimation()  # first, for it restores the model
+        reference = self.estimation  # first, for it restores the model
         self.patched.apply(allocation)
         model, bank = self.patched.model, self.patched.bank
         return slopes(model, reference, bank.space, bank, allocation, progress)
 
+    @cached_property
     def estimation(self) -> Reference:
         """What the unquantized model predicts on the estimation blocks, whatever it holds now.
 
         Raises:
             InvalidArgument: there are none.
         """
-        return self._estimation
-
-    @cached_property
-    def _estimation(self) -> Reference:
         if self.make_estimation is None:
             raise InvalidArgument(
                 "This measurement has no estimation blocks, which slopes are taken on: "

@@ -155,7 +155,7 @@ def test_the_reference_of_slopes_is_of_the_unquantized_model_whoever_asks(
     with opened(study, tmp_path) as job:
         held = job.trials("calibration")[0].allocation
         job.measurement.patched.apply(held)
-        made = job.measurement.estimation()
+        made = job.measurement.estimation
         slopes = job.measurement.slopes(held)
         assert torch.equal(made.tokens, job.tokens["estimation"])
     expected = Reference.of(model.module, made.tokens)
