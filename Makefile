@@ -31,4 +31,4 @@ $(VENV)/installed-tests: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo results
+	rm -rf $(VENV) build dist demo

@@ -128,7 +128,11 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module
     tokenizer = _tokenizer(path, source)
     try:
         module, found = transformers.AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, output_loading_info=True
+            path,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,  # the default, None, asks on the terminal
         )
     except Exception as error:
         raise InvalidModel(f"Cannot load {source}: {_first_line(error)}.") from error
@@ -142,10 +146,12 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module
 def _from_gguf(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     folder, name = path.parent, path.name
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, gguf_file=name, trust_remote_code=False
+        )
         with redirect_stderr(StringIO()):  # a progress bar that has no switch
             module = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, gguf_file=name, dtype=dtype
+                folder, gguf_file=name, dtype=dtype, trust_remote_code=False
             )
     except Exception as error:
         raise InvalidModel(f"Cannot read {source} as GGUF: {_first_line(error)}.") from error
@@ -193,7 +199,7 @@ def _tokenizer(path: Path, source: str) -> Any:
             f"put one of {', '.join(_TOKENIZER_FILES)} beside the weights."
         )
     try:
-        return transformers.AutoTokenizer.from_pretrained(path)
+        return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
         raise InvalidModel(
             f"Cannot load the tokenizer of {source}: {_first_line(error)}."

@@ -41,7 +41,7 @@ class TrustRegion(Search):
 
     Source: trust-region methods (Conn, Gould, Toint 2000, chapter 6) on the loss of SignRoundV2's
     operating point. Cost: per improvement one forward and backward pass over the estimation
-    blocks (about three forward passes), one solve a proposal. Prefer it below 4 bits, where
+    blocks (about three forward passes), three solves a proposal. Prefer it below 4 bits, where
     interactions dominate.
 
     Args:
@@ -91,9 +91,11 @@ class TrustRegion(Search):
             aside = index % 4 == 3 and n_above < n_within
             target = beside(problem, self.spread, index // 4) if aside else problem
             for allocation in self._steps(target, base, problem.slopes[base.allocation]):
-                if len(asked) < n and allocation not in seen:
+                if allocation not in seen:
                     seen.add(allocation)
                     asked.append(allocation)
+                if len(asked) >= n:
+                    break
         if len(asked) < n:
             sweep = Sweep(self.solver, self.spread).ask(problem, history, n, rng)
             asked += [a for a in sweep if a not in seen][: n - len(asked)]

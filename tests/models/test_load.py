@@ -1,5 +1,6 @@
 """What loads, what is refused with one line, and what the digest depends on."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -217,6 +218,29 @@ def test_remote_code_stays_off(folder):
     code.write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
     change_config(folder, model_type="own", auto_map={"AutoModelForCausalLM": "modeling_own.Own"})
     assert "code of its own, which stays off" in refused(folder)
+    assert not (folder / "ran").exists()
+
+
+def test_remote_code_stays_off_whatever_is_answered(folder, monkeypatch):
+    """A known family without a causal language model would fall back on the folder's own code."""
+    code = folder / "modeling_own.py"
+    code.write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
+    change_config(folder, model_type="t5", auto_map={"AutoModelForCausalLM": "modeling_own.Own"})
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    refused(folder)
+    assert not (folder / "ran").exists()
+
+
+def test_a_tokenizer_with_code_of_its_own(folder, monkeypatch):
+    code = folder / "own.py"
+    code.write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
+    path = folder / "tokenizer_config.json"
+    fields = json.loads(path.read_text()) if path.exists() else {}
+    fields |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    path.write_text(json.dumps(fields))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with contextlib.suppress(InvalidModel):
+        load_model(str(folder), device="cpu")
     assert not (folder / "ran").exists()
 
 
