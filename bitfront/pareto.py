@@ -45,13 +45,19 @@ def hypervolume(points: NDArray[np.float64], reference_point: NDArray[np.float64
     )
 
 
+OBJECTIVES = ("kl", "bits", "bytes")
+
+
 @dataclass(frozen=True)
 class ParetoFront:
     """The non-dominated trials among those given, sorted by the last objective.
 
+    The front of a study is over `OBJECTIVES`, with both sizes that a budget may bound: where a menu
+    mixes group sizes, an allocation of fewer code bits may be the larger one.
+
     Args:
         trials: measured trials; dominated ones are dropped.
-        objectives: quantities to minimize, loss first, such as `("kl", "bytes")`.
+        objectives: quantities to minimize, loss first, such as `("kl", "bytes")` or `OBJECTIVES`.
     """
 
     trials: tuple[Trial, ...]

@@ -18,7 +18,7 @@ import numpy as np
 from bitfront.errors import BitfrontError, InvalidArgument, MismatchedArtifact, StorageError
 from bitfront.files import replacing
 from bitfront.formats import named
-from bitfront.pareto import ParetoFront
+from bitfront.pareto import OBJECTIVES, ParetoFront
 from bitfront.space import Layer, SearchSpace
 from bitfront.study import Study
 from bitfront.table import LayerTable
@@ -214,7 +214,7 @@ class Results:
             raise InvalidArgument(
                 f"{self.directory} has no measured front yet: run `bitfront search` to the end."
             )
-        return ParetoFront(tuple(trials))
+        return ParetoFront(tuple(trials), OBJECTIVES)
 
     def save_environment(self, environment: Mapping[str, str]) -> None:
         """Store versions, machine and command of the latest run, for reports."""

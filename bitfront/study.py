@@ -7,6 +7,7 @@ import json
 import math
 import re
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -52,7 +53,9 @@ class Budget:
             )
 
     def __str__(self) -> str:
-        return f"{self.value:.10g}{self.unit}"
+        # Every digit and no exponent: an error names the smallest budget that works.
+        text = format(Decimal(repr(self.value)), "f")
+        return f"{text.rstrip('0').rstrip('.') if '.' in text else text}{self.unit}"
 
     @classmethod
     def parse(cls, text: str) -> Budget:

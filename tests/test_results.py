@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,21 @@ def test_reports_keep_the_environment_of_the_latest_run(folder: Path, tmp_path: 
     with pytest.raises(InvalidArgument):
         report_data(tmp_path / "none", {"bitfront": "1"})
     assert Results(tmp_path / "none").environment == {}
+
+
+def test_a_point_of_fewer_code_bits_is_kept_though_another_is_smaller_and_better(
+    folder: Path,
+) -> None:
+    """Groups of 32 have more scales: 3.5 code bits of them may weigh more than 4 of others."""
+    first = Results(folder).front().trials[0]
+    rows = {4.0: (0.30, 4.125), 3.5: (0.32, 4.5)}
+    (folder / "trials.jsonl").unlink()
+    for number, (bits, (kl, stored)) in enumerate(rows.items()):
+        values = {**first.values, "kl": kl, "bits": bits, "bytes": 1e6 * stored}
+        Results(folder).append(replace(first, number=number, values=values))
+    front = Results(folder).front()
+    assert front.best("kl", bits=3.5).values["kl"] == 0.32
+    assert front.best("kl", bytes=4.2e6).values["kl"] == 0.30
 
 
 def test_a_folder_without_a_study_is_no_damage(tmp_path: Path) -> None:

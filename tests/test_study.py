@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from instances import random_space
 
 from bitfront import formats
@@ -29,6 +31,23 @@ def test_budgets_are_read_from_text(text, value, unit):
     budget = Budget.parse(text)
     assert (budget.value, budget.unit) == (value, unit)
     assert Budget.parse(str(budget)) == budget
+
+
+@given(
+    st.floats(1e-3, 1e15).flatmap(lambda x: st.sampled_from([x, round(x, 4), float(round(x))])),
+    st.sampled_from(["bits", "bpw", "B", "KB", "GiB"]),
+)
+def test_a_printed_budget_reads_back_as_it_was(value, unit):
+    assume(value > 0)
+    assert Budget.parse(str(Budget(value, unit))) == Budget(value, unit)
+
+
+def test_budgets_are_printed_without_what_nobody_typed():
+    assert [str(Budget(x, "B")) for x in (60.0, 3.5, 13476839425.0)] == [
+        "60B",
+        "3.5B",
+        "13476839425B",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from scipy.stats import kendalltau
 
+from bitfront.pareto import ParetoFront
 from bitfront.space import SearchSpace
 from bitfront.trial import Trial
 
@@ -45,10 +46,12 @@ def uniform_at(uniforms: Sequence[Trial], n_bytes: float) -> Baseline | None:
     """Uniform quantization at `n_bytes`; `None` outside the range of the measured baselines.
 
     Args:
-        uniforms: measured baselines by rising `bytes`; those of no loss (bf16) are passed over.
+        uniforms: measured baselines; those of no loss (bf16) are passed over, and those that
+            another one beats.
         n_bytes: size of the whole checkpoint.
     """
-    uniforms = [t for t in uniforms if t.values["kl"] > 0]
+    # The best baseline of each size: a menu may have several formats of equal bytes.
+    uniforms = ParetoFront(tuple(t for t in uniforms if t.values["kl"] > 0)).trials
     for trial in uniforms:
         if trial.values["bytes"] == n_bytes:
             return Baseline(trial.values["kl"], trial, trial)

@@ -8,6 +8,7 @@ from html import escape
 
 import plotly.graph_objects as go
 
+from bitfront.pareto import ParetoFront
 from bitfront.report.agreement import main_format
 from bitfront.report.columns import COLUMNS
 from bitfront.report.data import ReportData
@@ -20,8 +21,8 @@ _FRONT, _UNIFORM, _CHOSEN, _OTHER = "#2a8fd0", "#e0701a", "#12a583", "#8c8c8c"
 
 def front_figure(data: ReportData) -> go.Figure:
     """Measured KL (log axis) against megabytes: the front, the uniform baseline, the rest."""
-    rest = [t for t in data.measured if t not in data.front.trials and t.origin != "uniform"]
-    front = sorted(data.front.trials, key=lambda t: t.values["bytes"])
+    front = ParetoFront(data.front.trials).trials
+    rest = [t for t in data.measured if t not in front and t.origin != "uniform"]
     figure = go.Figure()
     if rest:
         figure.add_trace(

@@ -27,6 +27,13 @@ def test_uniform_of_the_same_size_is_taken_as_it_is():
     assert uniform_at(UNIFORMS, 200).kl == 0.1
 
 
+def test_of_uniforms_only_those_count_that_no_other_beats():
+    worse = [bare_trial(0.3, 200), bare_trial(2.0, 100), bare_trial(1.5, 150)]
+    for uniforms in ([*UNIFORMS, *worse], [*worse, *UNIFORMS]):
+        assert uniform_at(uniforms, 200).kl == 0.1
+        assert uniform_at(uniforms, 150).kl == pytest.approx(0.1**0.5)
+
+
 @pytest.mark.parametrize("n_bytes", [99, 201, 400, 500])
 def test_no_baseline_outside_the_lossy_uniforms(n_bytes):
     assert uniform_at(UNIFORMS, n_bytes) is None
