@@ -119,7 +119,7 @@ def searched(
 def budget_bytes(arguments: argparse.Namespace, seed: int) -> float:
     """Bytes of the whole checkpoint of the best allocation's size class: the budget in bytes."""
     results = Results(folder(arguments, arguments.searches.split(",")[0], seed))
-    bound = results.study.budget.bounds()
+    bound = Budget.parse(arguments.budget).bounds()
     within = [
         t.values["bytes"]
         for t in results.trials("calibration")

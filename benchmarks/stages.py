@@ -23,7 +23,6 @@ from stopwatch import Stages, timed
 from studies import parser
 
 from bitfront import Budget, Study, TextSource
-from bitfront.inputs import environment
 from bitfront.report.page import write_report
 from bitfront.report.study import report_data
 from bitfront.results import Results
@@ -81,7 +80,7 @@ def searched(arguments: argparse.Namespace) -> dict[str, dict]:
     stages, results = Stages(), arguments.out / "results"
     run_study(study_of(arguments), results, stages)
     with timed(stages.records, "report"):
-        write_report(results / "report.html", report_data(results, environment()))
+        write_report(results / "report.html", report_data(results))
     return stages.records
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +46,14 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except BrokenPipeError:
+        # As in `bitfront front | head`.
         _stop_writing()
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is not None:  # not the standard output
+            raise
+        _stop_writing()
+        _fail(f"Cannot write standard output: {error.strerror}.")
     except Exception as error:
         # Typer's usage errors are click exceptions, whichever click it was built on.
         if not hasattr(error, "format_message"):
@@ -56,7 +62,8 @@ def main() -> None:
     if code == _INTERRUPTED:
         searching = sys.argv[1:2] == ["search"]
         kept = (
-            " The same command continues: only the measurement or the table in the making is lost."
+            " The same command continues: only the measurement, the table or the predictions "
+            "in the making are lost."
         )
         print(f"Stopped.{kept * searching}", file=sys.stderr)
         sys.exit(_INTERRUPTED)
@@ -68,10 +75,8 @@ def _fail(message: str) -> None:
 
 
 def _stop_writing() -> None:
-    """End quietly after the reader of standard output stopped, as in `bitfront front | head`."""
-    # The interpreter flushes once more at its end, which would fail again.
+    """Write nothing more: the interpreter flushes once more at its end, which would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(1)
 
 
 @app.command()
@@ -145,7 +150,6 @@ def search(
         device=device,
     )
     from bitfront.display import Display
-    from bitfront.inputs import environment
     from bitfront.report.study import report_data
     from bitfront.report.terminal import front_table
     from bitfront.run import run_study
@@ -153,8 +157,7 @@ def search(
     with Display(as_json) as display:
         front = run_study(study, out, display.show)
     chosen = front.best("kl", **study.budget.bounds())
-    provenance = environment() | {"command": shlex.join(["bitfront", *sys.argv[1:]])}
-    page = _written_report(out, report_data(out, provenance))
+    page = _written_report(out, report_data(out))
     if as_json:
         print(json.dumps({"chosen": chosen.number, "values": chosen.values, "report": str(page)}))
         return
@@ -197,13 +200,16 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
     at: Annotated[str | None, typer.Option(help="Budget; default: the study's.")] = None,
     exporter: Annotated[str, typer.Option(help="packed or fake_quant.")] = "packed",
+    model: Annotated[
+        str | None, typer.Option(help="Where the model is now; default: where it was.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the checkpoint of the best measured point within a budget."""
     from bitfront.results import Results
 
     folder = Results(results)
-    study = folder.study
+    study = replace(folder.study, model=model) if model else folder.study
     budget = Budget.parse(at) if at else study.budget
     point = folder.front().best("kl", **budget.bounds())
     from bitfront.display import Display

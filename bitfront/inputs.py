@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from dataclasses import dataclass
+import shlex
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from bitfront.allocation import Allocation
 from bitfront.costs import COSTS
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText
 from bitfront.formats.base import Format
+from bitfront.models import data, load
 from bitfront.models.bank import WeightBank, format_digest
 from bitfront.models.data import check_disjoint, digest, starting_ids, token_blocks
 from bitfront.models.layers import search_space, stacked_weights
@@ -63,6 +66,11 @@ class Inputs:
             "evaluation": self.evaluation,
         }
 
+    @property
+    def model_identity(self) -> str:
+        """What predictions depend on besides the tokens: the weights, and the dtype they run in."""
+        return f"{self.model.digest} {self.model.module.dtype}"
+
     def identity(self, study: Study) -> dict[str, str]:
         """Digests and definitions that every measurement of a study depends on."""
         estimator = ESTIMATORS.build(study.estimator.name, study.estimator.params)
@@ -86,6 +94,21 @@ def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> di
     }
 
 
+def check_names(study: Study) -> None:
+    """Refuse what can be seen at once to be wrong; it must not cost the minutes that loading takes.
+
+    Raises:
+        UnknownPlugin, InvalidArgument: a plug-in's name or a parameter.
+        InvalidModel, InvalidText: a path where nothing is.
+    """
+    QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
+    ESTIMATORS.build(study.estimator.name, study.estimator.params)
+    SEARCHES.build(study.search.name, study.search.params)
+    load.check_source(study.model)
+    for text in (study.calibration, study.evaluation):
+        data.check_source(text.source)
+
+
 def prepare(study: Study, progress: Progress = silent) -> Inputs:
     """Load the model, find its layers, and cut the texts into blocks.
 
@@ -96,10 +119,6 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
         InvalidArgument: the menu does not fit the model, or the budget is too large.
         InfeasibleBudget: the budget is too small.
     """
-    # Wrong names and parameters must not cost the minutes that loading takes.
-    QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
-    ESTIMATORS.build(study.estimator.name, study.estimator.params)
-    SEARCHES.build(study.search.name, study.search.params)
     model, space = load_searched(study, progress)
     _warn_of_stacks(model.module)
     costs = COSTS.build("memory").cost(space)
@@ -234,8 +253,14 @@ def stored_bank(
     return bank
 
 
+def located(study: Study) -> Study:
+    """The study with the whole path of a local model, so that it is found from any directory."""
+    path = Path(study.model).expanduser()
+    return replace(study, model=str(path.resolve())) if path.exists() else study
+
+
 def environment() -> dict[str, str]:
-    """Versions and machine that a result was made with."""
+    """Versions, machine and command that a result was made with."""
     import transformers
 
     return {
@@ -244,4 +269,5 @@ def environment() -> dict[str, str]:
         "torch": str(torch.__version__),
         "transformers": transformers.__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

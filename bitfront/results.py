@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,14 @@ class Results:
     """A results folder.
 
     ```
-    study.json       the request of the latest run
+    study.json       the request of the latest finished run
     identity.json    digests of everything that measured values depend on
     space.json       layers and formats
     tables/          <estimator>.npz: its loss table; slopes-<allocation>.npz: slopes at a trial
     trials.jsonl     one measured allocation a line, only ever appended
     bank/            quantized weights     references/   predictions of the unquantized model
     bank.json        the file in bank/ of each layer in each format
-    environment.json versions, machine and command of the latest run
+    environment.json versions, machine and command of that run
     report.html      its page, written by `bitfront search` and `bitfront report`
     ```
 
@@ -86,12 +85,12 @@ class Results:
             )
         self.check(identity)
 
-    def claim(self, study: Study, space: SearchSpace, identity: Mapping[str, str]) -> None:
-        """Make the folder this study's, or check that it already is.
+    def claim(self, space: SearchSpace, identity: Mapping[str, str]) -> None:
+        """Make the folder one of this identity, or check that it already is.
 
         Budget, search, solver and number of trials may change between runs: every measurement
-        stays valid. Whatever measurements depend on may not. Tables and references that a run of
-        another identity left without a trial are removed.
+        stays valid. Whatever measurements depend on may not. Tables that a run of another identity
+        left without a trial are removed.
 
         Raises:
             MismatchedArtifact: model, text, formats, quantizer or estimator differ.
@@ -99,10 +98,20 @@ class Results:
         """
         self.admit(identity)
         if not self.is_of(identity):
-            self._drop_made()
-        self._write("study.json", study.to_json())
+            self._drop_tables()
         self._write("space.json", json.dumps(_space_fields(space), indent=1))
         self._write("identity.json", json.dumps(dict(identity), indent=1))
+
+    def finish(self, study: Study, environment: Mapping[str, str]) -> None:
+        """Store the request whose measurements are all there, and what made them.
+
+        Not before: until then the folder answers the request of the run before.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        self._write("environment.json", json.dumps(dict(environment), indent=1))
+        self._write("study.json", study.to_json())
 
     def check(self, identity: Mapping[str, str]) -> None:
         """Refuse a folder that is of other things; those that `identity` does not name may differ.
@@ -129,7 +138,12 @@ class Results:
 
     @property
     def study(self) -> Study:
-        """The request of the latest run."""
+        """The request of the latest finished run."""
+        paths = [self.directory / name for name in ("identity.json", "study.json")]
+        if paths[0].exists() and not paths[1].exists():
+            raise InvalidArgument(
+                f"{self.directory} has no finished search yet: run `bitfront search` to its end."
+            )
         with reading(self._existing("study.json")) as path:
             return Study.from_json(path.read_text())
 
@@ -216,13 +230,9 @@ class Results:
             )
         return ParetoFront(tuple(trials), OBJECTIVES)
 
-    def save_environment(self, environment: Mapping[str, str]) -> None:
-        """Store versions, machine and command of the latest run, for reports."""
-        self._write("environment.json", json.dumps(dict(environment), indent=1))
-
     @property
     def environment(self) -> dict[str, str]:
-        """What `save_environment` stored; empty when it stored nothing."""
+        """Versions, machine and command of the latest finished run; empty where none is."""
         path = self.directory / "environment.json"
         return _read_words(path) if path.exists() else {}
 
@@ -278,10 +288,9 @@ class Results:
                 str(stored["reduction"]),
             )
 
-    def _drop_made(self) -> None:
+    def _drop_tables(self) -> None:
         # Whatever else lies there is not ours: `--out .` may name any folder.
-        made = self.directory.glob("tables/*.npz"), self.directory.glob("references/*.safetensors")
-        for path in chain(*made):
+        for path in self.directory.glob("tables/*.npz"):
             try:
                 path.unlink()
             except OSError as error:

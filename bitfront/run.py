@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,16 @@ import numpy as np
 import torch
 
 from bitfront.allocation import Allocation
-from bitfront.errors import InvalidText
+from bitfront.errors import InvalidText, MismatchedArtifact
 from bitfront.export import EXPORTERS
+from bitfront.export.base import check_target
 from bitfront.inputs import (
     Inputs,
     build_bank,
+    check_names,
+    environment,
     load_searched,
+    located,
     prepare,
     stored_bank,
     weights_identity,
@@ -62,6 +67,7 @@ def run_study(
     with opened(study, directory, progress) as job:
         search_trials(job)
         measure_finalists(job)
+        job.results.finish(located(study), environment())
         return job.results.front()
 
 
@@ -102,18 +108,17 @@ def opened(
     Raises:
         BitfrontError: as `run_study`.
     """
+    check_names(study)  # before a folder is made
     results = Results(Path(directory) if directory else default_directory(study))
     with results.locked():
         inputs = prepare(study, progress)
         identity = inputs.identity(study)
         results.admit(identity)
         # All that can refuse a text comes before the folder is claimed.
-        references = _references(study, results, inputs, progress)
+        references = {text: _reference(study, results, inputs, text, progress) for text in TEXTS}
         bank = build_bank(study, inputs, results.directory / "bank", progress)
-        results.claim(study, inputs.space, identity | {"quantized weights": bank.digest})
+        results.claim(inputs.space, identity | {"quantized weights": bank.digest})
         results.save_bank_entries(bank.entries)
-        for text, reference in references.items():
-            _keep(results, inputs, text, reference)
         estimation = partial(_estimation, study, results, inputs, progress)
         table = _loss_table(study, inputs, bank, results, progress)
         problem = Problem(table, inputs.costs, study.budget.limits(inputs.space))
@@ -149,6 +154,7 @@ def export_checkpoint(
     """
     folder = Results(Path(results) if results else default_directory(study))
     chosen = EXPORTERS.build(exporter)
+    check_target(Path(directory), study.model)
     # "auto" may mean another dtype here than on the machine that measured.
     known = replace(study, dtype=folder.identity.get("dtype", study.dtype))
     model, space = load_searched(known, progress)
@@ -164,38 +170,25 @@ def default_directory(study: Study) -> Path:
     return home / "studies" / study.digest[:16]
 
 
-def _references(
-    study: Study, results: Results, inputs: Inputs, progress: Progress
-) -> dict[str, Reference]:
-    """Of the texts of trials: from a folder of this study, else made anew."""
-    # A reference does not tell all that it depends on (the dtype), the folder's identity does.
-    is_ours = results.is_of(inputs.identity(study))
-    stored = {text: _stored(results, inputs, text) if is_ours else None for text in TEXTS}
-    return {text: stored[text] or _made(study, inputs, text, progress) for text in TEXTS}
-
-
 def _estimation(
     study: Study, results: Results, inputs: Inputs, progress: Progress, patched: PatchedModel
 ) -> Reference:
     """On the estimation blocks, of the unquantized model: it is restored."""
     patched.apply(Allocation({}))
-    reference = _stored(results, inputs, "estimation")
-    if reference is None:
-        reference = _made(study, inputs, "estimation", progress)
-        _keep(results, inputs, "estimation", reference)
+    return _reference(study, results, inputs, "estimation", progress)
+
+
+def _reference(
+    study: Study, results: Results, inputs: Inputs, text: str, progress: Progress
+) -> Reference:
+    """The stored one where it is of this model and text, else a new one, stored at once."""
+    path, source = results.reference(text), inputs.model_identity
+    if path.exists():
+        with contextlib.suppress(MismatchedArtifact):
+            return Reference.load(path, source, inputs.tokens[text])
+    reference = _made(study, inputs, text, progress)
+    reference.save(path, source)
     return reference
-
-
-def _stored(results: Results, inputs: Inputs, text: str) -> Reference | None:
-    path = results.reference(text)
-    if not path.exists():
-        return None
-    return Reference.load(path, inputs.model.digest, inputs.tokens[text])
-
-
-def _keep(results: Results, inputs: Inputs, text: str, reference: Reference) -> None:
-    if not results.reference(text).exists():
-        reference.save(results.reference(text), inputs.model.digest)
 
 
 def _made(study: Study, inputs: Inputs, text: str, progress: Progress) -> Reference:

@@ -45,11 +45,11 @@ def folder(tmp_path: Path) -> Path:
 def filled(directory: Path) -> Path:
     data, results = made_up(), Results(directory)
     study = Study("model", Budget.parse("3.5bpw"), estimator=Choice("fisher"))
-    results.claim(study, data.space, {"model": "a digest"})
+    results.claim(data.space, {"model": "a digest"})
     results.save_table("fisher", data.loss)
     for trial in (*data.calibrations, *data.evaluations):
         results.append(trial)
-    report_data(directory, {"bitfront": "0"})
+    results.finish(study, {"bitfront": "0"})
     return directory
 
 
@@ -134,14 +134,17 @@ def test_a_last_line_cut_inside_a_character_is_dropped(folder: Path) -> None:
     assert Results(folder).trials() == before
 
 
-def test_reports_keep_the_environment_of_the_latest_run(folder: Path, tmp_path: Path) -> None:
-    assert Results(folder).environment == {"bitfront": "0"}
+def test_reports_tell_the_environment_of_the_latest_finished_run(folder: Path) -> None:
     assert report_data(folder).provenance["bitfront"] == "0"
-    report_data(folder, {"bitfront": "1"})
-    assert Results(folder).environment == {"bitfront": "1"}
-    with pytest.raises(InvalidArgument):
-        report_data(tmp_path / "none", {"bitfront": "1"})
-    assert Results(tmp_path / "none").environment == {}
+    Results(folder).finish(Results(folder).study, {"bitfront": "1"})
+    assert report_data(folder).provenance["bitfront"] == "1"
+
+
+def test_a_folder_whose_first_search_was_cut_says_so(folder: Path) -> None:
+    (folder / "study.json").unlink()
+    for read in (lambda: Results(folder).study, lambda: report_data(folder)):
+        with pytest.raises(InvalidArgument, match="no finished search yet"):
+            read()
 
 
 def test_a_point_of_fewer_code_bits_is_kept_though_another_is_smaller_and_better(
@@ -166,7 +169,7 @@ def test_a_folder_without_a_study_is_no_damage(tmp_path: Path) -> None:
 
 def claim(folder: Path, **identity: str) -> None:
     results = Results(folder)
-    results.claim(results.study, made_up().space, identity)
+    results.claim(made_up().space, identity)
 
 
 def left(folder: Path) -> set[str]:
@@ -196,12 +199,9 @@ def test_a_claim_drops_what_is_left_of_another_without_trials(folder: Path, cont
     if content is not None:
         (folder / "trials.jsonl").write_bytes(content)
     results = Results(folder)
-    results.reference("calibration").parent.mkdir()
-    results.reference("calibration").write_bytes(b"another's")
     results.admit({"model": "another"})
     claim(folder, model="another")
     assert results.identity == {"model": "another"}
-    assert not results.reference("calibration").exists()
     assert results.load_table("fisher", results.space) is None
 
 

@@ -150,7 +150,7 @@ def test_the_reference_of_slopes_is_of_the_unquantized_model_whoever_asks(
     study: Study, finished: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    model, path = prepare(study).model, Results(tmp_path).reference("estimation")
+    inputs, path = prepare(study), Results(tmp_path).reference("estimation")
     path.unlink(missing_ok=True)
     with opened(study, tmp_path) as job:
         held = job.trials("calibration")[0].allocation
@@ -158,8 +158,8 @@ def test_the_reference_of_slopes_is_of_the_unquantized_model_whoever_asks(
         made = job.measurement.estimation
         slopes = job.measurement.slopes(held)
         assert torch.equal(made.tokens, job.tokens["estimation"])
-    expected = Reference.of(model.module, made.tokens)
-    stored = Reference.load(path, model.digest, made.tokens)
+    expected = Reference.of(inputs.model.module, made.tokens)
+    stored = Reference.load(path, inputs.model_identity, made.tokens)
     for reference in (made, stored):
         assert torch.equal(reference.log_probs, expected.log_probs)
     assert abs(slopes.values).max() > 0
@@ -191,7 +191,7 @@ def test_a_measurement_without_estimation_blocks_measures_but_has_no_slopes(
     with PatchedModel(inputs.model.module, bank) as patched:
         measurement = Measurement(patched, inputs.costs, references)
         assert measurement.trial(0, uniform, "calibration", "uniform").values["kl"] > 0
-        for asked in (measurement.estimation, lambda: measurement.slopes(uniform)):
+        for asked in (lambda: measurement.estimation, lambda: measurement.slopes(uniform)):
             with pytest.raises(InvalidArgument, match="no estimation blocks") as refused:
                 asked()
             assert "\n" not in str(refused.value)
@@ -208,6 +208,17 @@ def test_another_budget_keeps_what_was_measured(
     after = [t for t in Results(directory).trials("calibration") if t not in before]
     assert [t.target for t in after] == [f"5bpw {study.search}"] * 2
     assert front.best("kl", bits_per_weight=5).values["bits_per_weight"] <= 5
+
+
+def test_until_another_budget_is_all_measured_the_folder_answers_the_last(
+    study: Study, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    other = replace(study, budget=Budget.parse("3bpw"), n_trials=len(FORMATS) + 1)
+    refused_at("evaluate", other, tmp_path)
+    assert Results(tmp_path).study.budget == study.budget
+    run_study(other, tmp_path)
+    assert Results(tmp_path).study.budget == other.budget
 
 
 def test_a_folder_of_another_study_is_refused_by_what_differs(
@@ -296,13 +307,14 @@ def test_what_a_folder_without_trials_holds_of_another_study_is_not_mistaken(
         assert (tmp_path / path.relative_to(finished)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize(("stage", "n_made"), [("quantize", 2), ("search", 3)])
 def test_a_run_cut_before_its_first_trial_keeps_its_table_and_references(
-    study: Study, finished: Path, tmp_path: Path
+    study: Study, tmp_path: Path, stage: str, n_made: int
 ) -> None:
-    refused_at("search", study, tmp_path)
+    refused_at(stage, study, tmp_path)
     kept = [*tmp_path.glob("references/*"), *tmp_path.glob("tables/*")]
     before = [path.stat().st_mtime_ns for path in kept]
-    assert len(kept) == 3
+    assert len(kept) == n_made
     refused_at("search", study, tmp_path)
     assert [path.stat().st_mtime_ns for path in kept] == before
 

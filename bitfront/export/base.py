@@ -65,7 +65,7 @@ def write_checkpoint(
     Raises:
         StorageError: disk full, no permission, a folder with other files, or the model's own.
     """
-    _check_not_source(directory, model.source)
+    check_target(directory, model.source)
     fixed = fixed_tensors(model.module, allocation.formats)
     plain = {name: t.detach().to("cpu", stored_dtype(t)) for name, t in fixed.items()}
     with replacing_folder(directory) as folder:
@@ -117,7 +117,6 @@ def replacing_folder(directory: Path) -> Iterator[Path]:
     temporary, aside = (
         directory.with_name(f".{directory.name}.{os.getpid()}.{end}") for end in ("tmp", "old")
     )
-    _check_replaceable(directory)
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -147,15 +146,20 @@ def _swap(temporary: Path, directory: Path, aside: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _check_not_source(directory: Path, source: str) -> None:
-    """An exported checkpoint may be the model of a new study: replacing it would lose the model."""
+def check_target(directory: Path, source: str) -> None:
+    """Refuse a folder that a checkpoint must not replace.
+
+    Args:
+        directory: where the checkpoint is to go.
+        source: the model; an exported checkpoint may be that of a new study.
+
+    Raises:
+        StorageError: a file, a folder of something else, or of the model itself.
+    """
     model, target = Path(source).expanduser().resolve(), Path(directory).resolve()
     if model.exists() and target in (model, *model.parents):
         raise StorageError(f"{directory} is the folder of the model itself: give another folder.")
-
-
-def _check_replaceable(directory: Path) -> None:
-    if directory.is_file():
+    if target.is_file():
         raise StorageError(f"{directory} is a file: give the name of a folder.")
-    if directory.is_dir() and any(directory.iterdir()) and not (directory / MARK).exists():
+    if target.is_dir() and any(target.iterdir()) and not (target / MARK).exists():
         raise StorageError(f"{directory} has files of something else: give another folder.")

@@ -180,11 +180,22 @@ def _texts(source: str, tokenizer: Any) -> Iterator[str]:
             yield _text_of(record, f"{place} of {source}", tokenizer)
     elif path.is_file():
         yield _read(path)
-    elif _looks_like_a_path(source) and not Path(source.partition(":")[0]).expanduser().is_dir():
-        raise InvalidText(f"No text file at {source}: check the path.")
     else:
+        check_source(source)
         for place, record in _dataset_rows(source):
             yield _text_of(record, f"{place} of {source}", tokenizer)
+
+
+def check_source(source: str) -> None:
+    """Check, without reading it, that a text is there or may be the name of a data set.
+
+    Raises:
+        InvalidText: it is named like a file that is not there.
+    """
+    there = Path(source).expanduser().is_file()
+    is_folder = Path(source.partition(":")[0]).expanduser().is_dir()
+    if _looks_like_a_path(source) and not there and not is_folder:
+        raise InvalidText(f"No text file at {source}: check the path.")
 
 
 def _looks_like_a_path(source: str) -> bool:

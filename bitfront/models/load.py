@@ -67,7 +67,7 @@ def load_model(
             f"device {device!r}: torch finds no CUDA device here; use cpu or auto."
         )
     chosen = compute_dtype(device) if dtype == "auto" else getattr(torch, dtype)
-    path = _local(source, revision)
+    path = check_source(source) or _downloaded(source, revision)
     with _quiet():
         if path.is_file():
             module, tokenizer = _from_gguf(path, source, chosen)
@@ -90,8 +90,12 @@ def compute_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def _local(source: str, revision: str | None) -> Path:
-    """The folder or GGUF file to read, downloaded first when `source` is a hub id."""
+def check_source(source: str) -> Path | None:
+    """The folder or GGUF file that `source` names, `None` where it can only be a hub id.
+
+    Raises:
+        InvalidModel: neither.
+    """
     path = Path(source).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return path
@@ -102,7 +106,7 @@ def _local(source: str, revision: str | None) -> Path:
         )
     if path.suffix == ".gguf" or source.count("/") > 1 or source.startswith(("/", ".", "~")):
         raise InvalidModel(f"No model at {source}: give a folder, a hub id, or a .gguf file.")
-    return _downloaded(source, revision)
+    return None
 
 
 def _downloaded(source: str, revision: str | None) -> Path:
@@ -110,7 +114,7 @@ def _downloaded(source: str, revision: str | None) -> Path:
 
     try:
         with _quiet():
-            return Path(
+            folder = Path(
                 snapshot_download(
                     source, revision=revision, allow_patterns=_HUB_PATTERNS, ignore_patterns=["*/*"]
                 )
@@ -120,6 +124,13 @@ def _downloaded(source: str, revision: str | None) -> Path:
             f"Cannot get {source!r} from the hub ({_first_line(error)}): "
             "check the name and the network, or give a local folder."
         ) from error
+    if not any(folder.glob("*.safetensors")):
+        raise InvalidModel(
+            f"{source} has no safetensors on the hub, and pickled weights are not loaded, for they "
+            "can run code: take a repository or revision with safetensors, or download its GGUF "
+            "file and give that."
+        )
+    return folder
 
 
 def _from_folder(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:

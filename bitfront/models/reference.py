@@ -131,19 +131,23 @@ class Reference:
         log_q, log_q_tail = _split(logits.float(), self.indices[index, rows].to(logits.device))
         return _outcomes(log_p, log_q).sum(dim=-1) + _outcomes(log_p_tail, log_q_tail)
 
-    def save(self, path: Path, model_digest: str) -> None:
+    def save(self, path: Path, model: str) -> None:
         """Write to a safetensors file that remembers model and text.
+
+        Args:
+            path: the file.
+            model: what tells the model from others, its dtype included.
 
         Raises:
             StorageError: the file could not be written; what was there before is untouched.
         """
         tensors = {name: getattr(self, name).contiguous() for name in _FIELDS}
-        content = save(tensors, {"digest": _artifact_digest(model_digest, self.tokens)})
+        content = save(tensors, {"digest": _artifact_digest(model, self.tokens)})
         with replacing(path) as temporary:
             temporary.write_bytes(content)
 
     @classmethod
-    def load(cls, path: Path, model_digest: str, tokens: torch.Tensor) -> Reference:
+    def load(cls, path: Path, model: str, tokens: torch.Tensor) -> Reference:
         """Read what `save` wrote.
 
         Raises:
@@ -152,7 +156,7 @@ class Reference:
         try:
             with safe_open(path, framework="pt") as file:
                 stored = (file.metadata() or {}).get("digest")
-                if stored == _artifact_digest(model_digest, tokens):
+                if stored == _artifact_digest(model, tokens):
                     return cls(**{name: file.get_tensor(name) for name in _FIELDS})
         except (OSError, SafetensorError) as error:
             raise MismatchedArtifact(f"Cannot read reference {path}: {error}.") from error
@@ -229,5 +233,5 @@ def _outcomes(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
     return p * ratio + rise
 
 
-def _artifact_digest(model_digest: str, tokens: torch.Tensor) -> str:
-    return hashlib.sha256(f"{model_digest} {digest(tokens)}".encode()).hexdigest()
+def _artifact_digest(model: str, tokens: torch.Tensor) -> str:
+    return hashlib.sha256(f"{model} {digest(tokens)}".encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from bitfront.errors import InvalidArgument
@@ -11,13 +10,11 @@ from bitfront.results import Results
 from bitfront.space import SearchSpace
 
 
-def report_data(directory: Path, provenance: Mapping[str, str] | None = None) -> ReportData:
+def report_data(directory: Path) -> ReportData:
     """Everything a report shows of a study.
 
     Args:
         directory: results folder of a finished search.
-        provenance: versions and command of the run, kept in the folder for later reports;
-            `None` reads what the last run kept.
 
     Raises:
         InvalidArgument: the folder holds no finished search.
@@ -29,10 +26,8 @@ def report_data(directory: Path, provenance: Mapping[str, str] | None = None) ->
         raise InvalidArgument(
             f"{directory} has no loss table yet: run `bitfront search` to the end."
         )
-    if provenance is not None:
-        results.save_environment(provenance)
     return ReportData(
-        title=study.model,
+        title=Path(study.model).name if Path(study.model).is_absolute() else study.model,
         space=space,
         front=front,
         evaluations=results.trials("evaluation"),

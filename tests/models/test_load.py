@@ -290,12 +290,25 @@ def test_an_unreachable_hub_id_is_one_line(hub):
     assert "Cannot get 'org/model' from the hub" in refused("org/model")
 
 
-def test_a_hub_id_loads_from_the_hub_layout(hub, tiny_folder):
+def put_on(hub: Path, folder: Path) -> None:
     repository = hub / "models--org--tiny"
     commit = "0" * 40
-    shutil.copytree(tiny_folder, repository / "snapshots" / commit)
+    shutil.copytree(folder, repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
+
+
+def test_a_hub_id_without_safetensors_says_what_to_take(hub, folder):
+    """Pickles are not downloaded, so that the snapshot lacks weights altogether."""
+    (folder / "model.safetensors").unlink()
+    put_on(hub, folder)
+    message = refused("org/tiny")
+    assert "org/tiny has no safetensors on the hub" in message
+    assert str(hub) not in message
+
+
+def test_a_hub_id_loads_from_the_hub_layout(hub, tiny_folder):
+    put_on(hub, tiny_folder)
     loaded = load_model("org/tiny", device="cpu")
     assert loaded.digest == load_model(str(tiny_folder), device="cpu").digest
     assert loaded.source == "org/tiny"

@@ -1,7 +1,6 @@
-"""What the command line promises: one clear line for bad input, exit code 2, nothing lost."""
+"""What the commands do, from a model to a checkpoint."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -14,55 +13,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from bitfront import cli, formats
-from bitfront.allocation import Allocation
 from bitfront.plugins import summary
 from bitfront.results import Results
-from bitfront.trial import Trial
-
-MENU = "int2_g32,int3_g32,int4_g32,int8_g32"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Call the command in this process: (exit code, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bitfront", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def texts(calibration_file: Path, evaluation_file: Path) -> list[str]:
-    sizes = "--n-sequences 3 --n-search-sequences 2 --n-evaluation-sequences 3 --sequence-length 64"
-    return [
-        *("--calibration", str(calibration_file), "--evaluation", str(evaluation_file)),
-        *sizes.split(),
-    ]
-
-
-@pytest.fixture(scope="module")
-def searched(
-    tiny_folder: Path, texts: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    out = tmp_path_factory.mktemp("searched")
-    command = ["search", str(tiny_folder), "--budget", "4.2bpw", "--formats", MENU, *texts]
-    options = ["--n-trials", "6", "--estimator", "fisher", "--pin", "int8_g32", "--out", str(out)]
-    return out, bitfront(*command, *options)
-
-
-def bitfront(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "-c", "from bitfront.cli import main; main()"]
-    return subprocess.run(
-        [*program, *arguments], capture_output=True, text=True, check=False, **options
-    )
+from tests.cli.commands import MENU, QUICK, one_line
 
 
 def test_search_ends_with_the_front_and_the_report(searched) -> None:
@@ -104,6 +57,28 @@ def test_export_needs_neither_text(searched, texts: list[str], tmp_path: Path, r
     assert code == 0, errors
     assert shown.strip() == str(checkpoint)
     assert (checkpoint / "model.safetensors").exists()
+
+
+def test_a_results_folder_is_exported_from_any_directory_and_after_the_model_moved(
+    tiny_folder: Path, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run
+) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "a" / "tiny")
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    options = ["--estimator", "weight_error", "--search", "sweep"]
+    code, _, errors = run("search", "tiny", *QUICK, *options, *texts, "--out", "../out")
+    assert code == 0, errors
+    monkeypatch.chdir(tmp_path / "b")
+    code, _, errors = run("export", "../out", "--out", "first")
+    assert code == 0, errors
+    (tmp_path / "a" / "tiny").rename(tmp_path / "moved")
+    code, _, errors = run("export", "../out", "--out", "second")
+    assert one_line(code, errors)
+    assert "No model at" in errors
+    code, _, errors = run("export", "../out", "--out", "second", "--model", "../moved")
+    assert code == 0, errors
+    weights = [Path(name, "model.safetensors").read_bytes() for name in ("first", "second")]
+    assert weights[0] == weights[1]
 
 
 def test_every_file_of_a_results_folder_is_documented(searched) -> None:
@@ -197,9 +172,6 @@ def tiny(tiny_tokenizer, tmp_path: Path):
     return write
 
 
-QUICK = ["--budget", "4.2bpw", "--formats", MENU, "--pin", "int8_g32", "--n-trials", "6"]
-
-
 @pytest.mark.parametrize(
     ("family", "outside"),
     [
@@ -245,118 +217,12 @@ def test_a_model_that_is_searched_whole_warns_of_nothing(searched) -> None:
     assert "Warning" not in searched[1].stderr
 
 
-def broken_model(folder: Path, tmp_path: Path, what: str) -> Path:
-    model = tmp_path / "model"
-    if what == "missing":
-        return model
-    shutil.copytree(folder, model)
-    weights = model / "model.safetensors"
-    if what == "corrupt":
-        weights.write_bytes(weights.read_bytes()[:1000])
-    if what == "pickle":
-        weights.rename(model / "pytorch_model.bin")
-    return model
-
-
-@pytest.mark.parametrize("what", ["missing", "corrupt", "pickle"])
-def test_bad_model_is_one_line(
-    what: str, tiny_folder: Path, texts: list[str], tmp_path: Path, run
-) -> None:
-    model = broken_model(tiny_folder, tmp_path, what)
-    out = tmp_path / "out"
-    code, _, errors = run("search", model, "--budget", "4bpw", *texts, "--out", out)
-    assert one_line(code, errors)
-
-
-BAD_OPTIONS = {
-    "unknown estimator": (["--estimator", "fischer"], "Did you mean 'fisher'"),
-    "unknown format": (["--formats", "int4_g46"], "Did you mean 'int4_g"),
-    "unknown parameter": (["--estimator", "fisher:label=text"], "Did you mean 'labels'"),
-    "unreadable budget": (["--budget", "four"], "3.5bpw or 60MB"),
-    "budget too small": (["--budget", "1bpw"], "smallest reachable"),
-    "budget above bf16": (["--budget", "16bpw"], "not below bf16"),
-    "format that fits nothing": (["--formats", "int4_g128"], "fits layer"),
-    "missing text": (["--calibration", "nowhere.txt"], "nowhere.txt"),
-    "too short text": (["--n-sequences", "100000"], "tokens"),
-    "unknown option": (["--bugdet", "4bpw"], "--bugdet"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_OPTIONS)
-def test_bad_option_is_one_line(
-    case: str, tiny_folder: Path, texts: list[str], tmp_path: Path, run
-) -> None:
-    options, expected = BAD_OPTIONS[case]
-    menu = ["--budget", "4.2bpw", "--formats", MENU, "--pin", "none"]
-    arguments = ["search", tiny_folder, *menu, *texts, "--out", tmp_path / "out", *options]
-    code, _, errors = run(*arguments)
-    assert one_line(code, errors)
-    assert expected in errors
-
-
-def test_results_folder_that_is_none(tmp_path: Path, run) -> None:
-    for command in ("front", "report"):
-        code, _, errors = run(command, tmp_path)
-        assert one_line(code, errors)
-        assert "not a results folder" in errors or "no measured front" in errors
-
-
-def test_disk_full_keeps_what_was_measured(searched, tmp_path: Path) -> None:
-    """A write that fails halfway leaves earlier trials readable and the same command continues."""
-    out = tmp_path / "out"
-    shutil.copytree(searched[0], out)
-    before = (out / "trials.jsonl").read_text()
-    script = (
-        "import resource, sys; from pathlib import Path; from bitfront.results import Results;"
-        "from bitfront.errors import StorageError; import signal;"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        f"results = Results(Path({str(out)!r})); trial = results.trials()[0];"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 10}, {len(before) + 10}));"
-        "\ntry:\n    results.append(trial)\nexcept StorageError as error:\n    print(error)"
-    )
-    process = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ
-    )
-    assert "Free some space" in process.stdout
-    assert (out / "trials.jsonl").read_text() == before
-
-
-def one_line(code: int, errors: str) -> bool:
-    """Exit code 2 and one error line; warnings of libraries do not count."""
-    lines = [line for line in errors.splitlines() if line.startswith("Error: ")]
-    return code == 2 and len(lines) == 1 and "Traceback" not in errors
-
-
 def test_no_command_prints_the_help_and_no_error(run) -> None:
     code, out, errors = run()
     assert code == 0
     assert "Usage: " in out
     assert "export" in out
     assert "Error" not in errors
-
-
-@pytest.mark.parametrize("n_points", [1, 400], ids=["short", "long"])
-def test_a_reader_that_stops_early_gets_no_traceback(n_points: int, tmp_path: Path) -> None:
-    """As `bitfront front results | head`: the pipe closes before the output is written."""
-    for n in range(n_points):
-        values = {"kl": 1 / (1 + n), "bits": 4.0, "bits_per_weight": 4.25, "bytes": float(n)}
-        allocation = Allocation({"layer": "int4_g64"})
-        Results(tmp_path).append(Trial(n, allocation, "evaluation", "sweep", values=values))
-    reading, writing = os.pipe()
-    os.close(reading)
-    program = [sys.executable, "-c", "from bitfront.cli import main; main()"]
-    # Unbuffered output would hide the last write, which is the interpreter's own.
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
-    process = subprocess.run(
-        [*program, "front", tmp_path],
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        check=False,
-        env=environment,
-    )
-    os.close(writing)
-    assert process.stderr == b""
-    assert process.returncode == 1
 
 
 @pytest.mark.parametrize(("command", "continues"), [("search", True), ("export", False)])
@@ -372,17 +238,4 @@ def test_only_an_interrupted_search_promises_to_continue(
     assert errors.startswith("Stopped.")
     assert ("The same command continues" in errors) == continues
     # Tables and references are stored whole: an interrupted estimate begins again.
-    assert ("the measurement or the table in the making" in errors) == continues
-
-
-DAMAGED = ["study.json", "space.json", "tables/fisher.npz", "trials.jsonl", "environment.json"]
-
-
-@pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_results_are_one_line(name: str, searched, tmp_path: Path, run) -> None:
-    out = tmp_path / "out"
-    shutil.copytree(searched[0], out, ignore=shutil.ignore_patterns("bank", "references"))
-    (out / name).write_bytes(b"\x93\xff\x00garbage\n" * 20)
-    code, _, errors = run("report", out)
-    assert one_line(code, errors)
-    assert f"{out / name} is damaged" in errors
+    assert ("the measurement, the table or the predictions in the making" in errors) == continues
