@@ -127,6 +127,9 @@ def search(
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = Study.dtype,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = Study.device,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Also write the answer as a packed checkpoint here.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search the best allocation of MODEL within a budget and measure the front around it."""
@@ -150,20 +153,29 @@ def search(
         device=device,
     )
     from bitfront.display import Display
+    from bitfront.export.base import check_target
     from bitfront.report.study import report_data
     from bitfront.report.terminal import front_table
-    from bitfront.run import run_study
+    from bitfront.run import export_checkpoint, run_study
 
+    if checkpoint:
+        check_target(checkpoint, model)  # before hours are spent
     with Display(as_json) as display:
         front = run_study(study, out, display.show)
-    chosen = front.best("kl", **study.budget.bounds())
-    page = _written_report(out, report_data(out))
+        chosen = front.best("kl", **study.budget.bounds())
+        page = _written_report(out, report_data(out))
+        if checkpoint:
+            export_checkpoint(study, chosen, checkpoint, results=out, progress=display.show)
     if as_json:
-        print(json.dumps({"chosen": chosen.number, "values": chosen.values, "report": str(page)}))
+        written = {"checkpoint": str(checkpoint)} if checkpoint else {}
+        row = {"chosen": chosen.number, "values": chosen.values, "report": str(page)}
+        print(json.dumps(row | written))
         return
     console = Console()
     console.print(front_table(front, chosen))
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
+    if checkpoint:
+        console.print(f"Checkpoint: {checkpoint}", soft_wrap=True, highlight=False)
 
 
 def _written_report(out: Path, data: Any) -> Path:

@@ -66,8 +66,10 @@ def test_a_results_folder_is_exported_from_any_directory_and_after_the_model_mov
     (tmp_path / "b").mkdir()
     monkeypatch.chdir(tmp_path / "a")
     options = ["--estimator", "weight_error", "--search", "sweep"]
-    code, _, errors = run("search", "tiny", *QUICK, *options, *texts, "--out", "../out")
+    options += ["--checkpoint", "../b/zeroth"]
+    code, shown, errors = run("search", "tiny", *QUICK, *options, *texts, "--out", "../out")
     assert code == 0, errors
+    assert "Checkpoint: ../b/zeroth" in shown
     monkeypatch.chdir(tmp_path / "b")
     code, _, errors = run("export", "../out", "--out", "first")
     assert code == 0, errors
@@ -77,8 +79,10 @@ def test_a_results_folder_is_exported_from_any_directory_and_after_the_model_mov
     assert "No model at" in errors
     code, _, errors = run("export", "../out", "--out", "second", "--model", "../moved")
     assert code == 0, errors
-    weights = [Path(name, "model.safetensors").read_bytes() for name in ("first", "second")]
-    assert weights[0] == weights[1]
+    weights = [
+        Path(name, "model.safetensors").read_bytes() for name in ("zeroth", "first", "second")
+    ]
+    assert weights[0] == weights[1] == weights[2]
 
 
 def test_every_file_of_a_results_folder_is_documented(searched) -> None:
