@@ -1,4 +1,4 @@
-"""Writing files completely or not at all."""
+"""Files written completely or not at all, and read with one line about what is wrong with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bitfront.errors import StorageError
+from bitfront.errors import BitfrontError, MismatchedArtifact, StorageError
 
 
 @contextmanager
@@ -46,3 +46,44 @@ def _remove(path: Path) -> None:
     except OSError:
         # Its folder may be missing or a file itself; the first error is the one to show.
         return
+
+
+@contextmanager
+def reading(path: Path, replaceable: bool = True, line: int | None = None) -> Iterator[Path]:
+    """The block reads `path`; whatever it meets there becomes one line that names the file.
+
+    Args:
+        path: what is read.
+        replaceable: whether a search makes the file anew when it is missing.
+        line: number of the line, where one can be removed without the rest.
+
+    Raises:
+        MismatchedArtifact: the file cannot be read, or what is in it cannot be understood.
+    """
+    try:
+        yield path
+    except OSError as error:
+        raise MismatchedArtifact(
+            f"{path} cannot be read ({error.strerror or error}): give another folder with --out."
+        ) from error
+    # Zip, npy and JSON readers raise a dozen types on garbage, and which ones is not documented.
+    except Exception as error:
+        kind = "" if isinstance(error, BitfrontError) else f"{type(error).__name__}: "
+        place = f"line {line}: " if line else ""
+        reason = " ".join(f"{place}{kind}{error}".split()).rstrip(".")
+        remedy = ", or remove the file and search again" if replaceable else ""
+        if line:
+            remedy = f", or remove line {line} of it and search again, which keeps the others"
+        raise MismatchedArtifact(
+            f"{path} is damaged ({reason}): give another folder with --out{remedy}."
+        ) from error
+
+
+def drop_cut_line(file: int) -> None:
+    """Truncate an append-only file to its last newline: a kill may have cut the last line short."""
+    size = os.fstat(file).st_size
+    position = size
+    while position and os.pread(file, 1, position - 1) != b"\n":
+        position -= 1
+    if position < size:
+        os.ftruncate(file, position)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from bitfront.errors import BitfrontError, InvalidArgument, MismatchedArtifact, StorageError
-from bitfront.files import replacing
+from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
+from bitfront.files import drop_cut_line, reading, replacing
 from bitfront.formats import named
 from bitfront.pareto import OBJECTIVES, ParetoFront
 from bitfront.space import Layer, SearchSpace
@@ -32,7 +32,8 @@ class Results:
     study.json       the request of the latest finished run
     identity.json    digests of everything that measured values depend on
     space.json       layers and formats
-    tables/          <estimator>.npz: its loss table; slopes-<allocation>.npz: slopes at a trial
+    tables/          <estimator>.npz: its loss table, <estimator>-block<n>.npz until it is whole;
+                     slopes-<allocation>.npz: slopes at a trial
     trials.jsonl     one measured allocation a line, only ever appended
     bank/            quantized weights     references/   predictions of the unquantized model
     bank.json        the file in bank/ of each layer in each format
@@ -201,7 +202,7 @@ class Results:
         try:
             # Unbuffered: a buffer would try to write its rest again when the file is closed.
             with path.open("a+b", buffering=0) as file:
-                _drop_cut_line(file.fileno())
+                drop_cut_line(file.fileno())
                 end = file.seek(0, os.SEEK_END)
                 line = memoryview(trial.to_json().encode() + b"\n")
                 try:
@@ -288,13 +289,18 @@ class Results:
                 str(stored["reduction"]),
             )
 
+    def remove_table(self, name: str) -> None:
+        """Remove `tables/<name>.npz`."""
+        path = self.directory / "tables" / f"{name}.npz"
+        try:
+            path.unlink()
+        except OSError as error:
+            raise StorageError(f"Cannot remove {path}: {error.strerror}.") from error
+
     def _drop_tables(self) -> None:
         # Whatever else lies there is not ours: `--out .` may name any folder.
         for path in self.directory.glob("tables/*.npz"):
-            try:
-                path.unlink()
-            except OSError as error:
-                raise StorageError(f"Cannot remove {path}: {error.strerror}.") from error
+            self.remove_table(path.stem)
 
     def _write(self, name: str, text: str) -> None:
         with replacing(self.directory / name) as temporary:
@@ -307,37 +313,6 @@ class Results:
                 f"{self.directory} is not a results folder (no {name}): give the --out of a search."
             )
         return path
-
-
-@contextmanager
-def reading(path: Path, replaceable: bool = True, line: int | None = None) -> Iterator[Path]:
-    """The block reads `path`; whatever it meets there becomes one line that names the file.
-
-    Args:
-        path: what is read.
-        replaceable: whether a search makes the file anew when it is missing.
-        line: number of the line, where one can be removed without the rest.
-
-    Raises:
-        MismatchedArtifact: the file cannot be read, or what is in it cannot be understood.
-    """
-    try:
-        yield path
-    except OSError as error:
-        raise MismatchedArtifact(
-            f"{path} cannot be read ({error.strerror or error}): give another folder with --out."
-        ) from error
-    # Zip, npy and JSON readers raise a dozen types on garbage, and which ones is not documented.
-    except Exception as error:
-        kind = "" if isinstance(error, BitfrontError) else f"{type(error).__name__}: "
-        place = f"line {line}: " if line else ""
-        reason = " ".join(f"{place}{kind}{error}".split()).rstrip(".")
-        remedy = ", or remove the file and search again" if replaceable else ""
-        if line:
-            remedy = f", or remove line {line} of it and search again, which keeps the others"
-        raise MismatchedArtifact(
-            f"{path} is damaged ({reason}): give another folder with --out{remedy}."
-        ) from error
 
 
 def _read_words(path: Path, replaceable: bool = True) -> dict[str, str]:
@@ -388,13 +363,3 @@ def _layer(row: list[Any]) -> Layer:
     # Folders written before layers knew their places have none; the next search adds them.
     name, (rows, columns), group, block, kind = row if len(row) != 3 else (*row, -1, "")
     return Layer(str(name), (int(rows), int(columns)), str(group), int(block), str(kind))
-
-
-def _drop_cut_line(file: int) -> None:
-    """Truncate an append-only file to its last newline: a kill may have cut the last line short."""
-    size = os.fstat(file).st_size
-    position = size
-    while position and os.pread(file, 1, position - 1) != b"\n":
-        position -= 1
-    if position < size:
-        os.ftruncate(file, position)

@@ -39,6 +39,7 @@ from bitfront.results import Results
 from bitfront.search import SEARCHES
 from bitfront.search.base import Search
 from bitfront.sensitivity import ESTIMATORS
+from bitfront.sensitivity.base import Estimator
 from bitfront.study import Study
 from bitfront.table import LayerTable
 from bitfront.trial import TEXTS, Trial, TrialState
@@ -213,11 +214,52 @@ def _loss_table(
     if stored:
         return stored
     estimator = ESTIMATORS.build(name, study.estimator.params)
+    if estimator.by_block:
+        return _table_by_block(name, estimator, inputs, bank, results, progress)
     table = estimator.estimate(
         inputs.model.module, inputs.estimation, inputs.space, bank, counted(progress, "estimate")
     )
     results.save_table(name, table)
     return table
+
+
+def _table_by_block(
+    name: str,
+    estimator: Estimator,
+    inputs: Inputs,
+    bank: WeightBank,
+    results: Results,
+    progress: Progress,
+) -> LayerTable:
+    """The table of an estimator that takes long: the rows of each block are stored when made."""
+    space, model = inputs.space, inputs.model.module
+    values = np.zeros(space.allowed.shape)
+    made: dict[str, LayerTable] = {}
+    n_done, n_layers = 0, len(space.layers)
+    for block in sorted({layer.block for layer in space.layers}):
+        rows = [row for row, layer in enumerate(space.layers) if layer.block == block]
+        part = replace(space, layers=tuple(space.layers[row] for row in rows))
+        show = partial(_share_done, progress, n_done, len(rows), n_layers)
+        key = f"{name}-block{block}"
+        stored = results.load_table(key, part)
+        table = stored or estimator.estimate(model, inputs.estimation, part, bank, show)
+        if stored is None:
+            results.save_table(key, table)
+        made[key] = table
+        values[rows] = table.values
+        n_done += len(rows)
+        progress(Event("estimate", n_done, n_layers))
+    whole = replace(next(iter(made.values())), space=space, values=values)
+    results.save_table(name, whole)
+    for unneeded in made:
+        results.remove_table(unneeded)
+    return whole
+
+
+def _share_done(
+    progress: Progress, n_before: int, n_here: int, n_layers: int, done: int, total: int
+) -> None:
+    progress(Event("estimate", n_before + done * n_here // total, n_layers))
 
 
 def search_trials(job: Job) -> None:

@@ -32,6 +32,12 @@ class Estimator(ABC):
     non_negative: ClassVar[bool] = True
     """Whether no entry can be below zero, but for rounding."""
 
+    by_block: ClassVar[bool] = False
+    """Whether a table takes so long that it is made and stored block by block.
+
+    A layer's row must then not depend on which other layers are asked for.
+    """
+
     version: ClassVar[int] = 1
     """Raised when the same hyperparameters begin to give other values; part of every cache key."""
 

@@ -39,6 +39,7 @@ class LeaveOneIn(Estimator):
 
     needs: ClassVar[str] = "forwards"
     in_nats: ClassVar[bool] = True
+    by_block: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.max_sequences < 1:

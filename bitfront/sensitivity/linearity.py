@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -51,6 +52,8 @@ class Linearity(Estimator):
 
     needs: ClassVar[str] = "forwards"
     in_nats: ClassVar[bool] = True
+    by_block: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if not 0 < self.smallest <= self.largest:
@@ -77,7 +80,7 @@ class Linearity(Estimator):
         with BlockStart(model, Reference.of(model, tokens)) as start:
             for done, row in enumerate(start.visit([x.name for x in space.layers]), 1):
                 layer = space.layers[row].name
-                slope = self._slope(model, start, layer, row)
+                slope = self._slope(model, start, layer)
                 weight = get_weight(model, layer)
                 norm = weight.float().square().sum().item()
                 for column, difference in errors(weight, space, bank, row):
@@ -87,11 +90,11 @@ class Linearity(Estimator):
                     progress(done, len(space.layers))
         return self.table(space, values, tokens, bank)
 
-    def _slope(self, model: nn.Module, start: BlockStart, layer: str, row: int) -> float:
+    def _slope(self, model: nn.Module, start: BlockStart, layer: str) -> float:
         """Alpha of one layer: mean over levels of KL / t^2."""
         original = get_weight(model, layer).clone()
         norm = original.float().norm()
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + row)
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + crc32(layer.encode()))
         slopes = []
         try:
             for level in torch.linspace(self.smallest, self.largest, self.n_levels).tolist():
