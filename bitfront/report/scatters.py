@@ -26,7 +26,7 @@ def front_figure(data: ReportData) -> go.Figure:
     figure = go.Figure()
     if rest:
         figure.add_trace(
-            _trials("measured, not on the front", rest, "markers", _OTHER, "circle-open")
+            _trials("dominated in KL and bytes", rest, "markers", _OTHER, "circle-open")
         )
     figure.add_trace(_trials("front", front, "lines+markers", _FRONT, "circle"))
     names = [escape(main_format(t, data.space)) for t in data.uniforms]
