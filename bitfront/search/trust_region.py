@@ -85,7 +85,7 @@ class TrustRegion(Search):
         asked = [] if solved in seen or n < 1 else [solved]
         seen.add(solved)
         base = _base(problem, _within(problem, history))
-        if base is not None:
+        if base is not None and len(asked) < n:
             n_above, n_within = sides(problem, history)
             index = n_above + n_within
             aside = index % 4 == 3 and n_above < n_within
@@ -94,7 +94,7 @@ class TrustRegion(Search):
                 if allocation not in seen:
                     seen.add(allocation)
                     asked.append(allocation)
-                if len(asked) >= n:
+                if len(asked) == n:
                     break
         if len(asked) < n:
             sweep = Sweep(self.solver, self.spread).ask(problem, history, n, rng)

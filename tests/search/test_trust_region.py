@@ -66,6 +66,16 @@ def test_a_slope_serves_several_steps():
     assert 1 <= n_slopes <= 16 // TrustRegion().n_steps
 
 
+def test_no_more_is_asked_than_wanted_when_a_slope_is_known_before_the_solved_table():
+    """As in a folder whose budget was raised: all that was measured is within the new one."""
+    problem, measure, slope = quadratic_study(0)
+    uniform = problem.space.decode(problem.space.uniform(0))
+    trial = Trial(0, uniform, "calibration", "uniform", values=measure(uniform))
+    known = replace(problem, slopes={uniform: slope(uniform)})
+    for n in range(4):
+        assert len(TrustRegion().ask(known, [trial], n, np.random.default_rng(0))) == n
+
+
 def test_nothing_is_asked_when_nothing_is_wanted():
     problem, _ = interacting_study(0)
     assert TrustRegion().ask(problem, [], 0, np.random.default_rng(0)) == []
