@@ -18,11 +18,10 @@ from bitfront.allocation import Allocation
 from bitfront.costs import COSTS
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText
 from bitfront.formats.base import Format
-from bitfront.models import data, load
 from bitfront.models.bank import WeightBank, format_digest
-from bitfront.models.data import check_disjoint, digest, starting_ids, token_blocks
+from bitfront.models.data import check_disjoint, check_source, digest, starting_ids, token_blocks
 from bitfront.models.layers import search_space, stacked_weights
-from bitfront.models.load import LoadedModel, load_model
+from bitfront.models.load import LoadedModel, load_model, local_path
 from bitfront.models.statistics import InputGrams
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.quantizers import QUANTIZERS
@@ -104,9 +103,9 @@ def check_names(study: Study) -> None:
     QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     ESTIMATORS.build(study.estimator.name, study.estimator.params)
     SEARCHES.build(study.search.name, study.search.params)
-    load.check_source(study.model)
+    local_path(study.model)
     for text in (study.calibration, study.evaluation):
-        data.check_source(text.source)
+        check_source(text.source)
 
 
 def prepare(study: Study, progress: Progress = silent) -> Inputs:
@@ -255,8 +254,8 @@ def stored_bank(
 
 def located(study: Study) -> Study:
     """The study with the whole path of a local model, so that it is found from any directory."""
-    path = Path(study.model).expanduser()
-    return replace(study, model=str(path.resolve())) if path.exists() else study
+    path = local_path(study.model)
+    return replace(study, model=str(path.resolve())) if path else study
 
 
 def environment() -> dict[str, str]:

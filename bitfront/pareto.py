@@ -46,6 +46,7 @@ def hypervolume(points: NDArray[np.float64], reference_point: NDArray[np.float64
 
 
 OBJECTIVES = ("kl", "bits", "bytes")
+"""What a study minimizes."""
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class Results:
         """
         if not any(self._lines()):
             return
-        if not (self.directory / "identity.json").exists():
+        if not self._claimed:
             raise MismatchedArtifact(
                 f"{self.directory} has trials but no identity.json that tells of what: "
                 "give another folder with --out."
@@ -133,15 +133,16 @@ class Results:
 
     def is_of(self, identity: Mapping[str, str]) -> bool:
         """Whether the folder was claimed by what agrees with all that `identity` names."""
-        if not (self.directory / "identity.json").exists():
-            return False
-        return identity.items() <= self.identity.items()
+        return self._claimed and identity.items() <= self.identity.items()
+
+    @property
+    def _claimed(self) -> bool:
+        return (self.directory / "identity.json").exists()
 
     @property
     def study(self) -> Study:
         """The request of the latest finished run."""
-        paths = [self.directory / name for name in ("identity.json", "study.json")]
-        if paths[0].exists() and not paths[1].exists():
+        if self._claimed and not (self.directory / "study.json").exists():
             raise InvalidArgument(
                 f"{self.directory} has no finished search yet: run `bitfront search` to its end."
             )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +38,7 @@ from bitfront.results import Results
 from bitfront.search import SEARCHES
 from bitfront.search.base import Search
 from bitfront.sensitivity import ESTIMATORS
-from bitfront.sensitivity.base import Estimator
+from bitfront.space import SearchSpace
 from bitfront.study import Study
 from bitfront.table import LayerTable
 from bitfront.trial import TEXTS, Trial, TrialState
@@ -185,7 +184,7 @@ def _reference(
     """The stored one where it is of this model and text, else a new one, stored at once."""
     path, source = results.reference(text), inputs.model_identity
     if path.exists():
-        with contextlib.suppress(MismatchedArtifact):
+        with suppress(MismatchedArtifact):
             return Reference.load(path, source, inputs.tokens[text])
     reference = _made(study, inputs, text, progress)
     reference.save(path, source)
@@ -209,46 +208,43 @@ def _made(study: Study, inputs: Inputs, text: str, progress: Progress) -> Refere
 def _loss_table(
     study: Study, inputs: Inputs, bank: WeightBank, results: Results, progress: Progress
 ) -> LayerTable:
-    name = study.estimator.name
-    stored = results.load_table(name, inputs.space)
+    name, space = study.estimator.name, inputs.space
+    stored = results.load_table(name, space)
     if stored:
         return stored
     estimator = ESTIMATORS.build(name, study.estimator.params)
+    estimate = partial(estimator.estimate, inputs.model.module, inputs.estimation, bank=bank)
     if estimator.by_block:
-        return _table_by_block(name, estimator, inputs, bank, results, progress)
-    table = estimator.estimate(
-        inputs.model.module, inputs.estimation, inputs.space, bank, counted(progress, "estimate")
-    )
+        return _table_by_block(name, space, estimate, results, progress)
+    table = estimate(space=space, progress=counted(progress, "estimate"))
     results.save_table(name, table)
     return table
 
 
 def _table_by_block(
     name: str,
-    estimator: Estimator,
-    inputs: Inputs,
-    bank: WeightBank,
+    space: SearchSpace,
+    estimate: Callable[..., LayerTable],
     results: Results,
     progress: Progress,
 ) -> LayerTable:
     """The table of an estimator that takes long: the rows of each block are stored when made."""
-    space, model = inputs.space, inputs.model.module
     values = np.zeros(space.allowed.shape)
     made: dict[str, LayerTable] = {}
-    n_done, n_layers = 0, len(space.layers)
+    n_done = 0
     for block in sorted({layer.block for layer in space.layers}):
         rows = [row for row, layer in enumerate(space.layers) if layer.block == block]
         part = replace(space, layers=tuple(space.layers[row] for row in rows))
-        show = partial(_share_done, progress, n_done, len(rows), n_layers)
         key = f"{name}-block{block}"
-        stored = results.load_table(key, part)
-        table = stored or estimator.estimate(model, inputs.estimation, part, bank, show)
-        if stored is None:
+        table = results.load_table(key, part)
+        if table is None:
+            show = partial(_share_done, progress, n_done, len(rows), len(space.layers))
+            table = estimate(space=part, progress=show)
             results.save_table(key, table)
         made[key] = table
         values[rows] = table.values
         n_done += len(rows)
-        progress(Event("estimate", n_done, n_layers))
+        progress(Event("estimate", n_done, len(space.layers)))
     whole = replace(next(iter(made.values())), space=space, values=values)
     results.save_table(name, whole)
     for unneeded in made:
@@ -354,10 +350,7 @@ def finalists(trials: Sequence[Trial], problem: Problem, n: int) -> list[Trial]:
     within = [t for t in searched if problem.is_feasible(problem.space.encode(t.allocation))]
     best = sorted(within, key=lambda t: t.values["kl"])[: (n + 1) // 2]
     anchor = best[0].values["bytes"] if best else 0.0
-    front = [
-        t
-        for t in ParetoFront(tuple(complete), OBJECTIVES).trials
-        if t in searched and t not in best
-    ]
-    front.sort(key=lambda t: abs(t.values["bytes"] - anchor))
-    return [t for t in complete if t.origin == "uniform"] + best + front[: n - len(best)]
+    front = ParetoFront(tuple(complete), OBJECTIVES).trials
+    others = [t for t in front if t in searched and t not in best]
+    others.sort(key=lambda t: abs(t.values["bytes"] - anchor))
+    return [t for t in complete if t.origin == "uniform"] + best + others[: n - len(best)]

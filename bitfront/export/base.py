@@ -111,7 +111,7 @@ def replacing_folder(directory: Path) -> Iterator[Path]:
     What was there is renamed aside first and deleted last: a kill loses neither.
 
     Raises:
-        StorageError: it could not be written, or `directory` has files of something else.
+        StorageError: it could not be written. `check_target` says what may be replaced.
     """
     directory = Path(directory).resolve()
     temporary, aside = (

@@ -67,7 +67,7 @@ def load_model(
             f"device {device!r}: torch finds no CUDA device here; use cpu or auto."
         )
     chosen = compute_dtype(device) if dtype == "auto" else getattr(torch, dtype)
-    path = check_source(source) or _downloaded(source, revision)
+    path = local_path(source) or _downloaded(source, revision)
     with _quiet():
         if path.is_file():
             module, tokenizer = _from_gguf(path, source, chosen)
@@ -90,7 +90,7 @@ def compute_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def check_source(source: str) -> Path | None:
+def local_path(source: str) -> Path | None:
     """The folder or GGUF file that `source` names, `None` where it can only be a hub id.
 
     Raises:
