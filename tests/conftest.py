@@ -1,11 +1,15 @@
 """A tiny trained Llama and two texts unknown to it, from `tests/data/train_tiny_llama.py`."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from bitfront import Budget, Study, TextSource
 
 DATA = Path(__file__).parent / "data"
 N_HELD_OUT = 24_000
@@ -39,6 +43,25 @@ def calibration_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluation_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unseen end of the other book: about 10,000 tokens."""
     return _end_of("persuasion.txt", tmp_path_factory.mktemp("evaluation"))
+
+
+@pytest.fixture(scope="session")
+def tiny_study(
+    tiny_folder: Path, calibration_file: Path, evaluation_file: Path
+) -> Callable[..., Study]:
+    """Makes studies of the tiny Llama at 4.2bpw on few blocks of 64 tokens."""
+
+    def make(n_calibration: int, n_evaluation: int, **choices: Any) -> Study:
+        return Study(
+            model=str(tiny_folder),
+            budget=Budget.parse("4.2bpw"),
+            calibration=TextSource(str(calibration_file), n_calibration, 64),
+            evaluation=TextSource(str(evaluation_file), n_evaluation, 64),
+            pinned="int8_g32",
+            **choices,
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bitfront import Budget, Choice, Study, TextSource, Trial, export_checkpoint, run_study
+from bitfront import Choice, Study, TextSource, Trial, export_checkpoint, run_study
 from bitfront.errors import InvalidArgument, MismatchedArtifact
 from bitfront.models import bank, load
 from bitfront.results import Results
@@ -17,39 +17,28 @@ from bitfront.results import Results
 QUANTIZERS = ("rtn", "gptq")
 
 
-def searched(quantizer: str, model: Path, texts: tuple[Path, Path], out: Path) -> Study:
-    calibration, evaluation = texts
-    study = Study(
-        model=str(model),
-        budget=Budget.parse("4.2bpw"),
-        calibration=TextSource(str(calibration), 2, 64),
-        evaluation=TextSource(str(evaluation), 2, 64),
-        formats=("int3_g32", "int8_g32"),
-        quantizer=Choice(quantizer),
-        estimator=Choice("weight_error"),
-        search=Choice("sweep"),
-        n_trials=1,
-        n_search_sequences=2,
-        pinned="int8_g32",
-    )
+def searched(study: Study, out: Path) -> Study:
     run_study(study, out)
     gone = {name: TextSource("gone.txt", 2, 64) for name in ("calibration", "evaluation")}
     return replace(study, **gone)
 
 
 @pytest.fixture(scope="module")
-def finished(
-    tiny_folder: Path,
-    calibration_file: Path,
-    evaluation_file: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, tuple[Study, Path]]:
+def finished(tiny_study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Study, Path]]:
     """By quantizer: a finished study whose texts are gone, and its folder."""
     made = {}
     for quantizer in QUANTIZERS:
         out = tmp_path_factory.mktemp(quantizer)
-        texts = (calibration_file, evaluation_file)
-        made[quantizer] = searched(quantizer, tiny_folder, texts, out), out
+        study = tiny_study(
+            *(2, 2),
+            formats=("int3_g32", "int8_g32"),
+            quantizer=Choice(quantizer),
+            estimator=Choice("weight_error"),
+            search=Choice("sweep"),
+            n_trials=1,
+            n_search_sequences=2,
+        )
+        made[quantizer] = searched(study, out), out
     return made
 
 

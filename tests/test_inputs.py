@@ -9,22 +9,14 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bitfront import Budget, Study, TextSource
+from bitfront import Study, TextSource
 from bitfront.errors import InvalidText
 from bitfront.inputs import prepare
 
 
 @pytest.fixture
-def study(tiny_folder: Path, calibration_file: Path, evaluation_file: Path) -> Study:
-    return Study(
-        model=str(tiny_folder),
-        budget=Budget.parse("4.2bpw"),
-        calibration=TextSource(str(calibration_file), 4, 64),
-        evaluation=TextSource(str(evaluation_file), 6, 64),
-        formats=("int2_g32", "int8_g32"),
-        n_search_sequences=3,
-        pinned="int8_g32",
-    )
+def study(tiny_study) -> Study:
+    return tiny_study(4, 6, formats=("int2_g32", "int8_g32"), n_search_sequences=3)
 
 
 def test_calibrating_on_the_evaluation_text_is_refused(study: Study) -> None:

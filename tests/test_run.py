@@ -29,17 +29,9 @@ FORMATS = ("int2_g32", "int3_g32", "int4_g32", "int8_g32")
 
 
 @pytest.fixture(scope="module")
-def study(tiny_folder: Path, calibration_file: Path, evaluation_file: Path) -> Study:
-    return Study(
-        model=str(tiny_folder),
-        budget=Budget.parse("4.2bpw"),
-        calibration=TextSource(str(calibration_file), 4, 64),
-        evaluation=TextSource(str(evaluation_file), 6, 64),
-        formats=FORMATS,
-        estimator=Choice("fisher"),
-        n_trials=9,
-        n_search_sequences=3,
-        pinned="int8_g32",
+def study(tiny_study) -> Study:
+    return tiny_study(
+        *(4, 6), formats=FORMATS, estimator=Choice("fisher"), n_trials=9, n_search_sequences=3
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitfront import Budget, Choice, Study, TextSource, run_study
+from bitfront import Choice, run_study
 from bitfront.inputs import build_bank, prepare
 from bitfront.progress import Event
 from bitfront.results import Results
@@ -18,18 +18,14 @@ class Cut(Exception):
 
 @pytest.mark.parametrize("name", ["leave_one_in", "linearity"])
 def test_a_long_estimate_that_is_cut_keeps_the_blocks_it_made(
-    name: str, tiny_folder: Path, calibration_file: Path, evaluation_file: Path, tmp_path: Path
+    name: str, tiny_study, tmp_path: Path
 ) -> None:
-    study = Study(
-        model=str(tiny_folder),
-        budget=Budget.parse("4.2bpw"),
-        calibration=TextSource(str(calibration_file), 2, 64),
-        evaluation=TextSource(str(evaluation_file), 2, 64),
+    study = tiny_study(
+        *(2, 2),
         formats=("int3_g32", "int8_g32"),
         estimator=Choice(name, {"max_sequences": 1}),
         search=Choice("sweep"),
         n_trials=1,
-        pinned="int8_g32",
     )
 
     def cut(event: Event) -> None:

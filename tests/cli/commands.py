@@ -9,9 +9,8 @@ QUICK = ["--budget", "4.2bpw", "--formats", MENU, "--pin", "int8_g32", "--n-tria
 
 def bitfront(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, "-c", "from bitfront.cli import main; main()"]
-    return subprocess.run(
-        [*program, *arguments], capture_output=True, text=True, check=False, **options
-    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.run([*program, *arguments], text=True, check=False, **(streams | options))
 
 
 def one_line(code: int, errors: str) -> bool:

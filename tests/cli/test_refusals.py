@@ -11,7 +11,7 @@ import pytest
 from bitfront.allocation import Allocation
 from bitfront.results import Results
 from bitfront.trial import Trial
-from tests.cli.commands import MENU, one_line
+from tests.cli.commands import MENU, bitfront, one_line
 
 
 def broken_model(folder: Path, tmp_path: Path, what: str) -> Path:
@@ -118,12 +118,8 @@ def test_disk_full_keeps_what_was_measured(searched, tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("command", [["plugins"], ["plugins", "--json"], ["front", "{}"]], ids=str)
 def test_a_full_disk_behind_the_standard_output_is_one_line(command: list[str], searched) -> None:
-    program = [sys.executable, "-c", "from bitfront.cli import main; main()"]
-    arguments = [word.format(searched[0]) for word in command]
     with Path("/dev/full").open("w") as full:
-        process = subprocess.run(
-            [*program, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+        process = bitfront(*(word.format(searched[0]) for word in command), stdout=full)
     assert one_line(process.returncode, process.stderr)
     assert process.stderr == "Error: Cannot write standard output: No space left on device.\n"
 
