@@ -97,9 +97,10 @@ class Plugins(Generic[T]):
     kind: str
 
     def names(self) -> tuple[str, ...]:
-        """File names of the folder but for `base`, sorted."""
+        """File names of the folder but for `base` and those that begin with `_`, sorted."""
         paths = importlib.import_module(self.package).__path__
-        return tuple(sorted(m.name for m in pkgutil.iter_modules(paths) if m.name != "base"))
+        names = [module.name for module in pkgutil.iter_modules(paths)]
+        return tuple(sorted(n for n in names if n != "base" and not n.startswith("_")))
 
     def load(self, name: str) -> type[T]:
         """The class of file `name`: its file name in CamelCase.
