@@ -122,7 +122,7 @@ def test_measured_trials_are_read_twice_however_many_there_are(
 
 
 def test_the_reference_of_slopes_is_made_when_a_search_asks_for_slopes(
-    study: Study, finished: Path, tiny_llama: nn.Module, tmp_path: Path
+    study: Study, finished: Path, tmp_path: Path
 ) -> None:
     plain, asking = tmp_path / "plain", tmp_path / "asking"
     run_study(replace(study, search=Choice("sweep"), n_trials=len(FORMATS) + 1), plain)
@@ -132,7 +132,7 @@ def test_the_reference_of_slopes_is_made_when_a_search_asks_for_slopes(
     path = asking / "references" / "estimation.safetensors"
     stored, made_at = load_file(path), path.stat().st_mtime_ns
     # Asked for while the model held an allocation, it is that of the unquantized model.
-    expected = Reference.of(tiny_llama, stored["tokens"])
+    expected = Reference.of(prepare(study).model.module, stored["tokens"])
     assert all(torch.equal(tensor, getattr(expected, x)) for x, tensor in stored.items())
     run_study(replace(study, n_trials=len(FORMATS) + 8), asking)
     assert path.stat().st_mtime_ns == made_at
