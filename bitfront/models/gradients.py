@@ -121,14 +121,14 @@ def _forward_hook(
 
         def hand_over(gradient: Tensor) -> None:
             require_finite(gradient, "gradient", name)
-            visit(row, _by_sequence(inputs, shape), _by_sequence(gradient, shape))
+            visit(row, by_sequence(inputs, shape), by_sequence(gradient, shape))
 
         output.register_hook(hand_over)  # type: ignore[no-untyped-call]
 
     return keep_inputs
 
 
-def _by_sequence(values: Tensor, shape: Sequence[int]) -> Tensor:
+def by_sequence(values: Tensor, shape: Sequence[int]) -> Tensor:
     """`[n, length, features]`; some models flatten tokens, some layers see only a part of them."""
     n_rows = values.numel() // values.shape[-1]
     n = shape[0] if n_rows == shape[0] * shape[1] else 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,10 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from bitfront.models.accumulators import Accumulator, Labels, accumulate
 from bitfront.models.bank import WeightBank
 from bitfront.models.data import digest
-from bitfront.models.gradients import Visit, visit_gradients
-from bitfront.models.losses import LabelLoss, check_labels
+from bitfront.models.gradients import errors
+from bitfront.models.layers import get_weight
+from bitfront.models.losses import check_labels
+from bitfront.models.statistics import InputGrams
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
@@ -80,8 +84,32 @@ class Estimator(ABC):
         return LayerTable(space, values, quantity, source, reduction)
 
 
+class PassEstimator(Estimator):
+    """Estimators made of one pass over the text, which several of them share."""
+
+    @property
+    def labels_of_loss(self) -> Labels | None:
+        """Of the loss whose gradients are needed; `None` where inputs are enough."""
+        return None
+
+    @abstractmethod
+    def accumulator(self, model: nn.Module, space: SearchSpace) -> Accumulator:
+        """What looks at the pass and makes the table's values."""
+
+    def estimate(
+        self,
+        model: nn.Module,
+        batches: torch.Tensor,
+        space: SearchSpace,
+        bank: WeightBank,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> LayerTable:
+        """See `Estimator.estimate`."""
+        return estimate_together([self], model, batches, space, bank, progress)[0].table
+
+
 @dataclass(frozen=True)
-class LabelEstimator(Estimator):
+class LabelEstimator(PassEstimator):
     """Estimators made of gradients of the negative log-likelihood of next tokens.
 
     Args:
@@ -101,18 +129,121 @@ class LabelEstimator(Estimator):
     def __post_init__(self) -> None:
         check_labels(self.labels, self.n_draws)
 
-    def visit_layers(
+    @property
+    def labels_of_loss(self) -> Labels | None:
+        """See `PassEstimator.labels_of_loss`."""
+        return Labels(self.labels, self.n_draws, self.seed)
+
+
+class GramEstimator(Estimator):
+    """Estimators of each layer's weight and the Gram matrix of its inputs, which they share."""
+
+    needs: ClassVar[str] = "activations"
+    reduction: ClassVar[str] = "sum"
+    max_gram_gib: float = 2.0
+
+    @abstractmethod
+    def entries(
+        self, weight: torch.Tensor, gram: torch.Tensor, errors: Sequence[torch.Tensor]
+    ) -> list[float]:
+        """One entry per format.
+
+        Args:
+            weight: float32 `[out_features, in_features]`.
+            gram: mean of x x^T, float32 `[in_features, in_features]`.
+            errors: Q(W) - W by format, float32, shaped as the weight; not to change.
+        """
+
+    def estimate(
         self,
         model: nn.Module,
         batches: torch.Tensor,
         space: SearchSpace,
-        visit: Visit,
-        progress: Callable[[int, int], None] | None,
-    ) -> int:
-        """Hand inputs and output gradients of every layer to `visit`; returns the scored tokens.
+        bank: WeightBank,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> LayerTable:
+        """See `Estimator.estimate`."""
+        return estimate_together([self], model, batches, space, bank, progress)[0].table
 
-        A token counts once for every draw of its label.
-        """
-        loss = LabelLoss.of(batches, self.labels, self.n_draws, self.seed)
-        visit_gradients(model, batches, space, loss, visit, self.n_draws, progress)
-        return batches[:, 1:].numel() * self.n_draws
+
+@dataclass(frozen=True, eq=False)
+class Estimated:
+    """A table and the seconds it would have taken alone."""
+
+    table: LayerTable
+    seconds: float
+
+
+def shared_passes(estimators: Sequence[Estimator]) -> list[list[Estimator]]:
+    """Estimators by the pass they share; those that share with no other stand alone.
+
+    Inputs are seen in a pass with gradients too, so estimators of inputs join the first of those.
+    """
+    groups: dict[object, list[Estimator]] = {}
+    losses = [x.labels_of_loss for x in estimators if isinstance(x, PassEstimator)]
+    first = next((labels for labels in losses if labels), None)
+    for index, estimator in enumerate(estimators):
+        key: object = index
+        if isinstance(estimator, PassEstimator):
+            key = ("pass", estimator.labels_of_loss or first)
+        elif isinstance(estimator, GramEstimator):
+            key = ("grams", estimator.max_gram_gib)
+        groups.setdefault(key, []).append(estimator)
+    return list(groups.values())
+
+
+def estimate_together(
+    estimators: Sequence[Estimator],
+    model: nn.Module,
+    batches: torch.Tensor,
+    space: SearchSpace,
+    bank: WeightBank,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Estimated]:
+    """Tables of one group of `shared_passes`, from one pass over the text.
+
+    Arguments and errors as `Estimator.estimate`.
+    """
+    given = (model, batches, space, bank)
+    passing = [x for x in estimators if isinstance(x, PassEstimator)]
+    if len(passing) == len(estimators):
+        labels = next((x.labels_of_loss for x in passing if x.labels_of_loss), None)
+        looking = [x.accumulator(model, space) for x in passing]
+        values, seconds = accumulate(model, batches, space, bank, looking, labels, progress)
+        made = [x.table(space, v, batches, bank) for x, v in zip(passing, values, strict=True)]
+        return [Estimated(table, s) for table, s in zip(made, seconds, strict=True)]
+    reading = [x for x in estimators if isinstance(x, GramEstimator)]
+    if len(reading) == len(estimators):
+        return _from_grams(reading, *given, progress)
+    start = time.perf_counter()
+    (alone,) = estimators
+    return [Estimated(alone.estimate(*given, progress), time.perf_counter() - start)]
+
+
+def _from_grams(
+    estimators: Sequence[GramEstimator],
+    model: nn.Module,
+    batches: torch.Tensor,
+    space: SearchSpace,
+    bank: WeightBank,
+    progress: Callable[[int, int], None] | None,
+) -> list[Estimated]:
+    columns = {layer.name: layer.shape[1] for layer in space.layers}
+    grams = InputGrams(model, batches, columns, int(estimators[0].max_gram_gib * 2**30))
+    values = np.zeros((len(estimators), *space.allowed.shape))
+    own, start = [0.0] * len(estimators), time.perf_counter()
+    for row, layer in enumerate(space.layers):
+        weight, gram = get_weight(model, layer.name), grams[layer.name]
+        differences = [error for _, error in errors(weight, space, bank, row)]
+        for index, estimator in enumerate(estimators):
+            begun = time.perf_counter()
+            found = estimator.entries(weight.float(), gram, differences)
+            values[index, row, space.allowed[row]] = found
+            own[index] += time.perf_counter() - begun
+        if progress:
+            progress(row + 1, len(space.layers))
+    shared = time.perf_counter() - start - sum(own)
+    return [
+        Estimated(x.table(space, v, batches, bank, x.reduction), shared + seconds)
+        for x, v, seconds in zip(estimators, values, own, strict=True)
+    ]

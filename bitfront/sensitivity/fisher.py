@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
-from bitfront.models.bank import WeightBank
-from bitfront.models.gradients import errors, sequence_groups
-from bitfront.models.layers import get_weight
+from bitfront.models.accumulators import Accumulator, LayerView
 from bitfront.sensitivity.base import LabelEstimator
 from bitfront.space import SearchSpace
-from bitfront.table import LayerTable
 
 
 @dataclass(frozen=True)
@@ -39,24 +35,18 @@ class Fisher(LabelEstimator):
         seed: of the drawn labels.
     """
 
-    def estimate(
-        self,
-        model: nn.Module,
-        batches: Tensor,
-        space: SearchSpace,
-        bank: WeightBank,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> LayerTable:
-        """See `Estimator.estimate`."""
-        values = np.zeros((len(space.layers), len(space.formats)))
+    def accumulator(self, model: nn.Module, space: SearchSpace) -> Accumulator:
+        """See `PassEstimator.accumulator`."""
+        return _Sums(space)
 
-        def visit(row: int, inputs: Tensor, gradients: Tensor) -> None:
-            weight = get_weight(model, space.layers[row].name)
-            squares = torch.zeros_like(weight, dtype=torch.float32)
-            for group in sequence_groups(inputs, gradients):
-                squares += group.square_().sum(dim=0)
-            for column, error in errors(weight, space, bank, row):
-                values[row, column] += float((squares * error.square_()).sum())
 
-        n_scored = self.visit_layers(model, batches, space, visit, progress)
-        return self.table(space, values / (2 * n_scored), batches, bank)
+class _Sums(Accumulator):
+    def __init__(self, space: SearchSpace) -> None:
+        self.sums = np.zeros(space.allowed.shape)
+
+    def layer(self, view: LayerView) -> None:
+        for column, error in zip(view.columns, view.errors, strict=True):
+            self.sums[view.row, column] += float((view.squares * error.square()).sum())
+
+    def values(self, n_scored: int) -> NDArray[np.float64]:
+        return self.sums / (2 * n_scored)

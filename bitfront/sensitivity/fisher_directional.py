@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from bitfront.errors import InvalidArgument
-from bitfront.models.bank import WeightBank
-from bitfront.models.gradients import errors, sequence_groups
-from bitfront.models.layers import get_weight
+from bitfront.models.accumulators import Accumulator, LayerView
+from bitfront.models.gradients import sequence_groups
 from bitfront.sensitivity.base import LabelEstimator
 from bitfront.space import SearchSpace
-from bitfront.table import LayerTable
 
 
 @dataclass(frozen=True)
@@ -59,29 +57,29 @@ class FisherDirectional(LabelEstimator):
                 "of at least 1 token."
             )
 
-    def estimate(
-        self,
-        model: nn.Module,
-        batches: Tensor,
-        space: SearchSpace,
-        bank: WeightBank,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> LayerTable:
-        """See `Estimator.estimate`."""
-        shape = (len(space.layers), len(space.formats))
-        diagonal, directional = np.zeros(shape), np.zeros(shape)
+    def accumulator(self, model: nn.Module, space: SearchSpace) -> Accumulator:
+        """See `PassEstimator.accumulator`."""
+        return _Sums(space, self.share, self.piece)
 
-        def visit(row: int, inputs: Tensor, gradients: Tensor) -> None:
-            weight = get_weight(model, space.layers[row].name)
-            columns, differences = zip(*errors(weight, space, bank, row), strict=True)
-            flat = torch.stack([d.flatten() for d in differences])
-            squares, along = _forms(inputs, gradients, flat, self.piece)
-            diagonal[row, list(columns)] += (flat.square_() @ squares).double().cpu().numpy()
-            directional[row, list(columns)] += along.double().cpu().numpy()
 
-        n_scored = self.visit_layers(model, batches, space, visit, progress)
-        values = diagonal ** (1 - self.share) * directional**self.share
-        return self.table(space, values / (2 * n_scored), batches, bank)
+class _Sums(Accumulator):
+    def __init__(self, space: SearchSpace, share: float, piece: int) -> None:
+        self.diagonal, self.directional = (
+            np.zeros(space.allowed.shape),
+            np.zeros(space.allowed.shape),
+        )
+        self.share, self.piece = share, piece
+
+    def layer(self, view: LayerView) -> None:
+        flat = view.errors.flatten(1)
+        squares, along = _forms(view.inputs, view.slopes, flat, self.piece)
+        entries = view.row, view.columns
+        self.diagonal[entries] += (flat.square() @ squares).double().cpu().numpy()
+        self.directional[entries] += along.double().cpu().numpy()
+
+    def values(self, n_scored: int) -> NDArray[np.float64]:
+        mean: NDArray[np.float64] = self.diagonal ** (1 - self.share) * self.directional**self.share
+        return mean / (2 * n_scored)
 
 
 def _forms(

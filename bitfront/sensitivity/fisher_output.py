@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from bitfront.errors import InvalidArgument
-from bitfront.models.bank import WeightBank
-from bitfront.models.gradients import errors, sequence_groups
-from bitfront.models.layers import get_weight
+from bitfront.models.accumulators import Accumulator, LayerView
+from bitfront.models.gradients import sequence_groups
 from bitfront.sensitivity.base import LabelEstimator
 from bitfront.space import SearchSpace
-from bitfront.table import LayerTable
 
 
 @dataclass(frozen=True)
@@ -56,28 +54,25 @@ class FisherOutput(LabelEstimator):
                 f"Unknown resolution {self.resolution!r}: use {', '.join(_SUMS)}."
             )
 
-    def estimate(
-        self,
-        model: nn.Module,
-        batches: Tensor,
-        space: SearchSpace,
-        bank: WeightBank,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> LayerTable:
-        """See `Estimator.estimate`."""
-        values = np.zeros((len(space.layers), len(space.formats)))
-
-        def visit(row: int, inputs: Tensor, gradients: Tensor) -> None:
-            weight = get_weight(model, space.layers[row].name)
-            columns, differences = zip(*errors(weight, space, bank, row), strict=True)
-            sums = _SUMS[self.resolution](inputs, gradients, differences)
-            values[row, list(columns)] += sums.double().cpu().numpy()
-
-        n_scored = self.visit_layers(model, batches, space, visit, progress)
-        return self.table(space, values / (2 * n_scored), batches, bank)
+    def accumulator(self, model: nn.Module, space: SearchSpace) -> Accumulator:
+        """See `PassEstimator.accumulator`."""
+        return _Sums(space, self.resolution)
 
 
-def _element(inputs: Tensor, gradients: Tensor, differences: Sequence[Tensor]) -> Tensor:
+class _Sums(Accumulator):
+    def __init__(self, space: SearchSpace, resolution: str) -> None:
+        self.sums = np.zeros(space.allowed.shape)
+        self.squared = _SUMS[resolution]
+
+    def layer(self, view: LayerView) -> None:
+        sums = self.squared(view.inputs, view.slopes, view.errors)
+        self.sums[view.row, view.columns] += sums.double().cpu().numpy()
+
+    def values(self, n_scored: int) -> NDArray[np.float64]:
+        return self.sums / (2 * n_scored)
+
+
+def _element(inputs: Tensor, gradients: Tensor, differences: Tensor) -> Tensor:
     sums = [
         (linear(inputs, d.to(inputs.dtype)) * gradients).float().square_().sum()
         for d in differences
@@ -85,7 +80,7 @@ def _element(inputs: Tensor, gradients: Tensor, differences: Sequence[Tensor]) -
     return torch.stack(sums)
 
 
-def _token(inputs: Tensor, gradients: Tensor, differences: Sequence[Tensor]) -> Tensor:
+def _token(inputs: Tensor, gradients: Tensor, differences: Tensor) -> Tensor:
     sums = [
         (linear(inputs, d.to(inputs.dtype)) * gradients).float().sum(dim=-1).square_().sum()
         for d in differences
@@ -93,8 +88,8 @@ def _token(inputs: Tensor, gradients: Tensor, differences: Sequence[Tensor]) -> 
     return torch.stack(sums)
 
 
-def _sequence(inputs: Tensor, gradients: Tensor, differences: Sequence[Tensor]) -> Tensor:
-    flat = torch.stack([d.flatten() for d in differences])
+def _sequence(inputs: Tensor, gradients: Tensor, differences: Tensor) -> Tensor:
+    flat = differences.flatten(1)
     sums = flat.new_zeros(len(flat))
     for group in sequence_groups(inputs, gradients):
         sums += (group.flatten(1) @ flat.T).square_().sum(dim=0)
