@@ -28,5 +28,6 @@ def untied_study(
         calibration=TextSource(arguments.calibration, n_calibration, arguments.length),
         evaluation=TextSource(arguments.evaluation, n_evaluation, arguments.length),
         tied=False,
-        **({"formats": MENU} | choices),
+        # What "auto" means depends on the machine, and KL a little on the dtype.
+        **({"formats": MENU, "dtype": "float32"} | choices),
     )
