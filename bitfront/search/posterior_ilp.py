@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
+from bitfront.search._corrections import features_of, log_table
 from bitfront.search.base import Search, beside, per_group, sides
 from bitfront.search.sweep import Sweep
 from bitfront.solvers import SOLVERS, Solver
@@ -130,15 +131,12 @@ class _Model:
 
     @classmethod
     def of(cls, problem: Problem, search: PosteriorIlp) -> _Model:
-        table = problem.group_loss
-        finite = table[np.isfinite(table) & (table > 0)]
-        floor = 1e-4 * float(np.median(finite)) if finite.size else 1.0
-        table = np.where(np.isfinite(table), np.maximum(table, floor), floor)
-        features = _features(problem.space)
+        table = log_table(problem)
+        features = features_of(problem.space)
         shared = np.full(features.shape[2], search.prior_sd)
         residuals = np.full(len(table), search.residual_sd)
         prior_sd = np.concatenate([[1.0, 0.3], shared, residuals])
-        return cls(np.log(table), features, prior_sd, search.noise_sd)
+        return cls(table, features, prior_sd, search.noise_sd)
 
     def corrected(self, theta: Floats) -> Floats:
         """Table under corrections, `[n_groups, n_formats]`."""
@@ -160,24 +158,6 @@ class _Model:
             [np.ones((len(choices), 1)), centre[:, None], exponent * shared, exponent * weights]
         )
         return theta[0] + exponent * centre, jacobian
-
-
-def _features(space: SearchSpace) -> Floats:
-    """Shared features of each (group, format), `[n_groups, n_formats, n_features]`."""
-    first = [space.layers[group[0]] for group in space.groups]
-    kinds = sorted({layer.kind for layer in first})
-    kind = np.array([[layer.kind == k for k in kinds] for layer in first], dtype=np.float64)
-    block = np.array([layer.block for layer in first], dtype=np.float64)
-    depth = 2 * block / max(block.max(), 1) - 1
-    smooth = np.stack([depth, depth**2 - 1 / 3, depth**3 - 0.6 * depth], axis=1)
-    smooth[block < 0] = 0.0  # outside the blocks: no depth to share with them
-    bits = np.array([f.num_bits for f in space.formats], dtype=np.float64)
-    width = (bits - bits.mean()) / max(float(np.ptp(bits)), 1)
-    constant = np.hstack([kind, smooth])
-    n_groups, n_formats = len(first), len(bits)
-    level = np.broadcast_to(constant[:, None], (n_groups, n_formats, constant.shape[1]))
-    format = np.broadcast_to(np.eye(n_formats), (n_groups, n_formats, n_formats))
-    return np.concatenate([level, level * width[:, None], format], axis=2)
 
 
 def _measured(space: SearchSpace, history: Sequence[Trial]) -> tuple[NDArray[np.int64], Floats]:

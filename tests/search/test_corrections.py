@@ -1,16 +1,16 @@
-"""What posterior_ilp promises beyond the contract."""
+"""What corrections share and what they do not."""
 
 import numpy as np
 
 from bitfront import formats
-from bitfront.search import posterior_ilp
+from bitfront.search._corrections import features_of
 from bitfront.space import Layer, SearchSpace
 
 MENU = tuple(map(formats.named, ("int2_g64", "int4_g64")))
 
 
 def features(*layers):
-    return posterior_ilp._features(SearchSpace(layers, MENU))
+    return features_of(SearchSpace(layers, MENU))
 
 
 def layer(block, kind):
