@@ -151,6 +151,17 @@ class SearchSpace:
             InvalidArgument: a layer is missing, its format is not on the menu or does not fit,
                 or the layers of one group differ.
         """
+        # Searches ask again for every trial of their history.
+        if allocation.digest not in self._encoded:
+            self._encoded[allocation.digest] = self._choice(allocation).astype(np.int16)
+        return self._encoded[allocation.digest].astype(np.int64)
+
+    @cached_property
+    def _encoded(self) -> dict[str, NDArray[np.int16]]:
+        """Choices by the digest of their allocation."""
+        return {}
+
+    def _choice(self, allocation: Allocation) -> NDArray[np.int64]:
         choice = np.empty(len(self.groups), dtype=np.int64)
         for row, indices in enumerate(self.groups):
             names = {allocation.formats.get(self.layers[i].name) for i in indices}
