@@ -162,21 +162,23 @@ class SearchSpace:
         return {}
 
     def _choice(self, allocation: Allocation) -> NDArray[np.int64]:
-        choice = np.empty(len(self.groups), dtype=np.int64)
-        for row, indices in enumerate(self.groups):
-            names = {allocation.formats.get(self.layers[i].name) for i in indices}
-            name = names.pop()
-            if names or name is None:
-                layer = self.layers[indices[0]].name
+        names = [allocation.formats.get(layer.name) for layer in self.layers]
+        columns = np.array([-1 if name is None else self.column(name) for name in names])
+        order, starts = self._by_group
+        first = columns[order[starts]]
+        split = (self.combine(columns, np.minimum) != self.combine(columns, np.maximum)) | (
+            first < 0
+        )
+        misfit = ~split & ~self.group_allowed[np.arange(len(first)), first]
+        for row in np.flatnonzero(split | misfit)[:1]:
+            layer = self.layers[self.groups[row][0]].name
+            if split[row]:
                 raise InvalidArgument(
                     f"The allocation gives the group of {layer!r} no single format."
                 )
-            choice[row] = self.column(name)
-            if not self.group_allowed[row, choice[row]]:
-                raise InvalidArgument(
-                    f"Format {name!r} does not fit layer {self.layers[indices[0]].name!r}."
-                )
-        return choice
+            format = self.formats[first[row]].name
+            raise InvalidArgument(f"Format {format!r} does not fit layer {layer!r}.")
+        return first
 
     def uniform(self, column: int) -> NDArray[np.int64]:
         """One format everywhere, `[n_groups]`; where it does not fit, the next larger that does."""

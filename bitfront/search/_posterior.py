@@ -102,7 +102,7 @@ class Posterior:
         choices: `[n, n_groups]`.
         mode: `[n_parameters]`.
         jacobian: of the first terms at the mode, `[n, n_parameters]`.
-        weights: w of the measured choices, `[n, n_groups]`.
+        weights: w of the measured choices where the fit began, `[n, n_groups]`.
         factor: Cholesky factor of the covariance of the measurements, `[n, n]`.
         dual: covariance^-1 times what the measurements say, `[n]`.
     """
@@ -277,9 +277,11 @@ def _factor(covariance: Floats) -> Floats:
 
 def _fitted(prior: Prior, choices: Choices, target: Floats, theta: Floats) -> Posterior:
     """Gauss-Newton to the mode, in the space of measurements: parameters may be many."""
+    weights = prior.predict(choices, theta)[2]
+    # Once: weights move little, and the products over all groups are most of the work.
+    kernels = _kernels(choices, weights, prior.log_table.shape[1])
     for _ in range(12):
-        predicted, jacobian, weights = prior.predict(choices, theta)
-        kernels = _kernels(choices, weights, prior.log_table.shape[1])
+        predicted, jacobian, _ = prior.predict(choices, theta)
         factor = _factor(_covariance(prior, jacobian, kernels))
         residual = target - predicted + jacobian @ theta
         dual = np.linalg.solve(factor.T, np.linalg.solve(factor, residual))
@@ -295,9 +297,9 @@ def _likeliest(fitted: Posterior, target: Floats) -> Scales:
     prior, n = fitted.prior, len(target)
     if n <= 6:
         return prior.scales
-    predicted, jacobian, weights = prior.predict(fitted.choices, fitted.mode)
+    predicted, jacobian, _ = prior.predict(fitted.choices, fitted.mode)
     residual = target - predicted + jacobian @ fitted.mode
-    entry, pair = _kernels(fitted.choices, weights, prior.log_table.shape[1])
+    entry, pair = _kernels(fitted.choices, fitted.weights, prior.log_table.shape[1])
     scaled = jacobian * prior.sd
     linear = scaled @ scaled.T
 
