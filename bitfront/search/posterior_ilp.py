@@ -140,7 +140,7 @@ class PosteriorIlp(Search):
 
 def _affordable(space: SearchSpace, max_history: int) -> int:
     """How many measurements are learned from: the fit is quadratic in them, linear in groups."""
-    return max(32, min(max_history, int((2e9 / len(space.groups)) ** 0.5)))
+    return max(32, min(max_history, int((5e8 / len(space.groups)) ** 0.5)))
 
 
 def _measured(space: SearchSpace, history: Sequence[Trial], most: int) -> tuple[Choices, Floats]:
