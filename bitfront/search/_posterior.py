@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from bitfront.problem import Problem
 from bitfront.search._corrections import Floats, features_of, log_table
@@ -83,11 +84,8 @@ class Prior:
         total = terms.sum(axis=1)
         weights = terms / total[:, None]
         exponent, centre = 1 + theta[1], np.log(total)
-        # Format by format: picking the features of every choice would take gigabytes.
-        shared = sum(
-            np.where(choices == column, weights, 0.0) @ self.features[:, column]
-            for column in range(table.shape[1])
-        )
+        # Sparse: picking the features of every choice would take gigabytes.
+        shared = _held(choices, weights, table.shape[1]) @ self.features.reshape(table.size, -1)
         ones = np.ones((len(choices), 1))
         jacobian = np.hstack([ones, centre[:, None], exponent * shared, exponent * weights])
         return theta[0] + exponent * centre, jacobian, weights
@@ -157,9 +155,8 @@ class Posterior:
 
     def entries(self, dual: Floats) -> Floats:
         """Mean of e under a dual, `[n_groups, n_formats]`."""
-        columns = range(self.prior.log_table.shape[1])
-        sums = [dual @ np.where(self.choices == f, self.weights, 0.0) for f in columns]
-        return np.asarray(self.prior.scales.entry**2 * np.stack(sums, axis=1))
+        sums = _sums(dual, self.choices, self.weights, self.prior.log_table.shape[1])
+        return np.asarray(self.prior.scales.entry**2 * sums)
 
     def _solved(self, values: Floats) -> Floats:
         if not len(values):
@@ -237,9 +234,8 @@ class Belief:
         variance = measured.prior.scales.pair**2
         overlap = self.dual * np.sqrt(same).sum(axis=1)
         around = (1 + self.theta[1]) * share
-        for column in range(share.shape[1]):
-            roots = np.where(measured.choices == column, np.sqrt(measured.weights), 0.0)
-            around[:, column] += variance * (overlap @ roots) * np.sqrt(share[:, column])
+        roots = _sums(overlap, measured.choices, np.sqrt(measured.weights), share.shape[1])
+        around += variance * roots * np.sqrt(share)
         around[rows, choice] -= variance * (self.dual @ same)  # a group is no pair with itself
         for sign in self.signs:
             parts = sign[rows, choice] * np.sqrt(held)
@@ -251,6 +247,19 @@ class Belief:
 def _off_diagonal(parts: Floats) -> Floats:
     """Sum of products of all ordered pairs of different items of the last axis."""
     return np.asarray(parts.sum(axis=-1) ** 2 - (parts**2).sum(axis=-1))
+
+
+def _held(choices: Choices, values: Floats, n_formats: int) -> csr_array:
+    """Values at the held formats, zeros elsewhere, `[n, n_groups * n_formats]`."""
+    n, n_groups = choices.shape
+    places = (np.arange(n_groups) * n_formats + choices).ravel()
+    starts = np.arange(n + 1) * n_groups
+    return csr_array((values.ravel(), places, starts), shape=(n, n_groups * n_formats))
+
+
+def _sums(dual: Floats, choices: Choices, values: Floats, n_formats: int) -> Floats:
+    """Sum of the values at each held format, weighted by a dual; `[n_groups, n_formats]`."""
+    return np.asarray(dual @ _held(choices, values, n_formats)).reshape(-1, n_formats)
 
 
 def _kernels(choices: Choices, weights: Floats, n_formats: int) -> tuple[Floats, Floats]:
