@@ -56,15 +56,22 @@ SOLVERS: dict[str, tuple[float, float]] = {
 # Spearman's correlation with `leave_one_in` measured on other sequences, int2/3/4/8 g64 on the tiny
 # Llama: (over all layers and formats, over the layers of one format on average)
 ESTIMATORS: dict[str, tuple[float, float]] = {
+    "activation_aware": (0.80, 0.15),
+    "activation_entropy": (0.82, -0.15),
     "delta_loss": (0.93, 0.82),
     "fisher": (0.97, 0.83),
     "fisher_directional": (0.97, 0.83),
+    "fisher_lowrank": (0.975, 0.86),
     "fisher_output": (0.975, 0.86),
     "hessian_trace": (0.93, 0.74),
+    "layer_influence": (0.89, 0.65),
     "leave_one_in": (0.985, 0.91),
     "linearity": (0.97, 0.82),
     "output_error": (0.80, 0.15),
+    "salience": (0.73, 0.28),
+    "taylor": (0.38, 0.22),
     "weight_error": (0.83, 0.15),
+    "zscore_density": (0.80, -0.36),
 }
 
 # share of the exhaustive front's hypervolume within 15 % of the budget, mean over 5 small studies

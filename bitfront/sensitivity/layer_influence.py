@@ -1,0 +1,43 @@
+"""How far a block turns its input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from bitfront.models.accumulators import Accumulator
+from bitfront.models.layers import blocks
+from bitfront.sensitivity._block_scores import BlockScores
+from bitfront.sensitivity.base import PassEstimator
+from bitfront.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class LayerInfluence(PassEstimator):
+    """One minus the cosine of a block's input and output, times each layer's relative error.
+
+        entry = (1 - mean over tokens of cos(block input, block output)) ||D||^2 / ||W||^2
+
+    with D = Q(W) - W. A block that leaves the hidden state as it was is taken to matter little:
+    Layer Input Modification of Dumitru et al., Layer-Wise Quantization (2024), section 3, which
+    ranks whole blocks; the relative error makes formats and layers of a block differ. Layers
+    outside the blocks get the mean score. Cost: one forward pass. It sees how much a block does,
+    not how much the loss cares: use it where gradients are out of reach, and see
+    benchmarks/results/estimators.csv for how it ranks.
+    """
+
+    needs: ClassVar[str] = "activations"
+
+    def accumulator(self, model: nn.Module, space: SearchSpace) -> Accumulator:
+        """See `PassEstimator.accumulator`."""
+        return _Turns(space, len(blocks(model)))
+
+
+class _Turns(BlockScores):
+    def block(self, index: int, inputs: Tensor, outputs: Tensor) -> None:
+        cosines = cosine_similarity(inputs.double(), outputs.double(), dim=-1)
+        self.sums[index] += float((1 - cosines).sum())
+        self.counts[index] += cosines.numel()
