@@ -63,6 +63,8 @@ ESTIMATORS: dict[str, tuple[float, float]] = {
     "fisher_directional": (0.97, 0.83),
     "fisher_lowrank": (0.975, 0.86),
     "fisher_output": (0.975, 0.86),
+    "hessian_spread": (0.87, 0.33),
+    "hessian_top": (0.88, 0.52),
     "hessian_trace": (0.93, 0.74),
     "layer_influence": (0.89, 0.65),
     "leave_one_in": (0.985, 0.91),

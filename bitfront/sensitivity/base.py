@@ -247,3 +247,14 @@ def _from_grams(
         Estimated(x.table(space, v, batches, bank, x.reduction), shared + seconds)
         for x, v, seconds in zip(estimators, values, own, strict=True)
     ]
+
+
+def scaled_errors(
+    model: nn.Module, space: SearchSpace, bank: WeightBank, scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """`scale [n_layers]` times the squared norm of each weight error, `[n_layers, n_formats]`."""
+    values = np.zeros(space.allowed.shape)
+    for row, layer in enumerate(space.layers):
+        for column, error in errors(get_weight(model, layer.name), space, bank, row):
+            values[row, column] = scale[row] * float(error.square().sum())
+    return values

@@ -17,9 +17,8 @@ from torch.nn.functional import cross_entropy, linear
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
-from bitfront.models.gradients import errors, frozen, passes, require_finite
-from bitfront.models.layers import get_weight
-from bitfront.sensitivity.base import Estimator
+from bitfront.models.gradients import frozen, passes, require_finite
+from bitfront.sensitivity.base import Estimator, scaled_errors
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
@@ -107,12 +106,9 @@ class HessianTrace(Estimator):
             space.layers, traces.mean, traces.standard_error, strict=True
         ):
             logger.info("trace of %s: %.4g +- %.2g", layer.name, mean, error)
-        values = np.zeros((len(space.layers), len(space.formats)))
-        for row, layer in enumerate(space.layers):
-            curvature = max(traces.mean[row], 0.0) / layer.n_weights
-            weight = get_weight(model, layer.name)
-            for column, error in errors(weight, space, bank, row):
-                values[row, column] = curvature / 2 * float(error.square_().sum())
+        n_weights = np.array([layer.n_weights for layer in space.layers])
+        curvature = np.maximum(traces.mean, 0.0) / n_weights
+        values = scaled_errors(model, space, bank, curvature / 2)
         return self.table(space, values, batches, bank)
 
     def traces(

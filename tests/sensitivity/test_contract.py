@@ -20,7 +20,14 @@ from bitfront.sensitivity import ESTIMATORS
 from tests.models.test_layers import OUTSIDE, build
 
 NAMES = ESTIMATORS.names()
-BOUNDS = {"max_sequences": 2, "min_probes": 2, "max_probes": 2}
+BOUNDS = {
+    "max_sequences": 2,
+    "min_probes": 2,
+    "max_probes": 2,
+    "n_iterations": 2,
+    "n_shards": 2,
+    "n_sharing": 1,
+}
 
 
 def quick(name):

@@ -1,0 +1,76 @@
+"""Top Hessian eigenvalue times squared error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from bitfront.errors import InvalidArgument
+from bitfront.models.bank import WeightBank
+from bitfront.models.curvature import top_eigenvalues
+from bitfront.sensitivity.base import Estimator, scaled_errors
+from bitfront.space import SearchSpace
+from bitfront.table import LayerTable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HessianTop(Estimator):
+    """Largest eigenvalue of a layer's Hessian, per weight, times its squared weight error.
+
+        lambda_max(H) / n_weights * ||D||^2
+
+    with D = Q(W) - W and H the layer's block of the Hessian of the mean next-token loss of the
+    text. Dong et al., HAWQ (2019), section 3.2, which ranks layers by lambda_max / n_weights; the
+    squared error makes formats differ, as its successors do. One direction stands for all of them:
+    where curvature is spread over many, the trace (`hessian_trace`) says more, and `fisher` is
+    cheaper than both. Cost: layers / `n_sharing` x `n_iterations` x `max_sequences` Hessian-vector
+    products, each a forward and three backward passes. Sharing adds noise: on the tiny Llama of the
+    tests, rank correlation with measured KL is 0.93 at 1 layer a product, 0.89 at 2, 0.59 at 4. It
+    only ranks: entries are no nats.
+
+    Args:
+        n_iterations: of the power iteration.
+        max_sequences: how many of the sequences are used.
+        n_sharing: layers that share a Hessian-vector product, see `top_eigenvalues`.
+        seed: of start vectors and signs.
+    """
+
+    n_iterations: int = 8
+    max_sequences: int = 4
+    n_sharing: int = 2
+    seed: int = 0
+
+    needs: ClassVar[str] = "gradients"
+
+    def __post_init__(self) -> None:
+        if min(self.n_iterations, self.max_sequences, self.n_sharing) < 1:
+            raise InvalidArgument(
+                f"n_iterations is {self.n_iterations}, max_sequences {self.max_sequences}, "
+                f"n_sharing {self.n_sharing}: give at least 1 each."
+            )
+
+    def estimate(
+        self,
+        model: nn.Module,
+        batches: Tensor,
+        space: SearchSpace,
+        bank: WeightBank,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> LayerTable:
+        """See `Estimator.estimate`. Eigenvalues count by their magnitude."""
+        tokens = batches[: self.max_sequences]
+        found = top_eigenvalues(
+            model, tokens, space, self.n_iterations, self.n_sharing, self.seed, progress
+        )
+        for layer, mean, error in zip(space.layers, found.mean, found.standard_error, strict=True):
+            logger.info("top eigenvalue of %s: %.4g +- %.2g", layer.name, mean, error)
+        n_weights = np.array([layer.n_weights for layer in space.layers])
+        values = scaled_errors(model, space, bank, np.abs(found.mean) / n_weights)
+        return self.table(space, values, tokens, bank)
