@@ -10,8 +10,8 @@ estimator of that name (labels drawn from the model, gradients squared per seque
 One results folder per quantizer; every budget searches in it, so tables and measurements are
 shared. `search_seconds` is what it takes to answer one budget: what all budgets share
 (`shared_seconds`, from the first opening of the folder: quantized weights, references, loss table,
-uniform baselines) and what is its own (slopes, search, finalists). Loading, reading texts and
-judging other allocations are left out; `seconds` holds all that one opening did.
+uniform baselines) and what is its own (slopes, screening, search, finalists). Loading, reading
+texts and judging other allocations are left out; `seconds` holds all that one opening did.
 
 Peers' allocations come from `benchmarks/results/peers/`. Everything is judged by the same
 evaluator on the same evaluation blocks. Between two uniform widths, uniform is the geometric
@@ -43,7 +43,7 @@ COLUMNS = (
     *("search_seconds", "search_cpu_seconds", "shared_seconds", "shared_cpu_seconds", "n_measured"),
 )
 SHARED = ("quantize", "reference", "estimate", "uniform")
-OWN = ("slopes", "search", "evaluate")
+OWN = ("slopes", "screen", "search", "evaluate")
 PLAIN = ("fisher", "fisher:labels=text")
 
 

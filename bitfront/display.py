@@ -37,6 +37,7 @@ _STAGES = {
     "reference": "Reference",
     "estimate": "Estimate",
     "slopes": "Slopes",
+    "screen": "Screen",
     "search": "Search",
     "evaluate": "Evaluate",
 }
@@ -216,7 +217,7 @@ def _move(progress: Progress, stage: Stage, event: Event, begins: bool) -> None:
     if stage.task is None:
         stage.task = progress.add_task(title, total=event.total, note="", stage=stage)
     elif begins:
-        # Not another bar: `slopes` begins once per proposal.
+        # Not another bar: `slopes` and `screen` begin once per proposal.
         progress.reset(stage.task, total=event.total, description=title)
     progress.update(stage.task, completed=event.done, total=event.total)
     if event.trial:  # its values stay while the next one is measured

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,6 +55,16 @@ class Measurement:
         values |= sizes | {"seconds": round(time.perf_counter() - start, 3)}
         complete = TrialState.COMPLETE
         return Trial(number, allocation, text, origin, complete, values, None, target)
+
+    def screened(self, allocation: Allocation, n_sequences: int) -> float:
+        """Mean KL over the first sequences of the calibration text; infinite on overflow."""
+        self.patched.apply(allocation)
+        reference = self.references["calibration"].first(n_sequences)
+        metric = {"kl_divergence": METRICS.build("kl_divergence")}
+        try:
+            return evaluate(self.patched.model, reference, metric)["kl"]
+        except NonFinite:
+            return math.inf
 
     def slopes(
         self, allocation: Allocation, progress: Callable[[int, int], None] | None = None

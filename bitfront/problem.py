@@ -28,6 +28,9 @@ class Problem:
             Cost tables without a limit are only reported.
         slopes: measured first-order change of the loss around allocations, for searches that
             ask for it (`Search.slope_at`).
+        n_sequences: how many sequences a trial is measured on; with 1 nothing can be screened.
+        screened: measured KL in nats by number of sequences, fewer than those, for searches that
+            ask for it (`Search.screen`); infinite where the outputs overflow.
 
     Raises:
         InvalidArgument: a limit without a cost table, or tables of different spaces.
@@ -38,6 +41,8 @@ class Problem:
     costs: tuple[LayerTable, ...]
     limits: Mapping[str, float]
     slopes: Mapping[Allocation, LayerTable] = field(default_factory=dict)
+    n_sequences: int = 1
+    screened: Mapping[Allocation, Mapping[int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if any(table.space != self.space for table in self.costs):

@@ -13,7 +13,7 @@ class Event:
     """What a running study is doing.
 
     Args:
-        stage: `load`, `text`, `quantize`, `reference`, `estimate`, `slopes`, `search`
+        stage: `load`, `text`, `quantize`, `reference`, `estimate`, `slopes`, `screen`, `search`
             or `evaluate`.
         done: steps done of this stage.
         total: steps in all.

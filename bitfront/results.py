@@ -21,7 +21,7 @@ from bitfront.pareto import OBJECTIVES, ParetoFront
 from bitfront.space import Layer, SearchSpace
 from bitfront.study import Study
 from bitfront.table import LayerTable
-from bitfront.trial import Trial, TrialState
+from bitfront.trial import Screened, Trial, TrialState
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Results:
     tables/          <estimator>.npz: its loss table, <estimator>-block<n>.npz until it is whole;
                      slopes-<allocation>.npz: slopes at a trial
     trials.jsonl     one measured allocation a line, only ever appended
+    screened.jsonl   one allocation a line that was measured on few sequences, the same
     bank/            quantized weights     references/   predictions of the unquantized model
     bank.json        the file in bank/ of each layer in each format
     environment.json versions, machine and command of that run
@@ -90,8 +91,8 @@ class Results:
         """Make the folder one of this identity, or check that it already is.
 
         Budget, search, solver and number of trials may change between runs: every measurement
-        stays valid. Whatever measurements depend on may not. Tables that a run of another identity
-        left without a trial are removed.
+        stays valid. Whatever measurements depend on may not. What a run of another identity
+        left without a trial, tables and screened allocations, is removed.
 
         Raises:
             MismatchedArtifact: model, text, formats, quantizer or estimator differ.
@@ -99,7 +100,7 @@ class Results:
         """
         self.admit(identity)
         if not self.is_of(identity):
-            self._drop_tables()
+            self._drop_unused()
         self._write("space.json", json.dumps(_space_fields(space), indent=1))
         self._write("identity.json", json.dumps(dict(identity), indent=1))
 
@@ -185,27 +186,40 @@ class Results:
                 trials += [_trial(line, space)] if line else []
         return tuple(t for t in trials if text in (None, t.text))
 
-    def _lines(self) -> list[bytes]:
-        """Complete lines of the log."""
-        path = self.directory / "trials.jsonl"
+    def screened(self) -> tuple[Screened, ...]:
+        """What was measured on few sequences, oldest first; a last line cut short is dropped.
+
+        Raises:
+            MismatchedArtifact: a line is not of that kind; names it.
+        """
+        made = []
+        for number, line in enumerate(self._lines("screened.jsonl"), 1):
+            with reading(self.directory / "screened.jsonl", line=number):
+                made += [Screened.from_json(line.decode())] if line else []
+        return tuple(made)
+
+    def _lines(self, name: str = "trials.jsonl") -> list[bytes]:
+        """Complete lines of a log."""
+        path = self.directory / name
         if not path.exists():
             return []
         with reading(path):
             return path.read_bytes().split(b"\n")[:-1]
 
-    def append(self, trial: Trial) -> None:
-        """Store a finished trial, on disk before this returns.
+    def append(self, made: Trial | Screened) -> None:
+        """Store what was measured, on disk before this returns.
 
         Raises:
-            StorageError: disk full or no permission; earlier trials are untouched.
+            StorageError: disk full or no permission; earlier lines are untouched.
         """
-        path = self.directory / "trials.jsonl"
+        log = "trials.jsonl" if isinstance(made, Trial) else "screened.jsonl"
+        path = self.directory / log
         try:
             # Unbuffered: a buffer would try to write its rest again when the file is closed.
             with path.open("a+b", buffering=0) as file:
                 drop_cut_line(file.fileno())
                 end = file.seek(0, os.SEEK_END)
-                line = memoryview(trial.to_json().encode() + b"\n")
+                line = memoryview(made.to_json().encode() + b"\n")
                 try:
                     while line:
                         line = line[file.write(line) :]
@@ -216,7 +230,7 @@ class Results:
         except OSError as error:
             raise StorageError(
                 f"Cannot write {path}: {error.strerror}. Free some space and run the same command "
-                "again: it continues with the trial in flight."
+                "again: it continues with the measurement in flight."
             ) from error
 
     def front(self) -> ParetoFront:
@@ -292,16 +306,13 @@ class Results:
 
     def remove_table(self, name: str) -> None:
         """Remove `tables/<name>.npz`."""
-        path = self.directory / "tables" / f"{name}.npz"
-        try:
-            path.unlink()
-        except OSError as error:
-            raise StorageError(f"Cannot remove {path}: {error.strerror}.") from error
+        _remove(self.directory / "tables" / f"{name}.npz")
 
-    def _drop_tables(self) -> None:
+    def _drop_unused(self) -> None:
         # Whatever else lies there is not ours: `--out .` may name any folder.
         for path in self.directory.glob("tables/*.npz"):
             self.remove_table(path.stem)
+        _remove(self.directory / "screened.jsonl")
 
     def _write(self, name: str, text: str) -> None:
         with replacing(self.directory / name) as temporary:
@@ -314,6 +325,13 @@ class Results:
                 f"{self.directory} is not a results folder (no {name}): give the --out of a search."
             )
         return path
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"Cannot remove {path}: {error.strerror}.") from error
 
 
 def _read_words(path: Path, replaceable: bool = True) -> dict[str, str]:

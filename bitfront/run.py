@@ -35,6 +35,7 @@ from bitfront.pareto import OBJECTIVES, ParetoFront
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.results import Results
+from bitfront.screening import Screener
 from bitfront.search import SEARCHES
 from bitfront.search.base import Search
 from bitfront.sensitivity import ESTIMATORS
@@ -121,7 +122,9 @@ def opened(
         results.save_bank_entries(bank.entries)
         estimation = partial(_estimation, study, results, inputs, progress)
         table = _loss_table(study, inputs, bank, results, progress)
-        problem = Problem(table, inputs.costs, study.budget.limits(inputs.space))
+        limits = study.budget.limits(inputs.space)
+        n_sequences = len(references["calibration"].tokens)
+        problem = Problem(table, inputs.costs, limits, n_sequences=n_sequences)
         with PatchedModel(inputs.model.module, bank) as patched:
             measurement = Measurement(patched, inputs.costs, references, estimation)
             stored = list(results.trials())
@@ -262,6 +265,7 @@ def search_trials(job: Job) -> None:
     """Measure the uniform baselines, then what the search proposes, one at a time."""
     study, problem = job.study, replace(job.problem, slopes=_stored_slopes(job))
     search = SEARCHES.build(study.search.name, study.search.params)
+    screener = Screener.opened(job.measurement, job.results, job.progress)
     history, baselines = job.trials("calibration"), _uniform(problem)
     seen = {trial.allocation for trial in history}
     total = max(study.n_trials, len(baselines) + 1)
@@ -274,8 +278,9 @@ def search_trials(job: Job) -> None:
         history = job.trials("calibration")
         problem = _with_slopes(search, problem, history, job)
         # One generator per step: the n-th proposal does not depend on where a run was cut.
-        rng = np.random.default_rng([study.seed, n_done])
-        asked = search.ask(problem, history, 1, rng)
+        seed = (study.seed, n_done)
+        problem = screener.answered(search, problem, history, seed, _next_number(job))
+        asked = search.ask(problem, history, 1, np.random.default_rng(seed))
         if not asked:
             break
         _step(job, asked[0], study.search.name, target, n_done, total)
@@ -319,12 +324,15 @@ def _uniform(problem: Problem) -> list[Allocation]:
 
 def measured(job: Job, allocation: Allocation, text: str, origin: str, target: str = "") -> Trial:
     """Measure an allocation and store the trial."""
-    # Not their count: a line may have been removed.
-    number = 1 + max((trial.number for trial in job.stored), default=-1)
-    trial = job.measurement.trial(number, allocation, text, origin, target)
+    trial = job.measurement.trial(_next_number(job), allocation, text, origin, target)
     job.results.append(trial)
     job.stored.append(trial)
     return trial
+
+
+def _next_number(job: Job) -> int:
+    # Not their count: a line may have been removed.
+    return 1 + max((trial.number for trial in job.stored), default=-1)
 
 
 def measure_finalists(job: Job) -> None:

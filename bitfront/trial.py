@@ -72,6 +72,54 @@ class Trial:
         return trial
 
 
+@dataclass(frozen=True)
+class Screened:
+    """KL of an allocation on the first few sequences of the calibration text: no trial.
+
+    Args:
+        digest: of the allocation.
+        n_sequences: how many sequences it was measured on.
+        n_all: how many a trial is measured on.
+        kl: in nats; `None` where the outputs overflow.
+        number: that of the trial which the search chose with it.
+        seconds: it took.
+    """
+
+    digest: str
+    n_sequences: int
+    n_all: int
+    kl: float | None
+    number: int
+    seconds: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """What it costs, as a part of a trial's measurement."""
+        return self.n_sequences / self.n_all
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Screened:
+        """Inverse of `to_json`.
+
+        Raises:
+            InvalidArgument: not the JSON of one, or a value of the wrong type.
+        """
+        try:
+            made = cls(**json.loads(text))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidArgument(f"not the JSON of a screened allocation: {error}") from error
+        counts = (made.n_sequences, made.n_all, made.number)
+        is_right = all(type(x) is int and x >= 0 for x in counts) and made.n_all > 0
+        is_number = made.kl is None or _is_finite(made.kl)
+        if not (is_right and is_number and _is_word(made.digest) and _is_finite(made.seconds)):
+            raise InvalidArgument(f"a screened allocation cannot be {text[:60]}")
+        return made
+
+
 def _check(trial: Trial) -> None:
     """Refuse what JSON can hold but a trial cannot."""
     formats, values = trial.allocation.formats, trial.values

@@ -79,6 +79,7 @@ ESTIMATORS: dict[str, tuple[float, float]] = {
 # share of the exhaustive front's hypervolume within 15 % of the budget, mean over 5 small studies
 # whose layers interact: (share, n_trials with baselines)
 SEARCHES: dict[str, tuple[float, int]] = {
+    "evolution": (0.85, 24),
     "posterior_ilp": (0.96, 24),
     "random": (0.40, 24),
     "sweep": (0.96, 24),

@@ -20,6 +20,7 @@ ROWS = (
     {"cli"},
     {"display", "report"},
     {"run"},
+    {"screening"},
     {"inputs"},
     {"measurement", "results"},
     {"search", "sensitivity", "costs", "evaluation", "export"},

@@ -97,6 +97,10 @@ class Reference:
         """Tokens kept per position: at most the vocabulary."""
         return self.indices.shape[-1]
 
+    def first(self, n_sequences: int) -> Reference:
+        """That of the first sequences alone; shares memory with the whole."""
+        return Reference(**{name: getattr(self, name)[:n_sequences] for name in _FIELDS})
+
     def next_tokens(self, index: int) -> torch.Tensor:
         """The tokens to be predicted in a sequence, int64 `[n_scored]`."""
         return self.tokens[index, 1:]

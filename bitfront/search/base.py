@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,19 @@ from bitfront.table import LayerTable
 from bitfront.trial import Trial
 
 _GOLDEN = (5**0.5 - 1) / 2
+
+
+@dataclass(frozen=True)
+class Screening:
+    """A cheap look at some allocations before one of them is measured whole.
+
+    Args:
+        allocations: what is looked at.
+        n_sequences: on how many of the first sequences, fewer than `Problem.n_sequences`.
+    """
+
+    allocations: tuple[Allocation, ...]
+    n_sequences: int
 
 
 class Search(ABC):
@@ -47,6 +61,17 @@ class Search(ABC):
         """Where the search wants the slope of the loss measured before `ask`; `None` for nowhere.
 
         The next call gets it in `problem.slopes`.
+        """
+        return None
+
+    def screen(
+        self, problem: Problem, history: Sequence[Trial], rng: np.random.Generator
+    ) -> Screening | None:
+        """Which allocations the search wants measured on few sequences before `ask`; else `None`.
+
+        Asked again, with the results in `problem.screened`, until it gives `None`. Every call of
+        a step and the `ask` that follows get a generator in the same state, so that all of them
+        can draw the same allocations.
         """
         return None
 
