@@ -24,7 +24,8 @@ from studies import parser, untied_study
 
 from bitfront import Allocation, Budget, Choice, LayerTable, Study
 from bitfront.inputs import build_bank, prepare
-from bitfront.run import measured, opened
+from bitfront.run import opened
+from bitfront.searching import measured
 from bitfront.sensitivity import ESTIMATORS
 
 COLUMNS = (

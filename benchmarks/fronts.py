@@ -33,7 +33,8 @@ from studies import parser, untied_study
 
 from bitfront import Allocation, Budget, Choice, LayerTable, ParetoFront, Study, Trial
 from bitfront.progress import Event
-from bitfront.run import Job, measure_finalists, measured, opened, search_trials
+from bitfront.run import measure_finalists, opened
+from bitfront.searching import Job, measured, search_trials
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.solvers import SOLVERS
 
@@ -97,7 +98,7 @@ def study_of(arguments: argparse.Namespace, quantizer: str, bits: float) -> Stud
         budget=Budget(bits, "bits"),
         quantizer=Choice.parse(quantizer),
         estimator=Choice.parse(arguments.estimator),
-        search=Choice.parse(arguments.search),
+        searches=Choice.parse_list(arguments.search),
         n_trials=arguments.n_trials,
         n_search_sequences=arguments.n_search,
         n_finalists=2,

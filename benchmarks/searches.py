@@ -22,7 +22,8 @@ from studies import MENU, parser, untied_study
 from bitfront import Budget, Choice, Study, Trial
 from bitfront.pareto import hypervolume
 from bitfront.results import Results
-from bitfront.run import opened, search_trials
+from bitfront.run import opened
+from bitfront.searching import search_trials
 
 COLUMNS = (
     *("model", "budget", "search", "seed", "n_trials", "hypervolume_share", "best_kl"),
@@ -88,7 +89,7 @@ def study_of(arguments: argparse.Namespace, search: str, seed: int, n_trials: in
         budget=Budget.parse(arguments.budget),
         formats=tuple(arguments.formats.split(",")),
         estimator=Choice.parse(arguments.estimator),
-        search=Choice.parse(search),
+        searches=Choice.parse_list(search),
         n_trials=n_trials,
         n_search_sequences=arguments.n_search,
         seed=seed,

@@ -96,13 +96,21 @@ def search(
     estimator: Annotated[str, typer.Option(help="name or name:key=value,...")] = str(
         Study.estimator
     ),
-    search: Annotated[str, typer.Option(help="name or name:key=value,...")] = str(Study.search),
+    search: Annotated[
+        str, typer.Option(help="name or name:key=value,...; several, separated by commas, in turn")
+    ] = ",".join(map(str, Study.searches)),
     quantizer: Annotated[str, typer.Option(help="name or name:key=value,...")] = str(
         Study.quantizer
     ),
     n_trials: Annotated[
         int, typer.Option(help="Measurements on the calibration text.")
     ] = Study.n_trials,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Stop when measuring has taken that long.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop when so many proposals brought nothing.")
+    ] = None,
     ties: Annotated[
         bool, typer.Option(help="Fused layers (q/k/v, gate/up) share a format.")
     ] = Study.tied,
@@ -141,8 +149,10 @@ def search(
         formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
         quantizer=Choice.parse(quantizer),
         estimator=Choice.parse(estimator),
-        search=Choice.parse(search),
+        searches=Choice.parse_list(search),
         n_trials=n_trials,
+        max_minutes=max_minutes,
+        patience=patience,
         n_search_sequences=n_search_sequences,
         n_finalists=n_finalists,
         seed=seed,

@@ -102,7 +102,8 @@ def check_names(study: Study) -> None:
     """
     QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     ESTIMATORS.build(study.estimator.name, study.estimator.params)
-    SEARCHES.build(study.search.name, study.search.params)
+    for choice in study.searches:
+        SEARCHES.build(choice.name, choice.params)
     local_path(study.model)
     for text in (study.calibration, study.evaluation):
         check_source(text.source)

@@ -66,6 +66,27 @@ class Choice:
             params[key.strip()] = _parsed(value.strip())
         return cls(name.strip(), params)
 
+    @classmethod
+    def parse_list(cls, text: str) -> tuple[Choice, ...]:
+        """Read several choices, separated by commas; `key=value` belongs to the one before.
+
+        >>> [str(choice) for choice in Choice.parse_list("a:x=1,y=2,b")]
+        ['a:x=1,y=2', 'b']
+
+        Raises:
+            InvalidArgument: a parameter comes before any name.
+        """
+        parts: list[str] = []
+        for part in filter(None, (each.strip() for each in text.split(","))):
+            begins = ":" in part or "=" not in part
+            if not begins and not parts:
+                raise InvalidArgument(f"Cannot read {text!r}: begin with a name.")
+            if begins:
+                parts.append(part)
+            else:
+                parts[-1] += ("," if ":" in parts[-1] else ":") + part
+        return tuple(map(cls.parse, parts))
+
 
 def _parsed(text: str) -> Param:
     if text.lower() in {"true", "false", "none"}:

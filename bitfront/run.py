@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidText, MismatchedArtifact
@@ -35,9 +34,7 @@ from bitfront.pareto import OBJECTIVES, ParetoFront
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.results import Results
-from bitfront.screening import Screener
-from bitfront.search import SEARCHES
-from bitfront.search.base import Search
+from bitfront.searching import Job, measured, search_trials
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.space import SearchSpace
 from bitfront.study import Study
@@ -70,34 +67,6 @@ def run_study(
         measure_finalists(job)
         job.results.finish(located(study), environment())
         return job.results.front()
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """A study ready to measure.
-
-    Args:
-        study: what was asked.
-        results: its folder, held by this process.
-        problem: loss table of the estimator, costs and limits.
-        measurement: the model with its quantized weights and references.
-        tokens: blocks by text, `"estimation"`, `"calibration"` and `"evaluation"`, int64
-            `[n_sequences, sequence_length]`.
-        stored: every trial of the folder, oldest first; `measured` adds to it.
-        progress: where steps are reported.
-    """
-
-    study: Study
-    results: Results
-    problem: Problem
-    measurement: Measurement
-    tokens: Mapping[str, torch.Tensor]
-    stored: list[Trial]
-    progress: Progress
-
-    def trials(self, text: str) -> list[Trial]:
-        """Finished trials on a text, oldest first."""
-        return [trial for trial in self.stored if trial.text == text]
 
 
 @contextmanager
@@ -259,80 +228,6 @@ def _share_done(
     progress: Progress, n_before: int, n_here: int, n_layers: int, done: int, total: int
 ) -> None:
     progress(Event("estimate", n_before + done * n_here // total, n_layers))
-
-
-def search_trials(job: Job) -> None:
-    """Measure the uniform baselines, then what the search proposes, one at a time."""
-    study, problem = job.study, replace(job.problem, slopes=_stored_slopes(job))
-    search = SEARCHES.build(study.search.name, study.search.params)
-    screener = Screener.opened(job.measurement, job.results, job.progress)
-    history, baselines = job.trials("calibration"), _uniform(problem)
-    seen = {trial.allocation for trial in history}
-    total = max(study.n_trials, len(baselines) + 1)
-    target = f"{study.budget} {study.search}"
-    n_done = sum(a in seen for a in baselines) + sum(t.target == target for t in history)
-    for allocation in [a for a in baselines if a not in seen]:
-        _step(job, allocation, "uniform", "", n_done, total)
-        n_done += 1
-    while n_done < total:
-        history = job.trials("calibration")
-        problem = _with_slopes(search, problem, history, job)
-        # One generator per step: the n-th proposal does not depend on where a run was cut.
-        seed = (study.seed, n_done)
-        problem = screener.answered(search, problem, history, seed, _next_number(job))
-        asked = search.ask(problem, history, 1, np.random.default_rng(seed))
-        if not asked:
-            break
-        _step(job, asked[0], study.search.name, target, n_done, total)
-        n_done += 1
-
-
-def _step(
-    job: Job, allocation: Allocation, origin: str, target: str, n_done: int, total: int
-) -> None:
-    job.progress(Event("search", n_done, total))
-    trial = measured(job, allocation, "calibration", origin, target)
-    job.progress(Event("search", n_done + 1, total, trial))
-
-
-def _with_slopes(search: Search, problem: Problem, history: Sequence[Trial], job: Job) -> Problem:
-    """The problem with the slope that the search asks for."""
-    wanted = search.slope_at(problem, history)
-    if wanted is None:
-        return problem
-    table = job.measurement.slopes(wanted, counted(job.progress, "slopes"))
-    job.results.save_table(_slopes_name(wanted), table)
-    return replace(problem, slopes={**problem.slopes, wanted: table})
-
-
-def _stored_slopes(job: Job) -> dict[Allocation, LayerTable]:
-    """Slopes that earlier runs measured: a continued search must know what it knew."""
-    measured = [trial.allocation for trial in job.trials("calibration")]
-    tables = {a: job.results.load_table(_slopes_name(a), job.problem.space) for a in measured}
-    return {allocation: table for allocation, table in tables.items() if table is not None}
-
-
-def _slopes_name(allocation: Allocation) -> str:
-    return f"slopes-{allocation.digest[:16]}"
-
-
-def _uniform(problem: Problem) -> list[Allocation]:
-    space = problem.space
-    made = [space.decode(space.uniform(column)) for column in range(len(space.formats))]
-    return list(dict.fromkeys(made))
-
-
-def measured(job: Job, allocation: Allocation, text: str, origin: str, target: str = "") -> Trial:
-    """Measure an allocation and store the trial."""
-    trial = job.measurement.trial(_next_number(job), allocation, text, origin, target)
-    job.results.append(trial)
-    job.stored.append(trial)
-    return trial
-
-
-def _next_number(job: Job) -> int:
-    # Not their count: a line may have been removed.
-    return 1 + max((trial.number for trial in job.stored), default=-1)
 
 
 def measure_finalists(job: Job) -> None:

@@ -153,9 +153,15 @@ class Study:
         calibration: text that estimators, quantizers and the search itself see.
         evaluation: text of the reported values; no 32 tokens in a row are also in `calibration`.
         formats: names of the menu.
-        quantizer, estimator, search: plug-ins by name with parameters.
-        n_trials: measurements on the calibration text for this budget and search, uniform
+        quantizer, estimator: plug-ins by name with parameters.
+        searches: plug-ins that propose in turn and share one history.
+        n_trials: measurements on the calibration text for this budget and searches, uniform
             baselines included; all baselines and at least one proposal are always measured.
+        max_minutes: stop when measuring and screening proposals has taken that long, all runs of a
+            results folder together; `None` for no bound. Loading, quantizing, estimating, slopes
+            and the searches' own time do not count.
+        patience: stop when the last so many proposals let the hypervolume over (log kl, cost)
+            within 15 % of the budget grow by less than 0.1 %; `None` for never.
         n_search_sequences: blocks of calibration text that each of these measures; estimators and
             quantizers never see them.
         n_finalists: allocations of the calibration front that are measured on the evaluation text.
@@ -174,8 +180,10 @@ class Study:
     formats: tuple[str, ...] = ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
     quantizer: Choice = Choice("rtn")
     estimator: Choice = Choice("fisher_directional")
-    search: Choice = Choice("trust_region")
+    searches: tuple[Choice, ...] = (Choice("trust_region"),)
     n_trials: int = 32
+    max_minutes: float | None = None
+    patience: int | None = None
     n_search_sequences: int = 4
     n_finalists: int = 12
     seed: int = 0
@@ -189,6 +197,11 @@ class Study:
         for name in ("n_trials", "n_search_sequences", "n_finalists"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}: give at least 1.")
+        if not self.searches:
+            raise InvalidArgument("No search is named: give at least one.")
+        for name in ("max_minutes", "patience"):
+            if (bound := getattr(self, name)) is not None and not bound > 0:
+                raise InvalidArgument(f"{name} is {bound}: give a positive number, or none.")
         if not self.formats:
             raise InvalidArgument("The menu of formats is empty: name at least one.")
         for name in (*self.formats, *([self.pinned] if self.pinned else [])):
@@ -218,8 +231,9 @@ class Study:
         """
         try:
             fields: dict[str, Any] = json.loads(text)
-            for key in ("quantizer", "estimator", "search"):
+            for key in ("quantizer", "estimator"):
                 fields[key] = Choice(**fields[key])
+            fields["searches"] = tuple(Choice(**each) for each in fields["searches"])
             for key in ("calibration", "evaluation"):
                 fields[key] = TextSource(**fields[key])
             fields["budget"] = Budget(**fields["budget"])

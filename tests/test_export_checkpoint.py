@@ -34,7 +34,7 @@ def finished(tiny_study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
             formats=("int3_g32", "int8_g32"),
             quantizer=Choice(quantizer),
             estimator=Choice("weight_error"),
-            search=Choice("sweep"),
+            searches=(Choice("sweep"),),
             n_trials=1,
             n_search_sequences=2,
         )

@@ -20,6 +20,7 @@ ROWS = (
     {"cli"},
     {"display", "report"},
     {"run"},
+    {"searching"},
     {"screening"},
     {"inputs"},
     {"measurement", "results"},
@@ -40,7 +41,7 @@ NEVER = {("search", "models"), ("search", "quantizers")} | {
     (torch_side, "solvers") for torch_side in ("sensitivity", "costs", "evaluation", "export")
 }
 # `measurement` is the one module below `run` that uses a kind: it runs the metrics.
-JOINS = {"__init__", "cli", "run", "inputs"}
+JOINS = {"__init__", "cli", "run", "inputs", "searching"}
 HEAVY = {"ortools": {"solvers/cp_sat.py"}}
 TORCH_FREE = ("formats", "solvers", "search", "costs")
 

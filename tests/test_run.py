@@ -125,7 +125,7 @@ def test_the_reference_of_slopes_is_made_when_a_search_asks_for_slopes(
     study: Study, finished: Path, tmp_path: Path
 ) -> None:
     plain, asking = tmp_path / "plain", tmp_path / "asking"
-    run_study(replace(study, search=Choice("sweep"), n_trials=len(FORMATS) + 1), plain)
+    run_study(replace(study, searches=(Choice("sweep"),), n_trials=len(FORMATS) + 1), plain)
     names = {path.name for path in (plain / "references").iterdir()}
     assert names == {"calibration.safetensors", "evaluation.safetensors"}
     run_study(replace(study, n_trials=len(FORMATS) + 3), asking)
@@ -198,7 +198,7 @@ def test_another_budget_keeps_what_was_measured(
     other = replace(study, budget=Budget.parse("5bpw"), n_trials=len(FORMATS) + 2)
     front = run_study(other, directory)
     after = [t for t in Results(directory).trials("calibration") if t not in before]
-    assert [t.target for t in after] == [f"5bpw {study.search}"] * 2
+    assert [t.target for t in after] == [f"5bpw {study.searches[0]}"] * 2
     assert front.best("kl", bits_per_weight=5).values["bits_per_weight"] <= 5
 
 
@@ -326,7 +326,7 @@ def test_few_trials_still_measure_every_baseline_and_one_proposal(
 ) -> None:
     run_study(replace(study, n_trials=1), tmp_path)
     origins = [t.origin for t in Results(tmp_path).trials("calibration")]
-    assert origins == ["uniform"] * len(FORMATS) + [study.search.name]
+    assert origins == ["uniform"] * len(FORMATS) + [study.searches[0].name]
 
 
 def test_a_changed_format_definition_is_refused(

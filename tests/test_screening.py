@@ -24,7 +24,7 @@ N_SEQUENCES = 8
 def study(tiny_study) -> Study:
     search = Choice("evolution", {"n_offspring": 8})
     return tiny_study(
-        *(8, 2), formats=FORMATS, search=search, n_trials=8, n_search_sequences=N_SEQUENCES
+        *(8, 2), formats=FORMATS, searches=(search,), n_trials=8, n_search_sequences=N_SEQUENCES
     )
 
 

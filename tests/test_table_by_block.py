@@ -24,7 +24,7 @@ def test_a_long_estimate_that_is_cut_keeps_the_blocks_it_made(
         *(2, 2),
         formats=("int3_g32", "int8_g32"),
         estimator=Choice(name, {"max_sequences": 1}),
-        search=Choice("sweep"),
+        searches=(Choice("sweep"),),
         n_trials=1,
     )
 
