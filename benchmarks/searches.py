@@ -1,11 +1,14 @@
 """What each search finds: hypervolume of measured allocations near the budget, and best KL in it.
 
     python benchmarks/searches.py MODEL CALIBRATION EVALUATION --out DIRECTORY --budget 3.5bits
-        [--searches random,sweep,posterior_ilp,trust_region] [--steps 16,32,64,128] [--seeds 0,1,2]
+        [--searches random,sweep,posterior_ilp,evolution@2000] [--steps 16,32,64,128]
+        [--seeds 0,1,2]
 
-All searches share bank, texts and loss table. Hypervolume is over (log KL, bytes) within 15 % of
-the budget's bytes, relative to the largest found at the most trials by any search of the same
-seed. Uniform baselines count as trials. Appends to `benchmarks/results/searches.csv`.
+A search is one or several plug-ins joined by "+", which then propose in turn; `@2000` runs it to
+so many measurements, others to the last step. All share bank, texts and loss table. Uniform
+baselines count as measurements, and a screening counts by its share of the tokens. Hypervolume is
+over (log KL, bytes) within 15 % of the budget's bytes, relative to the largest found by any search
+of the same seed within the last step. Appends to `benchmarks/results/searches.csv`.
 """
 
 from __future__ import annotations
@@ -33,37 +36,44 @@ NEAR = 0.15
 
 
 def main() -> None:
-    """Run every search to the largest number of trials, then read off the smaller ones."""
+    """Run every search to the largest number of measurements, then read off the smaller ones."""
     arguments = parse()
     record = Record("searches", COLUMNS)
     steps = [int(step) for step in arguments.steps.split(",")]
+    wanted = [name.partition("@") for name in arguments.searches.split(",")]
     for seed in map(int, arguments.seeds.split(",")):
         runs = {
-            name: searched(arguments, name, seed, steps[-1])
-            for name in arguments.searches.split(",")
+            name: searched(arguments, name, seed, int(most or steps[-1]))
+            for name, _, most in wanted
         }
-        trials = [t for run in runs.values() for t in run]
-        limit = budget_bytes(arguments, seed)
+        trials = [t for run in runs.values() for t, _ in run]
+        limit = budget_bytes(arguments, seed, wanted[0][0])
         reference = reference_point(trials, limit)
         volume = {
-            (name, step): near_volume(run[:step], limit, reference)
+            (name, step): near_volume(until(run, step), limit, reference)
             for name, run in runs.items()
-            for step in steps
+            for step in [*steps, *(int(most) for n, _, most in wanted if most and n == name)]
         }
+        largest = max(found for (_, step), found in volume.items() if step <= steps[-1])
         for (name, step), found in volume.items():
-            within = [t.values["kl"] for t in runs[name][:step] if t.values["bytes"] <= limit]
+            done = until(runs[name], step)
             record.add(
                 model=Path(arguments.model).name,
                 budget=arguments.budget,
                 search=name,
                 seed=seed,
-                n_trials=min(step, len(runs[name])),
-                hypervolume_share=round(found / max(volume.values()), 4),
-                best_kl=min(within),
+                n_trials=step if len(done) < len(runs[name]) else round(runs[name][-1][1]),
+                hypervolume_share=round(found / largest, 4),
+                best_kl=min(t.values["kl"] for t in done if t.values["bytes"] <= limit),
                 estimator=arguments.estimator,
                 n_layers=len(trials[0].allocation.formats),
                 n_tokens=arguments.n_search * arguments.length,
             )
+
+
+def until(run: list[tuple[Trial, float]], step: int) -> list[Trial]:
+    """Trials that so many measurements pay for."""
+    return [trial for trial, spent in run if spent <= step]
 
 
 def parse() -> argparse.Namespace:
@@ -75,6 +85,7 @@ def parse() -> argparse.Namespace:
     made.add_argument("--estimator", default=str(Study.estimator))
     made.add_argument("--steps", default="16,32,64,128")
     made.add_argument("--seeds", default="0,1,2")
+    made.add_argument("--n-calibration", type=int, default=8)
     made.add_argument("--n-search", type=int, default=4)
     made.add_argument("--length", type=int, default=256)
     return made.parse_args()
@@ -84,12 +95,12 @@ def study_of(arguments: argparse.Namespace, search: str, seed: int, n_trials: in
     """One search under one seed."""
     return untied_study(
         arguments,
-        n_calibration=8,
+        n_calibration=arguments.n_calibration,
         n_evaluation=1,
         budget=Budget.parse(arguments.budget),
         formats=tuple(arguments.formats.split(",")),
         estimator=Choice.parse(arguments.estimator),
-        searches=Choice.parse_list(search),
+        searches=tuple(map(Choice.parse, search.split("+"))),
         n_trials=n_trials,
         n_search_sequences=arguments.n_search,
         seed=seed,
@@ -103,23 +114,46 @@ def folder(arguments: argparse.Namespace, search: str, seed: int) -> Path:
 
 
 def searched(
-    arguments: argparse.Namespace, search: str, seed: int, n_trials: int
-) -> tuple[Trial, ...]:
-    """Its calibration trials; the bank of the first search serves the others."""
-    out = folder(arguments, search, seed)
-    bank = arguments.out / "bank"
-    if bank.exists() and not out.exists():
-        shutil.copytree(bank, out / "bank")
-    with opened(study_of(arguments, search, seed, n_trials), out) as job:
-        search_trials(job)
-    if not bank.exists():
-        shutil.copytree(out / "bank", bank)
-    return Results(out).trials("calibration")
+    arguments: argparse.Namespace, search: str, seed: int, most: int
+) -> list[tuple[Trial, float]]:
+    """Its calibration trials, each with the measurements spent until then.
+
+    The bank and the tables of the first search serve the others.
+    """
+    out, first = folder(arguments, search, seed), arguments.out / f"shared-{seed}"
+    if first.exists() and not out.exists():
+        shutil.copytree(first, out)
+    run: list[tuple[Trial, float]] = []
+    n_trials = 0
+    while not run or run[-1][1] < most:
+        # A screening search spends several measurements on a trial.
+        n_trials += max(8, int(most - (run[-1][1] if run else 0)) // 4)
+        with opened(study_of(arguments, search, seed, n_trials), out) as job:
+            if not first.exists():
+                shutil.copytree(out, first, ignore=shutil.ignore_patterns(".lock"))
+            search_trials(job)
+        n_before = len(run)
+        run = spent_by(Results(out))
+        if len(run) == n_before:
+            break
+    return run
 
 
-def budget_bytes(arguments: argparse.Namespace, seed: int) -> float:
+def spent_by(results: Results) -> list[tuple[Trial, float]]:
+    """Calibration trials with the measurements spent until each, screenings by their share."""
+    shares: dict[int, float] = {}
+    for screened in results.screened():
+        shares[screened.number] = shares.get(screened.number, 0.0) + screened.share
+    run, spent = [], 0.0
+    for trial in results.trials("calibration"):
+        spent += 1 + shares.get(trial.number, 0.0)
+        run.append((trial, spent))
+    return run
+
+
+def budget_bytes(arguments: argparse.Namespace, seed: int, search: str) -> float:
     """Bytes of the whole checkpoint of the best allocation's size class: the budget in bytes."""
-    results = Results(folder(arguments, arguments.searches.split(",")[0], seed))
+    results = Results(folder(arguments, search, seed))
     bound = Budget.parse(arguments.budget).bounds()
     within = [
         t.values["bytes"]
@@ -135,7 +169,7 @@ def reference_point(trials: list[Trial], limit: float) -> np.ndarray:
     return np.array([max(math.log(t.values["kl"]) for t in near) + 1e-9, limit * (1 + NEAR)])
 
 
-def near_volume(trials: tuple[Trial, ...], limit: float, reference: np.ndarray) -> float:
+def near_volume(trials: list[Trial], limit: float, reference: np.ndarray) -> float:
     """Hypervolume of the trials near the budget."""
     points = [
         (math.log(t.values["kl"]), t.values["bytes"])
