@@ -80,7 +80,7 @@ def parse() -> argparse.Namespace:
     made = parser(__doc__)
     made.add_argument("--budgets", default="2.5,3.0,3.5,4.0,4.5")
     made.add_argument("--quantizers", default="rtn")
-    made.add_argument("--search", default=str(Study.search))
+    made.add_argument("--search", default=",".join(map(str, Study.searches)))
     made.add_argument("--estimator", default=str(Study.estimator))
     made.add_argument("--n-trials", type=int, default=24)
     made.add_argument("--n-search", type=int, default=8)
