@@ -102,6 +102,9 @@ def search(
     quantizer: Annotated[str, typer.Option(help="name or name:key=value,...")] = str(
         Study.quantizer
     ),
+    costs: Annotated[
+        str, typer.Option(help="memory, or with latency: memory,roofline:device=h100")
+    ] = ",".join(map(str, Study.costs)),
     n_trials: Annotated[
         int, typer.Option(help="Measurements on the calibration text.")
     ] = Study.n_trials,
@@ -150,6 +153,7 @@ def search(
         quantizer=Choice.parse(quantizer),
         estimator=Choice.parse(estimator),
         searches=Choice.parse_list(search),
+        costs=Choice.parse_list(costs),
         n_trials=n_trials,
         max_minutes=max_minutes,
         patience=patience,

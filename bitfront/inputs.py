@@ -102,6 +102,8 @@ def check_names(study: Study) -> None:
     """
     QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     ESTIMATORS.build(study.estimator.name, study.estimator.params)
+    for choice in study.costs:
+        COSTS.build(choice.name, choice.params)
     for choice in study.searches:
         SEARCHES.build(choice.name, choice.params)
     local_path(study.model)
@@ -121,7 +123,8 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     """
     model, space = load_searched(study, progress)
     _warn_of_stacks(model.module)
-    costs = COSTS.build("memory").cost(space)
+    built = (COSTS.build(choice.name, choice.params) for choice in study.costs)
+    costs = tuple(table for cost in built for table in cost.cost(space))
     check_budget(study.budget, space, costs)
     _check_length(model, study)
     progress(Event("text", 0, 2))

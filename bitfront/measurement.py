@@ -25,7 +25,7 @@ class Measurement:
 
     Args:
         patched: the model that takes allocations.
-        costs: cost tables `bytes` and `code_bits`.
+        costs: cost tables `bytes` and `code_bits`, and any others.
         references: predictions of the unquantized model by text, `"calibration"` and
             `"evaluation"`.
         make_estimation: restores the model, then makes those on the estimation blocks or reads
@@ -95,12 +95,17 @@ class Measurement:
 
 
 def sizes_of(allocation: Allocation, costs: tuple[LayerTable, ...]) -> dict[str, float]:
-    """`bits` and `bits_per_weight` over the searched layers, `bytes` of the whole checkpoint."""
+    """`bits` and `bits_per_weight` over the searched layers, `bytes` of the whole checkpoint.
+
+    Other quantities are sums over the searched layers.
+    """
     space = costs[0].space
     choice = space.encode(allocation)
     total = {table.quantity: table.total(choice) for table in costs}
+    code_bits, nbytes = total.pop("code_bits"), total.pop("bytes")
     return {
-        "bits": total["code_bits"] / space.n_weights,
-        "bits_per_weight": 8 * total["bytes"] / space.n_weights,
-        "bytes": total["bytes"] + space.outside_bytes,
+        "bits": code_bits / space.n_weights,
+        "bits_per_weight": 8 * nbytes / space.n_weights,
+        "bytes": nbytes + space.outside_bytes,
+        **total,
     }

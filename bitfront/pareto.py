@@ -46,7 +46,16 @@ def hypervolume(points: NDArray[np.float64], reference_point: NDArray[np.float64
 
 
 OBJECTIVES = ("kl", "bits", "bytes")
-"""What a study minimizes."""
+"""What every study minimizes."""
+
+LATENCY = "latency_ns"
+"""What a study with a cost of latency minimizes besides."""
+
+
+def objectives(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """`OBJECTIVES`, and latency where every trial has one."""
+    timed = bool(trials) and all(LATENCY in trial.values for trial in trials)
+    return (*OBJECTIVES, LATENCY) if timed else OBJECTIVES
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
 from bitfront.files import drop_cut_line, reading, replacing
 from bitfront.formats import named
-from bitfront.pareto import OBJECTIVES, ParetoFront
+from bitfront.pareto import ParetoFront, objectives
 from bitfront.space import Layer, SearchSpace
 from bitfront.study import Study
 from bitfront.table import LayerTable
@@ -244,7 +244,7 @@ class Results:
             raise InvalidArgument(
                 f"{self.directory} has no measured front yet: run `bitfront search` to the end."
             )
-        return ParetoFront(tuple(trials), OBJECTIVES)
+        return ParetoFront(tuple(trials), objectives(trials))
 
     @property
     def environment(self) -> dict[str, str]:

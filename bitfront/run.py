@@ -30,7 +30,7 @@ from bitfront.measurement import Measurement
 from bitfront.models.bank import WeightBank
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
-from bitfront.pareto import OBJECTIVES, ParetoFront
+from bitfront.pareto import ParetoFront, objectives
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.results import Results
@@ -253,7 +253,7 @@ def finalists(trials: Sequence[Trial], problem: Problem, n: int) -> list[Trial]:
     within = [t for t in searched if problem.is_feasible(problem.space.encode(t.allocation))]
     best = sorted(within, key=lambda t: t.values["kl"])[: (n + 1) // 2]
     anchor = best[0].values["bytes"] if best else 0.0
-    front = ParetoFront(tuple(complete), OBJECTIVES).trials
+    front = ParetoFront(tuple(complete), objectives(complete)).trials
     others = [t for t in front if t in searched and t not in best]
     others.sort(key=lambda t: abs(t.values["bytes"] - anchor))
     return [t for t in complete if t.origin == "uniform"] + best + others[: n - len(best)]

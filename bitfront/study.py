@@ -155,6 +155,8 @@ class Study:
         formats: names of the menu.
         quantizer, estimator: plug-ins by name with parameters.
         searches: plug-ins that propose in turn and share one history.
+        costs: plug-ins whose quantities a trial states; `memory` is one of them. With `roofline`
+            the front has latency as a third objective.
         n_trials: measurements on the calibration text for this budget and searches, uniform
             baselines included; all baselines and at least one proposal are always measured.
         max_minutes: stop when measuring and screening proposals has taken that long, all runs of a
@@ -181,6 +183,7 @@ class Study:
     quantizer: Choice = Choice("rtn")
     estimator: Choice = Choice("fisher_directional")
     searches: tuple[Choice, ...] = (Choice("trust_region"),)
+    costs: tuple[Choice, ...] = (Choice("memory"),)
     n_trials: int = 32
     max_minutes: float | None = None
     patience: int | None = None
@@ -202,6 +205,8 @@ class Study:
         for name in ("max_minutes", "patience"):
             if (bound := getattr(self, name)) is not None and not bound > 0:
                 raise InvalidArgument(f"{name} is {bound}: give a positive number, or none.")
+        if "memory" not in {choice.name for choice in self.costs}:
+            raise InvalidArgument("The cost 'memory' is missing: give memory and any others.")
         if not self.formats:
             raise InvalidArgument("The menu of formats is empty: name at least one.")
         for name in (*self.formats, *([self.pinned] if self.pinned else [])):
@@ -233,7 +238,8 @@ class Study:
             fields: dict[str, Any] = json.loads(text)
             for key in ("quantizer", "estimator"):
                 fields[key] = Choice(**fields[key])
-            fields["searches"] = tuple(Choice(**each) for each in fields["searches"])
+            for key in ("searches", "costs"):
+                fields[key] = tuple(Choice(**each) for each in fields[key])
             for key in ("calibration", "evaluation"):
                 fields[key] = TextSource(**fields[key])
             fields["budget"] = Budget(**fields["budget"])

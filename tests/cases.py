@@ -94,7 +94,7 @@ METRICS: dict[str, dict[str, float | None]] = {
 }
 
 # quantities of a cost, in order
-COSTS: dict[str, tuple[str, ...]] = {"memory": ("bytes", "code_bits")}
+COSTS: dict[str, tuple[str, ...]] = {"memory": ("bytes", "code_bits"), "roofline": ("latency_ns",)}
 
 # what the written tensors weigh (`"counted"`: the bytes of the space), and the error of the loaded
 # model's logits relative to the patched model's, root mean square

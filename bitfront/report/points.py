@@ -14,10 +14,19 @@ import pyarrow.parquet
 
 from bitfront.errors import InvalidArgument
 from bitfront.files import replacing
-from bitfront.pareto import ParetoFront
+from bitfront.pareto import LATENCY, ParetoFront
 from bitfront.trial import Trial
 
-VALUES = ("kl", "kl_stderr", "perplexity", "top1_error", "bits", "bits_per_weight", "bytes")
+VALUES = (
+    "kl",
+    "kl_stderr",
+    "perplexity",
+    "top1_error",
+    "bits",
+    "bits_per_weight",
+    "bytes",
+    "latency_ns",
+)
 """Quantities of a point, in the order of the columns."""
 
 FORMATS = ("json", "csv", "parquet")
@@ -38,7 +47,9 @@ def points(front: ParetoFront) -> list[Point]:
 
 
 def _point(trial: Trial) -> Point:
-    values = {name: float(trial.values[name]) for name in VALUES if name in trial.values}
+    values = {
+        name: float(trial.values[name]) for name in (*VALUES, LATENCY) if name in trial.values
+    }
     if "bytes" in values:
         values["bytes"] = int(values["bytes"])
     allocation = dict(trial.allocation.formats)
@@ -91,23 +102,30 @@ def _json(rows: list[Point]) -> bytes:
     return (json.dumps(rows, indent=1) + "\n").encode()
 
 
+def _quantities(rows: list[Point]) -> tuple[str, ...]:
+    timed = any(LATENCY in row["values"] for row in rows)
+    return (*VALUES, LATENCY) if timed else VALUES
+
+
 def _csv(rows: list[Point]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["number", "origin", *VALUES, "allocation"])
+    names = _quantities(rows)
+    writer.writerow(["number", "origin", *names, "allocation"])
     for row in rows:
-        quantities = [repr(row["values"][q]) if q in row["values"] else "" for q in VALUES]
+        quantities = [repr(row["values"][q]) if q in row["values"] else "" for q in names]
         allocation = json.dumps(row["allocation"], separators=(",", ":"))
         writer.writerow([row["number"], row["origin"], *quantities, allocation])
     return text.getvalue().encode()
 
 
 def _parquet(rows: list[Point]) -> bytes:
-    types = dict.fromkeys(VALUES, pa.float64()) | {"bytes": pa.int64()}
+    names = _quantities(rows)
+    types = dict.fromkeys(names, pa.float64()) | {"bytes": pa.int64()}
     columns = {
         "number": pa.array([row["number"] for row in rows], pa.int64()),
         "origin": pa.array([row["origin"] for row in rows], pa.string()),
-        **{q: pa.array([row["values"].get(q) for row in rows], types[q]) for q in VALUES},
+        **{q: pa.array([row["values"].get(q) for row in rows], types[q]) for q in names},
         "allocation": pa.array(
             [list(row["allocation"].items()) for row in rows], pa.map_(pa.string(), pa.string())
         ),

@@ -1,0 +1,65 @@
+"""Predicted latency of each layer in each format, from the figures of a named device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitfront.costs.base import Cost
+from bitfront.errors import InvalidArgument
+from bitfront.space import SearchSpace
+from bitfront.table import LayerTable
+
+DEVICES: dict[str, tuple[float, float]] = {
+    "h200": (4.8e12, 989e12),
+    "h100": (3.35e12, 989e12),
+    "a100": (2.039e12, 312e12),
+    "l4": (0.3e12, 121e12),
+    "rtx4090": (1.008e12, 165e12),
+    "cpu": (40e9, 1e12),
+}
+"""Bytes per second of memory and dense bf16 operations per second, by device.
+
+Makers' data sheets: NVIDIA H200 and H100 SXM, A100 80 GB SXM, L4 and RTX 4090 (Ada whitepaper,
+tensor cores with fp32 accumulation); `cpu` is two channels of DDR4 and some desktop cores.
+"""
+
+
+@dataclass(frozen=True)
+class Roofline(Cost):
+    """Nanoseconds of one forward step: the longer of reading the weights and computing with them.
+
+        latency_ns = ceil(1e9 max(stored bytes / bandwidth, 2 batch weights / rate))
+
+    Williams et al., Roofline (2009). It knows neither launches nor how well a kernel does: a lower
+    bound that ranks formats by what they must read, for devices that are not at hand. Costs
+    nothing; at a batch beyond some hundred tokens all formats cost the same.
+
+    Table: `latency_ns`, summed over the searched layers.
+
+    Args:
+        device: name of `DEVICES`.
+        batch: tokens computed together; 1 for decoding one sequence.
+    """
+
+    device: str = "h100"
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise InvalidArgument(f"Unknown device {self.device!r}: use {', '.join(DEVICES)}.")
+        if self.batch < 1:
+            raise InvalidArgument(f"batch is {self.batch}: give at least 1.")
+
+    def cost(self, space: SearchSpace) -> tuple[LayerTable, ...]:
+        """The table of a space."""
+        bandwidth, rate = DEVICES[self.device]
+        values = np.zeros(space.allowed.shape)
+        for row, layer in enumerate(space.layers):
+            computing = 2 * self.batch * layer.n_weights / rate
+            for column in np.flatnonzero(space.allowed[row]):
+                reading = space.formats[column].nbytes(layer.shape) / bandwidth
+                values[row, column] = math.ceil(1e9 * max(reading, computing))
+        return (LayerTable(space, values, "latency_ns", source=repr(self)),)
