@@ -25,9 +25,8 @@ VALUES = (
     "bits",
     "bits_per_weight",
     "bytes",
-    "latency_ns",
 )
-"""Quantities of a point, in the order of the columns."""
+"""Quantities of a point, in the order of the columns; latency follows where it is known."""
 
 FORMATS = ("json", "csv", "parquet")
 
