@@ -42,7 +42,13 @@ NEVER = {("search", "models"), ("search", "quantizers")} | {
 }
 # `measurement` is the one module below `run` that uses a kind: it runs the metrics.
 JOINS = {"__init__", "cli", "run", "inputs", "searching"}
-HEAVY = {"ortools": {"solvers/cp_sat.py"}}
+HEAVY = {
+    "ortools": {"solvers/cp_sat.py"},
+    "optuna": {
+        f"search/{name}.py"
+        for name in ("_genes", "_optuna", "cmaes", "gp", "nsga2", "nsga3", "tpe")
+    },
+}
 TORCH_FREE = ("formats", "solvers", "search", "costs")
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60

@@ -1,0 +1,209 @@
+"""Allocations as genes: parents from the whole history, children by Optuna, repaired to fit."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, IntDistribution
+
+from bitfront.allocation import Allocation
+from bitfront.errors import InvalidArgument
+from bitfront.problem import Problem
+from bitfront.search._optuna import quiet, seed_of
+from bitfront.search._record import Choice, Record
+from bitfront.search._repair import repaired
+from bitfront.search._warm_start import warm_start
+from bitfront.search.base import Search
+from bitfront.search.sweep import Sweep
+from bitfront.trial import Trial, TrialState
+
+Floats = NDArray[np.float64]
+GeneticSampler = optuna.samplers.NSGAIISampler | optuna.samplers.NSGAIIISampler
+
+_BLOCK = 1024
+"""Genes crossed in one study: the time of a study grows with the square of its parameters."""
+_CHILDREN = 16
+"""Children tried for one proposal, each mutated more than the last."""
+
+
+@dataclass(frozen=True)
+class GeneticSearch(Search):
+    """The loop that genetic searches share; a subclass says what is optimized and who survives.
+
+    Args:
+        population_size: how many of the measured allocations may be parents.
+        n_mutations: genes of a child that are drawn anew, on average.
+        repair_sd: noise of the loss table by which children are repaired, in log units.
+        spread: how far every second proposal goes from the budget, as a fraction of it.
+        n_warm_start: with how many points of the solver's front the search begins.
+    """
+
+    population_size: int = 12
+    n_mutations: float = 1.0
+    repair_sd: float = 0.1
+    spread: float = 0.15
+    n_warm_start: int = 8
+
+    def __post_init__(self) -> None:
+        if self.population_size < 2 or self.n_warm_start < 0 or not 0 <= self.spread < 1:
+            raise InvalidArgument(
+                f"population_size is {self.population_size}, spread {self.spread}, n_warm_start "
+                f"{self.n_warm_start}: give population_size >= 2, 0 <= spread < 1, "
+                "n_warm_start >= 0."
+            )
+        if self.n_mutations < 0 or self.repair_sd < 0:
+            raise InvalidArgument(
+                f"n_mutations is {self.n_mutations}, repair_sd {self.repair_sd}: give at least 0."
+            )
+
+    @abstractmethod
+    def selector(self, seed: int) -> GeneticSampler:
+        """The sampler of Optuna's that picks the parents."""
+
+    @abstractmethod
+    def quantities(self, problem: Problem) -> tuple[str, ...]:
+        """Costs that are minimized besides the loss."""
+
+    def ask(
+        self, problem: Problem, history: Sequence[Trial], n: int, rng: np.random.Generator
+    ) -> list[Allocation]:
+        """The solver's front, then children; every second one at another limit near the budget."""
+        spread = self.spread or 0.01
+        asked = warm_start(problem, history, n, rng, self.n_warm_start, spread)
+        if len(asked) >= n:
+            return asked
+        record = Record(problem, history, asked)
+        parents = self._parents(problem, history, record, rng)
+        while len(asked) < n:
+            found = self._new(problem, parents, record, rng)
+            if found is None:
+                sweep = Sweep(spread=spread)
+                return asked + record.last_resort(history, n - len(asked), sweep, rng)
+            record.add(found)
+            asked.append(problem.space.decode(found))
+        return asked
+
+    def _parents(
+        self,
+        problem: Problem,
+        history: Sequence[Trial],
+        record: Record,
+        rng: np.random.Generator,
+    ) -> list[Choice]:
+        """The survivors of all that was measured near the budget, of all where that is too few."""
+        quantities = self.quantities(problem)
+        tables = [problem.cost(quantity).grouped for quantity in quantities]
+        rows = np.arange(len(problem.space.groups))
+        choices: list[Choice] = []
+        objectives: list[list[float]] = []
+        for trial, packed in zip(history, record.choices, strict=True):
+            if trial.state is TrialState.COMPLETE and trial.values.get("kl", 0.0) > 0:
+                choices.append(packed.astype(np.int64))
+                costs = [float(table[rows, choices[-1]].sum()) for table in tables]
+                objectives.append([float(np.log(trial.values["kl"])), *costs])
+        points = np.array(objectives).reshape(len(choices), 1 + len(quantities))
+        limited = [i for i, quantity in enumerate(quantities, 1) if quantity in problem.limits]
+        limits = np.array([problem.limits[quantities[i - 1]] for i in limited])
+        near = (np.abs(points[:, limited] - limits) <= 2 * self.spread * limits).all(axis=1)
+        pool = np.flatnonzero(near) if near.sum() >= 4 else np.arange(len(points))
+        with quiet():
+            kept = survivors(self.selector(seed_of(rng)), points[pool])
+        return [choices[index] for index in pool[kept]]
+
+    def _new(
+        self,
+        problem: Problem,
+        parents: Sequence[Choice],
+        record: Record,
+        rng: np.random.Generator,
+    ) -> Choice | None:
+        """The first repaired child that is new."""
+        for target in record.targets(self.spread):
+            for attempt in range(_CHILDREN):
+                found = self._child(target, parents, self.n_mutations + attempt, rng)
+                if found is not None and record.is_new(found):
+                    return found
+        return None
+
+    def _child(
+        self,
+        problem: Problem,
+        parents: Sequence[Choice],
+        n_mutations: float,
+        rng: np.random.Generator,
+    ) -> Choice | None:
+        """Two parents crossed and mutated, or a random choice while there are none; repaired."""
+        allowed = problem.space.group_allowed
+        if len(parents) < 2:
+            child = np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1)
+        else:
+            first, second = rng.choice(len(parents), 2, replace=False)
+            child = crossed(allowed, (parents[first], parents[second]), n_mutations, rng)
+        noise = np.exp(self.repair_sd * rng.normal(size=allowed.shape))
+        return repaired(problem, child, problem.group_loss * noise)
+
+
+def survivors(sampler: GeneticSampler, points: Floats) -> list[int]:
+    """Which rows of `points [n, n_objectives]` the sampler keeps as parents of a generation."""
+    key = {f"{type(sampler).__name__}:generation": 0}
+    study = optuna.create_study(sampler=sampler, directions=["minimize"] * points.shape[1])
+    study.add_trials([optuna.trial.create_trial(values=list(p), system_attrs=key) for p in points])
+    return sorted(trial.number for trial in sampler.select_parent(study, 1))
+
+
+def crossed(
+    allowed: NDArray[np.bool_],
+    parents: tuple[Choice, Choice],
+    n_mutations: float,
+    rng: np.random.Generator,
+) -> Choice:
+    """Each gene from either of two parents, some drawn anew, `[n_groups]`.
+
+    Args:
+        allowed: `[n_groups, n_formats]`.
+        parents: choices, `[n_groups]` each.
+        n_mutations: how many genes are drawn anew, on average.
+        rng: the only source of randomness.
+    """
+    n_allowed = allowed.sum(axis=1)
+    place = np.cumsum(allowed, axis=1) - 1  # of a format among those allowed
+    column = np.argsort(~allowed, axis=1, kind="stable")  # and back
+    rows = np.arange(len(allowed))
+    child = parents[0].copy()
+    open_rows = np.flatnonzero(n_allowed > 1)
+    share = min(n_mutations / max(len(open_rows), 1), 1.0)
+    for block in np.split(open_rows, np.arange(_BLOCK, len(open_rows), _BLOCK)):
+        if len(block):
+            genes = [place[block, parent[block]] for parent in parents]
+            child[block] = _crossed_block(genes, n_allowed[block], share, rng)
+            child[block] = column[rows[block], child[block]]
+    return child
+
+
+def _crossed_block(
+    genes: Sequence[Choice], n_allowed: Choice, share: float, rng: np.random.Generator
+) -> Choice:
+    """A child of two parents by `NSGAIISampler`, `[n_genes]`."""
+    one = {int(n): IntDistribution(0, int(n) - 1) for n in np.unique(n_allowed)}
+    known: dict[str, BaseDistribution] = {str(i): one[int(n)] for i, n in enumerate(n_allowed)}
+    with quiet():
+        sampler = optuna.samplers.NSGAIISampler(
+            population_size=2, mutation_prob=share, crossover_prob=1.0, seed=seed_of(rng)
+        )
+        study = optuna.create_study(sampler=sampler, directions=["minimize"] * 2)
+        for parent in genes:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=dict(zip(known, parent.tolist(), strict=True)),
+                    distributions=known,
+                    values=[0.0, 0.0],
+                    system_attrs={"NSGAIISampler:generation": 0},
+                )
+            )
+        params = study.ask(known).params
+    return np.array([params[name] for name in known], dtype=np.int64)

@@ -1,0 +1,106 @@
+"""What a search has proposed so far, by choice rather than by allocation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfront.allocation import Allocation
+from bitfront.problem import Problem
+from bitfront.search.base import beside
+from bitfront.search.sweep import Sweep
+from bitfront.trial import Trial
+
+Choice = NDArray[np.int64]
+
+_MAX_CHOICES = 4096
+"""Spaces up to this size are listed before they count as exhausted."""
+
+
+class Record:
+    """Choices of a history, which of them are new, and on which side of the budget the next goes.
+
+    Args:
+        problem: as in `Search.ask`.
+        history: as in `Search.ask`.
+        asked: what this answer already proposes.
+    """
+
+    def __init__(
+        self, problem: Problem, history: Sequence[Trial], asked: Sequence[Allocation] = ()
+    ) -> None:
+        self.problem = problem
+        self.n_above = self.n_within = 0
+        self.choices = [problem.space.encode(t.allocation).astype(np.int8) for t in history]
+        self._seen = {choice.tobytes() for choice in self.choices}
+        for trial, choice in zip(history, self.choices, strict=True):
+            if trial.origin != "uniform":
+                self._count(choice)
+        for allocation in asked:
+            self.add(problem.space.encode(allocation))
+
+    @property
+    def n_proposed(self) -> int:
+        """Proposals so far."""
+        return self.n_above + self.n_within
+
+    def is_new(self, choice: Choice) -> bool:
+        """Whether a choice was neither measured nor proposed."""
+        return choice.astype(np.int8).tobytes() not in self._seen
+
+    def add(self, choice: Choice) -> None:
+        """Note a proposal."""
+        self._seen.add(choice.astype(np.int8).tobytes())
+        self._count(choice)
+
+    def _count(self, choice: NDArray[np.signedinteger]) -> None:
+        above = not self.problem.is_feasible(choice.astype(np.int64))
+        self.n_above, self.n_within = self.n_above + above, self.n_within + (not above)
+
+    def targets(self, spread: float) -> list[Problem]:
+        """Where the next proposal is sought: every second time at another limit near the budget."""
+        index = self.n_proposed
+        if spread > 0 and index % 2 == 1 and self.n_above < self.n_within:
+            return [beside(self.problem, spread, index // 2), self.problem]
+        return [self.problem]
+
+    def last_resort(
+        self, history: Sequence[Trial], n: int, sweep: Sweep, rng: np.random.Generator
+    ) -> list[Allocation]:
+        """At most `n` where a search finds nothing new: the solver's front, then whatever is left.
+
+        Args:
+            history: as in `Search.ask`.
+            n: how many are wanted.
+            sweep: the front.
+            rng: as in `Search.ask`.
+        """
+        space = self.problem.space
+        found: list[Allocation] = []
+        n_asked = self.n_proposed - sum(trial.origin != "uniform" for trial in history)
+        swept = sweep.ask(self.problem, history, n + n_asked, rng)
+        for choice in (*map(space.encode, swept), *self._all(sweep.spread)):
+            above = not self.problem.is_feasible(choice)
+            if (
+                len(found) < n
+                and self.is_new(choice)
+                and not (above and self.n_above >= self.n_within)
+            ):
+                self.add(choice)
+                found.append(space.decode(choice))
+        return found
+
+    def _all(self, spread: float) -> Iterator[Choice]:
+        """Every choice of a small space within the limits that come next."""
+        columns = [np.flatnonzero(row) for row in self.problem.space.group_allowed]
+        if sum(math.log(len(each)) for each in columns) > math.log(_MAX_CHOICES):
+            return
+        targets = self.targets(spread)
+        for each in product(*columns):
+            choice = np.array(each, dtype=np.int64)
+            if any(target.is_feasible(choice) for target in targets):
+                yield choice

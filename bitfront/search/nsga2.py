@@ -1,0 +1,44 @@
+"""Genetic search for the front of loss and the limited costs, by Optuna's NSGA-II."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import optuna
+
+from bitfront.problem import Problem
+from bitfront.search._genes import GeneticSampler, GeneticSearch
+
+
+@dataclass(frozen=True)
+class Nsga2(GeneticSearch):
+    """Children of the best measured allocations: formats from either parent, a few drawn anew.
+
+    A gene is the format of a group. Parents are what NSGA-II keeps of the whole history near the
+    budget, by rank of domination, then by distance to neighbours, in the log of the loss and every
+    limited cost. A child is made to fit the limits by the estimator's table with noise, so that
+    children differ; it is measured, and may become a parent. Only two parents enter a study of
+    Optuna's, in blocks of 1,024 genes, because its time grows with the square of the parameters
+    (45,000 at once took over nine minutes), so a proposal takes as long after 1,000 trials as
+    after ten.
+
+    Source: Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002.
+    Cost: milliseconds to a second or two a proposal. Prefer it with several limits or thousands of
+    measurements: it models nothing, so nothing but the table guides the formats of a child (3 %
+    under the solved table after 64 and 128 measurements, on the problems that `tpe` names).
+
+    Args:
+        population_size: how many of the measured allocations may be parents.
+        n_mutations: genes of a child that are drawn anew, on average.
+        repair_sd: noise of the loss table by which children are repaired, in log units.
+        spread: how far every second proposal goes from the budget, as a fraction of it.
+        n_warm_start: with how many points of the solver's front the search begins.
+    """
+
+    def selector(self, seed: int) -> GeneticSampler:
+        """NSGA-II."""
+        return optuna.samplers.NSGAIISampler(population_size=self.population_size, seed=seed)
+
+    def quantities(self, problem: Problem) -> tuple[str, ...]:
+        """The limited costs."""
+        return tuple(problem.limits)
