@@ -3,7 +3,7 @@
     python benchmarks/precision.py MODEL CALIBRATION EVALUATION --out DIRECTORY
         [--n-allocations 24]
 
-The same allocations (see `allocations.py`) on the same blocks with the same quantized weights, made
+The same allocations (see `bitfront.compare.allocations`) on the same blocks with the same quantized weights, made
 from the float32 model. As in a study of either dtype, the reference has the dtype of the model that
 is judged. Seconds are those of a measurement with the swap of its weights. A processor without
 AMX or AVX512-BF16 emulates bfloat16. Appends to `benchmarks/results/precision.csv`.
@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from allocations import RANGES, allocations, taus, within
 from record import Record
 from stopwatch import timed
 from studies import parser, untied_study
 
 from bitfront import Allocation, Budget, Choice, Study
+from bitfront.compare import RANGES, allocations, taus, within
 from bitfront.inputs import prepare
 from bitfront.measurement import Measurement
 from bitfront.models.bank import WeightBank
@@ -63,7 +63,10 @@ def main() -> None:
         avx512_bf16="avx512_bf16" in flags,
         n_tokens=arguments.n_judged * arguments.length,
         n_threads=torch.get_num_threads(),
-        **taus(first, second, bits),
+        **{
+            "tau" if name == "all" else f"tau_{name}": value
+            for name, value in taus(first, second, bits).items()
+        },
         **{f"n_{name}": int(inside.sum()) for name, inside in within(bits).items()},
         **{
             f"{dtype}_{key}": round(spent[key] / len(wanted), 3)

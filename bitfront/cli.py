@@ -200,6 +200,84 @@ def _written_report(out: Path, data: Any) -> Path:
 
 
 @app.command()
+def compare(
+    model: Annotated[str, typer.Argument(help="Local folder, GGUF file, or hub id.")],
+    out: Out = Path("comparison"),
+    estimators: Annotated[
+        str, typer.Option(help="name or name:key=value,...; several, separated by commas; or all")
+    ] = "all",
+    formats: Annotated[str, typer.Option(help="Menu, separated by commas.")] = ",".join(
+        Study.formats
+    ),
+    calibration: Annotated[
+        str, typer.Option(help="Text file, JSON lines, or datasets name.")
+    ] = Study.calibration.source,
+    evaluation: Annotated[
+        str, typer.Option(help="Another text; only checked to be another.")
+    ] = Study.evaluation.source,
+    quantizer: Annotated[str, typer.Option(help="name or name:key=value,...")] = str(
+        Study.quantizer
+    ),
+    n_allocations: Annotated[int, typer.Option(help="Allocations to measure.")] = 60,
+    n_sequences: Annotated[int, typer.Option(help="Calibration blocks of estimators.")] = 8,
+    n_search_sequences: Annotated[
+        int, typer.Option(help="Further blocks on which KL is measured.")
+    ] = Study.n_search_sequences,
+    sequence_length: Annotated[
+        int, typer.Option(help="Tokens of a block.")
+    ] = TextSource.sequence_length,
+    ties: Annotated[
+        bool, typer.Option(help="Fused layers (q/k/v, gate/up) share a format.")
+    ] = Study.tied,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = Study.seed,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = Study.dtype,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = Study.device,
+    as_json: AsJson = False,
+) -> None:
+    """Run estimators on MODEL and see how well each ranks measured allocations, and its cost."""
+    from bitfront.formats import named
+    from bitfront.sensitivity import ESTIMATORS
+
+    menu = tuple(name.strip() for name in formats.split(",") if name.strip())
+    chosen = (
+        tuple(map(Choice, ESTIMATORS.names()))
+        if estimators == "all"
+        else Choice.parse_list(estimators)
+    )
+    bits = [named(name).num_bits for name in menu]
+    study = Study(
+        model=model,
+        # No search is made: any budget that the menu can meet.
+        budget=Budget((min(bits) + max(bits)) / 2, "bits") if bits else Budget(4, "bits"),
+        calibration=TextSource(calibration, n_sequences, sequence_length),
+        evaluation=TextSource(evaluation, 1, sequence_length),
+        formats=menu,
+        quantizer=Choice.parse(quantizer),
+        estimator=Choice("weight_error"),
+        n_search_sequences=n_search_sequences,
+        tied=ties,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+    )
+    from bitfront.compare import compare as compare_all
+    from bitfront.display import Display
+    from bitfront.report.comparison import comparison_table, write_comparison
+
+    with Display(as_json) as display:
+        rows = compare_all(study, chosen, out, n_allocations, display.show)
+    write_comparison(out / "comparison.html", Path(model).name, rows)
+    if as_json:
+        for row in rows:
+            print(json.dumps(row.__dict__))
+        return
+    console = Console()
+    console.print(comparison_table(rows))
+    page = (out / "comparison.html").resolve()
+    console.print(f"Report: {page}", soft_wrap=True, highlight=False)
+
+
+@app.command()
 def front(
     results: ResultsFolder,
     format: Annotated[str, typer.Option(help="json, csv or parquet.")] = "json",

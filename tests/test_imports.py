@@ -18,6 +18,7 @@ NOUNS = {"allocation", "pareto", "problem", "space", "study", "table", "trial"}
 ROWS = (
     {"__init__"},
     {"cli"},
+    {"compare"},
     {"display", "report"},
     {"run"},
     {"searching"},
@@ -41,7 +42,7 @@ NEVER = {("search", "models"), ("search", "quantizers")} | {
     (torch_side, "solvers") for torch_side in ("sensitivity", "costs", "evaluation", "export")
 }
 # `measurement` is the one module below `run` that uses a kind: it runs the metrics.
-JOINS = {"__init__", "cli", "run", "inputs", "searching"}
+JOINS = {"__init__", "cli", "compare", "run", "inputs", "searching"}
 HEAVY = {
     "ortools": {"solvers/cp_sat.py"},
     "optuna": {

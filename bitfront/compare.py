@@ -1,0 +1,257 @@
+"""Comparison: every estimator on one model, judged by measured KL."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfront.allocation import Allocation
+from bitfront.errors import BitfrontError, InvalidArgument
+from bitfront.files import replacing
+from bitfront.plugins import Choice
+from bitfront.problem import Problem
+from bitfront.progress import Event, Progress, counted, silent
+from bitfront.report.agreement import tau
+from bitfront.run import opened
+from bitfront.searching import Job, measured
+from bitfront.sensitivity import ESTIMATORS
+from bitfront.sensitivity.base import Estimator, estimate_together, shared_passes
+from bitfront.solvers import SOLVERS
+from bitfront.study import Study
+from bitfront.table import LayerTable
+from bitfront.trial import Trial, TrialState
+
+RANGES = {"2_to_3": (2, 3), "3_to_4": (3, 4), "4_to_6": (4, 6)}
+"""Ranges of average code bits."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One estimator in a comparison.
+
+    Args:
+        estimator: name with parameters.
+        tau: Kendall's tau of predicted against measured KL, over all allocations (`"all"`) and over
+            those of each of `RANGES`; `None` where no order exists.
+        seconds: what it would have taken alone; a pass that it shares counts in full.
+        peak_mb: how far memory rose in the pass, all who share it together; `None` where the
+            system does not say.
+        shared: who else had the same pass.
+        error: why it has no table; then nothing above is known.
+    """
+
+    estimator: str
+    tau: Mapping[str, float | None] = field(default_factory=dict)
+    seconds: float | None = None
+    peak_mb: float | None = None
+    shared: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def compare(
+    study: Study,
+    estimators: Sequence[Choice],
+    directory: Path,
+    n_allocations: int = 60,
+    progress: Progress = silent,
+) -> list[Compared]:
+    """Measure allocations of a model, then see how well each estimator ranks them.
+
+    Allocations are a third random, a third random around one width, a third solved at random
+    budgets. They are measured on calibration blocks that no estimator sees. Estimators that need
+    the same pass share it. An interrupted comparison continues: measured allocations and finished
+    estimators are stored.
+
+    Args:
+        study: model, menu, texts and quantizer; its estimator solves the last third.
+        estimators: which ones.
+        directory: results folder.
+        n_allocations: how many are measured.
+        progress: called as the work goes on.
+
+    Returns:
+        The best first; those that failed last.
+
+    Raises:
+        BitfrontError: as `run_study`.
+    """
+    if n_allocations < 3:
+        raise InvalidArgument(f"n_allocations is {n_allocations}: give at least 3.")
+    built = {str(choice): ESTIMATORS.build(choice.name, choice.params) for choice in estimators}
+    with opened(study, directory, progress) as job:
+        trials = _measured(job, n_allocations)
+        done = {each.estimator: each for each in read_comparison(directory)}
+        waiting = {name: x for name, x in built.items() if name not in done or done[name].error}
+        names = {id(estimator): name for name, estimator in waiting.items()}
+        for group in shared_passes(list(waiting.values())):
+            for made in _group(job, group, names, trials):
+                done[made.estimator] = made
+            _write(directory, list(done.values()))
+        again = [_judged(job, done[name], trials) for name in built]
+    best = sorted(again, key=lambda each: -(each.tau.get("all") or -2.0))
+    _write(directory, [*best, *(x for name, x in done.items() if name not in built)])
+    return best
+
+
+def read_comparison(directory: Path) -> list[Compared]:
+    """What a folder holds of comparisons; nothing where none was made."""
+    path = directory / "comparison.json"
+    if not path.exists():
+        return []
+    rows = json.loads(path.read_text())
+    return [Compared(**row | {"shared": tuple(row["shared"])}) for row in rows]
+
+
+def _write(directory: Path, rows: Sequence[Compared]) -> None:
+    with replacing(directory / "comparison.json") as temporary:
+        temporary.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+
+
+def _measured(job: Job, n_allocations: int) -> list[Trial]:
+    """Trials on the calibration text, those stored among them."""
+    wanted = allocations(job.problem, n_allocations)
+    known = {trial.allocation for trial in job.trials("calibration")}
+    for index, allocation in enumerate(wanted):
+        trial = None
+        if allocation not in known:
+            job.progress(Event("search", index, len(wanted)))
+            trial = measured(job, allocation, "calibration", "random")
+        job.progress(Event("search", index + 1, len(wanted), trial))
+    chosen = set(wanted)
+    complete = [t for t in job.trials("calibration") if t.state is TrialState.COMPLETE]
+    return [trial for trial in complete if trial.allocation in chosen]
+
+
+def _group(
+    job: Job, group: Sequence[Estimator], names: Mapping[int, str], trials: Sequence[Trial]
+) -> list[Compared]:
+    """Estimators that share a pass; the error in place of figures where it fails."""
+    mine = [names[id(estimator)] for estimator in group]
+    patched = job.measurement.patched
+    patched.apply(Allocation({}))
+    peak = _PeakMemory()
+    try:
+        made = estimate_together(
+            group,
+            patched.model,
+            job.tokens["estimation"],
+            job.problem.space,
+            patched.bank,
+            counted(job.progress, "estimate"),
+        )
+    except BitfrontError as error:
+        if len(group) == 1:
+            return [Compared(mine[0], error=str(error))]
+        # One of them fails: alone, the others need not.
+        return [each for one in group for each in _group(job, [one], names, trials)]
+    rise = peak.rise_mb()
+    found = []
+    for name, estimated in zip(mine, made, strict=True):
+        job.results.save_table(_table_name(name), estimated.table)
+        others = tuple(other for other in mine if other != name)
+        row = Compared(name, {}, round(estimated.seconds, 3), rise, others)
+        found.append(_judged(job, row, trials))
+    return found
+
+
+def _judged(job: Job, row: Compared, trials: Sequence[Trial]) -> Compared:
+    """The row with tau over the trials, from the stored table."""
+    table = (
+        None if row.error else job.results.load_table(_table_name(row.estimator), job.problem.space)
+    )
+    if table is None:
+        return row
+    predicted = [predicted_loss(table, trial.allocation) for trial in trials]
+    kl, bits = ([trial.values[name] for trial in trials] for name in ("kl", "bits"))
+    return replace(row, tau=taus(predicted, kl, bits))
+
+
+def _table_name(estimator: str) -> str:
+    return "compared-" + re.sub(r"[^A-Za-z0-9_.=-]", "_", estimator)
+
+
+def predicted_loss(table: LayerTable, allocation: Allocation) -> float:
+    """What the additive table says of an allocation."""
+    return table.total(table.space.encode(allocation))
+
+
+def allocations(problem: Problem, n: int) -> list[Allocation]:
+    """A third random, a third random around a width, a third optimised at a random budget; seeded.
+
+    Optimised is for the problem's table, in code bits.
+    """
+    rng = np.random.default_rng(0)
+    space = problem.space
+    n_groups, n_formats = len(space.groups), len(space.formats)
+    bits = problem.cost("code_bits").grouped
+    low, high = bits.min(axis=1).sum(), np.where(np.isfinite(bits), bits, 0).max(axis=1).sum()
+    made = []
+    for index in range(n):
+        if index % 3 == 0:
+            choice = _fitting(problem, rng.integers(n_formats, size=n_groups))
+        elif index % 3 == 1:
+            centre = rng.uniform(0, n_formats - 1)
+            drawn = np.clip(np.rint(rng.normal(centre, 0.8, n_groups)), 0, n_formats - 1)
+            choice = _fitting(problem, drawn.astype(np.int64))
+        else:
+            limit = np.clip(np.floor(rng.uniform(2.2, 6) * space.n_weights), low, high)
+            solver = SOLVERS.build("lagrangian")
+            choice = solver.solve(problem.with_limits({"code_bits": float(limit)})).choice
+        made.append(space.decode(choice.astype(np.int64)))
+    return list(dict.fromkeys(made))
+
+
+def _fitting(problem: Problem, choice: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The choice, with the first format that fits where the chosen one does not."""
+    allowed = problem.space.group_allowed
+    fits = allowed[np.arange(len(choice)), choice]
+    return np.where(fits, choice, allowed.argmax(axis=1))
+
+
+def within(bits: Sequence[float]) -> dict[str, NDArray[np.bool_]]:
+    """Which values lie in each range of bits, by the name of the range."""
+    values = np.array(bits)
+    return {name: (values >= low) & (values < high) for name, (low, high) in RANGES.items()}
+
+
+def taus(
+    first: Sequence[float], second: Sequence[float], bits: Sequence[float]
+) -> dict[str, float | None]:
+    """Kendall's tau over all allocations, and over those of each range with more than two."""
+    parts = {"all": np.ones(len(bits), dtype=bool)} | within(bits)
+    x, y = np.array(first), np.array(second)
+    found = {name: tau(x[i].tolist(), y[i].tolist()) for name, i in parts.items() if i.sum() > 2}
+    return {name: None if each is None else round(each, 4) for name, each in found.items()}
+
+
+class _PeakMemory:
+    """How far the memory of this process rises from now on, where Linux says so."""
+
+    def __init__(self) -> None:
+        self._before = self._read("VmRSS")
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+        except OSError:
+            self._before = None
+
+    def rise_mb(self) -> float | None:
+        """In units of 10^6 bytes, since it was made."""
+        peak = self._read("VmHWM")
+        if peak is None or self._before is None:
+            return None
+        return round((peak - self._before) / 1e6, 1)
+
+    @staticmethod
+    def _read(key: str) -> float | None:
+        try:
+            lines = Path("/proc/self/status").read_text().splitlines()
+        except OSError:
+            return None
+        found = (line.split() for line in lines if line.startswith(f"{key}:"))
+        return next((1024.0 * float(words[1]) for words in found), None)
