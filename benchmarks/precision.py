@@ -3,10 +3,11 @@
     python benchmarks/precision.py MODEL CALIBRATION EVALUATION --out DIRECTORY
         [--n-allocations 24]
 
-The same allocations (see `bitfront.compare.allocations`) on the same blocks with the same quantized weights, made
-from the float32 model. As in a study of either dtype, the reference has the dtype of the model that
-is judged. Seconds are those of a measurement with the swap of its weights. A processor without
-AMX or AVX512-BF16 emulates bfloat16. Appends to `benchmarks/results/precision.csv`.
+The same allocations (`bitfront.compare.allocations`) on the same blocks with the same quantized
+weights, made from the float32 model. As in a study of either dtype, the reference has the dtype of
+the model that is judged. Seconds are those of a measurement with the swap of its weights. A
+processor without AMX or AVX512-BF16 emulates bfloat16. Appends to
+`benchmarks/results/precision.csv`.
 """
 
 from __future__ import annotations

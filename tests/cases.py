@@ -79,12 +79,14 @@ ESTIMATORS: dict[str, tuple[float, float]] = {
 # share of the exhaustive front's hypervolume within 15 % of the budget, mean over 5 small studies
 # whose layers interact: (share, n_trials with baselines)
 SEARCHES: dict[str, tuple[float, int]] = {
+    "amq": (0.97, 24),
     "cmaes": (0.955, 24),
     "evolution": (0.85, 24),
     "gp": (0.95, 24),
     "nsga2": (0.95, 24),
     "nsga3": (0.95, 24),
     "posterior_ilp": (0.96, 24),
+    "predictor_ga": (0.96, 24),
     "qmc": (0.955, 24),
     "random": (0.40, 24),
     "sweep": (0.96, 24),

@@ -49,6 +49,7 @@ HEAVY = {
         f"search/{name}.py"
         for name in ("_genes", "_optuna", "cmaes", "gp", "nsga2", "nsga3", "tpe")
     },
+    "sklearn": {"search/_predictors.py"},
 }
 TORCH_FREE = ("formats", "solvers", "search", "costs")
 

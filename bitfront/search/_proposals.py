@@ -1,0 +1,118 @@
+"""From ranked candidates to proposals: what is new, on both sides of the budget, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfront.allocation import Allocation
+from bitfront.problem import Problem
+from bitfront.search._genetic import Ladder
+from bitfront.search.base import beside
+from bitfront.search.sweep import Sweep
+from bitfront.trial import Trial, TrialState
+
+Floats = NDArray[np.float64]
+Choices = NDArray[np.integer[Any]]
+
+_NEAR = 1.5
+"""Costs within this factor of the budget are around it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """A history in arrays: each allocation is read once, which matters for 45,000 layers.
+
+    Args:
+        choices: of every trial, failed ones too, `[n_trials, n_groups]`.
+        log_kl: of the trials that can be learned from, NaN for the others, `[n_trials]`.
+        n_above: proposals above the budget.
+        n_within: proposals within it.
+    """
+
+    choices: Choices
+    log_kl: Floats
+    n_above: int
+    n_within: int
+
+    @classmethod
+    def of(cls, problem: Problem, history: Sequence[Trial], asked: Sequence[Allocation]) -> Past:
+        """Arrays of a history, and of what was asked since."""
+        allocations = [*(trial.allocation for trial in history), *asked]
+        choices = np.empty((len(allocations), len(problem.space.groups)), dtype=np.int16)
+        for row, allocation in enumerate(allocations):
+            choices[row] = problem.space.encode(allocation)
+        proposed = [*(trial.origin != "uniform" for trial in history), *(True for _ in asked)]
+        within = Ladder.of(problem).within(choices)[np.array(proposed, dtype=bool)]
+        values = [t.values.get("kl", 0.0) for t in history if t.state is TrialState.COMPLETE]
+        kl = np.full(len(allocations), np.nan)
+        complete = [row for row, t in enumerate(history) if t.state is TrialState.COMPLETE]
+        kl[complete] = np.where(np.array(values) > 0, values, np.nan)
+        n_within = int(within.sum())
+        return cls(choices, np.log(kl), len(within) - n_within, n_within)
+
+    def measured(self) -> tuple[Choices, Floats]:
+        """Choices and log kl of the trials that can be learned from, oldest first."""
+        usable = np.isfinite(self.log_kl)
+        return self.choices[usable], self.log_kl[usable]
+
+    def near(self, problem: Problem) -> tuple[Choices, Floats]:
+        """The measured ones around the budget; uniform baselines far from it teach little."""
+        choices, log_kl = self.measured()
+        fill = Ladder.of(problem).fill(choices)
+        kept = (fill == 0) | ((fill > 1 / _NEAR) & (fill < _NEAR))
+        return choices[kept], log_kl[kept]
+
+
+def picked(
+    problem: Problem,
+    past: Past,
+    history: Sequence[Trial],
+    n: int,
+    solver: str,
+    spread: float,
+    ranked: Callable[[Problem], Choices],
+    rng: np.random.Generator,
+) -> list[Allocation]:
+    """At most `n` new allocations, every second one at another limit near the budget.
+
+    Args:
+        problem: as in `Search.ask`.
+        past: of the history.
+        history: as in `Search.ask`.
+        n: how many are wanted.
+        solver: name of the solver of the front that is swept when the candidates are used up.
+        spread: how far every second one goes from the budget, as a fraction of it.
+        ranked: candidates within the limits of a problem, the most promising first.
+        rng: as in `Search.ask`.
+    """
+    seen = {choice.tobytes() for choice in past.choices}
+    asked: list[Allocation] = []
+    n_above, n_within = past.n_above, past.n_within
+    for _ in range(n):
+        index = n_above + n_within
+        aside = spread > 0 and index % 2 == 1 and n_above < n_within
+        targets = [beside(problem, spread, index // 2)] if aside else []
+        candidates = (c for t in (*targets, problem) for c in ranked(t).astype(np.int16))
+        found = next((c for c in candidates if c.tobytes() not in seen), None)
+        if found is None:
+            break
+        seen.add(found.tobytes())
+        asked.append(problem.space.decode(found))
+        above = not problem.is_feasible(found)
+        n_above, n_within = n_above + above, n_within + (not above)
+    if len(asked) == n:
+        return asked
+    sweep = Sweep(solver, spread or 0.01).ask(problem, history, n, rng)
+    for allocation in sweep:
+        choice = problem.space.encode(allocation)
+        above = not problem.is_feasible(choice)
+        is_new = choice.astype(np.int16).tobytes() not in seen
+        if is_new and len(asked) < n and (n_above < n_within or not above):
+            asked.append(allocation)
+            n_above, n_within = n_above + above, n_within + (not above)
+    return asked

@@ -1,0 +1,109 @@
+"""A genetic search that asks a learned predictor instead of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfront.allocation import Allocation
+from bitfront.errors import InvalidArgument
+from bitfront.problem import Problem
+from bitfront.search._genetic import Ladder, affordable, offspring
+from bitfront.search._predictors import Predictor, check_predictor
+from bitfront.search._proposals import Past, picked
+from bitfront.search._warm_start import warm_start
+from bitfront.search.base import Search
+from bitfront.solvers import SOLVERS
+from bitfront.trial import Trial
+
+Choices = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class PredictorGa(Search):
+    """Breeds allocations at the budget for the smallest loss that a learned predictor expects.
+
+    A regression of the measured log kl (`predictor`, refitted at every call) judges thousands of
+    allocations. A population that starts from the best measured ones and the solver's is crossed,
+    switched (one group up, another down), taken back into the budget and filled up to it; the
+    best that was never measured is proposed.
+
+    Source: the genetic search with an accuracy predictor of EQ-Net (Xu et al., ICCV 2023) and APQ
+    (Wang et al., CVPR 2020); they fit the predictor once, on thousands of measured networks, this
+    one after each measurement, on the difference to the estimator's table. Cost: one fit, and
+    `population * n_generations` predictions a proposal. Prefer it with some hundred measurements
+    or more, where layers interact in ways that no correction of the table tells.
+
+    Args:
+        predictor: `gaussian_process`, `gradient_boosting`, `rbf` or `ridge`.
+        solver: name of the solver that the population starts from.
+        population: allocations kept of each generation.
+        n_generations: most generations; fewer where there are very many groups.
+        crossover_rate: share of the children that have two parents.
+        n_warm_start: proposals of the solver's front before the first of its own; 0 for none.
+        spread: how far every second proposal goes from the budget, as a fraction of it.
+    """
+
+    predictor: str = "gaussian_process"
+    solver: str = "lagrangian"
+    population: int = 64
+    n_generations: int = 24
+    crossover_rate: float = 0.5
+    n_warm_start: int = 8
+    spread: float = 0.15
+
+    def __post_init__(self) -> None:
+        check_predictor(self.predictor)
+        SOLVERS.load(self.solver)
+        if min(self.population, self.n_generations) < 2 or self.n_warm_start < 0:
+            raise InvalidArgument(
+                f"population is {self.population}, n_generations {self.n_generations}, "
+                f"n_warm_start {self.n_warm_start}: give at least 2, 2 and 0."
+            )
+        if not (0 <= self.crossover_rate <= 1 and 0 <= self.spread < 1):
+            raise InvalidArgument(
+                f"crossover_rate is {self.crossover_rate}, spread {self.spread}: give "
+                "0 <= crossover_rate <= 1 and 0 <= spread < 1."
+            )
+
+    def ask(
+        self, problem: Problem, history: Sequence[Trial], n: int, rng: np.random.Generator
+    ) -> list[Allocation]:
+        """The best unmeasured of a bred population; every second one at another limit."""
+        spread = self.spread or 0.01
+        asked = warm_start(problem, history, n, rng, self.n_warm_start, spread)
+        if len(asked) >= n:
+            return asked
+        past = Past.of(problem, history, asked)
+        predictor = Predictor.fitted(self.predictor, problem, *past.near(problem), rng)
+        choices, log_kl = past.measured()
+        best = choices[np.argsort(log_kl, kind="stable")]
+
+        def ranked(target: Problem) -> Choices:
+            return self._bred(target, best, predictor, rng)
+
+        wanted = n - len(asked)
+        return asked + picked(problem, past, history, wanted, self.solver, self.spread, ranked, rng)
+
+    def _bred(
+        self, target: Problem, best: Choices, predictor: Predictor, rng: np.random.Generator
+    ) -> Choices:
+        """The last population within the limits of `target`, the smallest prediction first."""
+        ladder = Ladder.of(target)
+        solved = SOLVERS.build(self.solver).solve(target).choice[None]
+        start = np.concatenate([solved, best[ladder.within(best)][: self.population // 2]])
+        population = np.concatenate([start, ladder.filled(ladder.repaired(start, rng), rng)])
+        predicted = predictor.predict(population)
+        for _ in range(affordable(self.n_generations, self.population, population.shape[1])):
+            children = offspring(ladder, population, self.population, self.crossover_rate, rng)
+            children = ladder.filled(children, rng)
+            population = np.concatenate([population, children])
+            predicted = np.concatenate([predicted, predictor.predict(children)])
+            _, kept = np.unique(predicted, return_index=True)  # twins predict alike
+            population, predicted = population[kept], predicted[kept]
+            population, predicted = population[: self.population], predicted[: self.population]
+        return population

@@ -1,0 +1,75 @@
+"""What genetic searches share: repair, switches, survivors, pins, and predictors."""
+
+import numpy as np
+import pytest
+from instances import interacting_study, random_problem
+
+from bitfront.errors import InvalidArgument
+from bitfront.pareto import non_dominated
+from bitfront.search._genetic import Ladder, offspring, survivors
+from bitfront.search._predictors import PREDICTORS, Predictor
+from bitfront.search.amq import Amq, unpinned
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_repaired_choices_meet_the_limits_and_fit(seed):
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, 9, 5, fraction=float(rng.uniform(0.05, 0.9)))
+    ladder = Ladder.of(problem)
+    wild = ladder.admitted(rng.integers(5, size=(30, 9)))
+    for choice in ladder.repaired(wild, rng):
+        assert problem.is_feasible(choice)
+
+
+def test_children_come_from_their_parents_or_a_switch():
+    problem = random_problem(np.random.default_rng(1), 12, 4, fraction=0.5)
+    ladder = Ladder.of(problem)
+    rng = np.random.default_rng(2)
+    parents = ladder.repaired(ladder.admitted(rng.integers(4, size=(16, 12))), rng)
+    children = offspring(ladder, parents, 40, 0.9, rng)
+    assert children.shape[1] == 12
+    assert all(problem.is_feasible(child) for child in children)
+    inherited = np.mean([(child[None] == parents).any(axis=0).mean() for child in children])
+    assert inherited > 0.7
+
+
+def test_survivors_hold_the_front_first_and_spread_when_it_is_too_large():
+    points = np.random.default_rng(3).random((60, 2))
+    front = set(np.flatnonzero(non_dominated(points)))
+    assert front <= set(survivors(points, 40))
+    line = np.stack([np.linspace(0, 1, 50), np.linspace(1, 0, 50)], axis=1)
+    kept = survivors(line, 5)
+    assert {0, 49} <= set(kept)
+    assert np.diff(np.sort(line[kept, 0])).max() < 0.6
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_a_predictor_ranks_unseen_allocations_better_than_the_table(name):
+    problem, measure = interacting_study(3, n_groups=6)
+    rng = np.random.default_rng(0)
+    choices = rng.integers(4, size=(140, 6))
+    kl = np.log([measure(problem.space.decode(c))["kl"] for c in choices])
+    predictor = Predictor.fitted(name, problem, choices[:100], kl[:100], rng)
+
+    def error(values):
+        shifted = values - kl[100:]
+        return float(np.std(shifted))
+
+    table = np.log([problem.loss.total(c) for c in choices[100:]])
+    assert error(predictor.predict(choices[100:])) < 0.8 * error(table)
+
+
+def test_pinned_groups_keep_to_the_high_formats():
+    problem = random_problem(np.random.default_rng(4), 30, 5, fraction=0.6)
+    allowed = unpinned(problem, pin_ratio=2.0)
+    assert (allowed <= problem.space.group_allowed).all()
+    bits = np.array([f.num_bits for f in problem.space.formats])
+    pinned = (allowed != problem.space.group_allowed).any(axis=1)
+    assert 0 < pinned.sum() < 30
+    assert all(bits[row].min() > np.median(bits) for row in allowed[pinned])
+    assert (unpinned(problem, pin_ratio=0.0) == problem.space.group_allowed).all()
+
+
+def test_refuses_unknown_predictors():
+    with pytest.raises(InvalidArgument, match="Did you mean 'ridge'"):
+        Amq(predictor="rigde")
