@@ -70,6 +70,7 @@ ESTIMATORS: dict[str, tuple[float, float]] = {
     "leave_one_in": (0.985, 0.91),
     "linearity": (0.97, 0.82),
     "output_error": (0.80, 0.15),
+    "perturbation_hessian": (0.93, 0.63),
     "salience": (0.73, 0.28),
     "taylor": (0.38, 0.22),
     "weight_error": (0.83, 0.15),

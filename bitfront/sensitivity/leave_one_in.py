@@ -13,6 +13,7 @@ from torch import nn
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
+from bitfront.models.own_text import check_text, chosen_text
 from bitfront.models.patch import PatchedModel
 from bitfront.models.prefix import BlockStart
 from bitfront.models.reference import Reference
@@ -33,15 +34,20 @@ class LeaveOneIn(Estimator):
 
     Args:
         max_sequences: how many of the sequences are measured; fewer is faster and noisier.
+        text: `"calibration"`; without data `"random"` tokens or text `"sampled"` from the model.
+        seed: of such text.
     """
 
     max_sequences: int = 8
+    text: str = "calibration"
+    seed: int = 0
 
     needs: ClassVar[str] = "forwards"
     in_nats: ClassVar[bool] = True
     by_block: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_text(self.text)
         if self.max_sequences < 1:
             raise InvalidArgument(f"max_sequences is {self.max_sequences}: give at least 1.")
 
@@ -54,7 +60,7 @@ class LeaveOneIn(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
         """The table; progress counts its entries."""
-        tokens = batches[: self.max_sequences]
+        tokens = chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
         values = np.zeros(space.allowed.shape)
         done, total = 0, int(space.allowed.sum())
         with BlockStart(model, Reference.of(model, tokens)) as start:

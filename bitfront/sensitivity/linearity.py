@@ -15,6 +15,7 @@ from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
 from bitfront.models.gradients import errors
 from bitfront.models.layers import get_weight, set_weight
+from bitfront.models.own_text import check_text, chosen_text
 from bitfront.models.prefix import BlockStart
 from bitfront.models.reference import Reference
 from bitfront.sensitivity.base import Estimator
@@ -33,7 +34,7 @@ class Linearity(Estimator):
     where alpha_u is the least-squares slope of KL(unquantized || W_u + noise) in t^2 over several
     noise levels t (linearity theorem of HIGGS, Malinovskii et al. 2024, sections 3 and 5). Cost:
     layers x n_levels x sequences forward passes, each from the layer's block on, whatever the
-    number of formats; then any menu is free. Works on random tokens when there is no text. Noise
+    number of formats; then any menu is free. Works without data too, see `text`. Noise
     is spread evenly, so where an error concentrates on few columns it is over- or under-rated.
 
     Args:
@@ -41,7 +42,8 @@ class Linearity(Estimator):
         largest: largest noise, near the error of the coarsest useful format.
         n_levels: noise levels, evenly spaced from smallest to largest.
         max_sequences: how many of the sequences are measured.
-        seed: of the noise; each layer draws its own.
+        seed: of the noise, of which each layer draws its own, and of the text.
+        text: `"calibration"`; without data `"random"` tokens or text `"sampled"` from the model.
     """
 
     smallest: float = 0.1
@@ -49,6 +51,7 @@ class Linearity(Estimator):
     n_levels: int = 2
     max_sequences: int = 4
     seed: int = 0
+    text: str = "calibration"
 
     needs: ClassVar[str] = "forwards"
     in_nats: ClassVar[bool] = True
@@ -56,6 +59,7 @@ class Linearity(Estimator):
     version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
+        check_text(self.text)
         if not 0 < self.smallest <= self.largest:
             raise InvalidArgument(
                 f"Noise from {self.smallest} to {self.largest}: give 0 < smallest <= largest."
@@ -75,7 +79,7 @@ class Linearity(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
         """The table; progress counts layers."""
-        tokens = batches[: self.max_sequences]
+        tokens = chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
         values = np.zeros(space.allowed.shape)
         with BlockStart(model, Reference.of(model, tokens)) as start:
             for done, row in enumerate(start.visit([x.name for x in space.layers]), 1):

@@ -1,0 +1,160 @@
+"""Output error weighted by how the gradient answers a small change of the hidden state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from bitfront.errors import InvalidArgument
+from bitfront.models.bank import WeightBank
+from bitfront.models.gradients import errors, visit_gradients
+from bitfront.models.layers import get_weight
+from bitfront.models.losses import KlLoss
+from bitfront.models.reference import Reference
+from bitfront.sensitivity.base import Estimator
+from bitfront.space import SearchSpace
+from bitfront.table import LayerTable
+
+
+@dataclass(frozen=True)
+class PerturbationHessian(Estimator):
+    """Squared output errors weighted by the gradients that a perturbation of the weights causes.
+
+        entry = 1/2 sum_o h_o E[(D x)_o^2],   h_o = mean over tokens of |g+_o| + |g-_o|  /  2 |d_o|
+
+    with D = Q(W) - W, g+ and g- the gradients of KL(unquantized || perturbed) at the layer's output
+    when the embedding's output is moved by +d and -d, random signs times `scale` of its root mean
+    square, and |d_o| the mean change that this causes at the layer's output. KL has no gradient at
+    the unquantized model, so what a small move leaves behind is curvature times the move: the
+    perturbation Hessian of APHQ-ViT (2025), averaged over both signs. There blocks of a vision
+    model are perturbed one by one; here one move at the bottom serves all layers, in two backward
+    passes. It takes the outputs of a layer for uncorrelated. Memory: two bytes for every token and
+    output of every layer.
+
+    Args:
+        scale: size of the move, relative to the root mean square of the embeddings.
+        max_sequences: how many of the sequences are used.
+        top_k: tokens kept per position of the unquantized model's prediction.
+        seed: of the signs.
+    """
+
+    scale: float = 0.05
+    max_sequences: int = 4
+    top_k: int = 512
+    seed: int = 0
+
+    needs: ClassVar[str] = "gradients"
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0 or self.top_k < 1 or self.max_sequences < 1:
+            raise InvalidArgument(
+                f"scale is {self.scale}, top_k {self.top_k}, max_sequences {self.max_sequences}: "
+                "give scale > 0 and the others at least 1."
+            )
+
+    def estimate(
+        self,
+        model: nn.Module,
+        batches: Tensor,
+        space: SearchSpace,
+        bank: WeightBank,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> LayerTable:
+        """See `Estimator.estimate`."""
+        tokens = batches[: self.max_sequences]
+        reference = Reference.of(model, tokens, self.top_k)
+        seen = _Seen(model, space, bank)
+        for part, sign in enumerate((1.0, -1.0)):
+            move = _Move(model, sign * self.scale, self.seed)
+            seen.sign = part
+            with move:
+                visit_gradients(
+                    model,
+                    tokens,
+                    space,
+                    KlLoss(reference),
+                    seen.visit,
+                    progress=_shifted(progress, part),
+                )
+        return self.table(space, seen.values(), tokens, bank)
+
+
+class _Seen:
+    """Gradients, outputs and output errors of the layers, as means over tokens."""
+
+    def __init__(self, model: nn.Module, space: SearchSpace, bank: WeightBank) -> None:
+        self.model, self.space, self.bank, self.sign = model, space, bank, 0
+        widths = [layer.shape[0] for layer in space.layers]
+        self.gradients = [np.zeros(width) for width in widths]
+        self.errors = [np.zeros((len(space.formats), width)) for width in widths]
+        self.counts = np.zeros(len(widths))
+        self.kept: dict[tuple[int, int], Tensor] = {}
+        self.changes = [np.zeros(width) for width in widths]
+        self._passes = np.zeros((2, len(widths)), dtype=int)
+
+    def visit(self, row: int, inputs: Tensor, gradients: Tensor) -> None:
+        weight = get_weight(self.model, self.space.layers[row].name)
+        rows = inputs.flatten(0, 1).float()
+        self.gradients[row] += _sums(gradients.flatten(0, 1).float().abs())
+        self.counts[row] += len(rows)
+        for column, error in errors(weight, self.space, self.bank, row):
+            self.errors[row][column] += _sums(linear(rows, error).square())
+        outputs = linear(rows, weight.float())
+        key = (row, int(self._passes[self.sign, row]))
+        self._passes[self.sign, row] += 1
+        if self.sign == 0:
+            self.kept[key] = outputs.half()
+        else:
+            self.changes[row] += _sums((self.kept.pop(key).float() - outputs).abs()) / 2
+
+    def values(self) -> np.ndarray:
+        table = np.zeros(self.space.allowed.shape)
+        for row, count in enumerate(self.counts):
+            if count == 0:
+                continue
+            change = self.changes[row] / (count / 2)
+            gradient = self.gradients[row] / count
+            typical = change.mean()
+            # An output that hardly moved says nothing of its curvature: the layer's mean stands in.
+            floor = max(0.1 * typical, 1e-30)
+            curvature = gradient / np.maximum(change, floor)
+            table[row] = 0.5 * (self.errors[row] / count) @ curvature
+        return table
+
+
+def _sums(values: Tensor) -> np.ndarray:
+    return np.asarray(values.sum(dim=0).double().cpu().numpy())
+
+
+class _Move:
+    """The embedding's output moved by random signs while the block lasts."""
+
+    def __init__(self, model: nn.Module, scale: float, seed: int) -> None:
+        self.module = model.get_input_embeddings()  # type: ignore[operator]
+        self.scale, self.seed = scale, seed
+
+    def __enter__(self) -> None:
+        def move(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
+            generator = torch.Generator().manual_seed(self.seed)
+            signs = 2 * torch.randint(2, output.shape, generator=generator) - 1
+            size = output.detach().float().square().mean().sqrt()
+            return output + (self.scale * size * signs.to(output.device)).to(output.dtype)
+
+        self.hook = self.module.register_forward_hook(move)
+
+    def __exit__(self, *_: object) -> None:
+        self.hook.remove()
+
+
+def _shifted(
+    progress: Callable[[int, int], None] | None, part: int
+) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(part * total + done, 2 * total)
