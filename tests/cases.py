@@ -58,7 +58,9 @@ SOLVERS: dict[str, tuple[float, float]] = {
 ESTIMATORS: dict[str, tuple[float, float]] = {
     "activation_aware": (0.80, 0.15),
     "activation_entropy": (0.82, -0.15),
+    "blend": (0.975, 0.86),
     "delta_loss": (0.93, 0.82),
+    "evolved": (0.97, 0.85),
     "fisher": (0.97, 0.83),
     "fisher_directional": (0.97, 0.83),
     "fisher_lowrank": (0.975, 0.86),

@@ -27,6 +27,9 @@ BOUNDS = {
     "n_iterations": 2,
     "n_shards": 2,
     "n_sharing": 1,
+    "n_measured": 6,
+    "population": 8,
+    "n_generations": 2,
 }
 
 

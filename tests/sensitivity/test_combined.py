@@ -1,0 +1,101 @@
+"""Combined estimators: fits and ranks by their definitions, formulas read back and evolved."""
+
+import logging
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from bitfront.errors import InvalidArgument
+from bitfront.sensitivity import ESTIMATORS
+from bitfront.sensitivity._expressions import Formula, evolved
+from bitfront.sensitivity._measured import drawn, measured, sums
+from bitfront.sensitivity.blend import Blend, by_rank, fitted
+from bitfront.sensitivity.evolved import Evolved
+
+
+def test_a_fit_finds_the_weights_of_what_was_measured():
+    rng = np.random.default_rng(0)
+    predicted = [rng.lognormal(0, 1, 20) for _ in range(3)]
+    kl = 2.0 * predicted[0] + 0.5 * predicted[2]
+    np.testing.assert_allclose(fitted(predicted, kl), [2.0, 0.0, 0.5], atol=1e-8)
+
+
+def test_a_fit_to_nothing_weighs_all_the_same():
+    assert fitted([np.zeros(4), np.zeros(4)], np.zeros(4)).tolist() == [0.5, 0.5]
+
+
+def test_ranks_keep_the_values_of_the_first_table():
+    first, second = np.array([[1.0, 4.0], [9.0, 2.0]]), np.array([[1.0, 5.0], [3.0, 2.0]])
+    blended = by_rank([first, second])
+    assert sorted(blended.ravel()) == sorted(first.ravel())
+    assert blended.ravel().argsort().tolist() == [0, 3, 1, 2]
+
+
+def test_a_fitted_blend_is_in_nats(tiny_llama, tiny_tokens, tiny_space, tiny_bank):
+    """It predicts the KL of allocations that it was not fitted to within a factor."""
+    table = Blend(estimators="output_error+layer_influence").estimate(
+        tiny_llama, tiny_tokens[:4], tiny_space, tiny_bank
+    )
+    choices = drawn(tiny_space, 10, seed=9)
+    kl = measured(tiny_llama, tiny_tokens[8:10], tiny_space, tiny_bank, choices)
+    ratio = sums(table.values, choices) / kl
+    assert 0.4 < np.median(ratio) < 2.5
+    assert table.quantity == "kl"
+
+
+@pytest.mark.parametrize("text", ["fisher", "a*b^-1", "a^0.5 + b*c^2"])
+def test_formulas_are_read_back(text):
+    assert str(Formula.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "fisher**2", "__import__('os')", "a^x", "log(a)"])
+def test_what_is_no_formula_is_refused(text):
+    with pytest.raises(InvalidArgument, match="Cannot read formula"):
+        Formula.parse(text)
+
+
+def test_evolution_finds_a_hidden_formula():
+    rng = np.random.default_rng(0)
+    logs = {name: rng.normal(size=(5, 4)) for name in ("a", "b", "c", "d")}
+    hidden = Formula.parse("a*c^-0.5").values(logs)
+
+    def fitness(formula):
+        return float(kendalltau(formula.values(logs).ravel(), hidden.ravel()).statistic)
+
+    found = evolved(tuple(logs), fitness, 30, 15, np.random.default_rng(1))
+    assert fitness(found) > 0.9 > max(fitness(Formula((((name, 1.0),),))) for name in logs)
+
+
+def test_formulas_are_finite_whatever_the_statistics():
+    logs = {"a": np.array([[-700.0, 700.0]]), "b": np.array([[0.0, -700.0]])}
+    assert np.isfinite(Formula.parse("a^2*b^-2 + b").values(logs)).all()
+
+
+def test_the_formula_and_its_tau_are_logged_and_can_be_given(
+    tiny_llama, tiny_tokens, tiny_space, tiny_bank, caplog
+):
+    given = (tiny_llama, tiny_tokens[:4], tiny_space, tiny_bank)
+    small = {"n_measured": 9, "population": 8, "n_generations": 3}
+    with caplog.at_level(logging.INFO, "bitfront.sensitivity.evolved"):
+        table = Evolved(**small).estimate(*given)
+    (message,) = [r.getMessage() for r in caplog.records]
+    assert "cross-validated" in message
+    formula = message.removeprefix("formula ").partition(":")[0]
+    again = Evolved(formula=formula).estimate(*given)
+    np.testing.assert_allclose(again.values, table.values)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("blend", {"estimators": "blend+fisher"}, "join other names"),
+        ("blend", {"estimators": "taylor"}, "below zero"),
+        ("blend", {"by": "vote"}, "fit"),
+        ("evolved", {"formula": "fishr"}, "Available: "),
+        ("evolved", {"n_measured": 2}, "n_measured >= 6"),
+    ],
+)
+def test_refuses_what_cannot_be_combined(name, params, message):
+    with pytest.raises(InvalidArgument, match=message):
+        ESTIMATORS.build(name, params)
