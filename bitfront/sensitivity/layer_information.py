@@ -1,0 +1,163 @@
+"""What a block adds: loss when it is skipped, and how it reshapes the hidden state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from bitfront.errors import InvalidArgument
+from bitfront.models.accumulators import accumulate
+from bitfront.models.bank import WeightBank
+from bitfront.models.gradients import frozen
+from bitfront.models.layers import blocks
+from bitfront.models.reference import next_token_logits
+from bitfront.sensitivity._block_scores import BlockScores
+from bitfront.sensitivity.base import Estimator
+from bitfront.space import SearchSpace
+from bitfront.table import LayerTable
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LayerInformation(Estimator):
+    """Three signs of what a block adds, times each layer's relative weight error.
+
+        entry = (drop_b / mean drop + compactness_b / mean + gain_b / mean) / 3  ||D||^2 / ||W||^2
+
+        drop:         rise of the loss when the block is skipped, at least 0
+        compactness:  |log R(output) - log R(input)|,  R = exp(entropy of the singular values'
+                      shares) of the hidden states of some 1,000 tokens: their effective rank
+        gain:         |E(output) - E(input)|,  E = share of the `top_k` largest squared singular
+                      values
+
+    with D = Q(W) - W. The three diagnostics are those of LieQ (2025), which gives whole blocks
+    their bits by them; taking the changes between a block's input and output, and their plain mean,
+    is our reading. Layers outside the blocks get the mean score. Cost: a forward pass with
+    singular values, and a forward pass per block over `max_sequences`. It ranks blocks, and layers
+    within a block by their relative errors alone: see benchmarks/results/estimators.csv.
+
+    Args:
+        top_k: singular values that count as leading.
+        max_sequences: sequences on which blocks are skipped.
+    """
+
+    top_k: int = 8
+    max_sequences: int = 2
+
+    needs: ClassVar[str] = "activations"
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1 or self.max_sequences < 1:
+            raise InvalidArgument(
+                f"top_k is {self.top_k}, max_sequences {self.max_sequences}: give at least 1 each."
+            )
+
+    def estimate(
+        self,
+        model: nn.Module,
+        batches: Tensor,
+        space: SearchSpace,
+        bank: WeightBank,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> LayerTable:
+        """See `Estimator.estimate`."""
+        n_blocks = len(blocks(model))
+
+        def passed(done: int, total: int) -> None:
+            if progress is not None:
+                progress(n_blocks * done // total, 2 * n_blocks)
+
+        def skipped(done: int) -> None:
+            if progress is not None:
+                progress(n_blocks + done, 2 * n_blocks)
+
+        shapes = _Shapes(space, n_blocks, self.top_k)
+        accumulate(model, batches, space, bank, [shapes], None, passed)
+        shapes.drops = drops(model, batches[: self.max_sequences], skipped)
+        return self.table(space, shapes.values(0), batches, bank)
+
+
+class _Shapes(BlockScores):
+    """Changes of effective rank and of leading energy, means over tokens."""
+
+    def __init__(self, space: SearchSpace, n_blocks: int, top_k: int) -> None:
+        super().__init__(space, n_blocks)
+        self.top_k = top_k
+        self.gains = np.zeros(n_blocks)
+        self.drops = np.zeros(n_blocks)
+
+    def block(self, index: int, inputs: Tensor, outputs: Tensor) -> None:
+        before, after = (shape_of(x.flatten(0, 1), self.top_k) for x in (inputs, outputs))
+        n_tokens = inputs.shape[0] * inputs.shape[1]
+        self.sums[index] += abs(after[0] - before[0]) * n_tokens
+        self.gains[index] += abs(after[1] - before[1]) * n_tokens
+        self.counts[index] += n_tokens
+
+    def scores(self) -> Floats:
+        counts = np.maximum(self.counts, 1)
+        parts = (self.drops, self.sums / counts, self.gains / counts)
+        means = [part.mean() for part in parts]
+        shares = [
+            p / mean if mean > 0 else np.ones(len(p)) for p, mean in zip(parts, means, strict=True)
+        ]
+        return np.asarray(np.mean(shares, axis=0))
+
+
+def shape_of(rows: Tensor, top_k: int) -> tuple[float, float]:
+    """Log effective rank, and share of the leading energy, of hidden states `[n_tokens, width]`."""
+    rows = rows.double()
+    gram = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
+    energy = torch.linalg.eigvalsh(gram).clamp(min=0)
+    total, singular = energy.sum(), energy.sqrt()
+    if not total > 0:
+        return 0.0, 1.0
+    shares = singular / singular.sum()
+    entropy = -(shares * shares.clamp(min=1e-30).log()).sum()
+    return float(entropy), float(energy[-top_k:].sum() / total)
+
+
+def drops(
+    model: nn.Module, tokens: Tensor, progress: Callable[[int], None] | None = None
+) -> Floats:
+    """Rise of the mean loss, nats per token, when each block is skipped; at least 0, `[n_blocks]`.
+
+    A loss that overflows counts as the largest of the others.
+
+    Args:
+        model: causal language model; left as it was.
+        tokens: int64 `[n_sequences, length]`.
+        progress: called with the blocks done.
+    """
+
+    def loss() -> float:
+        total = 0.0
+        for sequence in tokens:
+            logits = next_token_logits(model, sequence).float()
+            total += cross_entropy(logits, sequence[1:].to(logits.device)).item() / len(tokens)
+        return total
+
+    def skip(_module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return (args[0], *output[1:]) if isinstance(output, tuple) else args[0]
+
+    with frozen(model), torch.no_grad():
+        whole, found = loss(), []
+        for index, block in enumerate(blocks(model)):
+            hook = block.register_forward_hook(skip)
+            try:
+                found.append(loss() - whole)
+            finally:
+                hook.remove()
+            if progress is not None:
+                progress(index + 1)
+    rises = np.array(found)
+    finite = rises[np.isfinite(rises)]
+    largest = finite.max() if finite.size else 1.0
+    return np.asarray(np.maximum(np.where(np.isfinite(rises), rises, largest), 0.0))
