@@ -60,7 +60,7 @@ class PosteriorIlp(Search):
         pair_sd: that of all pair terms together, for the first few measurements.
         noise_sd: what the model cannot explain of a measured log kl, for the first few.
         temperature: width of the draws around the mean, 1 for the posterior itself.
-        spread: how far every second proposal goes from the budget, as a fraction of it.
+        spread: how far every fourth proposal goes from the budget, as a fraction of it.
         n_warm_start: points of the solver's front measured first.
         max_history: most measurements that are learned from, those of smallest kl.
     """
@@ -92,7 +92,7 @@ class PosteriorIlp(Search):
     def ask(
         self, problem: Problem, history: Sequence[Trial], n: int, rng: np.random.Generator
     ) -> list[Allocation]:
-        """The solved mean, then solved draws; every second one at another limit near the budget."""
+        """The solved mean, then solved draws; every fourth one at another limit near the budget."""
         asked = warm_start(problem, history, n, rng, self.n_warm_start, self.spread or 0.01)
         seen = {trial.allocation for trial in history} | set(asked)
         if len(asked) == n:
@@ -107,8 +107,8 @@ class PosteriorIlp(Search):
         n_within += len(asked)
         while len(asked) < n:
             index = n_above + n_within
-            aside = self.spread > 0 and index % 2 == 1 and n_above < n_within
-            target = beside(problem, self.spread, index // 2) if aside else problem
+            aside = self.spread > 0 and index % 4 == 3 and n_above < n_within
+            target = beside(problem, self.spread, index // 4) if aside else problem
             found = self._new(posterior, target, solver, seen, rng)
             if found is None and aside:
                 found = self._new(posterior, problem, solver, seen, rng)
