@@ -28,6 +28,9 @@ class Problem:
             Cost tables without a limit are only reported.
         slopes: measured first-order change of the loss around allocations, for searches that
             ask for it (`Search.slope_at`).
+        pairs: loss that two groups add to the sum of their own, by their indices in rising order,
+            `[n_formats, n_formats]` over the formats of the first and of the second. Only the
+            `quadratic` solver heeds them.
         n_sequences: how many sequences a trial is measured on; with 1 nothing can be screened.
         screened: measured KL in nats by number of sequences, fewer than those, for searches that
             ask for it (`Search.screen`); infinite where the outputs overflow.
@@ -41,12 +44,15 @@ class Problem:
     costs: tuple[LayerTable, ...]
     limits: Mapping[str, float]
     slopes: Mapping[Allocation, LayerTable] = field(default_factory=dict)
+    pairs: Mapping[tuple[int, int], NDArray[np.float64]] = field(default_factory=dict)
     n_sequences: int = 1
     screened: Mapping[Allocation, Mapping[int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if any(table.space != self.space for table in self.costs):
             raise InvalidArgument("Loss and cost tables are of different search spaces.")
+        for pair, values in self.pairs.items():
+            self._check_pair(pair, values)
         known = {table.quantity for table in self.costs}
         for quantity, limit in self.limits.items():
             if quantity not in known:
@@ -57,6 +63,20 @@ class Problem:
             smallest = float(self.cost(quantity).grouped.min(axis=1).sum())
             if not smallest <= limit:
                 raise InfeasibleBudget(quantity, limit, smallest)
+
+    def _check_pair(self, pair: tuple[int, int], values: NDArray[np.float64]) -> None:
+        n_groups, n_formats = len(self.space.groups), len(self.space.formats)
+        known = 0 <= pair[0] < pair[1] < n_groups
+        if not known or values.shape != (n_formats, n_formats) or not np.isfinite(values).all():
+            raise InvalidArgument(
+                f"Cannot use pair {pair} with values of shape {values.shape}: give two of "
+                f"{n_groups} groups in rising order and {n_formats} x {n_formats} finite numbers."
+            )
+
+    def total_loss(self, choice: NDArray[np.int64]) -> float:
+        """Sum of the loss table and of the pairs at a choice `[n_groups]`."""
+        pairs = sum(float(v[choice[i], choice[j]]) for (i, j), v in self.pairs.items())
+        return self.loss.total(choice) + pairs
 
     @property
     def space(self) -> SearchSpace:

@@ -48,6 +48,7 @@ SOLVERS: dict[str, tuple[float, float]] = {
     "exhaustive": (0.0, 0.0),
     "greedy": (3.6, 0.06),
     "lagrangian": (0.26, 0.004),
+    "quadratic": (0.0, 0.0),
     "random": (45.0, 2.4),
     "uniform": (45.0, 2.8),
     "waterfill": (3.6, 0.09),

@@ -44,7 +44,7 @@ NEVER = {("search", "models"), ("search", "quantizers")} | {
 # `measurement` is the one module below `run` that uses a kind: it runs the metrics.
 JOINS = {"__init__", "cli", "compare", "run", "inputs", "searching"}
 HEAVY = {
-    "ortools": {"solvers/cp_sat.py"},
+    "ortools": {f"solvers/{name}.py" for name in ("_programs", "cp_sat", "quadratic")},
     "optuna": {
         f"search/{name}.py"
         for name in ("_genes", "_optuna", "cmaes", "gp", "nsga2", "nsga3", "tpe")

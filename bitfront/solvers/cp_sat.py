@@ -10,10 +10,10 @@ from ortools.sat.python import cp_model
 
 from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.problem import Problem
+from bitfront.solvers._programs import Program
 from bitfront.solvers.base import Solution, Solver, is_whole
 from bitfront.solvers.lagrangian import Lagrangian, open_formats
 
-Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
@@ -74,7 +74,7 @@ class CpSat(Solver):
         return self._search(problem, kept, incumbent)
 
     def _search(self, problem: Problem, kept: Mask, incumbent: Solution | None) -> Solution:
-        program = _Program(kept)
+        program = Program(kept)
         for costs, limit in zip(problem.group_costs, problem.limit_values, strict=True):
             program.add_limit(costs, float(limit))
         least = np.where(kept, problem.group_loss, np.inf).min(axis=1, keepdims=True)
@@ -114,7 +114,7 @@ class CpSat(Solver):
     def _infeasible(self, problem: Problem) -> InfeasibleBudget:
         """The first limit that the others leave out of reach, with the smallest sum they allow."""
         for index, (quantity, limit) in enumerate(problem.limits.items()):
-            program = _Program(problem.space.group_allowed)
+            program = Program(problem.space.group_allowed)
             for other, costs in enumerate(problem.group_costs):
                 if other != index:
                     program.add_limit(costs, float(problem.limit_values[other]))
@@ -125,40 +125,3 @@ class CpSat(Solver):
             if solver.solve(program.model) in {cp_model.OPTIMAL, cp_model.FEASIBLE}:
                 return InfeasibleBudget(quantity, limit, solver.best_objective_bound)
         return InfeasibleBudget(quantity, limit, float(problem.group_costs[-1].min(axis=1).sum()))
-
-
-class _Program:
-    """One variable per open (group, format), one format per group."""
-
-    def __init__(self, kept: Mask) -> None:
-        self.model = cp_model.CpModel()
-        self.rows, self.columns = np.nonzero(kept)
-        self.variables = [self.model.new_bool_var("") for _ in self.rows]
-        starts = np.flatnonzero(np.diff(self.rows, prepend=-1))
-        for first, last in zip(starts, [*starts[1:], len(self.rows)], strict=True):
-            self.model.add_exactly_one(self.variables[first:last])
-
-    def sum(self, weights: NDArray[np.int64]) -> cp_model.LinearExpr:
-        """Sum of a table `[n_groups, n_formats]` at the chosen formats."""
-        return cp_model.LinearExpr.weighted_sum(self.variables, weights[self.rows, self.columns])
-
-    def add_limit(self, costs: Array, limit: float) -> None:
-        """Keep the sum of costs within a limit, both divided by the costs' common divisor."""
-        least = costs[self.rows, self.columns].min()
-        whole = np.where(np.isfinite(costs), costs - least, 0.0).astype(np.int64)
-        spare = limit - least * (self.rows[-1] + 1)
-        divisor = max(int(np.gcd.reduce(whole[self.rows, self.columns])), 1)
-        most = int(whole.max(axis=1).sum()) // divisor
-        spare = int(min(spare // divisor, most))
-        self.model.add(self.sum(whole // divisor) <= spare)
-
-    def hint(self, choice: NDArray[np.int64]) -> None:
-        """Where the search begins."""
-        for variable, chosen in zip(self.variables, self.columns == choice[self.rows], strict=True):
-            self.model.add_hint(variable, bool(chosen))
-
-    def choice(self, solver: cp_model.CpSolver) -> NDArray[np.int64]:
-        """Chosen column per group."""
-        is_chosen = np.array([solver.boolean_value(v) for v in self.variables])
-        columns: NDArray[np.int64] = self.columns[is_chosen].astype(np.int64)
-        return columns

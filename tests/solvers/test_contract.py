@@ -13,7 +13,7 @@ from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.solvers import SOLVERS
 
 NAMES = SOLVERS.names()
-ANY_NUMBER_OF_LIMITS = {"uniform", "exhaustive", "cp_sat"}
+ANY_NUMBER_OF_LIMITS = {"uniform", "exhaustive", "cp_sat", "quadratic"}
 
 
 @pytest.fixture(params=NAMES)
