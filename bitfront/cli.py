@@ -108,6 +108,9 @@ def search(
     n_trials: Annotated[
         int, typer.Option(help="Measurements on the calibration text.")
     ] = Study.n_trials,
+    n_pairs: Annotated[
+        int, typer.Option(help="Measured interactions, for --search sweep:solver=quadratic.")
+    ] = Study.n_pairs,
     max_minutes: Annotated[
         float | None, typer.Option(help="Stop when measuring has taken that long.")
     ] = None,
@@ -155,6 +158,7 @@ def search(
         searches=Choice.parse_list(search),
         costs=Choice.parse_list(costs),
         n_trials=n_trials,
+        n_pairs=n_pairs,
         max_minutes=max_minutes,
         patience=patience,
         n_search_sequences=n_search_sequences,

@@ -37,6 +37,7 @@ _STAGES = {
     "reference": "Reference",
     "estimate": "Estimate",
     "slopes": "Slopes",
+    "pairs": "Pairs",
     "screen": "Screen",
     "search": "Search",
     "evaluate": "Evaluate",

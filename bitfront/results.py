@@ -312,7 +312,8 @@ class Results:
         # Whatever else lies there is not ours: `--out .` may name any folder.
         for path in self.directory.glob("tables/*.npz"):
             self.remove_table(path.stem)
-        _remove(self.directory / "screened.jsonl")
+        for name in ("screened.jsonl", "pairs.json"):
+            _remove(self.directory / name)
 
     def _write(self, name: str, text: str) -> None:
         with replacing(self.directory / name) as temporary:

@@ -30,6 +30,7 @@ from bitfront.measurement import Measurement
 from bitfront.models.bank import WeightBank
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
+from bitfront.pairs import measured_pairs
 from bitfront.pareto import ParetoFront, objectives
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted, silent
@@ -96,6 +97,10 @@ def opened(
         problem = Problem(table, inputs.costs, limits, n_sequences=n_sequences)
         with PatchedModel(inputs.model.module, bank) as patched:
             measurement = Measurement(patched, inputs.costs, references, estimation)
+            if study.n_pairs:
+                path = results.directory / "pairs.json"
+                pairs = measured_pairs(measurement, problem, study.n_pairs, path, progress)
+                problem = replace(problem, pairs=pairs)
             stored = list(results.trials())
             yield Job(study, results, problem, measurement, inputs.tokens, stored, progress)
 

@@ -157,6 +157,7 @@ class Study:
         searches: plug-ins that propose in turn and share one history.
         costs: plug-ins whose quantities a trial states; `memory` is one of them. With `roofline`
             the front has latency as a third objective.
+        n_pairs: pairs of neighbouring groups whose interaction is measured, for `quadratic`.
         n_trials: measurements on the calibration text for this budget and searches, uniform
             baselines included; all baselines and at least one proposal are always measured.
         max_minutes: stop when measuring and screening proposals has taken that long, all runs of a
@@ -184,6 +185,7 @@ class Study:
     estimator: Choice = Choice("fisher_directional")
     searches: tuple[Choice, ...] = (Choice("trust_region"),)
     costs: tuple[Choice, ...] = (Choice("memory"),)
+    n_pairs: int = 0
     n_trials: int = 32
     max_minutes: float | None = None
     patience: int | None = None
@@ -200,6 +202,8 @@ class Study:
         for name in ("n_trials", "n_search_sequences", "n_finalists"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}: give at least 1.")
+        if self.n_pairs < 0:
+            raise InvalidArgument(f"n_pairs is {self.n_pairs}: give 0 or more.")
         if not self.searches:
             raise InvalidArgument("No search is named: give at least one.")
         for name in ("max_minutes", "patience"):

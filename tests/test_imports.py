@@ -22,7 +22,7 @@ ROWS = (
     {"display", "report"},
     {"run"},
     {"searching"},
-    {"screening"},
+    {"pairs", "screening"},
     {"inputs"},
     {"measurement", "results"},
     {"search", "sensitivity", "costs", "evaluation", "export"},
