@@ -1,4 +1,4 @@
-"""Pairs: interactions measured once, stored, and better than sums of single layers."""
+"""Pairs: interactions of neighbours measured once, stored, and given to the solver."""
 
 import json
 from dataclasses import replace

@@ -29,15 +29,16 @@ class Quadratic(Solver):
     some dozens of measured pairs (`n_pairs` of a study).
 
     Args:
-        time_limit: seconds of search on an idle machine, counted by the work done so that the
-            answer does not depend on the machine; afterwards the best choice with its bound.
+        time_limit: seconds of search on an idle machine, counted by the work done; afterwards the
+            best choice with its bound. (With several limits `cp_sat`, which comes first, counts
+            seconds of the clock.)
         seed: of the search.
         resolution: unit of the objective as a fraction of its range.
     """
 
     time_limit: float = 10.0
     seed: int = 0
-    resolution: float = 1e-9
+    resolution: float = 1e-12
 
     def __post_init__(self) -> None:
         if not (self.time_limit > 0 and self.seed >= 0 and 1e-15 <= self.resolution <= 1e-3):
@@ -87,6 +88,12 @@ class Quadratic(Solver):
             choice = min(found, choice, key=loss_of)
         n_rounded = len(loss) + len(problem.pairs)
         bound = float(least.sum()) + (solver.best_objective_bound - n_rounded / 2) * unit
+        if status == cp_model.UNKNOWN:  # its bound is then 0, which pair terms below 0 undercut
+            smallest = (
+                float(v[np.ix_(allowed[i], allowed[j])].min())
+                for (i, j), v in problem.pairs.items()
+            )
+            bound = float(least.sum()) + sum(smallest)
         total = loss_of(choice)
         optimal = status == cp_model.OPTIMAL
         return Solution(choice, total, min(bound, total), optimal=optimal)

@@ -54,6 +54,15 @@ def test_limits_hold_and_it_never_loses_to_the_table_alone(seed, fraction):
     assert solution.lower_bound <= solution.loss
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_bound_is_true_however_early_the_search_ends(seed):
+    rng = np.random.default_rng(seed)
+    problem = with_pairs(random_problem(rng, 6, 4), rng, 8, size=3.0)
+    solution = Quadratic(time_limit=1e-6).solve(problem)
+    assert solution.lower_bound <= optimum(problem) + 1e-9
+    assert problem.is_feasible(solution.choice)
+
+
 def test_without_pairs_it_is_cp_sat():
     problem = random_problem(np.random.default_rng(1), 8, 4)
     np.testing.assert_array_equal(Quadratic().solve(problem).choice, CpSat().solve(problem).choice)
