@@ -36,6 +36,8 @@ class Results:
                      slopes-<allocation>.npz: slopes at a trial
     trials.jsonl     one measured allocation a line, only ever appended
     screened.jsonl   one allocation a line that was measured on few sequences, the same
+    pairs.json       KL of single groups and of pairs, where pairs were asked for
+    comparison.json  what `bitfront compare` found, and comparison.html with its chart
     bank/            quantized weights     references/   predictions of the unquantized model
     bank.json        the file in bank/ of each layer in each format
     environment.json versions, machine and command of that run

@@ -183,7 +183,7 @@ class Study:
     formats: tuple[str, ...] = ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
     quantizer: Choice = Choice("rtn")
     estimator: Choice = Choice("fisher_directional")
-    searches: tuple[Choice, ...] = (Choice("trust_region"),)
+    searches: tuple[Choice, ...] = (Choice("trust_region"), Choice("posterior_ilp"))
     costs: tuple[Choice, ...] = (Choice("memory"),)
     n_pairs: int = 0
     n_trials: int = 32
