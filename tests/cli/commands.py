@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 MENU = "int2_g32,int3_g32,int4_g32,int8_g32"
-QUICK = ["--budget", "4.2bpw", "--formats", MENU, "--pin", "int8_g32", "--n-trials", "8"]
+QUICK = ["--budget", "4.2bpw", "--formats", MENU, "--pin", "int8_g32", "--n-trials", "6"]
 
 
 def bitfront(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:

@@ -42,5 +42,5 @@ def searched(
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     out = tmp_path_factory.mktemp("searched")
     command = ["search", str(tiny_folder), "--budget", "4.2bpw", "--formats", MENU, *texts]
-    options = ["--n-trials", "6", "--estimator", "fisher", "--pin", "int8_g32", "--out", str(out)]
+    options = ["--n-trials", "8", "--estimator", "fisher", "--pin", "int8_g32", "--out", str(out)]
     return out, bitfront(*command, *options)
