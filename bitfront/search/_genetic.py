@@ -75,7 +75,7 @@ class Ladder:
         gain = _rate(loss, price, dearer)
         harm[place == 0] = np.inf
         gain[place >= last] = -np.inf
-        flat = costs.reshape(len(limits), -1)
+        flat = costs.reshape(len(limits), loss.size)
         starts = np.arange(len(loss)) * loss.shape[1]
         nearest = np.where(allowed, np.arange(loss.shape[1]), _dearer_in_use(every_price, allowed))
         return cls(
@@ -186,7 +186,7 @@ def _rate(loss: Floats, price: Floats, towards: Choices) -> Floats:
     with np.errstate(invalid="ignore"):  # formats that are not in use cost infinitely much
         saved = price - np.take_along_axis(price, towards, axis=1)
     saved = np.where(np.isfinite(saved), saved, 0.0)
-    smallest = 1e-12 * np.where(np.isfinite(price), price, 0.0).max(initial=1e-300)
+    smallest = 1e-12 * np.where(np.isfinite(price), price, 0.0).max(initial=1e-12)
     return change / np.where(np.abs(saved) > smallest, saved, smallest * np.sign(saved + smallest))
 
 

@@ -1,6 +1,7 @@
 """What every search promises, over all searches there are."""
 
 import pickle
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -9,8 +10,11 @@ import pytest
 from cases import SEARCHES as CLAIMS
 from instances import interacting_study, random_problem, run_search
 
+from bitfront.costs import COSTS
 from bitfront.pareto import hypervolume, non_dominated
+from bitfront.problem import Problem
 from bitfront.search import SEARCHES
+from bitfront.table import LayerTable
 from bitfront.trial import Trial, TrialState
 
 NAMES = SEARCHES.names()
@@ -103,6 +107,23 @@ def test_a_resumed_search_goes_on_as_if_never_stopped(search, study):
     half = run_search(search, problem, measure, 9)
     resumed = run_search(pickle.loads(pickle.dumps(search)), problem, measure, 16, history=half)
     assert [t.allocation for t in resumed] == [t.allocation for t in whole]
+
+
+def test_without_a_limit_nothing_is_proposed_twice(search, study):
+    """The best of all is then a uniform baseline: some searches have nothing left to propose."""
+    problem, measure = study
+    trials = run_search(search, problem.with_limits({}), measure, 7)
+    assert len({t.allocation for t in trials}) == len(trials)
+
+
+def test_a_menu_of_one_format_leaves_nothing_to_propose(search, study):
+    problem, _ = study
+    space = replace(problem.space, formats=problem.space.formats[1:2])
+    loss = LayerTable(space, problem.loss.values[:, 1:2].copy(), "kl")
+    costs = COSTS.build("memory").cost(space)
+    one = Problem(loss, costs, {"bytes": 2 * costs[0].values.sum()})
+    values = {"kl": 0.5, "kl_stderr": 0.1, "bytes": 1.0, "bits": 3.0, "bits_per_weight": 3.5}
+    assert len(run_search(search, one, lambda _: values, 6)) == 1
 
 
 def test_input_is_untouched(search, study):
