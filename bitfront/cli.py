@@ -29,6 +29,17 @@ app = typer.Typer(
 _INTERRUPTED = 130
 """Exit code after Ctrl-C; typer returns it where it caught the interrupt itself."""
 
+_FORMATS = ",".join(Study.formats)
+
+Model = Annotated[str, typer.Argument(help="Local folder, GGUF file, or hub id.")]
+Menu = Annotated[str, typer.Option(help="Menu, separated by commas.")]
+CalibrationText = Annotated[str, typer.Option(help="Text file, JSON lines, or datasets name.")]
+OneChoice = Annotated[str, typer.Option(help="name or name:key=value,...")]
+SequenceLength = Annotated[int, typer.Option(help="Tokens of a block.")]
+Ties = Annotated[bool, typer.Option(help="Fused layers (q/k/v, gate/up) share a format.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Out = Annotated[Path, typer.Option("--out", help="Results folder; the same command continues it.")]
 ResultsFolder = Annotated[Path, typer.Argument(help="Results folder of a search.")]
 AsJson = Annotated[
@@ -81,27 +92,19 @@ def _stop_writing() -> None:
 
 @app.command()
 def search(
-    model: Annotated[str, typer.Argument(help="Local folder, GGUF file, or hub id.")],
+    model: Model,
     budget: Annotated[str, typer.Option(help="3.5bpw, 3.5bits, or 60MB.")],
     out: Out = Path("results"),
-    formats: Annotated[
-        str, typer.Option(help="Menu, separated by commas.")
-    ] = "int2_g64,int3_g64,int4_g64,int8_g64",
-    calibration: Annotated[
-        str, typer.Option(help="Text file, JSON lines, or datasets name.")
-    ] = Study.calibration.source,
+    formats: Menu = _FORMATS,
+    calibration: CalibrationText = Study.calibration.source,
     evaluation: Annotated[
         str, typer.Option(help="Another text, for the reported values.")
     ] = Study.evaluation.source,
-    estimator: Annotated[str, typer.Option(help="name or name:key=value,...")] = str(
-        Study.estimator
-    ),
+    estimator: OneChoice = str(Study.estimator),
     search: Annotated[
         str, typer.Option(help="name or name:key=value,...; several, separated by commas, in turn")
     ] = ",".join(map(str, Study.searches)),
-    quantizer: Annotated[str, typer.Option(help="name or name:key=value,...")] = str(
-        Study.quantizer
-    ),
+    quantizer: OneChoice = str(Study.quantizer),
     costs: Annotated[
         str, typer.Option(help="memory, or with latency: memory,roofline:device=h100")
     ] = ",".join(map(str, Study.costs)),
@@ -117,9 +120,7 @@ def search(
     patience: Annotated[
         int | None, typer.Option(help="Stop when so many proposals brought nothing.")
     ] = None,
-    ties: Annotated[
-        bool, typer.Option(help="Fused layers (q/k/v, gate/up) share a format.")
-    ] = Study.tied,
+    ties: Ties = Study.tied,
     pin: Annotated[str, typer.Option(help="Format of embedding and head, or none.")] = Study.pinned
     or "none",
     n_sequences: Annotated[
@@ -134,12 +135,10 @@ def search(
     n_finalists: Annotated[
         int, typer.Option(help="Points measured on the evaluation text.")
     ] = Study.n_finalists,
-    sequence_length: Annotated[
-        int, typer.Option(help="Tokens of a block.")
-    ] = TextSource.sequence_length,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = Study.seed,
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = Study.dtype,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = Study.device,
+    sequence_length: SequenceLength = TextSource.sequence_length,
+    seed: Seed = Study.seed,
+    dtype: Dtype = Study.dtype,
+    device: Device = Study.device,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Also write the answer as a packed checkpoint here.")
@@ -152,7 +151,7 @@ def search(
         budget=Budget.parse(budget),
         calibration=TextSource(calibration, n_sequences, sequence_length),
         evaluation=TextSource(evaluation, n_evaluation_sequences, sequence_length),
-        formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
+        formats=_menu(formats),
         quantizer=Choice.parse(quantizer),
         estimator=Choice.parse(estimator),
         searches=Choice.parse_list(search),
@@ -196,6 +195,10 @@ def search(
         console.print(f"Checkpoint: {checkpoint}", soft_wrap=True, highlight=False)
 
 
+def _menu(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def _written_report(out: Path, data: Any) -> Path:
     from bitfront.report.page import write_report
 
@@ -205,44 +208,34 @@ def _written_report(out: Path, data: Any) -> Path:
 
 @app.command()
 def compare(
-    model: Annotated[str, typer.Argument(help="Local folder, GGUF file, or hub id.")],
+    model: Model,
     out: Out = Path("comparison"),
     estimators: Annotated[
         str, typer.Option(help="name or name:key=value,...; several, separated by commas; or all")
     ] = "all",
-    formats: Annotated[str, typer.Option(help="Menu, separated by commas.")] = ",".join(
-        Study.formats
-    ),
-    calibration: Annotated[
-        str, typer.Option(help="Text file, JSON lines, or datasets name.")
-    ] = Study.calibration.source,
+    formats: Menu = _FORMATS,
+    calibration: CalibrationText = Study.calibration.source,
     evaluation: Annotated[
         str, typer.Option(help="Another text; only checked to be another.")
     ] = Study.evaluation.source,
-    quantizer: Annotated[str, typer.Option(help="name or name:key=value,...")] = str(
-        Study.quantizer
-    ),
+    quantizer: OneChoice = str(Study.quantizer),
     n_allocations: Annotated[int, typer.Option(help="Allocations to measure.")] = 60,
     n_sequences: Annotated[int, typer.Option(help="Calibration blocks of estimators.")] = 8,
     n_search_sequences: Annotated[
         int, typer.Option(help="Further blocks on which KL is measured.")
     ] = Study.n_search_sequences,
-    sequence_length: Annotated[
-        int, typer.Option(help="Tokens of a block.")
-    ] = TextSource.sequence_length,
-    ties: Annotated[
-        bool, typer.Option(help="Fused layers (q/k/v, gate/up) share a format.")
-    ] = Study.tied,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = Study.seed,
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = Study.dtype,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = Study.device,
+    sequence_length: SequenceLength = TextSource.sequence_length,
+    ties: Ties = Study.tied,
+    seed: Seed = Study.seed,
+    dtype: Dtype = Study.dtype,
+    device: Device = Study.device,
     as_json: AsJson = False,
 ) -> None:
     """Run estimators on MODEL and see how well each ranks measured allocations, and its cost."""
     from bitfront.formats import named
     from bitfront.sensitivity import ESTIMATORS
 
-    menu = tuple(name.strip() for name in formats.split(",") if name.strip())
+    menu = _menu(formats)
     chosen = (
         tuple(map(Choice, ESTIMATORS.names()))
         if estimators == "all"
