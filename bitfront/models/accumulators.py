@@ -132,19 +132,19 @@ def accumulate(
     seconds = [0.0] * len(accumulators)
     start = time.perf_counter()
 
+    def timed(look: Callable[[Accumulator], None]) -> None:
+        for index, accumulator in enumerate(accumulators):
+            begun = time.perf_counter()
+            look(accumulator)
+            seconds[index] += time.perf_counter() - begun
+
     def show(row: int, inputs: Tensor, gradients: Tensor | None) -> None:
         weight = get_weight(model, space.layers[row].name)
         view = LayerView(row, weight, inputs, gradients, space, bank)
-        for index, accumulator in enumerate(accumulators):
-            begun = time.perf_counter()
-            accumulator.layer(view)
-            seconds[index] += time.perf_counter() - begun
+        timed(lambda accumulator: accumulator.layer(view))
 
     def show_block(index: int, inputs: Tensor, outputs: Tensor) -> None:
-        for place, accumulator in enumerate(accumulators):
-            begun = time.perf_counter()
-            accumulator.block(index, inputs, outputs)
-            seconds[place] += time.perf_counter() - begun
+        timed(lambda accumulator: accumulator.block(index, inputs, outputs))
 
     with _watched_blocks(model, tokens.shape[1], show_block):
         if labels is None:

@@ -84,17 +84,8 @@ class Estimator(ABC):
         return LayerTable(space, values, quantity, source, reduction)
 
 
-class PassEstimator(Estimator):
-    """Estimators made of one pass over the text, which several of them share."""
-
-    @property
-    def labels_of_loss(self) -> Labels | None:
-        """Of the loss whose gradients are needed; `None` where inputs are enough."""
-        return None
-
-    @abstractmethod
-    def accumulator(self, model: nn.Module, space: SearchSpace) -> Accumulator:
-        """What looks at the pass and makes the table's values."""
+class SharingEstimator(Estimator):
+    """Estimators whose work on the text several of them share; see `estimate_together`."""
 
     def estimate(
         self,
@@ -106,6 +97,19 @@ class PassEstimator(Estimator):
     ) -> LayerTable:
         """See `Estimator.estimate`."""
         return estimate_together([self], model, batches, space, bank, progress)[0].table
+
+
+class PassEstimator(SharingEstimator):
+    """Estimators made of one pass over the text."""
+
+    @property
+    def labels_of_loss(self) -> Labels | None:
+        """Of the loss whose gradients are needed; `None` where inputs are enough."""
+        return None
+
+    @abstractmethod
+    def accumulator(self, model: nn.Module, space: SearchSpace) -> Accumulator:
+        """What looks at the pass and makes the table's values."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,8 @@ class LabelEstimator(PassEstimator):
         return Labels(self.labels, self.n_draws, self.seed)
 
 
-class GramEstimator(Estimator):
-    """Estimators of each layer's weight and the Gram matrix of its inputs, which they share."""
+class GramEstimator(SharingEstimator):
+    """Estimators of each layer's weight and the Gram matrix of its inputs."""
 
     needs: ClassVar[str] = "activations"
     reduction: ClassVar[str] = "sum"
@@ -153,17 +157,6 @@ class GramEstimator(Estimator):
             gram: mean of x x^T, float32 `[in_features, in_features]`.
             errors: Q(W) - W by format, float32, shaped as the weight; not to change.
         """
-
-    def estimate(
-        self,
-        model: nn.Module,
-        batches: torch.Tensor,
-        space: SearchSpace,
-        bank: WeightBank,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> LayerTable:
-        """See `Estimator.estimate`."""
-        return estimate_together([self], model, batches, space, bank, progress)[0].table
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,3 +251,12 @@ def scaled_errors(
         for column, error in errors(get_weight(model, layer.name), space, bank, row):
             values[row, column] = scale[row] * float(error.square().sum())
     return values
+
+
+def part_of(
+    progress: Callable[[int, int], None] | None, part: int, n_parts: int
+) -> Callable[[int, int], None] | None:
+    """Progress of one of several parts of equal length, as that of the whole."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(part * total + done, n_parts * total)

@@ -16,7 +16,7 @@ from bitfront.models.gradients import sequence_groups, visit_gradients
 from bitfront.models.losses import KlLoss, LabelLoss
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
-from bitfront.sensitivity.base import Estimator
+from bitfront.sensitivity.base import Estimator, part_of
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
@@ -81,7 +81,7 @@ class DeltaLoss(Estimator):
             for column in range(len(space.formats)):
                 patched.apply(_uniform(space, column))
                 visit = self._visit(sums[:, column], patched, space, column)
-                step = _shifted(progress, column, len(space.formats))
+                step = part_of(progress, column, len(space.formats))
                 visit_gradients(model, batches, space, loss, visit, progress=step)
         scale = 0.5 if self.loss == "kl" else 1.0
         return self.table(space, scale * sums / batches[:, 1:].numel(), batches, bank)
@@ -108,11 +108,3 @@ def _uniform(space: SearchSpace, column: int) -> Allocation:
     name = space.formats[column].name
     fitting = space.allowed[:, column]
     return Allocation({x.name: name for x, fits in zip(space.layers, fitting, strict=True) if fits})
-
-
-def _shifted(
-    progress: Callable[[int, int], None] | None, part: int, n_parts: int
-) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(part * total + done, n_parts * total)

@@ -17,7 +17,7 @@ from bitfront.models.gradients import errors, visit_gradients
 from bitfront.models.layers import get_weight
 from bitfront.models.losses import KlLoss
 from bitfront.models.reference import Reference
-from bitfront.sensitivity.base import Estimator
+from bitfront.sensitivity.base import Estimator, part_of
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
@@ -80,7 +80,7 @@ class PerturbationHessian(Estimator):
                     space,
                     KlLoss(reference),
                     seen.visit,
-                    progress=_shifted(progress, part),
+                    progress=part_of(progress, part, 2),
                 )
         return self.table(space, seen.values(), tokens, bank)
 
@@ -150,11 +150,3 @@ class _Move:
 
     def __exit__(self, *_: object) -> None:
         self.hook.remove()
-
-
-def _shifted(
-    progress: Callable[[int, int], None] | None, part: int
-) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(part * total + done, 2 * total)
