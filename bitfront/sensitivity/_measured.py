@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from bitfront.allocation import Allocation
 from bitfront.models.bank import WeightBank
 from bitfront.models.patch import PatchedModel
-from bitfront.models.reference import Reference, next_token_logits
+from bitfront.models.prefix import BlockStart
+from bitfront.models.reference import Reference
 from bitfront.space import SearchSpace
 
 Columns = NDArray[np.int64]
@@ -41,18 +42,18 @@ def measured(
     Raises:
         NonFinite: outputs overflow.
     """
-    reference = Reference.of(model, tokens)
     kl = np.zeros(len(choices))
-    with PatchedModel(model, bank) as patched:
+    with (
+        BlockStart(model, Reference.of(model, tokens)) as start,
+        PatchedModel(model, bank) as patched,
+    ):
         for index, columns in enumerate(choices):
             formats = {
                 layer.name: space.formats[column].name
                 for layer, column in zip(space.layers, columns, strict=True)
             }
             patched.apply(Allocation(formats))
-            for row, sequence in enumerate(tokens):
-                found = reference.kl(next_token_logits(model, sequence), row)
-                kl[index] += max(found.double().mean().item(), 0.0) / len(tokens)
+            kl[index] = start.kl()
             if progress is not None:
                 progress(index + 1)
     return kl

@@ -4,9 +4,10 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import kendalltau
 
-from bitfront.errors import InvalidArgument
+from bitfront.errors import InvalidArgument, NonFinite
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity._expressions import Formula, evolved
 from bitfront.sensitivity._measured import drawn, measured, sums
@@ -42,6 +43,19 @@ def test_a_fitted_blend_is_in_nats(tiny_llama, tiny_tokens, tiny_space, tiny_ban
     ratio = sums(table.values, choices) / kl
     assert 0.4 < np.median(ratio) < 2.5
     assert table.quantity == "kl"
+
+
+def test_outputs_that_overflow_are_refused(tiny_llama, tiny_tokens, tiny_space, tiny_bank):
+    class Overflowing:
+        """The bank, with one layer whose quantized weight is beyond all bounds."""
+
+        def weight(self, layer, format):
+            weight = tiny_bank.weight(layer, format)
+            return weight * torch.inf if layer == tiny_space.layers[3].name else weight
+
+    choices = drawn(tiny_space, 2, seed=0)
+    with pytest.raises(NonFinite, match="overflows"):
+        measured(tiny_llama, tiny_tokens[:1], tiny_space, Overflowing(), choices)
 
 
 @pytest.mark.parametrize("text", ["fisher", "a*b^-1", "a^0.5 + b*c^2"])
