@@ -27,12 +27,17 @@ _MAX_STEPS = 4
 """Newton steps of the inverse: least squares in pieces, so few are enough."""
 
 
-def log_table(problem: Problem) -> Floats:
-    """Log of the loss table, floored above zero, `[n_groups, n_formats]`."""
+def floored_table(problem: Problem) -> Floats:
+    """The loss table, floored above zero and finite everywhere, `[n_groups, n_formats]`."""
     table = problem.group_loss
     finite = table[np.isfinite(table) & (table > 0)]
     floor = 1e-4 * float(np.median(finite)) if finite.size else 1.0
-    return np.log(np.where(np.isfinite(table), np.maximum(table, floor), floor))
+    return np.where(np.isfinite(table), np.maximum(table, floor), floor)
+
+
+def log_table(problem: Problem) -> Floats:
+    """Log of `floored_table`."""
+    return np.log(floored_table(problem))
 
 
 def features_of(space: SearchSpace) -> Floats:

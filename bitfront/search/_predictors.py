@@ -22,6 +22,7 @@ from sklearn.model_selection import KFold
 from bitfront.errors import InvalidArgument
 from bitfront.plugins import nearest_name
 from bitfront.problem import Problem
+from bitfront.search._corrections import floored_table
 
 Floats = NDArray[np.float64]
 Choices = NDArray[np.integer[Any]]
@@ -59,10 +60,7 @@ class Features:
     @classmethod
     def of(cls, problem: Problem) -> Features:
         """Features of the choices of a problem."""
-        table = problem.group_loss
-        finite = table[np.isfinite(table) & (table > 0)]
-        floor = 1e-4 * float(np.median(finite)) if finite.size else 1.0
-        table = np.where(np.isfinite(table), np.maximum(table, floor), floor)
+        table = floored_table(problem)
         n_groups, n_formats = table.shape
         kind, depth = _places(problem)
         format = np.broadcast_to(np.arange(n_formats), table.shape)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.problem import Problem
 from bitfront.search._genetic import Ladder
-from bitfront.search.base import beside
+from bitfront.search.base import targets
 from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial, TrialState
 
@@ -94,10 +94,8 @@ def picked(
     asked: list[Allocation] = []
     n_above, n_within = past.n_above, past.n_within
     for _ in range(n):
-        index = n_above + n_within
-        aside = spread > 0 and index % 2 == 1 and n_above < n_within
-        targets = [beside(problem, spread, index // 2)] if aside else []
-        candidates = (c for t in (*targets, problem) for c in ranked(t).astype(np.int16))
+        sought = targets(problem, spread, n_above, n_within)
+        candidates = (c for target in sought for c in ranked(target).astype(np.int16))
         found = next((c for c in candidates if c.tobytes() not in seen), None)
         if found is None:
             break

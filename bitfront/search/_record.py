@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
 from bitfront.problem import Problem
-from bitfront.search.base import beside
+from bitfront.search.base import targets
 from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial
 
@@ -63,10 +63,7 @@ class Record:
 
     def targets(self, spread: float) -> list[Problem]:
         """Where the next proposal is sought: every second time at another limit near the budget."""
-        index = self.n_proposed
-        if spread > 0 and index % 2 == 1 and self.n_above < self.n_within:
-            return [beside(self.problem, spread, index // 2), self.problem]
-        return [self.problem]
+        return targets(self.problem, spread, self.n_above, self.n_within)
 
     def last_resort(
         self, history: Sequence[Trial], n: int, sweep: Sweep, rng: np.random.Generator

@@ -103,3 +103,21 @@ def beside(problem: Problem, spread: float, index: int) -> Problem:
         return problem.with_limits(limits)
     except InfeasibleBudget:
         return problem
+
+
+def targets(
+    problem: Problem, spread: float, n_above: int, n_within: int, every: int = 2
+) -> list[Problem]:
+    """Where the next proposal is sought: at the budget, now and then at another limit before it.
+
+    Args:
+        problem: as in `Search.ask`.
+        spread: how far other limits go, as a fraction of the budget; 0 for no others.
+        n_above: proposals above the budget so far; others wait until they are fewer.
+        n_within: proposals within it.
+        every: one proposal in so many is sought at another limit.
+    """
+    index = n_above + n_within
+    if spread > 0 and index % every == every - 1 and n_above < n_within:
+        return [beside(problem, spread, index // every), problem]
+    return [problem]

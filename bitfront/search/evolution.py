@@ -13,7 +13,7 @@ from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
 from bitfront.search._levels import Levels
 from bitfront.search._warm_start import warm_start
-from bitfront.search.base import Screening, Search, beside
+from bitfront.search.base import Screening, Search, targets
 from bitfront.trial import Trial, TrialState
 
 Choice = NDArray[np.int64]
@@ -128,9 +128,8 @@ class Evolution(Search):
 
     def _offspring(self, problem: Problem, past: _Past, rng: np.random.Generator) -> list[Choice]:
         """New allocations of one parent, at a limit beside the budget when that is due."""
-        index = past.n_above + past.n_within
-        if self.spread > 0 and index % 2 == 1 and past.n_above < past.n_within:
-            target = beside(problem, self.spread, index // 2)
+        *aside, _ = targets(problem, self.spread, past.n_above, past.n_within)
+        for target in aside:
             if found := self._mutated(past.nearest(target), target, past, rng):
                 return found
         parent = past.best()

@@ -13,11 +13,14 @@ from bitfront.problem import Problem
 from bitfront.search._corrections import Floats
 from bitfront.search._posterior import Choices, Posterior, Prior, Scales
 from bitfront.search._warm_start import warm_start
-from bitfront.search.base import Search, beside, sides
+from bitfront.search.base import Search, sides, targets
 from bitfront.search.sweep import Sweep
 from bitfront.solvers import SOLVERS, Solver
 from bitfront.space import SearchSpace
 from bitfront.trial import Trial, TrialState
+
+_ASIDE = 4
+"""One proposal in so many looks at another limit."""
 
 _POSITIVE = ("prior_sd", "residual_sd", "entry_sd", "pair_sd", "noise_sd", "temperature")
 
@@ -106,12 +109,9 @@ class PosteriorIlp(Search):
         n_above, n_within = sides(problem, history)
         n_within += len(asked)
         while len(asked) < n:
-            index = n_above + n_within
-            aside = self.spread > 0 and index % 4 == 3 and n_above < n_within
-            target = beside(problem, self.spread, index // 4) if aside else problem
-            found = self._new(posterior, target, solver, seen, rng)
-            if found is None and aside:
-                found = self._new(posterior, problem, solver, seen, rng)
+            sought = targets(problem, self.spread, n_above, n_within, _ASIDE)
+            tried = (self._new(posterior, target, solver, seen, rng) for target in sought)
+            found = next((allocation for allocation in tried if allocation is not None), None)
             if found is None:
                 sweep = Sweep(self.solver, self.spread or 0.01)
                 asked += [a for a in sweep.ask(problem, history, n, rng) if a not in seen]

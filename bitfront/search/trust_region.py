@@ -10,11 +10,14 @@ import numpy as np
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
-from bitfront.search.base import Search, beside, per_group, sides
+from bitfront.search.base import Search, per_group, sides, targets
 from bitfront.search.sweep import Sweep
 from bitfront.solvers import SOLVERS
 from bitfront.table import LayerTable
 from bitfront.trial import Trial, TrialState
+
+_ASIDE = 4
+"""One proposal in so many looks at another limit."""
 
 _SCALES = (1.0, 2.0, 1.4, 4.0, 0.7, 2.8, 8.0, 16.0, 0.5)
 """Multiples of the damping, in the order they are tried at one allocation.
@@ -86,10 +89,7 @@ class TrustRegion(Search):
         seen.add(solved)
         base = _base(problem, _within(problem, history))
         if base is not None and len(asked) < n:
-            n_above, n_within = sides(problem, history)
-            index = n_above + n_within
-            aside = index % 4 == 3 and n_above < n_within
-            target = beside(problem, self.spread, index // 4) if aside else problem
+            target = targets(problem, self.spread, *sides(problem, history), _ASIDE)[0]
             for allocation in self._steps(target, base, problem.slopes[base.allocation]):
                 if allocation not in seen:
                     seen.add(allocation)
