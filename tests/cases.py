@@ -70,7 +70,7 @@ ESTIMATORS: dict[str, tuple[float, float]] = {
     "hessian_top": (0.88, 0.52),
     "hessian_trace": (0.93, 0.74),
     "layer_influence": (0.89, 0.65),
-    "layer_information": (0.84, 0.25),
+    "layer_information": (0.93, 0.6),
     "leave_one_in": (0.985, 0.91),
     "linearity": (0.97, 0.82),
     "output_error": (0.80, 0.15),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.accumulators import accumulate
@@ -33,16 +33,19 @@ class LayerInformation(Estimator):
         entry = (drop_b / mean drop + compactness_b / mean + gain_b / mean) / 3  ||D||^2 / ||W||^2
 
         drop:         rise of the loss when the block is skipped, at least 0
-        compactness:  |log R(output) - log R(input)|,  R = exp(entropy of the singular values'
-                      shares) of the hidden states of some 1,000 tokens: their effective rank
-        gain:         |E(output) - E(input)|,  E = share of the `top_k` largest squared singular
-                      values
+        compactness:  exp(-H) - 1 / width,  H = entropy of the singular values' shares of the
+                      block's output: what its effective rank falls short of isotropic states
+        gain:         E - top_k / width,  E = share of the `top_k` largest squared singular values
 
-    with D = Q(W) - W. The three diagnostics are those of LieQ (2025), which gives whole blocks
-    their bits by them; taking the changes between a block's input and output, and their plain mean,
-    is our reading. Layers outside the blocks get the mean score. Cost: a forward pass with
-    singular values, and a forward pass per block over `max_sequences`. It ranks blocks, and layers
-    within a block by their relative errors alone: see benchmarks/results/estimators.csv.
+    with D = Q(W) - W. Singular values are those of the outputs of one sequence, each token scaled
+    to length 1; both signs are at least 0, and their means are over sequences. Where a block's
+    output is not all that the next one reads, leaving it out means nothing, and drops count alike.
+
+    The three diagnostics are those of LieQ (2025), which gives whole blocks their bits by them;
+    isotropic states as the point of comparison, and the plain mean, are our reading. Layers outside
+    the blocks get the mean score. Cost: a forward pass with singular values, and a forward pass per
+    block over `max_sequences`. It ranks blocks, and layers within a block by their relative errors
+    alone: see benchmarks/results/estimators.csv.
 
     Args:
         top_k: singular values that count as leading.
@@ -53,6 +56,7 @@ class LayerInformation(Estimator):
     max_sequences: int = 2
 
     needs: ClassVar[str] = "activations"
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.top_k < 1 or self.max_sequences < 1:
@@ -81,25 +85,32 @@ class LayerInformation(Estimator):
 
         shapes = _Shapes(space, n_blocks, self.top_k)
         accumulate(model, batches, space, bank, [shapes], None, passed)
-        shapes.drops = drops(model, batches[: self.max_sequences], skipped)
+        if shapes.chained:
+            shapes.drops = drops(model, batches[: self.max_sequences], skipped)
         return self.table(space, shapes.values(0), batches, bank)
 
 
 class _Shapes(BlockScores):
-    """Changes of effective rank and of leading energy, means over tokens."""
+    """Compactness and gain of every block, means over sequences."""
 
     def __init__(self, space: SearchSpace, n_blocks: int, top_k: int) -> None:
         super().__init__(space, n_blocks)
         self.top_k = top_k
         self.gains = np.zeros(n_blocks)
         self.drops = np.zeros(n_blocks)
+        self.chained = True
+        """Whether every block read what the one before it returned."""
+        self._outputs: Tensor | None = None
 
     def block(self, index: int, inputs: Tensor, outputs: Tensor) -> None:
-        before, after = (shape_of(x.flatten(0, 1), self.top_k) for x in (inputs, outputs))
-        n_tokens = inputs.shape[0] * inputs.shape[1]
-        self.sums[index] += abs(after[0] - before[0]) * n_tokens
-        self.gains[index] += abs(after[1] - before[1]) * n_tokens
-        self.counts[index] += n_tokens
+        if index > 0 and self._outputs is not None:
+            self.chained = self.chained and torch.equal(self._outputs, inputs)
+        self._outputs = outputs
+        for states in outputs:
+            compactness, gain = shape_of(states, self.top_k)
+            self.sums[index] += compactness
+            self.gains[index] += gain
+            self.counts[index] += 1
 
     def scores(self) -> Floats:
         counts = np.maximum(self.counts, 1)
@@ -111,17 +122,24 @@ class _Shapes(BlockScores):
         return np.asarray(np.mean(shares, axis=0))
 
 
-def shape_of(rows: Tensor, top_k: int) -> tuple[float, float]:
-    """Log effective rank, and share of the leading energy, of hidden states `[n_tokens, width]`."""
-    rows = rows.double()
-    gram = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
+def shape_of(states: Tensor, top_k: int) -> tuple[float, float]:
+    """Compactness and gain of hidden states `[n_tokens, width]`: 0 and 0 for isotropic ones.
+
+    States of zeros have no shape: 0 and 0 too.
+    """
+    rows = normalize(states.double(), dim=1)
+    width = rows.shape[1]
+    gram = rows @ rows.T if rows.shape[0] < width else rows.T @ rows
     energy = torch.linalg.eigvalsh(gram).clamp(min=0)
     total, singular = energy.sum(), energy.sqrt()
     if not total > 0:
-        return 0.0, 1.0
+        return 0.0, 0.0
     shares = singular / singular.sum()
     entropy = -(shares * shares.clamp(min=1e-30).log()).sum()
-    return float(entropy), float(energy[-top_k:].sum() / total)
+    compactness = float(torch.exp(-entropy)) - 1 / width
+    gain = float(energy[-top_k:].sum() / total) - min(1.0, top_k / width)
+    # Rounding can push isotropic states just below 0.
+    return max(compactness, 0.0), max(gain, 0.0)
 
 
 def drops(
