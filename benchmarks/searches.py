@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from bitfront.pareto import hypervolume
 from bitfront.results import Results
 from bitfront.run import opened
 from bitfront.searching import search_trials
+from bitfront.trial import Screened
 
 COLUMNS = (
     *("model", "budget", "search", "seed", "n_trials", "hypervolume_share", "best_kl"),
@@ -123,29 +126,29 @@ def searched(
     out, first = folder(arguments, search, seed), arguments.out / f"shared-{seed}"
     if first.exists() and not out.exists():
         shutil.copytree(first, out)
-    run: list[tuple[Trial, float]] = []
-    n_trials = 0
-    while not run or run[-1][1] < most:
-        # A screening search spends several measurements on a trial.
-        n_trials += max(8, int(most - (run[-1][1] if run else 0)) // 4)
-        with opened(study_of(arguments, search, seed, n_trials), out) as job:
-            if not first.exists():
-                shutil.copytree(out, first, ignore=shutil.ignore_patterns(".lock"))
-            search_trials(job)
-        n_before = len(run)
-        run = spent_by(Results(out))
-        if len(run) == n_before:
-            break
+    run = spent_by(Results(out).trials("calibration"), Results(out).screened())
+    if run and run[-1][1] >= most:
+        return run
+    with opened(study_of(arguments, search, seed, most), out) as job:
+        if not first.exists():
+            shutil.copytree(out, first, ignore=shutil.ignore_patterns(".lock"))
+        n_before = -1
+        while len(run) > n_before and (not run or run[-1][1] < most):
+            # A screening search spends several measurements on a trial.
+            n_before = len(run)
+            n_trials = n_before + max(8, int(most - (run[-1][1] if run else 0)) // 4)
+            search_trials(replace(job, study=replace(job.study, n_trials=n_trials)))
+            run = spent_by(job.trials("calibration"), job.results.screened())
     return run
 
 
-def spent_by(results: Results) -> list[tuple[Trial, float]]:
-    """Calibration trials with the measurements spent until each, screenings by their share."""
+def spent_by(trials: Sequence[Trial], screenings: Sequence[Screened]) -> list[tuple[Trial, float]]:
+    """Trials with the measurements spent until each, screenings by their share."""
     shares: dict[int, float] = {}
-    for screened in results.screened():
+    for screened in screenings:
         shares[screened.number] = shares.get(screened.number, 0.0) + screened.share
     run, spent = [], 0.0
-    for trial in results.trials("calibration"):
+    for trial in trials:
         spent += 1 + shares.get(trial.number, 0.0)
         run.append((trial, spent))
     return run
