@@ -1,7 +1,7 @@
 """Allocation quality: KL of ours, the peers' and plain Fishers' allocation over that of uniform.
 
     python benchmarks/fronts.py MODEL CALIBRATION EVALUATION --out DIRECTORY [--budgets 3.0,3.5]
-        [--quantizers rtn,hqq,gptq] [--n-trials 24]
+        [--quantizers rtn,hqq,gptq] [--n-trials 24] [--seed 0]
 
 All at equal code bits. Plain Fisher is a table solved once, nothing searched: `fisher` is our
 estimator of that name (labels drawn from the model, gradients squared per sequence),
@@ -13,9 +13,10 @@ shared. `search_seconds` is what it takes to answer one budget: what all budgets
 uniform baselines) and what is its own (slopes, screening, search, finalists). Loading, reading
 texts and judging other allocations are left out; `seconds` holds all that one opening did.
 
-Peers' allocations come from `benchmarks/results/peers/`. Everything is judged by the same
-evaluator on the same evaluation blocks. Between two uniform widths, uniform is the geometric
-interpolation of their KL at the budget's bits. Appends to `benchmarks/results/fronts.csv`.
+Peers' allocations come from `benchmarks/results/peers/MODEL/`, one for all seeds; a seed draws
+blocks of its own from the texts. Everything is judged by the same evaluator on the same evaluation
+blocks. Between two uniform widths, uniform is the geometric interpolation of their KL at the
+budget's bits. Appends to `benchmarks/results/fronts.csv`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pathlib import Path
 
 from record import FOLDER, Record
 from stopwatch import Stages
-from studies import parser, untied_study
+from studies import MENU, parser, untied_study
 
 from bitfront import Allocation, Budget, Choice, LayerTable, ParetoFront, Study, Trial
 from bitfront.progress import Event
@@ -42,6 +43,7 @@ COLUMNS = (
     *("quantizer", "budget_bits", "allocation", "bits", "kl", "kl_stderr", "over_uniform"),
     *("perplexity", "seconds", "n_trials", "n_tokens"),
     *("search_seconds", "search_cpu_seconds", "shared_seconds", "shared_cpu_seconds", "n_measured"),
+    *("model", "seed"),
 )
 SHARED = ("quantize", "reference", "estimate", "uniform")
 OWN = ("slopes", "screen", "search", "evaluate")
@@ -65,6 +67,8 @@ def main() -> None:
             for name, trial in rows.items():
                 values = trial.values
                 record.add(
+                    model=Path(arguments.model).name,
+                    seed=arguments.seed,
                     quantizer=quantizer,
                     budget_bits=bits,
                     allocation=name,
@@ -82,6 +86,8 @@ def parse() -> argparse.Namespace:
     made.add_argument("--quantizers", default="rtn")
     made.add_argument("--search", default=",".join(map(str, Study.searches)))
     made.add_argument("--estimator", default=str(Study.estimator))
+    made.add_argument("--formats", default=",".join(MENU))
+    made.add_argument("--seed", type=int, default=0)
     made.add_argument("--n-trials", type=int, default=24)
     made.add_argument("--n-search", type=int, default=8)
     made.add_argument("--n-evaluation", type=int, default=8)
@@ -96,6 +102,8 @@ def study_of(arguments: argparse.Namespace, quantizer: str, bits: float) -> Stud
         n_calibration=16,
         n_evaluation=arguments.n_evaluation,
         budget=Budget(bits, "bits"),
+        formats=tuple(arguments.formats.split(",")),
+        seed=arguments.seed,
         quantizer=Choice.parse(quantizer),
         estimator=Choice.parse(arguments.estimator),
         searches=Choice.parse_list(arguments.search),
@@ -142,7 +150,7 @@ def compared(job: Job, bits: float) -> dict[str, Trial]:
         problem = job.problem.with_loss(table_of(job, Choice.parse(name)))
         solved = SOLVERS.build("lagrangian").solve(problem)
         rows[f"{name} solved"] = judged(job, problem.space.decode(solved.choice))
-    for path in sorted((FOLDER / "peers").glob(f"*_{bits}.json")):
+    for path in sorted((FOLDER / "peers" / Path(job.study.model).name).glob(f"*_{bits}.json")):
         formats = json.loads(path.read_text())["allocation"]
         pinned = {layer.name: f.name for layer, f in job.problem.space.pinned}
         rows[path.stem.rpartition("_")[0]] = judged(job, Allocation(formats | pinned))

@@ -2,8 +2,9 @@
 
 Peers: AutoScheme of `auto-round` (DeltaLoss scores, dynamic programming) and `auto_quantize` of
 `nvidia-modelopt` (output Fisher scores, PuLP/CBC), each in a virtual environment of its own. Both
-get the same menu (int 2, 3, 4, 5, 8 bits, asymmetric, group 64, round to nearest, weights only),
-the same budgets in average code bits over the linear layers of the blocks, and the same text.
+get the same menu (int 2, 3, 4, 5, 8 bits, asymmetric, groups of 64 unless told otherwise, round to
+nearest, weights only), the same budgets in average code bits over the linear layers of the blocks,
+and the same text.
 
     python benchmarks/peers.py autoscheme --model FOLDER --calibration TEXT
     python benchmarks/peers.py modelopt --model FOLDER --calibration TEXT
@@ -31,8 +32,8 @@ from stopwatch import timed
 
 ROOT = Path(__file__).resolve().parents[1]
 BITS = (2, 3, 4, 5, 8)
-GROUP = 64
 TARGETS = (2.5, 3.0, 3.5, 4.0, 4.5)
+PEERS = ROOT / "benchmarks" / "results" / "peers"
 TORCH = "torch==2.13.0"
 REQUIREMENTS = {
     "autoscheme": (TORCH, "auto-round==0.16.1"),
@@ -98,7 +99,8 @@ def prepare_autoscheme(arguments, model, tokenizer, folder: Path) -> tuple[Solve
 
     def solve(target: float) -> dict[str, str]:
         options = [
-            QuantizationScheme(bits=b, group_size=GROUP, sym=False, act_bits=16) for b in BITS
+            QuantizationScheme(bits=b, group_size=arguments.group, sym=False, act_bits=16)
+            for b in BITS
         ]
         scheme = AutoScheme(
             avg_bits=target,
@@ -111,7 +113,7 @@ def prepare_autoscheme(arguments, model, tokenizer, folder: Path) -> tuple[Solve
             scheme, model, names, {}, dataset=str(dataset), device_map="cpu", tokenizer=tokenizer
         )
         chosen = generator.get_layer_config()
-        return {name: f"int{chosen[name]['bits']}_g{GROUP}" for name in names}
+        return {name: f"int{chosen[name]['bits']}_g{arguments.group}" for name in names}
 
     return solve, {"ties": "none", "batch_size": 8, "score": "DeltaLoss", "solver": "exact DP"}
 
@@ -140,9 +142,9 @@ def remembered(backend):
     return lookup
 
 
-def modelopt_format(bits: int, quantizer: str) -> dict:
+def modelopt_format(bits: int, group: int, quantizer: str) -> dict:
     """A weight-only integer format of ModelOpt: `asymmetric_rtn` or its own affine rounding."""
-    attributes: dict = {"num_bits": bits, "block_sizes": {-1: GROUP}}
+    attributes: dict = {"num_bits": bits, "block_sizes": {-1: group}}
     if quantizer == "rtn":
         attributes["backend"] = "asymmetric_rtn"
     else:  # the middle of the group's range is subtracted, then 2^b - 1 symmetric levels
@@ -163,7 +165,7 @@ def prepare_modelopt(arguments, model, tokenizer, _folder: Path) -> tuple[Solve,
     register_quant_backend("asymmetric_rtn", remembered(asymmetric_rtn))
     rows = token_rows(tokenizer, arguments.calibration, arguments.samples, arguments.length)
     batches = [torch.tensor([row]) for row in rows]
-    formats = [modelopt_format(bits, arguments.quantizer) for bits in BITS]
+    formats = [modelopt_format(bits, arguments.group, arguments.quantizer) for bits in BITS]
     names = list(block_linears(model))
     state: dict = {}
 
@@ -199,7 +201,7 @@ def prepare_modelopt(arguments, model, tokenizer, _folder: Path) -> tuple[Solve,
             config = mtq.get_auto_quantize_config(state, constraints(target))
         entries = {e["quantizer_name"]: e for e in config["quant_cfg"] if e.get("enable", True)}
         chosen = {name: entries[f"{name}.weight_quantizer"]["cfg"] for name in names}
-        return {name: f"int{cfg['num_bits']}_g{GROUP}" for name, cfg in chosen.items()}
+        return {name: f"int{cfg['num_bits']}_g{arguments.group}" for name, cfg in chosen.items()}
 
     return solve, {
         "ties": "default (q/k/v and gate/up)",
@@ -270,6 +272,8 @@ def provenance(arguments) -> dict:
 def public_arguments(arguments) -> list[str]:
     """The arguments that matter for a repetition, without folders of this machine."""
     words = [arguments.peer, "--samples", str(arguments.samples), "--length", str(arguments.length)]
+    if arguments.group != 64:
+        words += ["--group", str(arguments.group)]
     if arguments.peer == "modelopt":
         words += ["--quantizer", arguments.quantizer]
     model, text = Path(arguments.model).name, arguments.calibration.name
@@ -284,15 +288,17 @@ def write_result(arguments, target, bits, allocation, timings, settings) -> None
     seconds = round(timings["scoring"]["seconds"] + timings["solving"]["seconds"], 3)
     head = {"peer": arguments.peer, "version": importlib.metadata.version(package)}
     head |= {"target_bits": target, "code_bits": bits, "seconds": seconds}
-    path = arguments.out / f"{arguments.name}_{target}.json"
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / Path(arguments.model).name / f"{arguments.name}_{target}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     document = {**head, "timings": timings, "settings": settings, "allocation": allocation}
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     measures = ("seconds", "cpu_seconds", "peak_mib")
     spent = {f"{s}_{m}": timings[s][m] for s in ("scoring", "solving") for m in measures}
     kept = {name: settings[name] for name in ("samples", "length", "threads", "also_running")}
     columns = ("file", *head, *spent, *kept)
-    record.Record("peers", columns, arguments.out).add(file=path.name, **head, **spent, **kept)
+    record.Record("peers", columns, arguments.out).add(
+        file=f"{path.parent.name}/{path.name}", **head, **spent, **kept
+    )
     sys.stdout.write(f"{path.name}: {bits:.4f} bits, {seconds:.1f} s\n")
 
 
@@ -318,6 +324,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="a Hugging Face folder")
     parser.add_argument("--calibration", type=Path, required=True, help="a plain text file")
     parser.add_argument("--targets", type=float, nargs="+", default=list(TARGETS))
+    parser.add_argument("--group", type=int, default=64, help="weights that share a scale")
     parser.add_argument("--samples", type=int, help="windows of text (the peer's default)")
     parser.add_argument("--length", type=int, help="tokens of a window")
     parser.add_argument(
@@ -326,7 +333,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--also-running", default="not recorded", help="other load, in words")
     parser.add_argument("--name", help="prefix of the JSON files (the peer)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "peers")
+    parser.add_argument("--out", type=Path, default=PEERS, help="a folder per model is made in it")
     parser.add_argument("--environments", type=Path, default=ROOT / "build" / "peers")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
