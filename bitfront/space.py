@@ -103,6 +103,14 @@ class SearchSpace:
         order = np.array([index for group in self.groups for index in group])
         return order, np.cumsum([0, *(len(group) for group in self.groups[:-1])])
 
+    @cached_property
+    def group_of(self) -> NDArray[np.int64]:
+        """Index of each layer's group, `[n_layers]`."""
+        order, _ = self._by_group
+        row = np.empty(len(order), dtype=np.int64)
+        row[order] = np.repeat(np.arange(len(self.groups)), [len(group) for group in self.groups])
+        return row
+
     def combine(self, values: NDArray[Any], operation: np.ufunc) -> NDArray[Any]:
         """Rows `[n_layers, n_formats]` reduced to `[n_groups, n_formats]` by a binary operation."""
         order, starts = self._by_group
@@ -135,6 +143,10 @@ class SearchSpace:
         """Format name to its index on the menu."""
         return {format.name: index for index, format in enumerate(self.formats)}
 
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(layer.name for layer in self.layers)
+
     def decode(self, choice: Sequence[int] | NDArray[np.int64]) -> Allocation:
         """Allocation of the whole model from one format index per group."""
         formats = {x.name: f.name for x, f in self.pinned}
@@ -162,8 +174,9 @@ class SearchSpace:
         return {}
 
     def _choice(self, allocation: Allocation) -> NDArray[np.int64]:
-        names = [allocation.formats.get(layer.name) for layer in self.layers]
-        columns = np.array([-1 if name is None else self.column(name) for name in names])
+        names = [allocation.formats.get(name) for name in self._names]
+        known: dict[str | None, int] = {x: self.column(x) for x in set(names) if x is not None}
+        columns = np.array([known.get(name, -1) for name in names])
         order, starts = self._by_group
         first = columns[order[starts]]
         split = (self.combine(columns, np.minimum) != self.combine(columns, np.maximum)) | (

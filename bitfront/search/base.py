@@ -86,10 +86,8 @@ def sides(problem: Problem, history: Sequence[Trial]) -> tuple[int, int]:
 def per_group(problem: Problem, values: NDArray[np.float64]) -> LayerTable:
     """A loss table whose sums over groups are `values [n_groups, n_formats]`."""
     space = problem.space
-    rows = np.zeros((len(space.layers), len(space.formats)))
-    for row, group in enumerate(space.groups):
-        rows[list(group)] = np.where(space.group_allowed[row], values[row], 0.0) / len(group)
-    return LayerTable(space, rows, problem.loss.quantity, "search")
+    shares = np.where(space.group_allowed, values, 0.0) / np.bincount(space.group_of)[:, None]
+    return LayerTable(space, shares[space.group_of], problem.loss.quantity, "search")
 
 
 def beside(problem: Problem, spread: float, index: int) -> Problem:
