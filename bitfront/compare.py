@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from bitfront.plugins import Choice
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.report.agreement import tau
+from bitfront.report.comparison import Compared
 from bitfront.run import opened
 from bitfront.searching import Job, measured
 from bitfront.sensitivity import ESTIMATORS
@@ -29,29 +30,6 @@ from bitfront.trial import Trial, TrialState
 
 RANGES = {"2_to_3": (2, 3), "3_to_4": (3, 4), "4_to_6": (4, 6)}
 """Ranges of average code bits."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One estimator in a comparison.
-
-    Args:
-        estimator: name with parameters.
-        tau: Kendall's tau of predicted against measured KL, over all allocations (`"all"`) and over
-            those of each of `RANGES`; `None` where no order exists.
-        seconds: what it would have taken alone; a pass that it shares counts in full.
-        peak_mb: how far memory rose in the pass, all who share it together; `None` where the
-            system does not say.
-        shared: who else had the same pass.
-        error: why it has no table; then nothing above is known.
-    """
-
-    estimator: str
-    tau: Mapping[str, float | None] = field(default_factory=dict)
-    seconds: float | None = None
-    peak_mb: float | None = None
-    shared: tuple[str, ...] = ()
-    error: str | None = None
 
 
 def compare(

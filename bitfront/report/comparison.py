@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Protocol
 
 import plotly.graph_objects as go
 from rich.box import SIMPLE_HEAD
@@ -18,35 +18,30 @@ _COLOURS = {"all": "#2a8fd0", "2_to_3": "#e0701a", "3_to_4": "#12a583", "4_to_6"
 _SYMBOLS = {"all": "circle", "2_to_3": "square", "3_to_4": "diamond", "4_to_6": "cross"}
 
 
-class Row(Protocol):
-    """What is shown of one estimator: see `bitfront.compare.Compared`."""
+@dataclass(frozen=True)
+class Compared:
+    """One estimator in a comparison.
 
-    @property
-    def estimator(self) -> str:
-        """Name with parameters."""
+    Args:
+        estimator: name with parameters.
+        tau: Kendall's tau of predicted against measured KL, over all allocations (`"all"`) and over
+            those of each range of bits (`"2_to_3"`); `None` where no order exists.
+        seconds: what it would have taken alone; a pass that it shares counts in full.
+        peak_mb: how far memory rose in the pass, all who share it together; `None` where the
+            system does not say.
+        shared: who else had the same pass.
+        error: why it has no table; then nothing above is known.
+    """
 
-    @property
-    def tau(self) -> Mapping[str, float | None]:
-        """By range of bits."""
-
-    @property
-    def seconds(self) -> float | None:
-        """Alone."""
-
-    @property
-    def peak_mb(self) -> float | None:
-        """Of the pass."""
-
-    @property
-    def shared(self) -> tuple[str, ...]:
-        """Who else had the pass."""
-
-    @property
-    def error(self) -> str | None:
-        """Why there is nothing else."""
+    estimator: str
+    tau: Mapping[str, float | None] = field(default_factory=dict)
+    seconds: float | None = None
+    peak_mb: float | None = None
+    shared: tuple[str, ...] = ()
+    error: str | None = None
 
 
-def comparison_table(rows: Sequence[Row]) -> Table:
+def comparison_table(rows: Sequence[Compared]) -> Table:
     """One row an estimator, the best first; a star where the pass was shared."""
     table = Table(
         title="Kendall's tau of predicted against measured KL",
@@ -75,7 +70,7 @@ def _number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def write_comparison(path: Path, title: str, rows: Sequence[Row]) -> None:
+def write_comparison(path: Path, title: str, rows: Sequence[Compared]) -> None:
     """Write a self-contained page with the chart.
 
     Raises:
@@ -87,7 +82,7 @@ def write_comparison(path: Path, title: str, rows: Sequence[Row]) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
-def comparison_figure(rows: Sequence[Row]) -> go.Figure:
+def comparison_figure(rows: Sequence[Compared]) -> go.Figure:
     """Tau by estimator, the best at the top, one mark for each range of bits."""
     shown = [row for row in reversed(rows) if not row.error]
     figure = go.Figure()
