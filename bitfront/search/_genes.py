@@ -18,9 +18,9 @@ from bitfront.search._optuna import quiet, seed_of
 from bitfront.search._record import Choice, Record
 from bitfront.search._repair import repaired
 from bitfront.search._warm_start import warm_start
-from bitfront.search.base import Search
+from bitfront.search.base import Search, learned_kl
 from bitfront.search.sweep import Sweep
-from bitfront.trial import Trial, TrialState
+from bitfront.trial import Trial
 
 Floats = NDArray[np.float64]
 GeneticSampler = optuna.samplers.NSGAIISampler | optuna.samplers.NSGAIIISampler
@@ -102,10 +102,10 @@ class GeneticSearch(Search):
         choices: list[Choice] = []
         objectives: list[list[float]] = []
         for trial, packed in zip(history, record.choices, strict=True):
-            if trial.state is TrialState.COMPLETE and trial.values.get("kl", 0.0) > 0:
+            if (kl := learned_kl(trial)) > 0:
                 choices.append(packed.astype(np.int64))
                 costs = [float(table[rows, choices[-1]].sum()) for table in tables]
-                objectives.append([float(np.log(trial.values["kl"])), *costs])
+                objectives.append([float(np.log(kl)), *costs])
         points = np.array(objectives).reshape(len(choices), 1 + len(quantities))
         limited = [i for i, quantity in enumerate(quantities, 1) if quantity in problem.limits]
         limits = np.array([problem.limits[quantities[i - 1]] for i in limited])

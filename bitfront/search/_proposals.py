@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.problem import Problem
 from bitfront.search._genetic import Ladder
-from bitfront.search.base import targets
+from bitfront.search.base import learned_kl, targets
 from bitfront.search.sweep import Sweep
-from bitfront.trial import Trial, TrialState
+from bitfront.trial import Trial
 
 Floats = NDArray[np.float64]
 Choices = NDArray[np.integer[Any]]
@@ -48,10 +48,8 @@ class Past:
             choices[row] = problem.space.encode(allocation)
         proposed = [*(trial.origin != "uniform" for trial in history), *(True for _ in asked)]
         within = Ladder.of(problem).within(choices)[np.array(proposed, dtype=bool)]
-        values = [t.values.get("kl", 0.0) for t in history if t.state is TrialState.COMPLETE]
         kl = np.full(len(allocations), np.nan)
-        complete = [row for row, t in enumerate(history) if t.state is TrialState.COMPLETE]
-        kl[complete] = np.where(np.array(values) > 0, values, np.nan)
+        kl[: len(history)] = [learned_kl(trial) for trial in history]
         n_within = int(within.sum())
         return cls(choices, np.log(kl), len(within) - n_within, n_within)
 

@@ -13,7 +13,7 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InfeasibleBudget
 from bitfront.problem import Problem
 from bitfront.table import LayerTable
-from bitfront.trial import Trial
+from bitfront.trial import Trial, TrialState
 
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -74,6 +74,12 @@ class Search(ABC):
         can draw the same allocations.
         """
         return None
+
+
+def learned_kl(trial: Trial) -> float:
+    """The measured KL; NaN where it teaches nothing: the trial failed, or nothing was lost."""
+    kl = trial.values.get("kl", 0.0) if trial.state is TrialState.COMPLETE else 0.0
+    return kl if kl > 0 else float("nan")
 
 
 def sides(problem: Problem, history: Sequence[Trial]) -> tuple[int, int]:

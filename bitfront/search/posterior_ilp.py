@@ -13,11 +13,11 @@ from bitfront.problem import Problem
 from bitfront.search._corrections import Floats
 from bitfront.search._posterior import Choices, Posterior, Prior, Scales
 from bitfront.search._warm_start import warm_start
-from bitfront.search.base import Search, sides, targets
+from bitfront.search.base import Search, learned_kl, sides, targets
 from bitfront.search.sweep import Sweep
 from bitfront.solvers import SOLVERS, Solver
 from bitfront.space import SearchSpace
-from bitfront.trial import Trial, TrialState
+from bitfront.trial import Trial
 
 _ASIDE = 4
 """One proposal in so many looks at another limit."""
@@ -148,8 +148,7 @@ def _measured(space: SearchSpace, history: Sequence[Trial], most: int) -> tuple[
 
     Every trial is measured on the same tokens, so the standard error that they share ranks nothing.
     """
-    usable = [t for t in history if t.state is TrialState.COMPLETE and t.values.get("kl", 0.0) > 0]
-    usable = sorted(usable, key=lambda trial: trial.values["kl"])[:most]
+    usable = sorted((t for t in history if learned_kl(t) > 0), key=learned_kl)[:most]
     choices = np.array([space.encode(t.allocation) for t in usable], dtype=np.int64)
-    kl = np.array([t.values["kl"] for t in usable])
+    kl = np.array([learned_kl(t) for t in usable])
     return choices.reshape(len(usable), len(space.groups)), np.log(kl)
