@@ -132,12 +132,27 @@ def hessian_products(
             parameter.requires_grad_(True)
         logits = model(tokens[None], use_cache=False).logits[0, :-1]
         loss = cross_entropy(logits.float(), tokens[1:])
-        gradients = torch.autograd.grad(loss, parameters, create_graph=True)
-        moved = [_stored(m, v).to(g) for m, v, g in zip(modules, vectors, gradients, strict=True)]
-        products = torch.autograd.grad(gradients, parameters, grad_outputs=moved)
+        products = _products(
+            loss, parameters, [_stored(*x) for x in zip(modules, vectors, strict=True)]
+        )
     for name, product in zip(names, products, strict=True):
         require_finite(product, "curvature", name)
     return [_stored(m, product).float().cpu() for m, product in zip(modules, products, strict=True)]
+
+
+def _products(
+    loss: Tensor, parameters: Sequence[Tensor], vectors: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    """Second derivatives times vectors; zeros for parameters that the loss does not depend on."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(parameter) for parameter in parameters]
+    found = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+    curved = [(g, v.to(g)) for g, v in zip(found, vectors, strict=True) if g is not None]
+    curved = [(gradient, vector) for gradient, vector in curved if gradient.requires_grad]
+    gradients, moves = [g for g, _ in curved], [v for _, v in curved]
+    return torch.autograd.grad(
+        gradients, parameters, moves, allow_unused=True, materialize_grads=True
+    )
 
 
 def _stored(module: nn.Module, matrix: Tensor) -> Tensor:

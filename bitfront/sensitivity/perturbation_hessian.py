@@ -21,6 +21,9 @@ from bitfront.sensitivity.base import Estimator, part_of
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
+_ROUNDING = 1e-5
+"""Changes of an output, relative to its size, that say nothing."""
+
 
 @dataclass(frozen=True)
 class PerturbationHessian(Estimator):
@@ -34,8 +37,9 @@ class PerturbationHessian(Estimator):
     the unquantized model, so what a small move leaves behind is curvature times the move: the
     perturbation Hessian of APHQ-ViT (2025), averaged over both signs. There blocks of a vision
     model are perturbed one by one; here one move at the bottom serves all layers, in two backward
-    passes. It takes the outputs of a layer for uncorrelated. Memory: two bytes for every token and
-    output of every layer.
+    passes. It takes the outputs of a layer for uncorrelated; a layer whose outputs the move does
+    not change gets the mean curvature of the others. Memory: four bytes for every token and output
+    of every layer.
 
     Args:
         scale: size of the move, relative to the root mean square of the embeddings.
@@ -50,6 +54,7 @@ class PerturbationHessian(Estimator):
     seed: int = 0
 
     needs: ClassVar[str] = "gradients"
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if not self.scale > 0 or self.top_k < 1 or self.max_sequences < 1:
@@ -96,6 +101,7 @@ class _Seen:
         self.counts = np.zeros(len(widths))
         self.kept: dict[tuple[int, int], Tensor] = {}
         self.changes = [np.zeros(width) for width in widths]
+        self.sizes = np.zeros(len(widths))
         self._passes = np.zeros((2, len(widths)), dtype=int)
 
     def visit(self, row: int, inputs: Tensor, gradients: Tensor) -> None:
@@ -109,23 +115,30 @@ class _Seen:
         key = (row, int(self._passes[self.sign, row]))
         self._passes[self.sign, row] += 1
         if self.sign == 0:
-            self.kept[key] = outputs.half()
+            self.kept[key] = outputs
+            self.sizes[row] += float(outputs.abs().mean(dim=1).double().sum())
         else:
-            self.changes[row] += _sums((self.kept.pop(key).float() - outputs).abs()) / 2
+            self.changes[row] += _sums((self.kept.pop(key) - outputs).abs()) / 2
 
     def values(self) -> np.ndarray:
         table = np.zeros(self.space.allowed.shape)
-        for row, count in enumerate(self.counts):
-            if count == 0:
-                continue
-            change = self.changes[row] / (count / 2)
-            gradient = self.gradients[row] / count
-            typical = change.mean()
-            # An output that hardly moved says nothing of its curvature: the layer's mean stands in.
-            floor = max(0.1 * typical, 1e-30)
-            curvature = gradient / np.maximum(change, floor)
-            table[row] = 0.5 * (self.errors[row] / count) @ curvature
+        curvatures = {row: self._curvature(row) for row in np.flatnonzero(self.counts).tolist()}
+        known = [curvature.mean() for curvature in curvatures.values() if curvature is not None]
+        mean = float(np.mean(known)) if known else 0.0
+        for row, found in curvatures.items():
+            curvature = np.full(len(self.changes[row]), mean) if found is None else found
+            table[row] = 0.5 * (self.errors[row] / self.counts[row]) @ curvature
         return table
+
+    def _curvature(self, row: int) -> np.ndarray | None:
+        """Of each output of a layer; `None` where the outputs changed by no more than rounding."""
+        count = self.counts[row]
+        change, gradient = self.changes[row] / (count / 2), self.gradients[row] / count
+        typical = change.mean()
+        if typical <= _ROUNDING * self.sizes[row] / (count / 2):
+            return None
+        # An output that hardly moved says nothing of its curvature: the layer's mean stands in.
+        return np.asarray(gradient / np.maximum(change, 0.1 * typical))
 
 
 def _sums(values: Tensor) -> np.ndarray:

@@ -217,3 +217,15 @@ def test_layers_outside_the_blocks_are_estimated(name, outside):
     assert rows
     assert np.isfinite(table.values).all()
     assert (table.values[rows] != 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_layer_that_the_text_does_not_reach_is_finite(
+    name, tiny_llama, tokens, small_space, tiny_bank, monkeypatch
+):
+    """As an expert that no token was sent to."""
+    mlp = tiny_llama.model.layers[3].mlp
+    monkeypatch.setattr(mlp, "forward", torch.zeros_like)
+    values = quick(name).estimate(tiny_llama, tokens, small_space, tiny_bank).values
+    assert np.isfinite(values).all()
+    assert values[:3].any()
