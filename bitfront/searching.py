@@ -17,7 +17,7 @@ from bitfront.progress import Event, Progress, counted
 from bitfront.results import Results
 from bitfront.screening import Screener
 from bitfront.search import SEARCHES
-from bitfront.search.base import Search
+from bitfront.search.base import Search, share_of_limits
 from bitfront.study import Study
 from bitfront.table import LayerTable
 from bitfront.trial import Trial, TrialState
@@ -128,7 +128,7 @@ def _volume(problem: Problem, trials: Sequence[Trial], known: Sequence[Trial]) -
 
     def points(some: Sequence[Trial]) -> np.ndarray:
         rows = [
-            (math.log(max(t.values["kl"], 1e-12)), _share_of_limit(problem, t))
+            (math.log(max(t.values["kl"], 1e-12)), share_of_limits(problem, t))
             for t in some
             if t.state is TrialState.COMPLETE
         ]
@@ -139,12 +139,6 @@ def _volume(problem: Problem, trials: Sequence[Trial], known: Sequence[Trial]) -
         return 0.0
     corner = np.array([everything[:, 0].max() + 1e-9, 1 + _NEAR])
     return hypervolume(points(trials), corner)
-
-
-def _share_of_limit(problem: Problem, trial: Trial) -> float:
-    choice = problem.space.encode(trial.allocation)
-    shares = [problem.cost(q).total(choice) / limit for q, limit in problem.limits.items()]
-    return max(shares, default=1.0)
 
 
 def _step(

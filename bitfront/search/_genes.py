@@ -27,6 +27,8 @@ GeneticSampler = optuna.samplers.NSGAIISampler | optuna.samplers.NSGAIIISampler
 
 _BLOCK = 1024
 """Genes crossed in one study: the time of a study grows with the square of its parameters."""
+_LEAST_REACH = 0.05
+"""How far from the budget parents may be, as half a fraction of it, where `spread` is less."""
 _CHILDREN = 16
 """Children tried for one proposal, each mutated more than the last."""
 
@@ -109,7 +111,8 @@ class GeneticSearch(Search):
         points = np.array(objectives).reshape(len(choices), 1 + len(quantities))
         limited = [i for i, quantity in enumerate(quantities, 1) if quantity in problem.limits]
         limits = np.array([problem.limits[quantities[i - 1]] for i in limited])
-        near = (np.abs(points[:, limited] - limits) <= 2 * self.spread * limits).all(axis=1)
+        reach = 2 * max(self.spread, _LEAST_REACH)
+        near = (np.abs(points[:, limited] - limits) <= reach * limits).all(axis=1)
         pool = np.flatnonzero(near) if near.sum() >= 4 else np.arange(len(points))
         with quiet():
             kept = survivors(self.selector(seed_of(rng)), points[pool])

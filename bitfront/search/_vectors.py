@@ -107,10 +107,11 @@ class VectorSearch(Search):
         known: dict[bytes, float],
         rng: np.random.Generator,
     ) -> Choice | None:
-        """The first decoded vector that is new; the first proposal of all is the table itself."""
+        """The first decoded vector that is new; before all, the table itself in a warm start."""
+        begins = record.n_proposed == 0 and self.n_warm_start > 0
         for target in record.targets(self.spread):
             vector = np.zeros(corrections.n_features)
-            for attempt in range(-(record.n_proposed == 0), _SAMPLES + _WIDER):
+            for attempt in range(-begins, _SAMPLES + _WIDER):
                 if 0 <= attempt < _SAMPLES:
                     vector = sampler.sample()
                 elif attempt >= _SAMPLES:

@@ -1,4 +1,4 @@
-"""Where searches begin: the solver's front."""
+"""Where searches begin: the solver's front around the budget."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import numpy as np
 
 from bitfront.allocation import Allocation
 from bitfront.problem import Problem
+from bitfront.search.base import share_of_limits
 from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial
+
+_FARTHEST = 0.15
 
 
 def warm_start(
@@ -20,16 +23,19 @@ def warm_start(
     n_points: int,
     spread: float,
 ) -> list[Allocation]:
-    """At most `n` points of the solver's front, while fewer than `n_points` were proposed at all.
+    """At most `n` points of the solver's front, while fewer than `n_points` were proposed near it.
 
     Args:
         problem: as in `Search.ask`.
-        history: as in `Search.ask`; proposals of other searches count.
+        history: as in `Search.ask`; proposals of other searches count, those of budgets farther
+            away than `spread`, or 15 %, do not.
         n: how many are wanted.
         rng: as in `Search.ask`.
         n_points: with how many a search begins; 0 for none.
         spread: how far they go from the budget, as a fraction of it.
     """
-    n_proposed = sum(trial.origin != "uniform" for trial in history)
-    wanted = min(n, n_points - n_proposed)
+    farthest = max(spread, _FARTHEST)
+    known = (trial for trial in history if n_points > 0 and trial.origin != "uniform")
+    n_near = sum(abs(share_of_limits(problem, trial) - 1) <= farthest for trial in known)
+    wanted = min(n, n_points - n_near)
     return Sweep(spread=spread).ask(problem, history, wanted, rng) if wanted > 0 else []

@@ -82,6 +82,13 @@ def learned_kl(trial: Trial) -> float:
     return kl if kl > 0 else float("nan")
 
 
+def share_of_limits(problem: Problem, trial: Trial) -> float:
+    """Cost of a trial as a share of the tightest limit; 1 where there is none."""
+    choice = problem.space.encode(trial.allocation)
+    shares = [problem.cost(q).total(choice) / limit for q, limit in problem.limits.items()]
+    return max(shares, default=1.0)
+
+
 def sides(problem: Problem, history: Sequence[Trial]) -> tuple[int, int]:
     """How many earlier proposals were above the budget and how many within it."""
     proposals = [trial for trial in history if trial.origin != "uniform"]

@@ -14,6 +14,7 @@ from bitfront.costs import COSTS
 from bitfront.pareto import hypervolume, non_dominated
 from bitfront.problem import Problem
 from bitfront.search import SEARCHES
+from bitfront.solvers import SOLVERS
 from bitfront.table import LayerTable
 from bitfront.trial import Trial, TrialState
 
@@ -155,3 +156,27 @@ def test_an_exhausted_space_gives_fewer_then_none(search):
     trials = run_search(search, problem, measure, 40, batch=4)
     assert len(trials) <= 16
     assert search.ask(problem, tuple(trials), 4, np.random.default_rng(0)) == []
+
+
+WARM = [name for name in NAMES if name != "random"]
+
+
+@pytest.mark.parametrize("name", WARM)
+def test_a_new_budget_begins_with_the_solver_again(name):
+    """What was proposed for a budget farther away does not stand for a warm start at this one."""
+    problem, measure = interacting_study(0)
+    smaller = {q: float(np.floor(0.75 * limit)) for q, limit in problem.limits.items()}
+    other = run_search(SEARCHES.build("random"), problem.with_limits(smaller), measure, 16)
+    search = SEARCHES.build(name)
+    asked = search.ask(problem, tuple(other), 1, np.random.default_rng(0))
+    solved = SOLVERS.build("lagrangian").solve(problem).choice
+    assert asked == [problem.space.decode(solved)]
+
+
+@pytest.mark.parametrize("name", ["cmaes", "evolution", "gp", "nsga2", "nsga3", "qmc", "tpe"])
+def test_a_warm_start_can_be_told_off(name):
+    problem, measure = interacting_study(0, n_groups=30)
+    solved = problem.space.decode(SOLVERS.build("lagrangian").solve(problem).choice)
+    search = SEARCHES.build(name, {"n_warm_start": 0})
+    trials = run_search(search, problem, measure, 6)
+    assert solved not in [trial.allocation for trial in trials if trial.origin == "search"]
