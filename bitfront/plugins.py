@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import math
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -159,6 +160,15 @@ class Plugins(Generic[T]):
                 raise InvalidArgument(
                     f"Parameter {key!r} of {self.kind} {name!r} is {value!r}: "
                     f"give {' or '.join(_TYPES[word][1] for word in allowed)}."
+                )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InvalidArgument(
+                    f"Parameter {key!r} of {self.kind} {name!r} is {value}: give a finite number."
+                )
+            if key == "seed" and isinstance(value, int) and not 0 <= value < 2**32:
+                raise InvalidArgument(
+                    f"Parameter {key!r} of {self.kind} {name!r} is {value}: give a whole number "
+                    "from 0 to 2**32 - 1."
                 )
         try:
             return alternative(**params)

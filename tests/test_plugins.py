@@ -71,6 +71,20 @@ def test_parameters_of_another_type_are_refused(folder, name, key, value, allowe
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("hessian_trace", {"seed": -1}, "from 0 to"),
+        ("evolved", {"seed": 2**32}, "from 0 to"),
+        ("salience", {"damping": float("inf")}, "finite"),
+        ("salience", {"damping": float("nan")}, "finite"),
+    ],
+)
+def test_numbers_that_nothing_can_use_are_refused(name, params, message):
+    with pytest.raises(InvalidArgument, match=message):
+        ESTIMATORS.build(name, params)
+
+
 def test_whole_numbers_are_numbers():
     assert SOLVERS.build("cp_sat", {"time_limit": 3}).time_limit == 3
     assert ESTIMATORS.build("fisher", {"n_draws": 3}).n_draws == 3

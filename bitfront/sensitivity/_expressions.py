@@ -14,7 +14,7 @@ from bitfront.errors import InvalidArgument
 Floats = NDArray[np.float64]
 
 EXPONENTS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
-_FACTOR = re.compile(r"([a-z_]+)(?:\^(-?[0-9.]+))?")
+_FACTOR = re.compile(r"([a-z_]+)(?:\^(-?[0-9]+(?:\.[0-9]+)?))?")
 _MOST_TERMS = 3
 
 
