@@ -180,7 +180,8 @@ def search(
     with Display(as_json) as display:
         front = run_study(study, out, display.show)
         chosen = front.best("kl", **study.budget.bounds())
-        page = _written_report(out, report_data(out))
+        data = report_data(out)
+        page = _written_report(out, data)
         if checkpoint:
             export_checkpoint(study, chosen, checkpoint, results=out, progress=display.show)
     if as_json:
@@ -190,6 +191,8 @@ def search(
         return
     console = Console()
     console.print(front_table(front, chosen))
+    if data.loss.note:
+        console.print(f"{study.estimator}: {data.loss.note}", highlight=False, markup=False)
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
     if checkpoint:
         console.print(f"Checkpoint: {checkpoint}", soft_wrap=True, highlight=False)
@@ -270,6 +273,9 @@ def compare(
         return
     console = Console()
     console.print(comparison_table(rows))
+    for row in rows:
+        if row.note:
+            console.print(f"{row.estimator}: {row.note}", highlight=False, markup=False)
     page = (out / "comparison.html").resolve()
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
 

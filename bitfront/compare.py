@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -65,16 +68,29 @@ def compare(
     with opened(study, directory, progress) as job:
         trials = _measured(job, n_allocations)
         done = {each.estimator: each for each in read_comparison(directory)}
-        waiting = {name: x for name, x in built.items() if name not in done or done[name].error}
+        waiting = {name: x for name, x in built.items() if not _known(job, done.get(name), x)}
         names = {id(estimator): name for name, estimator in waiting.items()}
         for group in shared_passes(list(waiting.values())):
             for made in _group(job, group, names, trials):
                 done[made.estimator] = made
             _write(directory, list(done.values()))
         again = [_judged(job, done[name], trials) for name in built]
-    best = sorted(again, key=lambda each: -(each.tau.get("all") or -2.0))
+    best = sorted(again, key=_rank)
     _write(directory, [*best, *(x for name, x in done.items() if name not in built)])
     return best
+
+
+def _known(job: Job, row: Compared | None, estimator: Estimator) -> bool:
+    """Whether a finished row is of this very estimator: its hyperparameters and version."""
+    if row is None or row.error:
+        return False
+    table = job.results.load_table(_table_name(row.estimator), job.problem.space)
+    return table is not None and table.source.startswith(estimator.label)
+
+
+def _rank(row: Compared) -> float:
+    tau = row.tau.get("all")
+    return 2.0 if tau is None else -tau
 
 
 def read_comparison(directory: Path) -> list[Compared]:
@@ -133,7 +149,8 @@ def _group(
     for name, estimated in zip(mine, made, strict=True):
         job.results.save_table(_table_name(name), estimated.table)
         others = tuple(other for other in mine if other != name)
-        row = Compared(name, {}, round(estimated.seconds, 3), rise, others)
+        note = estimated.table.note
+        row = Compared(name, {}, round(estimated.seconds, 3), rise, others, note)
         found.append(_judged(job, row, trials))
     return found
 
@@ -208,10 +225,18 @@ def taus(
     return {name: None if each is None else round(each, 4) for name, each in found.items()}
 
 
+def _return_free_memory() -> None:
+    """Give freed memory back to the system, where the C library can."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class _PeakMemory:
     """How far the memory of this process rises from now on, where Linux says so."""
 
     def __init__(self) -> None:
+        gc.collect()
+        _return_free_memory()  # else a pass would find its memory in what earlier ones left
         self._before = self._read("VmRSS")
         try:
             Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew

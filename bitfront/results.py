@@ -285,6 +285,7 @@ class Results:
                 quantity=table.quantity,
                 source=table.source,
                 reduction=table.reduction,
+                note=table.note,
             )
 
     def load_table(self, name: str, space: SearchSpace) -> LayerTable | None:
@@ -304,6 +305,7 @@ class Results:
                 str(stored["quantity"]),
                 str(stored["source"]),
                 str(stored["reduction"]),
+                str(stored.get("note", "")),
             )
 
     def remove_table(self, name: str) -> None:

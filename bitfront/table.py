@@ -23,6 +23,7 @@ class LayerTable:
         source: what made it: `repr` of the plug-in and digests of its inputs.
         reduction: how layers of one group combine: `"sum"` for energies, nats and bytes,
             `"max"` for relative errors.
+        note: what its maker found besides, for people to read: a formula, standard errors.
 
     Raises:
         InvalidArgument: wrong shape or reduction.
@@ -34,6 +35,7 @@ class LayerTable:
     quantity: str
     source: str = ""
     reduction: str = "sum"
+    note: str = ""
 
     def __post_init__(self) -> None:
         expected = (len(self.space.layers), len(self.space.formats))

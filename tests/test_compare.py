@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from bitfront import Choice, Study
-from bitfront.compare import allocations, compare, read_comparison
+from bitfront.compare import _rank, allocations, compare, read_comparison
 from bitfront.errors import InvalidArgument, UnknownPlugin
-from bitfront.report.comparison import comparison_table, write_comparison
+from bitfront.report.comparison import Compared, comparison_table, write_comparison
 from bitfront.results import Results
 from bitfront.run import opened
+from bitfront.sensitivity.weight_error import WeightError
 
 CHOSEN = tuple(map(Choice, ("fisher", "layer_influence", "output_error", "weight_error")))
 N = 12
@@ -43,7 +44,7 @@ def test_every_estimator_has_a_row_the_best_first(folder: Path) -> None:
 
 def test_those_that_share_a_pass_say_so(folder: Path) -> None:
     shared = {row.estimator: row.shared for row in read_comparison(folder)}
-    assert shared["fisher"] == ("layer_influence",)
+    assert shared["fisher"] == ()  # alone among those given in asking for gradients
     assert shared["output_error"] == ()
 
 
@@ -60,6 +61,18 @@ def test_allocations_are_measured_once_and_finished_estimators_not_run_again(
     assert not ran
     assert Results(folder).trials("calibration") == before
     assert again == read_comparison(folder)
+
+
+def test_an_estimator_that_gives_other_values_now_is_run_again(
+    folder: Path, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+    monkeypatch.setattr(WeightError, "version", WeightError.version + 1)
+    monkeypatch.setattr(
+        "bitfront.compare._group", lambda job, group, *rest: ran.extend(group) or []
+    )
+    compare(study, CHOSEN, folder, N)
+    assert [type(each) for each in ran] == [WeightError]
 
 
 def test_one_that_fails_is_a_row_and_the_others_go_on(study: Study, tmp_path: Path) -> None:
@@ -106,6 +119,11 @@ def test_bad_requests_are_refused_before_anything_is_made(study: Study, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_what_ranks_nothing_comes_before_what_ranks_the_wrong_way() -> None:
+    rows = [Compared(str(tau), {"all": tau}) for tau in (None, -0.5, 0.0, 0.5)]
+    assert [row.tau["all"] for row in sorted(rows, key=_rank)] == [0.5, 0.0, -0.5, None]
+
+
 def test_the_folder_keeps_json_rows(folder: Path) -> None:
     rows = json.loads((folder / "comparison.json").read_text())
-    assert {"estimator", "tau", "seconds", "peak_mb", "shared", "error"} == set(rows[0])
+    assert {"estimator", "tau", "seconds", "peak_mb", "shared", "note", "error"} == set(rows[0])

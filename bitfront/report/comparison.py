@@ -30,6 +30,7 @@ class Compared:
         peak_mb: how far memory rose in the pass, all who share it together; `None` where the
             system does not say.
         shared: who else had the same pass.
+        note: what the estimator found besides: a formula, standard errors.
         error: why it has no table; then nothing above is known.
     """
 
@@ -38,6 +39,7 @@ class Compared:
     seconds: float | None = None
     peak_mb: float | None = None
     shared: tuple[str, ...] = ()
+    note: str = ""
     error: str | None = None
 
 

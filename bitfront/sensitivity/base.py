@@ -67,6 +67,11 @@ class Estimator(ABC):
             NonFinite: weights, activations or gradients are not finite; names the layer.
         """
 
+    @property
+    def label(self) -> str:
+        """Hyperparameters and version: what a table's source begins with."""
+        return f"{self!r} version {self.version}"
+
     def table(
         self,
         space: SearchSpace,
@@ -74,14 +79,12 @@ class Estimator(ABC):
         batches: torch.Tensor,
         bank: WeightBank,
         reduction: str = "sum",
+        note: str = "",
     ) -> LayerTable:
         """`values [n_layers, n_formats]` as a table that names the digests of what made them."""
-        source = (
-            f"{self!r} version {self.version}, tokens {digest(batches)[:16]}, "
-            f"bank {bank.digest[:16]}"
-        )
+        source = f"{self.label}, tokens {digest(batches)[:16]}, bank {bank.digest[:16]}"
         quantity = "kl" if self.in_nats else "loss"
-        return LayerTable(space, values, quantity, source, reduction)
+        return LayerTable(space, values, quantity, source, reduction, note)
 
 
 class SharingEstimator(Estimator):
@@ -170,15 +173,13 @@ class Estimated:
 def shared_passes(estimators: Sequence[Estimator]) -> list[list[Estimator]]:
     """Estimators by the pass they share; those that share with no other stand alone.
 
-    Inputs are seen in a pass with gradients too, so estimators of inputs join the first of those.
+    Estimators of inputs share forward passes of their own, and are not charged for gradients.
     """
     groups: dict[object, list[Estimator]] = {}
-    losses = [x.labels_of_loss for x in estimators if isinstance(x, PassEstimator)]
-    first = next((labels for labels in losses if labels), None)
     for index, estimator in enumerate(estimators):
         key: object = index
         if isinstance(estimator, PassEstimator):
-            key = ("pass", estimator.labels_of_loss or first)
+            key = ("pass", estimator.labels_of_loss)
         elif isinstance(estimator, GramEstimator):
             key = ("grams", estimator.max_gram_gib)
         groups.setdefault(key, []).append(estimator)
@@ -251,6 +252,18 @@ def scaled_errors(
         for column, error in errors(get_weight(model, layer.name), space, bank, row):
             values[row, column] = scale[row] * float(error.square().sum())
     return values
+
+
+def uncertainty(
+    space: SearchSpace, mean: NDArray[np.float64], error: NDArray[np.float64], of: str
+) -> str:
+    """A note on standard errors `[n_layers]`, relative to the layers' own means."""
+    relative = error / np.maximum(np.abs(mean), 1e-30)
+    worst = int(relative.argmax())
+    return (
+        f"standard error of {of}: median {np.median(relative):.1%} of its size, "
+        f"largest {relative[worst]:.1%} ({space.layers[worst].name})"
+    )
 
 
 def part_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,8 +26,6 @@ from bitfront.table import LayerTable
 
 Floats = NDArray[np.float64]
 
-logger = logging.getLogger(__name__)
-
 _PARTS: dict[str, Estimator] = {
     "activation_aware": ActivationAware(),
     "fisher": Fisher(),
@@ -40,6 +37,7 @@ _PARTS: dict[str, Estimator] = {
 
 _NAMES = (*_PARTS, "bits", "weights")
 _N_FOLDS = 3
+_NO_ORDER = -2.0
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,9 @@ class Evolved(Estimator):
     Statistics of an entry: those of `fisher`, `fisher_directional`, `fisher_output`,
     `activation_aware` and `layer_influence`, the format's `bits` and the layer's number of
     `weights`. Fitness is Kendall's tau of the summed formula against measured KL over random
-    allocations; the logs state the formula and its tau cross-validated over three folds: an
-    evolution of its own for each, judged on allocations it has not seen.
+    allocations; the table's note states the formula and its tau cross-validated over three folds:
+    an evolution of its own for each, judged on allocations it has not seen. Where nothing can be
+    ranked, as when all allocations lose the same, it is `fisher_directional`.
 
     Dong et al., EMQ (2023), sections 3.2 and 3.3, which evolves trees of operations over such
     statistics for the rank correlation with measured accuracy. A formula found on one model can be
@@ -113,19 +112,21 @@ class Evolved(Estimator):
         parts = estimate_together(list(_PARTS.values()), model, batches, space, bank, show)
         tables = [np.where(space.allowed, part.table.values, 0.0) for part in parts]
         logs = _logs(tables, space)
-        formula = Formula.parse(self.formula) if self.formula else None
+        formula, note = Formula.parse(self.formula) if self.formula else None, ""
         if formula is None:
             choices = drawn(space, self.n_measured, self.seed)
             tokens = batches[: self.max_sequences]
             kl = measured(model, tokens, space, bank, choices, count)
-            formula = self.found(logs, choices, kl)
+            formula, note = self.found(logs, choices, kl)
         # What quantizes exactly costs nothing, whatever the formula says.
         exact = np.all([table == 0 for table in tables], axis=0)
         values = np.where(exact, 0.0, formula.values(logs))
-        return self.table(space, values, batches, bank)
+        return self.table(space, values, batches, bank, note=note)
 
-    def found(self, logs: dict[str, Floats], choices: NDArray[np.int64], kl: Floats) -> Formula:
-        """The formula evolved on all measurements; logs it with its cross-validated tau.
+    def found(
+        self, logs: dict[str, Floats], choices: NDArray[np.int64], kl: Floats
+    ) -> tuple[Formula, str]:
+        """The formula evolved on all measurements, and a note with its cross-validated tau.
 
         Args:
             logs: logarithms of the statistics, each `[n_layers, n_formats]`.
@@ -141,10 +142,13 @@ class Evolved(Estimator):
             unseen.append(_tau(formula, logs, choices[held], kl[held]))
         formula = self._evolved(logs, choices, kl)
         within = _tau(formula, logs, choices, kl)
-        logger.info(
-            "formula %s: tau %.3f, cross-validated %.3f", formula, within, float(np.mean(unseen))
+        if within == _NO_ORDER:
+            formula = Formula.parse("fisher_directional")
+            return formula, f"formula {formula}: no order to learn from in {len(kl)} allocations"
+        return formula, (
+            f"formula {formula}: Kendall's tau {within:.3f} over {len(kl)} allocations, "
+            f"{np.mean(unseen):.3f} cross-validated"
         )
-        return formula
 
     def _evolved(self, logs: dict[str, Floats], choices: NDArray[np.int64], kl: Floats) -> Formula:
         rng = np.random.default_rng(self.seed + 1)
@@ -155,9 +159,9 @@ class Evolved(Estimator):
 def _tau(
     formula: Formula, logs: dict[str, Floats], choices: NDArray[np.int64], kl: Floats
 ) -> float:
-    """Kendall's tau of the summed formula and KL; -1 where there is no order."""
+    """Kendall's tau of the summed formula and KL; `_NO_ORDER` where there is none."""
     tau = float(kendalltau(sums(formula.values(logs), choices), kl).statistic)
-    return tau if np.isfinite(tau) else -1.0
+    return tau if np.isfinite(tau) else _NO_ORDER
 
 
 def _logs(tables: list[Floats], space: SearchSpace) -> dict[str, Floats]:

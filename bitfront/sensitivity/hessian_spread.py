@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +13,9 @@ from torch import Tensor, nn
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
 from bitfront.models.curvature import top_eigenvalues
-from bitfront.sensitivity.base import Estimator, scaled_errors
+from bitfront.sensitivity.base import Estimator, scaled_errors, uncertainty
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,10 +73,9 @@ class HessianSpread(Estimator):
             ]
         )
         mean, spread = found.mean(axis=0), found.std(axis=0)
-        for layer, centre, width in zip(space.layers, mean, spread, strict=True):
-            logger.info("top eigenvalue of %s over shards: %.4g +- %.2g", layer.name, centre, width)
         values = scaled_errors(model, space, bank, np.abs(mean) + spread)
-        return self.table(space, values, tokens, bank)
+        note = uncertainty(space, mean, spread / len(shards) ** 0.5, "the top eigenvalue")
+        return self.table(space, values, tokens, bank, note=note)
 
 
 def _shard_done(

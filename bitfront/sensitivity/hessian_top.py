@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,11 +12,9 @@ from torch import Tensor, nn
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
 from bitfront.models.curvature import top_eigenvalues
-from bitfront.sensitivity.base import Estimator, scaled_errors
+from bitfront.sensitivity.base import Estimator, scaled_errors, uncertainty
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,7 @@ class HessianTop(Estimator):
         found = top_eigenvalues(
             model, tokens, space, self.n_iterations, self.n_sharing, self.seed, progress
         )
-        for layer, mean, error in zip(space.layers, found.mean, found.standard_error, strict=True):
-            logger.info("top eigenvalue of %s: %.4g +- %.2g", layer.name, mean, error)
         n_weights = np.array([layer.n_weights for layer in space.layers])
         values = scaled_errors(model, space, bank, np.abs(found.mean) / n_weights)
-        return self.table(space, values, tokens, bank)
+        note = uncertainty(space, found.mean, found.standard_error, "the top eigenvalue")
+        return self.table(space, values, tokens, bank, note=note)

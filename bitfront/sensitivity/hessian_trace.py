@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +17,9 @@ from torch.nn.functional import cross_entropy, linear
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
 from bitfront.models.gradients import frozen, passes, require_finite
-from bitfront.sensitivity.base import Estimator, scaled_errors
+from bitfront.sensitivity.base import Estimator, scaled_errors, uncertainty
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,14 +99,11 @@ class HessianTrace(Estimator):
     ) -> LayerTable:
         """See `Estimator.estimate`. A negative trace counts as 0; `traces` has the raw ones."""
         traces = self.traces(model, batches, space, progress)
-        for layer, mean, error in zip(
-            space.layers, traces.mean, traces.standard_error, strict=True
-        ):
-            logger.info("trace of %s: %.4g +- %.2g", layer.name, mean, error)
         n_weights = np.array([layer.n_weights for layer in space.layers])
         curvature = np.maximum(traces.mean, 0.0) / n_weights
         values = scaled_errors(model, space, bank, curvature / 2)
-        return self.table(space, values, batches, bank)
+        note = uncertainty(space, traces.mean, traces.standard_error, "the trace")
+        return self.table(space, values, batches, bank, note=note)
 
     def traces(
         self,

@@ -1,7 +1,5 @@
 """Combined estimators: fits and ranks by their definitions, formulas read back and evolved."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -63,7 +61,9 @@ def test_formulas_are_read_back(text):
     assert str(Formula.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "fisher**2", "__import__('os')", "a^x", "log(a)"])
+@pytest.mark.parametrize(
+    "text", ["", "fisher**2", "__import__('os')", "a^x", "log(a)", "a^1.2.3", "a^."]
+)
 def test_what_is_no_formula_is_refused(text):
     with pytest.raises(InvalidArgument, match="Cannot read formula"):
         Formula.parse(text)
@@ -86,18 +86,28 @@ def test_formulas_are_finite_whatever_the_statistics():
     assert np.isfinite(Formula.parse("a^2*b^-2 + b").values(logs)).all()
 
 
-def test_the_formula_and_its_tau_are_logged_and_can_be_given(
-    tiny_llama, tiny_tokens, tiny_space, tiny_bank, caplog
+def test_the_note_states_the_formula_and_its_tau_and_it_can_be_given(
+    tiny_llama, tiny_tokens, tiny_space, tiny_bank
 ):
     given = (tiny_llama, tiny_tokens[:4], tiny_space, tiny_bank)
     small = {"n_measured": 9, "population": 8, "n_generations": 3}
-    with caplog.at_level(logging.INFO, "bitfront.sensitivity.evolved"):
-        table = Evolved(**small).estimate(*given)
-    (message,) = [r.getMessage() for r in caplog.records]
-    assert "cross-validated" in message
-    formula = message.removeprefix("formula ").partition(":")[0]
+    table = Evolved(**small).estimate(*given)
+    assert "cross-validated" in table.note
+    formula = table.note.removeprefix("formula ").partition(":")[0]
     again = Evolved(formula=formula).estimate(*given)
     np.testing.assert_allclose(again.values, table.values)
+
+
+def test_where_nothing_loses_anything_no_formula_turns_the_order_round(
+    tiny_llama, tiny_tokens, tiny_space, tiny_bank, monkeypatch
+):
+    """A norm of zeros before the head: every allocation predicts the same."""
+    given = (tiny_llama, tiny_tokens[:2, :32], tiny_space, tiny_bank)
+    small = {"n_measured": 6, "population": 8, "n_generations": 2}
+    monkeypatch.setattr(tiny_llama.model.norm, "forward", torch.zeros_like)
+    table = Evolved(**small).estimate(*given)
+    assert table.note.startswith("formula fisher_directional")
+    assert (table.values[:, 0] >= table.values[:, -1]).all()
 
 
 @pytest.mark.parametrize(
