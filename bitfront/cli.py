@@ -115,7 +115,8 @@ def search(
         int, typer.Option(help="Measured interactions, for --search sweep:solver=quadratic.")
     ] = Study.n_pairs,
     max_minutes: Annotated[
-        float | None, typer.Option(help="Stop when measuring has taken that long.")
+        float | None,
+        typer.Option(help="Stop when measuring candidates and slopes has taken that long."),
     ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop when so many proposals brought nothing.")

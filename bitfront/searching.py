@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from bitfront.allocation import Allocation
 from bitfront.measurement import Measurement
-from bitfront.pareto import hypervolume
+from bitfront.pareto import LATENCY, hypervolume, objectives
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted
 from bitfront.results import Results
@@ -78,12 +80,13 @@ def search_trials(job: Job) -> None:
         for turn in range(len(searches)):
             place = (n_proposed + turn) % len(searches)
             search = searches[place]
-            problem = _with_slopes(search, problem, history, job)
+            problem, slope_seconds = _with_slopes(search, problem, history, job)
             problem = screener.answered(search, problem, history, seed, _next_number(job))
             asked = search.ask(problem, history, 1, np.random.default_rng(seed))
             if asked:
                 origin = study.searches[place].name
-                _step(job, asked[0], origin, _target(study), n_done, total)
+                spent = {"slope_seconds": slope_seconds} if slope_seconds else {}
+                _step(job, asked[0], origin, _target(study), n_done, total, spent)
                 n_done, n_proposed = n_done + 1, n_proposed + 1
                 break
         else:
@@ -107,7 +110,8 @@ def _stopped(job: Job, screener: Screener) -> bool:
         return False
     if study.max_minutes is not None:
         numbers = {trial.number for trial in proposals}
-        spent = sum(trial.values.get("seconds", 0.0) for trial in proposals)
+        names = ("seconds", "slope_seconds")
+        spent = sum(trial.values.get(name, 0.0) for trial in proposals for name in names)
         spent += sum(x.seconds for x in screener.known.values() if x.number in numbers)
         if spent >= 60 * study.max_minutes:
             return True
@@ -123,40 +127,60 @@ def _stopped(job: Job, screener: Screener) -> bool:
 def _volume(problem: Problem, trials: Sequence[Trial], known: Sequence[Trial]) -> float:
     """Hypervolume of `trials` over (log kl, share of the limit) up to the worst of those `known`.
 
-    Only trials within 15 % of a limit count; their share is that of the tightest limit.
+    Only trials within 15 % of a limit count; their share is that of the tightest limit. Where every
+    trial has a latency, that is the third objective.
     """
+    timed = LATENCY in objectives(known)
 
     def points(some: Sequence[Trial]) -> np.ndarray:
         rows = [
-            (math.log(max(t.values["kl"], 1e-12)), share_of_limits(problem, t))
+            (
+                math.log(max(t.values["kl"], 1e-12)),
+                share_of_limits(problem, t),
+                *([t.values[LATENCY]] if timed else []),
+            )
             for t in some
             if t.state is TrialState.COMPLETE
         ]
-        return np.array([row for row in rows if abs(row[1] - 1) <= _NEAR]).reshape(-1, 2)
+        near = [row for row in rows if abs(row[1] - 1) <= _NEAR]
+        return np.array(near).reshape(-1, 2 + timed)
 
     everything = points(known)
     if not len(everything):
         return 0.0
-    corner = np.array([everything[:, 0].max() + 1e-9, 1 + _NEAR])
+    corner = everything.max(axis=0)
+    corner[0] += 1e-9
+    corner[1] = 1 + _NEAR
+    corner[2:] *= 1 + 1e-9
     return hypervolume(points(trials), corner)
 
 
 def _step(
-    job: Job, allocation: Allocation, origin: str, target: str, n_done: int, total: int
+    job: Job,
+    allocation: Allocation,
+    origin: str,
+    target: str,
+    n_done: int,
+    total: int,
+    spent: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     job.progress(Event("search", n_done, total))
-    trial = measured(job, allocation, "calibration", origin, target)
+    trial = measured(job, allocation, "calibration", origin, target, spent)
     job.progress(Event("search", n_done + 1, total, trial))
 
 
-def _with_slopes(search: Search, problem: Problem, history: Sequence[Trial], job: Job) -> Problem:
-    """The problem with the slope that the search asks for."""
+def _with_slopes(
+    search: Search, problem: Problem, history: Sequence[Trial], job: Job
+) -> tuple[Problem, float]:
+    """The problem with the slope that the search asks for, and the seconds that it took."""
     wanted = search.slope_at(problem, history)
     if wanted is None:
-        return problem
+        return problem, 0.0
+    start = time.perf_counter()
     table = job.measurement.slopes(wanted, counted(job.progress, "slopes"))
     job.results.save_table(_slopes_name(wanted), table)
-    return replace(problem, slopes={**problem.slopes, wanted: table})
+    slopes = {**problem.slopes, wanted: table}
+    return replace(problem, slopes=slopes), round(time.perf_counter() - start, 3)
 
 
 def _stored_slopes(job: Job) -> dict[Allocation, LayerTable]:
@@ -176,9 +200,17 @@ def _uniform(problem: Problem) -> list[Allocation]:
     return list(dict.fromkeys(made))
 
 
-def measured(job: Job, allocation: Allocation, text: str, origin: str, target: str = "") -> Trial:
-    """Measure an allocation and store the trial."""
+def measured(
+    job: Job,
+    allocation: Allocation,
+    text: str,
+    origin: str,
+    target: str = "",
+    spent: Mapping[str, float] = MappingProxyType({}),
+) -> Trial:
+    """Measure an allocation and store the trial, with what was spent to find it."""
     trial = job.measurement.trial(_next_number(job), allocation, text, origin, target)
+    trial = replace(trial, values={**trial.values, **spent})
     job.results.append(trial)
     job.stored.append(trial)
     return trial

@@ -160,9 +160,9 @@ class Study:
         n_pairs: pairs of neighbouring groups whose interaction is measured, for `quadratic`.
         n_trials: measurements on the calibration text for this budget and searches, uniform
             baselines included; all baselines and at least one proposal are always measured.
-        max_minutes: stop when measuring and screening proposals has taken that long, all runs of a
-            results folder together; `None` for no bound. Loading, quantizing, estimating, slopes
-            and the searches' own time do not count.
+        max_minutes: stop when measuring proposals, screening them and slopes have taken that long,
+            all runs of a results folder together; `None` for no bound. Loading, quantizing,
+            estimating and the searches' own time do not count.
         patience: stop when the last so many proposals let the hypervolume over (log kl, cost)
             within 15 % of the budget grow by less than 0.1 %; `None` for never.
         n_search_sequences: blocks of calibration text that each of these measures; estimators and

@@ -37,7 +37,8 @@ class Trial:
         target: budget and search it was proposed for; empty for baselines.
         state: how it ended.
         values: quantity to measured value, every one minimized: `kl`, `kl_stderr`, `perplexity`,
-            `top1_error`, `bits`, `bits_per_weight`, `bytes`, and `seconds` it took.
+            `top1_error`, `bits`, `bits_per_weight`, `bytes`, `seconds` it took, and `slope_seconds`
+            where a slope was measured to find it.
         error: why it failed.
     """
 

@@ -12,7 +12,7 @@ from bitfront.errors import InvalidArgument, UnknownPlugin
 from bitfront.report.comparison import Compared, comparison_table, write_comparison
 from bitfront.results import Results
 from bitfront.run import opened
-from bitfront.sensitivity.weight_error import WeightError
+from bitfront.sensitivity.layer_influence import LayerInfluence
 
 CHOSEN = tuple(map(Choice, ("fisher", "layer_influence", "output_error", "weight_error")))
 N = 12
@@ -67,12 +67,12 @@ def test_an_estimator_that_gives_other_values_now_is_run_again(
     folder: Path, study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = []
-    monkeypatch.setattr(WeightError, "version", WeightError.version + 1)
+    monkeypatch.setattr(LayerInfluence, "version", LayerInfluence.version + 1)
     monkeypatch.setattr(
         "bitfront.compare._group", lambda job, group, *rest: ran.extend(group) or []
     )
     compare(study, CHOSEN, folder, N)
-    assert [type(each) for each in ran] == [WeightError]
+    assert [type(each) for each in ran] == [LayerInfluence]
 
 
 def test_one_that_fails_is_a_row_and_the_others_go_on(study: Study, tmp_path: Path) -> None:

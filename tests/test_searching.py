@@ -9,7 +9,7 @@ from bitfront import Choice, Study
 from bitfront.errors import InvalidArgument
 from bitfront.results import Results
 from bitfront.run import opened
-from bitfront.searching import search_trials
+from bitfront.searching import _volume, search_trials
 from bitfront.trial import Trial
 
 FORMATS = ("int2_g32", "int3_g32", "int4_g32", "int8_g32")
@@ -63,6 +63,25 @@ def test_time_is_counted_over_all_runs_of_a_folder(study: Study, tmp_path: Path)
     assert len(searched(tight, tmp_path)) == 1  # one proposal is always measured
     assert len(searched(tight, tmp_path)) == 1
     assert len(searched(replace(study, max_minutes=60.0), tmp_path)) == 11 - len(FORMATS)
+
+
+def test_slopes_count_as_time_too(study: Study, whole: Path) -> None:
+    spent = {t.origin: t.values for t in Results(whole).trials("calibration")}
+    assert spent["trust_region"]["slope_seconds"] > 0
+    assert "slope_seconds" not in spent["random"]
+
+
+def test_a_faster_allocation_lets_the_front_grow(study: Study, tmp_path: Path) -> None:
+    """With a cost of latency, the volume has a third objective."""
+    with opened(study, tmp_path) as job:
+        search_trials(replace(job, study=replace(study, n_trials=5)))
+        trials = job.trials("calibration")
+        timed = [replace(t, values={**t.values, "latency_ns": 100.0}) for t in trials]
+        best = min(timed, key=lambda t: t.values["kl"] if t.origin != "uniform" else 9)
+        faster = replace(best, values={**best.values, "latency_ns": 50.0})
+        known = [*timed, faster]
+        assert _volume(job.problem, known, known) > _volume(job.problem, timed, known)
+        assert _volume(job.problem, [*trials, best], trials) == _volume(job.problem, trials, trials)
 
 
 def test_a_front_that_grows_no_more_ends_the_search(study: Study, tmp_path: Path) -> None:
