@@ -34,17 +34,21 @@ class Amq(Search):
     so on. At the budget and, in turn, at limits around it, the proposal is the candidate within the
     limit with the smallest predicted loss.
 
-    Source: AMQ (Lee et al., EMNLP 2025, arXiv 2509.12019). There the menu is 2, 3 and 4 bits with
-    pins at 4 and a ratio of 2, the predictor radial basis functions, the design 250 random
-    allocations, and 200 rounds measure 50 each: 10,250 measurements. Here the predictor learns the
-    difference to the estimator's table, the design is the solver's front, and a call refits. A
-    pinned group keeps its choice of all other formats: on a menu up to 8 bits, pins at the high
-    ones spent a budget of 3 bits, and 584 measurements of stories15M found nothing better than
-    the solver's front.
-    Ours is also that pins yield, the least sensitive first, where they would take more than half
-    of what the budget leaves above the cheapest formats. Cost: one fit and
-    `population * n_generations` predictions a call. Prefer it with several hundred measurements,
-    where the whole front is wanted rather than one budget.
+    In the paper the menu is 2, 3 and 4 bits with pins at 4 and a ratio of 2, the predictor radial
+    basis functions, the design 250 random allocations, and 200 rounds measure 50 each: 10,250
+    measurements. Here the predictor learns the difference to the estimator's table, the design is
+    the solver's front, and a call refits. A pinned group keeps its choice of all other formats: on
+    a menu up to 8 bits, pins at the high ones spent a budget of 3 bits, and 584 measurements of
+    stories15M found nothing better than the solver's front. Ours is also that pins yield, the least
+    sensitive first, where they would take more than half of what the budget leaves above the
+    cheapest formats.
+
+    Cost: one fit and `population * n_generations` predictions a call.
+
+    Prefer it with several hundred measurements, where the whole front is wanted rather than one
+    budget.
+
+    Source: AMQ (Lee et al., EMNLP 2025, arXiv 2509.12019).
 
     Args:
         predictor: `gaussian_process`, `gradient_boosting`, `rbf` or `ridge`.

@@ -25,12 +25,17 @@ class Cmaes(VectorSearch):
     (injected solutions), so nothing but the history is remembered. Of a long history the last
     dozen generations are told one by one, all before them give the start.
 
+    A generation is about a dozen trials, so it is slow to start: 3 and 4 % under the solved table
+    after 64 and 128 measurements, where `qmc`, which learns nothing, has 5 and 5 % (on the problems
+    that `tpe` names).
+
+    Cost: a quarter of a second and one solve a proposal.
+
+    Prefer it only with many hundred measurements of a small model, if at all.
+
     Source: Hansen, "The CMA Evolution Strategy: A Tutorial", 2016; Nomura et al., "Warm Starting
     CMA-ES for Hyperparameter Optimization", 2021; Hansen, "Injecting External Solutions Into
-    CMA-ES", 2011. Cost: a quarter of a second and one solve a proposal. A generation is about a
-    dozen trials, so it is slow to start: 3 and 4 % under the solved table after 64 and 128
-    measurements, where `qmc`, which learns nothing, has 5 and 5 % (on the problems that `tpe`
-    names). Prefer it, if at all, with many hundred measurements of a small model.
+    CMA-ES", 2011.
 
     Args:
         solver: name of the solver that decodes a vector.

@@ -38,13 +38,17 @@ class Evolution(Search):
     trial and no more. Every second proposal works at a limit beside the budget, from the
     point of the measured front that is nearest to it.
 
-    Source: EvoPress (Sieberling, Kuznedelev, Kurtic, Alistarh, ICML 2025, Algorithm 1), which
-    takes 128 offspring in each of 150 generations. Cost: a proposal is milliseconds of
-    arithmetic. Each stage of screening costs about one trial: with 16 offspring and at least 16
-    sequences there are two, on a sixteenth and on a quarter of them. With fewer sequences than
-    offspring the first stage costs their ratio, four trials with 4 sequences; with one sequence
-    nothing is screened. Prefer it where the text is long and many measurements can be paid: it
-    assumes nothing of the loss, and so learns nothing of it either.
+    With 16 offspring and at least 16 sequences there are two stages of screening, on a sixteenth
+    and on a quarter of them. With fewer sequences than offspring the first stage costs their ratio,
+    four trials with 4 sequences; with one sequence nothing is screened.
+
+    Cost: milliseconds of arithmetic a proposal, and about one trial for each stage of screening.
+
+    Prefer it where the text is long and many measurements can be paid: it assumes nothing of the
+    loss, and so learns nothing of it either.
+
+    Source: EvoPress (Sieberling, Kuznedelev, Kurtic, Alistarh, ICML 2025, Algorithm 1), which takes
+    128 offspring in each of 150 generations.
 
     Args:
         n_offspring: offspring that are screened for a proposal; 1 for none.

@@ -22,10 +22,14 @@ class Nsga2(GeneticSearch):
     (45,000 at once took over nine minutes), so a proposal takes as long after 1,000 trials as
     after ten.
 
-    Source: Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002.
-    Cost: milliseconds to a second or two a proposal. Prefer it with thousands of measurements: it
-    models nothing, so nothing but the table guides the formats of a child (3 % under the solved
+    It models nothing, so nothing but the table guides the formats of a child (3 % under the solved
     table after 64 and 128 measurements, on the problems that `tpe` names).
+
+    Cost: milliseconds to a second or two a proposal.
+
+    Prefer it with thousands of measurements.
+
+    Source: Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002.
 
     Args:
         population_size: how many of the measured allocations may be parents.

@@ -18,9 +18,12 @@ class Nsga3(GeneticSearch):
     their distance to directions that are laid evenly over the objectives: with three objectives
     and more, neighbours in the crowd say little.
 
+    Cost: as `nsga2`.
+
+    Prefer it over `nsga2` when a cost without a limit matters, such as latency beside bytes.
+
     Source: Deb and Jain, "An Evolutionary Many-Objective Optimization Algorithm Using
-    Reference-Point-Based Nondominated Sorting Approach", 2014. Cost: as `nsga2`. Prefer it over
-    that when a cost without a limit matters, such as latency beside bytes.
+    Reference-Point-Based Nondominated Sorting Approach", 2014.
 
     Args:
         population_size: how many of the measured allocations may be parents.

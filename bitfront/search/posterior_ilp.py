@@ -50,10 +50,13 @@ class PosteriorIlp(Search):
     dominated by whatever they under-rate, and no proposal beats the start. Narrow ones do, once the
     shared corrections carry the rest.
 
+    Cost: one fit of (number of trials)^2 x groups and a few solves a proposal.
+
+    Prefer it whenever a measurement costs seconds; `sweep` is as good when only a handful of
+    measurements can be paid.
+
     Source: linear bandits with an exact oracle (Thompson sampling for combinatorial bandits);
     Gaussian processes with a polynomial kernel (Rasmussen and Williams 2006, sections 4.2 and 5.4).
-    Cost: one fit of (number of trials)^2 x groups and a few solves a proposal. Prefer it whenever
-    a measurement costs seconds; `sweep` is as good when only a handful of measurements can be paid.
 
     Args:
         solver: name of the solver of the drawn problem.

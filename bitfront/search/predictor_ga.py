@@ -32,11 +32,16 @@ class PredictorGa(Search):
     switched (one group up, another down), taken back into the budget and filled up to it; the
     best that was never measured is proposed.
 
+    The papers fit the predictor once, on thousands of measured networks; here it is fitted after
+    each measurement, on the difference to the estimator's table.
+
+    Cost: one fit, and `population * n_generations` predictions a proposal.
+
+    Prefer it with some hundred measurements or more, where layers interact in ways that no
+    correction of the table tells.
+
     Source: the genetic search with an accuracy predictor of EQ-Net (Xu et al., ICCV 2023) and APQ
-    (Wang et al., CVPR 2020); they fit the predictor once, on thousands of measured networks, this
-    one after each measurement, on the difference to the estimator's table. Cost: one fit, and
-    `population * n_generations` predictions a proposal. Prefer it with some hundred measurements
-    or more, where layers interact in ways that no correction of the table tells.
+    (Wang et al., CVPR 2020).
 
     Args:
         predictor: `gaussian_process`, `gradient_boosting`, `rbf` or `ridge`.

@@ -18,12 +18,16 @@ class Qmc(VectorSearch):
     """Points of a scrambled Sobol sequence as corrections, each solved exactly.
 
     The sequence fills the unit cube more evenly than random points; normal quantiles turn it into
-    corrections. Nothing is learned from the measurements: the baseline of `tpe`, `gp` and
-    `cmaes`, and a design to learn from (`--search qmc,posterior_ilp`). The sequence is the one
-    behind Optuna's `QMCSampler`, taken from SciPy, because the sampler keeps its place in a study.
+    corrections. Nothing is learned from the measurements. The sequence is the one behind Optuna's
+    `QMCSampler`, taken from SciPy, because the sampler keeps its place in a study.
+
+    Cost: one solve a proposal.
+
+    Prefer it as the baseline of `tpe`, `gp` and `cmaes`, or as a design to learn from
+    (`--search qmc,posterior_ilp`).
 
     Source: Sobol, 1967; scrambling by Owen, 1998; Bergstra and Bengio, "Random Search for
-    Hyper-Parameter Optimization", 2012. Cost: one solve a proposal.
+    Hyper-Parameter Optimization", 2012.
 
     Args:
         solver: name of the solver that decodes a vector.

@@ -20,7 +20,12 @@ class Random(Search):
     """Random feasible allocations that use most of the budget: what guided searches must beat.
 
     Each is a draw of the `random` solver at the budget; draws already measured are thrown away.
+
     Cost: a few passes over the groups a draw.
+
+    Prefer it only as the baseline that guided searches must beat.
+
+    Source: ours.
 
     Args:
         n_attempts: draws per wanted allocation before the space counts as exhausted.

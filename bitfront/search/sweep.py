@@ -22,8 +22,15 @@ class Sweep(Search):
 
     Limits are `factor * budget` with factors evenly spread over `1 - spread` to `1 + spread`;
     limits that give nothing new are skipped, and when all are used up, twice as many are laid,
-    `n_refinements` times at most. Nothing is learned from the measurements (ZeroQ, section 4.3;
-    HAWQ-V2, section 3.2): the baseline of the searches that do. Cost: one solver front.
+    `n_refinements` times at most. Nothing is learned from the measurements: the baseline of the
+    searches that do.
+
+    Cost: one solver front.
+
+    Prefer it when only a handful of measurements can be paid: there it is as good as
+    `posterior_ilp`.
+
+    Source: ZeroQ, section 4.3; HAWQ-V2, section 3.2.
 
     Args:
         solver: name of the solver; `lagrangian` gives 200 limits in seconds.

@@ -22,12 +22,17 @@ class Tpe(VectorSearch):
     categorical per layer, the usual encoding, takes 15 CPU seconds a proposal at 200 layers and
     3,000 trials, and most of its samples are over the budget.
 
-    Source: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011; multivariate as
-    in Falkner et al., "BOHB", 2018. Cost: a quarter of a second after 1,000
-    trials and one solve. `posterior_ilp` learns from the value of every measurement, this only from
-    their order: on six made problems of 112 groups whose table is wrong by kind and depth, 64 and
-    128 measurements brought the loss at the budget 4 and 6 % under the solved table's, those of
-    `posterior_ilp` 9 and 10 %. Prefer it where that model of the loss does not hold.
+    `posterior_ilp` learns from the value of every measurement, this only from their order: on six
+    made problems of 112 groups whose table is wrong by kind and depth, 64 and 128 measurements
+    brought the loss at the budget 4 and 6 % under the solved table's, those of `posterior_ilp` 9
+    and 10 %.
+
+    Cost: a quarter of a second after 1,000 trials and one solve.
+
+    Prefer it where the model of the loss of `posterior_ilp` does not hold.
+
+    Source: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011; multivariate as in
+    Falkner et al., "BOHB", 2018.
 
     Args:
         solver: name of the solver that decodes a vector.

@@ -42,10 +42,13 @@ class TrustRegion(Search):
     the step gains. Several steps, bolder and more cautious, are measured from one slope; then the
     best allocation gets a slope of its own. The first proposal is the solved table.
 
+    Cost: per improvement one forward and backward pass over the estimation blocks (about three
+    forward passes), three solves a proposal.
+
+    Prefer it below 4 bits, where interactions dominate.
+
     Source: trust-region methods (Conn, Gould, Toint 2000, chapter 6) on the loss of SignRoundV2's
-    operating point. Cost: per improvement one forward and backward pass over the estimation
-    blocks (about three forward passes), three solves a proposal. Prefer it below 4 bits, where
-    interactions dominate.
+    operating point.
 
     Args:
         solver: name of the solver of each step.

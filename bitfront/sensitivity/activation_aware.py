@@ -24,11 +24,16 @@ class ActivationAware(PassEstimator):
         entry = sum_ij E[x_j^2] D_ij^2  ( + sum_i (sum_j E[x_j] D_ij)^2  with bias )
 
     with D = Q(W) - W: `output_error` with the input channels taken for uncorrelated. The channels'
-    magnitude is what AWQ scales by (Lin et al. 2023, section 3) and what llama.cpp's importance
-    matrix holds; the second form adds what the channels' means do to the output on average. Cost:
-    one forward pass and two numbers per input channel, where a Gram matrix would take their square.
-    Prefer it to `output_error` on wide layers; like that, it does not know what later layers do
-    with the error.
+    magnitude is what AWQ scales by and what llama.cpp's importance matrix holds; the second form
+    adds what the channels' means do to the output on average. Like `output_error`, it does not know
+    what later layers do with the error.
+
+    Cost: one forward pass and two numbers per input channel, where a Gram matrix would take their
+    square.
+
+    Prefer it to `output_error` on wide layers.
+
+    Source: AWQ (Lin et al. 2023, section 3); llama.cpp's importance matrix.
 
     Args:
         bias: add the squared mean error of each output.

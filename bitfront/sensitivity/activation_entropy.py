@@ -29,12 +29,18 @@ class ActivationEntropy(PassEstimator):
         entry = exp(h) ||D||^2 / ||W||^2,    h = - integral of p log p
 
     with p the density of the values that a block puts out and D = Q(W) - W. Blocks of low entropy
-    are taken to bear fewer bits (LUQ 2025, which ranks the layers of multimodal models by it);
-    exp(h) is the width that a uniform density of that entropy would have, so it is positive. The
-    density is a histogram with bins of an eighth of an octave on both sides of zero, so no range
-    has to be known and memory is fixed. Layers outside the blocks get the mean score. Cost: one
-    forward pass. Entropy grows with the scale of the hidden state, which in residual models grows
-    with depth whatever the loss: see benchmarks/results/estimators.csv for how it ranks.
+    are taken to bear fewer bits; exp(h) is the width that a uniform density of that entropy would
+    have, so it is positive. The density is a histogram with bins of an eighth of an octave on both
+    sides of zero, so no range has to be known and memory is fixed. Layers outside the blocks get
+    the mean score. Entropy grows with the scale of the hidden state, which in residual models grows
+    with depth whatever the loss.
+
+    Cost: one forward pass.
+
+    Prefer it only to compare with: it ranks below `weight_error`, see
+    benchmarks/results/estimators.csv.
+
+    Source: LUQ (2025), which ranks the layers of multimodal models by this entropy.
     """
 
     needs: ClassVar[str] = "activations"

@@ -31,11 +31,15 @@ class Blend(Estimator):
                (predicted / measured - 1)^2
         rank:  entries in the order of their mean rank, with the sorted values of the first table
 
-    The fit (non-negative least squares, Lawson and Hanson 1974, chapter 23) puts tables of any unit
-    into nats and takes what each is good at; `n_measured` random allocations around widths from the
-    smallest to the largest are measured for it. Ranks need no measurement. Estimators that need the
-    same pass share it. Cost: that of the estimators, and `n_measured` x `max_sequences` forward
-    passes for the fit. Prefer it where no single estimator is trusted.
+    The fit (non-negative least squares) puts tables of any unit into nats and takes what each is
+    good at; `n_measured` random allocations around widths from the smallest to the largest are
+    measured for it. Ranks need no measurement. Estimators that need the same pass share it.
+
+    Cost: that of the estimators, and `n_measured` x `max_sequences` forward passes for the fit.
+
+    Prefer it where no single estimator is trusted.
+
+    Source: ours; the fit is that of Lawson and Hanson (1974, chapter 23).
 
     Args:
         estimators: names, joined by "+", with their default parameters.

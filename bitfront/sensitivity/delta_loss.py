@@ -33,14 +33,17 @@ class DeltaLoss(Estimator):
     error others amplify or cancel get credit for it.
 
     KL(unquantized || quantized) is nearly quadratic in the error, with zero gradient at the
-    unquantized model. So `loss="kl", signed=True` is each layer's Aumann-Shapley share of
-    the KL of the uniform model, 1/2 <F sum_m D_m, D_u>, interactions included: a column sums
-    to about that KL (exactly the trapezoid rule of the integral along the straight path).
-    A share is negative where a layer's error cancels others'. `loss="nll", signed=False` is
-    DeltaLoss of SignRoundV2 / AutoRound's AutoScheme (2025).
+    unquantized model. So `loss="kl", signed=True` is each layer's Aumann-Shapley share of the KL of
+    the uniform model, 1/2 <F sum_m D_m, D_u>, interactions included: a column sums to about that KL
+    (exactly the trapezoid rule of the integral along the straight path). A share is negative where
+    a layer's error cancels others'.
 
-    Costs a forward and a backward pass over the text per format, and a copy of the weights.
+    Cost: a forward and a backward pass over the text per format, and a copy of the weights.
+
     Prefer it when most layers will end up at few bits.
+
+    Source: `loss="nll", signed=False` is DeltaLoss of SignRoundV2 / AutoRound's AutoScheme (2025);
+    the shares of KL are ours.
 
     Args:
         loss: `"kl"` against the unquantized model, or `"nll"` of the text.

@@ -51,12 +51,17 @@ class Evolved(Estimator):
     an evolution of its own for each, judged on allocations it has not seen. Where nothing can be
     ranked, as when all allocations lose the same, it is `fisher_directional`.
 
-    Dong et al., EMQ (2023), sections 3.2 and 3.3, which evolves trees of operations over such
-    statistics for the rank correlation with measured accuracy. A formula found on one model can be
-    given to others of its family, then nothing is measured. Cost: one forward and backward pass,
-    `n_measured` x `max_sequences` forward passes, seconds of evolution. It only ranks. Few
-    measurements cannot tell good statistics apart: look at the cross-validated tau before trusting
-    a formula.
+    A formula found on one model can be given to others of its family, then nothing is measured. It
+    only ranks. Few measurements cannot tell good statistics apart.
+
+    Cost: one forward and backward pass, `n_measured` x `max_sequences` forward passes, seconds of
+    evolution.
+
+    Prefer it for a family of models that shares one formula; look at the cross-validated tau before
+    trusting it.
+
+    Source: Dong et al., EMQ (2023), sections 3.2 and 3.3, which evolves trees of operations over
+    such statistics for the rank correlation with measured accuracy.
 
     Args:
         formula: such as `"fisher*bits^-1 + layer_influence^0.5"`; empty to evolve one.

@@ -24,9 +24,13 @@ class Fisher(LabelEstimator):
     square of their sum estimates the sum of their squares: F is per token, entries are in nats.
     Squaring the gradient of a whole batch instead would grow with the batch.
 
-    LeCun et al., Optimal Brain Damage (1989), eq. 4; Kim et al., SqueezeLLM (2024), section 4.1.
-    Costs one forward and backward pass over the text whatever the number of formats, and memory
-    for one pass: F itself is never stored. The standard baseline.
+    Cost: one forward and backward pass over the text whatever the number of formats, and memory for
+    one pass: F itself is never stored.
+
+    Prefer it as the standard baseline; it is cheaper than `hessian_top` and `hessian_trace`.
+
+    Source: LeCun et al., Optimal Brain Damage (1989), eq. 4; Kim et al., SqueezeLLM (2024),
+    section 4.1.
 
     Args:
         labels: `"model"` draws next tokens from the model's own prediction (the true Fisher);

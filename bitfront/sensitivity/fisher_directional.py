@@ -32,10 +32,16 @@ class FisherDirectional(LabelEstimator):
     layer. The directional form keeps the correlations within the layer, but rests on one squared
     number a piece. The mean of their logarithms shrinks the noisy one towards the biased one.
 
-    Our own combination; its parts are the diagonal of Kim et al., SqueezeLLM (2024), section 4.1,
-    and the quadratic form of Amari, Natural Gradient (1998), section 2. Costs one forward and
-    backward pass over the text for all formats, some tenths more than `fisher`. How it ranks
-    on a real model beside `fisher` and `fisher_output`: benchmarks/results/estimators.csv.
+    How it ranks on a real model beside `fisher` and `fisher_output`:
+    benchmarks/results/estimators.csv.
+
+    Cost: one forward and backward pass over the text for all formats, some tenths more than
+    `fisher`.
+
+    Prefer it by default: it keeps correlations within a layer that `fisher` takes for zero.
+
+    Source: ours; its parts are the diagonal of Kim et al., SqueezeLLM (2024), section 4.1, and the
+    quadratic form of Amari, Natural Gradient (1998), section 2.
 
     Args:
         share: weight of the directional form, 0 to 1.

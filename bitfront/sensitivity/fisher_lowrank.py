@@ -25,12 +25,17 @@ class FisherLowrank(LabelEstimator):
         entry = 1/2 E[e^T F e],   F = E[g g^T] ~ V S V^T + diag(F - V S V^T),   e = D x
 
     with g the gradient at the layer's output, D = Q(W) - W, V and S the leading eigenvectors and
-    eigenvalues of F: the diagonal-plus-low-rank form of FIMA-Q (2025), which keeps the
-    correlations between outputs that a diagonal drops. F and the errors are means of their own,
-    so the form does not see which tokens have both a large gradient and a large error, as
-    `fisher_output` does. F is that of one pass (some 1,000 tokens), V comes from three steps of
-    subspace iteration. Cost: one forward and backward pass for all formats, and a replay of the
-    layer for each.
+    eigenvalues of F: the form keeps the correlations between outputs that a diagonal drops. F and
+    the errors are means of their own, so it does not see which tokens have both a large gradient
+    and a large error, as `fisher_output` does. F is that of one pass (some 1,000 tokens), V comes
+    from three steps of subspace iteration.
+
+    Cost: one forward and backward pass for all formats, and a replay of the layer for each.
+
+    Prefer it to `fisher` where the outputs of a layer are correlated; `fisher_output` also sees
+    which tokens matter.
+
+    Source: the diagonal-plus-low-rank form of FIMA-Q (2025).
 
     Args:
         rank: eigenvectors kept.

@@ -33,9 +33,14 @@ class FisherOutput(LabelEstimator):
     but rests on one squared number a sequence: its relative noise is sqrt(2 / (n_sequences
     n_draws)), so give it many short sequences or draws.
 
-    `element` is the gradient score of NVIDIA ModelOpt's auto_quantize. Costs one forward and
-    backward pass for all formats; element and token replay the layer for each format, sequence
-    does not.
+    Cost: one forward and backward pass for all formats; element and token replay the layer for each
+    format, sequence does not.
+
+    Prefer it to `fisher` where errors within a layer are correlated, to `fisher_lowrank` where it
+    matters which tokens they hit.
+
+    Source: `element` is the gradient score of NVIDIA ModelOpt's auto_quantize; the longer sums are
+    ours.
 
     Args:
         resolution: what is summed before squaring.

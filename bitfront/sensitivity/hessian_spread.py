@@ -25,9 +25,14 @@ class HessianSpread(Estimator):
         (|mean lambda| + sd lambda) * ||D||^2
 
     with lambda the largest eigenvalue of the layer's Hessian on each shard of the sequences and
-    D = Q(W) - W. Shen et al., Q-BERT (2020), section 3.1: a layer whose curvature differs from text
-    to text is taken for more sensitive than its mean says. Not divided by the number of weights, as
-    there. Cost: `n_shards` times that of `hessian_top` on a shard. It only ranks.
+    D = Q(W) - W: a layer whose curvature differs from text to text is taken for more sensitive than
+    its mean says. Not divided by the number of weights, as in the paper. It only ranks.
+
+    Cost: `n_shards` times that of `hessian_top` on a shard.
+
+    Prefer it to `hessian_top` where curvature differs much from text to text.
+
+    Source: Shen et al., Q-BERT (2020), section 3.1.
 
     Args:
         n_shards: parts of the sequences; no more than there are sequences.

@@ -61,9 +61,12 @@ class HessianTrace(Estimator):
     One pass probes all layers at once, each with its own signs: the terms between layers have
     mean zero. Each probe sees one sequence, so the error over probes covers both.
 
-    Dong et al., HAWQ-V2 (2020), section 3; Hutchinson (1990). Costs a forward and two backward
-    passes per probe, `min_probes` to `max_probes` of them, and one copy of the weights for the
-    signs. Kept as the literature's reference; `fisher` is cheaper and sees more.
+    Cost: a forward and two backward passes per probe, `min_probes` to `max_probes` of them, and one
+    copy of the weights for the signs.
+
+    Prefer it only as the literature's reference; `fisher` is cheaper and sees more.
+
+    Source: Dong et al., HAWQ-V2 (2020), section 3; Hutchinson (1990).
 
     Args:
         min_probes: never stop before.

@@ -21,12 +21,16 @@ class LayerInfluence(PassEstimator):
 
         entry = (1 - mean over tokens of cos(block input, block output)) ||D||^2 / ||W||^2
 
-    with D = Q(W) - W. A block that leaves the hidden state as it was is taken to matter little:
-    Layer Input Modification of Dumitru et al., Layer-Wise Quantization (2024), section 3, which
-    ranks whole blocks; the relative error makes formats and layers of a block differ. Layers
-    outside the blocks get the mean score. Cost: one forward pass. It sees how much a block does,
-    not how much the loss cares: use it where gradients are out of reach, and see
-    benchmarks/results/estimators.csv for how it ranks.
+    with D = Q(W) - W. A block that leaves the hidden state as it was is taken to matter little. The
+    paper ranks whole blocks; the relative error makes formats and layers of a block differ. Layers
+    outside the blocks get the mean score. It sees how much a block does, not how much the loss
+    cares: see benchmarks/results/estimators.csv for how it ranks.
+
+    Cost: one forward pass.
+
+    Prefer it where gradients are out of reach.
+
+    Source: Layer Input Modification of Dumitru et al., Layer-Wise Quantization (2024), section 3.
     """
 
     needs: ClassVar[str] = "activations"

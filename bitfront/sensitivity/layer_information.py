@@ -41,11 +41,15 @@ class LayerInformation(Estimator):
     to length 1; both signs are at least 0, and their means are over sequences. Where a block's
     output is not all that the next one reads, leaving it out means nothing, and drops count alike.
 
-    The three diagnostics are those of LieQ (2025), which gives whole blocks their bits by them;
-    isotropic states as the point of comparison, and the plain mean, are our reading. Layers outside
-    the blocks get the mean score. Cost: a forward pass with singular values, and a forward pass per
-    block over `max_sequences`. It ranks blocks, and layers within a block by their relative errors
-    alone: see benchmarks/results/estimators.csv.
+    Isotropic states as the point of comparison, and the plain mean, are our reading. Layers outside
+    the blocks get the mean score. It ranks blocks, and layers within a block by their relative
+    errors alone: see benchmarks/results/estimators.csv.
+
+    Cost: a forward pass with singular values, and a forward pass per block over `max_sequences`.
+
+    Prefer it where gradients are out of reach and whole blocks are what differs.
+
+    Source: LieQ (2025), which gives whole blocks their bits by these three diagnostics.
 
     Args:
         top_k: singular values that count as leading.

@@ -26,11 +26,15 @@ from bitfront.table import LayerTable
 class LeaveOneIn(Estimator):
     """KL(unquantized || model with this layer alone in this format), nats per token, measured.
 
-    The layer-wise sensitivity of ZeroQ (Cai et al. 2020, section 3.3), on real text. Cost: layers x
-    formats x sequences forward passes, each from the layer's block on. Blocks before it are skipped
-    and their hidden state reused, which saves 37 % of the time on SmolLM2-135M; the head always
-    runs. Use it where that is affordable, and to judge the cheap estimators. Errors of layers
-    together are not the sum of errors alone; this table does not see that either.
+    Blocks before the layer's are skipped and their hidden state reused, which saves 37 % of the
+    time on SmolLM2-135M; the head always runs. Errors of layers together are not the sum of errors
+    alone; this table does not see that either.
+
+    Cost: layers x formats x sequences forward passes, each from the layer's block on.
+
+    Prefer it where so many passes are affordable, and to judge the cheap estimators.
+
+    Source: the layer-wise sensitivity of ZeroQ (Cai et al. 2020, section 3.3), on real text.
 
     Args:
         max_sequences: how many of the sequences are measured; fewer is faster and noisier.

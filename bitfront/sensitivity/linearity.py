@@ -32,10 +32,15 @@ class Linearity(Estimator):
         entry = alpha_u t_{u,f}^2,    t_{u,f}^2 = ||D||_F^2 / ||W||_F^2
 
     where alpha_u is the least-squares slope of KL(unquantized || W_u + noise) in t^2 over several
-    noise levels t (linearity theorem of HIGGS, Malinovskii et al. 2024, sections 3 and 5). Cost:
-    layers x n_levels x sequences forward passes, each from the layer's block on, whatever the
-    number of formats; then any menu is free. Works without data too, see `text`. Noise
-    is spread evenly, so where an error concentrates on few columns it is over- or under-rated.
+    noise levels t. Works without data too, see `text`. Noise is spread evenly, so where an error
+    concentrates on few columns it is over- or under-rated.
+
+    Cost: layers x n_levels x sequences forward passes, each from the layer's block on, whatever the
+    number of formats; then any menu is free.
+
+    Prefer it to `leave_one_in` where the menu is long.
+
+    Source: the linearity theorem of HIGGS (Malinovskii et al. 2024, sections 3 and 5).
 
     Args:
         smallest: smallest noise, standard deviation relative to the weight's.

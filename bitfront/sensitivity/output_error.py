@@ -17,9 +17,15 @@ class OutputError(GramEstimator):
 
         entry = E ||D x||^2 = tr(D H D^T),    H = E[x x^T],    D = Q_f(W) - W
 
-    The proxy that GPTQ and OBQ minimize (Frantar et al. 2022, section 3). Cost: one forward pass,
-    one Gram matrix per distinct input, and a matrix product per entry. It sees outlier inputs, but
-    not what later layers do with the error; relative errors compare layers of different scale.
+    It sees outlier inputs, but not what later layers do with the error; relative errors compare
+    layers of different scale.
+
+    Cost: one forward pass, one Gram matrix per distinct input, and a matrix product per entry.
+
+    Prefer it where gradients are out of reach and inputs have outliers; over a whole menu it ranks
+    below `weight_error`, see benchmarks/results/estimators.csv.
+
+    Source: the proxy that GPTQ and OBQ minimize (Frantar et al. 2022, section 3).
 
     Args:
         relative: divide by E ||W x||^2; layers of a group then combine by their maximum.

@@ -34,12 +34,17 @@ class PerturbationHessian(Estimator):
     with D = Q(W) - W, g+ and g- the gradients of KL(unquantized || perturbed) at the layer's output
     when the embedding's output is moved by +d and -d, random signs times `scale` of its root mean
     square, and |d_o| the mean change that this causes at the layer's output. KL has no gradient at
-    the unquantized model, so what a small move leaves behind is curvature times the move: the
-    perturbation Hessian of APHQ-ViT (2025), averaged over both signs. There blocks of a vision
-    model are perturbed one by one; here one move at the bottom serves all layers, in two backward
-    passes. It takes the outputs of a layer for uncorrelated; a layer whose outputs the move does
-    not change gets the mean curvature of the others. Memory: four bytes for every token and output
-    of every layer.
+    the unquantized model, so what a small move leaves behind is curvature times the move, averaged
+    over both signs. The paper perturbs the blocks of a vision model one by one; here one move at
+    the bottom serves all layers. It takes the outputs of a layer for uncorrelated; a layer whose
+    outputs the move does not change gets the mean curvature of the others.
+
+    Cost: two backward passes, and four bytes of memory for every token and output of every layer.
+
+    Prefer it where the curvature of KL is wanted without drawn labels; `fisher_output` sees the
+    correlations that it drops.
+
+    Source: the perturbation Hessian of APHQ-ViT (2025).
 
     Args:
         scale: size of the move, relative to the root mean square of the embeddings.

@@ -19,12 +19,18 @@ class Salience(GramEstimator):
         entry = sum over groups of S_g ||D_g||^2
         S_g   = mean over the group of w_ij^2 / [H^-1]_jj^2
 
-    with H = E[x x^T] plus damping and D = Q(W) - W. The salience of a weight is that of SliM-LLM
-    (Huang et al. 2024, section 3.2), which gives groups of columns their bits by it; `of_groups`
-    has it at that resolution. Cost: one forward pass, one Gram matrix per distinct input, and a
-    Cholesky inverse of each, cubic in its width. Salience is made for groups within a layer: it
-    grows with the square of the weights and of the inputs, so between layers of different scale
-    it says little, see benchmarks/results/estimators.csv.
+    with H = E[x x^T] plus damping and D = Q(W) - W. Salience is made for groups within a layer,
+    `of_groups` has it at that resolution: it grows with the square of the weights and of the
+    inputs.
+
+    Cost: one forward pass, one Gram matrix per distinct input, and a Cholesky inverse of each,
+    cubic in its width.
+
+    Prefer it only for groups within a layer: between layers of different scale it says little, see
+    benchmarks/results/estimators.csv.
+
+    Source: SliM-LLM (Huang et al. 2024, section 3.2), which gives groups of columns their bits by
+    this salience of a weight.
 
     Args:
         group_size: columns of a group; a last one may be narrower.

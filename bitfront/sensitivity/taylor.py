@@ -26,12 +26,17 @@ class Taylor(LabelEstimator):
         second:  1/2 sum_ij F_ij D_ij^2   the entry of `fisher` with the text's labels
         both:    their sum
 
-    with D = Q(W) - W (LeCun et al., Optimal Brain Damage, 1989, eq. 3, which drops the first term
-    because a trained model's gradient vanishes; it does not on another text). The first term is
-    signed: errors that happen to lower the loss of this text count as gains. KL against the
-    unquantized model has no first term, so for labels drawn from the model its mean is zero and
-    `first` is noise. Cost: one forward and backward pass for all formats. Prefer `fisher` or
-    `fisher_directional`; this one says how much of a loss rise is first order.
+    with D = Q(W) - W. The paper drops the first term because a trained model's gradient vanishes;
+    it does not on another text. The first term is signed: errors that happen to lower the loss of
+    this text count as gains. KL against the unquantized model has no first term, so for labels
+    drawn from the model its mean is zero and `first` is noise.
+
+    Cost: one forward and backward pass for all formats.
+
+    Prefer it only to learn how much of a loss rise is first order; else take `fisher` or
+    `fisher_directional`.
+
+    Source: LeCun et al., Optimal Brain Damage (1989), eq. 3.
 
     Args:
         order: which terms.

@@ -24,9 +24,14 @@ class WeightError(Estimator):
 
         entry = ||D||_F^2,    or relative:  ||D||_F^2 / ||W||_F^2,    D = Q_f(W) - W
 
-    The data-free baseline (the relative form is t^2 of HIGGS, Malinovskii et al. 2024, section 3).
-    Cost: one pass over the weights, no forward. It knows nothing of what a matrix does, so use it
-    to judge the others, or when there is no text at all.
+    It knows nothing of what a matrix does.
+
+    Cost: one pass over the weights, no forward.
+
+    Prefer it when there is no text at all, or to judge the others by.
+
+    Source: no paper, the data-free baseline; the relative form is t^2 of HIGGS (Malinovskii et al.
+    2024, section 3).
 
     Args:
         relative: divide by the squared norm of the weight; layers of a group then combine by their

@@ -26,12 +26,17 @@ class ZscoreDensity(Estimator):
 
         entry = share of weights with (w - mean) / sd > threshold  *  ||D||^2 / ||W||^2
 
-    with mean and standard deviation over all searched weights of the block and D = Q(W) - W: the
-    Z-score Distribution of Dumitru et al., Layer-Wise Quantization (2024), section 3, which ranks
-    whole blocks; the relative error makes formats and layers differ. Layers outside the blocks get
-    the mean score. Cost: one pass over the weights, no text. Trained weights are so nearly Gaussian
-    that the share hardly differs between blocks: then it ranks as the relative error alone does,
-    see benchmarks/results/estimators.csv.
+    with mean and standard deviation over all searched weights of the block and D = Q(W) - W. The
+    paper ranks whole blocks; the relative error makes formats and layers differ. Layers outside the
+    blocks get the mean score. Trained weights are so nearly Gaussian that the share hardly differs
+    between blocks.
+
+    Cost: one pass over the weights, no text.
+
+    Prefer it only where blocks differ in that share: else it ranks as the relative error alone
+    does, see benchmarks/results/estimators.csv.
+
+    Source: the Z-score Distribution of Dumitru et al., Layer-Wise Quantization (2024), section 3.
 
     Args:
         threshold: z-score above which a weight counts.

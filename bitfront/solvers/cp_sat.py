@@ -27,7 +27,11 @@ class CpSat(Solver):
     `lower_bound` allows for the rounding of every group, so it holds for the true losses, and
     `optimal` means optimal up to that rounding.
 
-    Cost: exponential at worst, seconds in practice. Prefer it with several limits.
+    Cost: exponential at worst, seconds in practice.
+
+    Prefer it with several limits.
+
+    Source: no paper; the solver is CP-SAT of OR-tools.
 
     Args:
         time_limit: seconds of search; afterwards the best choice so far with its bound.

@@ -23,17 +23,19 @@ class DynamicProgramming(Solver):
 
         best[g, b] = min over f of best[g - 1, b - cost[g, f]] + loss[g, f]
 
-    The table runs over costs divided by their greatest common divisor (Dudzinski and Walukiewicz,
-    "Exact methods for the knapsack problem", EJOR 1987). `lagrangian` comes first: formats whose
-    Lagrangian bound exceeds its loss are out, which leaves a core of some groups, so a table over
-    all groups and all budgets is never built. Where the core has more than `max_bins` budgets
-    (thousands of layers whose sizes share no large divisor), costs are rounded up to bins: the
-    choice stays feasible and is never worse than that of `lagrangian`, `optimal` is false and
-    `lower_bound` is the Lagrangian one. With fewer than 100 bins a core group that is hopeless,
-    and the answer is that of `lagrangian`.
+    The table runs over costs divided by their greatest common divisor. `lagrangian` comes first:
+    formats whose Lagrangian bound exceeds its loss are out, which leaves a core of some groups, so
+    a table over all groups and all budgets is never built. Where the core has more than `max_bins`
+    budgets (thousands of layers whose sizes share no large divisor), costs are rounded up to bins:
+    the choice stays feasible and is never worse than that of `lagrangian`, `optimal` is false and
+    `lower_bound` is the Lagrangian one. With fewer than 100 bins a core group that is hopeless, and
+    the answer is that of `lagrangian`.
 
-    Cost: core groups times formats times bins a limit. Prefer it to `lagrangian` when the last
-    0.1 % matters, to `cp_sat` when there is one limit.
+    Cost: core groups times formats times bins a limit.
+
+    Prefer it to `lagrangian` when the last 0.1 % matters, to `cp_sat` when there is one limit.
+
+    Source: Dudzinski and Walukiewicz, "Exact methods for the knapsack problem", EJOR 1987.
 
     Args:
         max_bins: most budgets the table distinguishes.

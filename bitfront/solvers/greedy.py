@@ -17,9 +17,15 @@ class Greedy(Solver):
     """Raises groups from their cheapest format, one menu step at a time, the best rate first.
 
     A step leads to the next dearer format that loses less. One that does not fit closes its group
-    and the others go on (stopping at the first misfit is a known fault). This is the usual
-    heuristic (MPTQ-ViT, section 3.3; NNCF); a format hidden behind a poor step is found late, which
-    `lagrangian` avoids at the same cost. Cost: one sort of all steps; one limit.
+    and the others go on (stopping at the first misfit is a known fault). A format hidden behind a
+    poor step is found late.
+
+    Cost: one sort of all steps; one limit.
+
+    Prefer it only as the usual heuristic to compare with: `lagrangian` avoids its fault at the same
+    cost.
+
+    Source: MPTQ-ViT, section 3.3; NNCF.
     """
 
     def solve(self, problem: Problem) -> Solution:

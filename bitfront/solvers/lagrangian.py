@@ -22,15 +22,17 @@ class Lagrangian(Solver):
 
     For a multiplier `m >= 0` each group on its own minimizes `loss + m * cost`; only formats on the
     lower convex hull of the group can win. All hull steps of all groups, sorted once by loss saved
-    per cost, are the optimal choices of every `m` one after the other: the whole convex front.
-    A limit is a place in that order. The step it cuts, taken in part, gives the optimum of the
-    linear relaxation, hence `lower_bound` (Sinha and Zoltners, "The multiple-choice knapsack
-    problem", Operations Research 1979). The leftover goes to the best moves that still fit, and
+    per cost, are the optimal choices of every `m` one after the other: the whole convex front. A
+    limit is a place in that order. The step it cuts, taken in part, gives the optimum of the linear
+    relaxation, hence `lower_bound`. The leftover goes to the best moves that still fit, and
     exchanges (one group down, another up) close what gap they can.
 
-    Cost: `O(n log n)` in groups times formats for any number of limits, plus `O(n)` a limit. The
-    default: prefer it unless the last 0.01 % matters (`dynamic_programming`) or there are several
-    limits (`cp_sat`).
+    Cost: `O(n log n)` in groups times formats for any number of limits, plus `O(n)` a limit.
+
+    Prefer it by default, unless the last 0.01 % matters (`dynamic_programming`) or there are
+    several limits (`cp_sat`).
+
+    Source: Sinha and Zoltners, "The multiple-choice knapsack problem", Operations Research 1979.
 
     Args:
         n_exchanges: most exchanges tried after the leftover is spent.

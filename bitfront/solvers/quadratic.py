@@ -22,11 +22,16 @@ class Quadratic(Solver):
         min over choices of  sum_g loss[g, c_g] + sum over pairs (i, j) of P_ij[c_i, c_j]
 
     A pair has one 0/1 variable per two formats, whose sums over either are the variables of the
-    groups: the tightest linear form of one product. Deng et al., CLADO (2023), section 3, choose
-    widths by such a quadratic program over measured interactions. Loss in the solution includes the
-    pairs. Without pairs it is `cp_sat`, which it starts from otherwise. Cost: exponential at worst;
-    the bound is weaker than without pairs, so the time limit ends it more often. Prefer it with
-    some dozens of measured pairs (`n_pairs` of a study).
+    groups: the tightest linear form of one product. Loss in the solution includes the pairs.
+    Without pairs it is `cp_sat`, which it starts from otherwise.
+
+    Cost: exponential at worst; the bound is weaker than without pairs, so the time limit ends it
+    more often.
+
+    Prefer it with some dozens of measured pairs (`n_pairs` of a study).
+
+    Source: Deng et al., CLADO (2023), section 3, which chooses widths by such a quadratic program
+    over measured interactions.
 
     Args:
         time_limit: seconds of search on an idle machine, counted by the work done; afterwards the

@@ -17,7 +17,12 @@ class Random(Solver):
 
     Starts from the cheapest formats; in each round the groups, in random order, are offered a
     random dearer format and take it while the budget lasts, so the sum ends near the limit.
+
     Cost: a few passes over the groups; one limit.
+
+    Prefer it only as the baseline that says what choosing is worth at all.
+
+    Source: ours.
 
     Args:
         seed: the same seed gives the same choice for the same problem.

@@ -17,7 +17,13 @@ class Uniform(Solver):
     """The best single format for every layer: the baseline that any allocation has to beat.
 
     Layers that the format does not fit take the next larger one that does. Where no single format
-    meets the limits, each layer takes its smallest. Cost: one sum per format; any number of limits.
+    meets the limits, each layer takes its smallest.
+
+    Cost: one sum per format; any number of limits.
+
+    Prefer it only as the baseline that any allocation has to beat.
+
+    Source: no paper; what is done without an allocation.
     """
 
     def solve(self, problem: Problem) -> Solution:

@@ -23,11 +23,16 @@ class Waterfill(Solver):
 
         b_g = b + 1/2 log2(c_g / geometric mean of c)
 
-    with `c_g` per weight and the mean weighted by size (Cover and Thomas, "Elements of Information
-    Theory", section 10.3; Q-Palette, section 3). `c_g` is fitted to the loss table's row over code
-    bits; `b` is the highest whose rounding to the menu fits the limit, and the leftover raises the
-    groups that rounding left farthest below. A reference for what theory alone gives, without a
-    bound: measured losses do not fall fourfold a bit. Cost: some sums over the table; one limit.
+    with `c_g` per weight and the mean weighted by size. `c_g` is fitted to the loss table's row
+    over code bits; `b` is the highest whose rounding to the menu fits the limit, and the leftover
+    raises the groups that rounding left farthest below. There is no bound.
+
+    Cost: some sums over the table; one limit.
+
+    Prefer it only as a reference for what theory alone gives: measured losses do not fall fourfold
+    a bit.
+
+    Source: Cover and Thomas, "Elements of Information Theory", section 10.3; Q-Palette, section 3.
 
     Args:
         n_bisections: halvings of the interval in which `b` is sought.
