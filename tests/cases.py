@@ -96,7 +96,7 @@ SEARCHES: dict[str, tuple[float, int]] = {
     "random": (0.40, 24),
     "sweep": (0.96, 24),
     "tpe": (0.96, 24),
-    "trust_region": (0.96, 24),
+    "trust_region": (0.966, 24),
 }
 
 # quantities of a metric and their values for the unquantized model (None: the text decides)
