@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bitfront import formats
-from bitfront.errors import BitfrontError
+from bitfront.errors import BitfrontError, InvalidArgument
 from bitfront.formats.base import Format
 from bitfront.plugins import Choice, Plugins, parameters, settings, summary
 from bitfront.study import Budget, Study, TextSource
@@ -29,6 +29,7 @@ app = typer.Typer(
 _INTERRUPTED = 130
 """Exit code after Ctrl-C; typer returns it where it caught the interrupt itself."""
 
+_BELOW_BF16 = 15.0
 _FORMATS = ",".join(Study.formats)
 
 Model = Annotated[str, typer.Argument(help="Local folder, GGUF file, or hub id.")]
@@ -71,12 +72,12 @@ def main() -> None:
             raise
         _fail(error.format_message())
     if code == _INTERRUPTED:
-        searching = sys.argv[1:2] == ["search"]
+        continues = sys.argv[1:2] in (["search"], ["compare"])
         kept = (
             " The same command continues: only the measurement, the table or the predictions "
             "in the making are lost."
         )
-        print(f"Stopped.{kept * searching}", file=sys.stderr)
+        print(f"Stopped.{kept * continues}", file=sys.stderr)
         sys.exit(_INTERRUPTED)
 
 
@@ -240,16 +241,19 @@ def compare(
     from bitfront.sensitivity import ESTIMATORS
 
     menu = _menu(formats)
-    chosen = (
-        tuple(map(Choice, ESTIMATORS.names()))
-        if estimators == "all"
-        else Choice.parse_list(estimators)
-    )
+    every = tuple(map(Choice, ESTIMATORS.names()))
+    given = Choice.parse_list(estimators)
+    chosen = [x for choice in given for x in (every if choice == Choice("all") else (choice,))]
     bits = [named(name).num_bits for name in menu]
+    if len(set(bits)) < 2 or not chosen:
+        raise InvalidArgument(
+            f"Given formats {formats!r} and estimators {estimators!r}: a comparison needs formats "
+            "of at least two widths, and an estimator."
+        )
     study = Study(
         model=model,
         # No search is made: any budget that the menu can meet.
-        budget=Budget((min(bits) + max(bits)) / 2, "bits") if bits else Budget(4, "bits"),
+        budget=Budget(min(max(bits), _BELOW_BF16), "bits"),
         calibration=TextSource(calibration, n_sequences, sequence_length),
         evaluation=TextSource(evaluation, 1, sequence_length),
         formats=menu,

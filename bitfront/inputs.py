@@ -104,8 +104,15 @@ def check_names(study: Study) -> None:
     ESTIMATORS.build(study.estimator.name, study.estimator.params)
     for choice in study.costs:
         COSTS.build(choice.name, choice.params)
-    for choice in study.searches:
-        SEARCHES.build(choice.name, choice.params)
+    searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
+    with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)
+    if study.n_pairs and not with_pairs:
+        logger.warning(
+            "%d pairs are measured, but no search uses them: name one with solver=quadratic.",
+            study.n_pairs,
+        )
+    if with_pairs and not study.n_pairs:
+        logger.warning("quadratic without measured pairs is cp_sat: give n_pairs.")
     local_path(study.model)
     for text in (study.calibration, study.evaluation):
         check_source(text.source)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor, nn
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.gradients import frozen
 
+_SAMPLED: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Tensor]] = WeakKeyDictionary()
 TEXTS = ("calibration", "random", "sampled")
 
 
@@ -32,8 +35,14 @@ def chosen_text(text: str, model: nn.Module, given: Tensor, seed: int) -> Tensor
     """
     if text == "calibration":
         return given
-    draw = random_tokens if text == "random" else sampled_tokens
-    return draw(model, given.shape[0], given.shape[1], seed)
+    if text == "random":
+        return random_tokens(model, given.shape[0], given.shape[1], seed)
+    # A table made block by block asks for the same text once a block.
+    known = _SAMPLED.setdefault(model, {})
+    key = (*given.shape, seed)
+    if key not in known:
+        known[key] = sampled_tokens(model, given.shape[0], given.shape[1], seed)
+    return known[key]
 
 
 def random_tokens(model: nn.Module, n_sequences: int, length: int, seed: int) -> Tensor:

@@ -38,11 +38,12 @@ class LayerInformation(Estimator):
         gain:         E - top_k / width,  E = share of the `top_k` largest squared singular values
 
     with D = Q(W) - W. Singular values are those of the outputs of one sequence, each token scaled
-    to length 1; both signs are at least 0, and their means are over sequences. Where a block's
-    output is not all that the next one reads, leaving it out means nothing, and drops count alike.
+    to length 1; compactness and gain are at least 0, their means are over sequences. Where a
+    block's output is not all that the next one reads, leaving it out means nothing, and drops count
+    alike.
 
-    Isotropic states as the point of comparison, and the plain mean, are our reading. Layers outside
-    the blocks get the mean score. It ranks blocks, and layers within a block by their relative
+    The inverse of the effective rank, isotropic states as the point of comparison, and the plain
+    mean are our reading. Layers outside the blocks get the mean score. It ranks blocks, and layers within a block by their relative
     errors alone: see benchmarks/results/estimators.csv.
 
     Cost: a forward pass with singular values, and a forward pass per block over `max_sequences`.
@@ -129,7 +130,8 @@ class _Shapes(BlockScores):
 def shape_of(states: Tensor, top_k: int) -> tuple[float, float]:
     """Compactness and gain of hidden states `[n_tokens, width]`: 0 and 0 for isotropic ones.
 
-    States of zeros have no shape: 0 and 0 too.
+    Fewer tokens than the width span less than it, and are above 0. States of zeros have no shape:
+    0 and 0 too.
     """
     rows = normalize(states.double(), dim=1)
     width = rows.shape[1]

@@ -27,7 +27,7 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class PerturbationHessian(Estimator):
-    """Squared output errors weighted by the gradients that a perturbation of the weights causes.
+    """Squared output errors weighted by the gradients that a perturbation of the embeddings causes.
 
         entry = 1/2 sum_o h_o E[(D x)_o^2],   h_o = mean over tokens of |g+_o| + |g-_o|  /  2 |d_o|
 

@@ -22,7 +22,7 @@ from bitfront.table import LayerTable
 
 @dataclass(frozen=True)
 class ZscoreDensity(Estimator):
-    """Share of a block's weights with a z-score above 1, times each layer's relative error.
+    """Share of a block's weights with a high z-score, times each layer's relative error.
 
         entry = share of weights with (w - mean) / sd > threshold  *  ||D||^2 / ||W||^2
 

@@ -159,3 +159,16 @@ def test_damaged_results_are_one_line(name: str, searched, tmp_path: Path, run) 
     code, _, errors = run("report", out)
     assert one_line(code, errors)
     assert f"{out / name} is damaged" in errors
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--formats", "int4_g32"), ("--estimators", ""), ("--estimators", "al")]
+)
+def test_a_comparison_of_nothing_is_refused(
+    option: str, value: str, tiny_folder: Path, tmp_path: Path, run
+) -> None:
+    out = tmp_path / "out"
+    code, _, errors = run("compare", tiny_folder, "--out", out, option, value)
+    assert one_line(code, errors)
+    assert "udget" not in errors
+    assert not out.exists()

@@ -46,6 +46,13 @@ def test_the_cache_changes_nothing(tiny_llama, monkeypatch):
     assert torch.equal(sampled_tokens(tiny_llama, 2, 20, seed=3), expected)
 
 
+def test_a_model_writes_its_text_once(tiny_llama, tiny_tokens, monkeypatch):
+    given = (tiny_llama, tiny_tokens[:1, :16], 5)
+    first = chosen_text("sampled", *given)
+    monkeypatch.setattr("bitfront.models.own_text.sampled_tokens", lambda *_: pytest.fail("again"))
+    assert torch.equal(chosen_text("sampled", *given), first)
+
+
 @pytest.mark.parametrize("name", ["linearity", "leave_one_in"])
 @pytest.mark.parametrize(("text", "least"), [("random", 0.91), ("sampled", 0.95)])
 def test_estimates_without_data_rank_as_measured_on_text(
