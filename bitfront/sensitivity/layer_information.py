@@ -43,8 +43,8 @@ class LayerInformation(Estimator):
     alike.
 
     The inverse of the effective rank, isotropic states as the point of comparison, and the plain
-    mean are our reading. Layers outside the blocks get the mean score. It ranks blocks, and layers within a block by their relative
-    errors alone: see benchmarks/results/estimators.csv.
+    mean are our reading. Layers outside the blocks get the mean score. It ranks blocks, and layers
+    within a block by their relative errors alone: see benchmarks/results/estimators.csv.
 
     Cost: a forward pass with singular values, and a forward pass per block over `max_sequences`.
 
