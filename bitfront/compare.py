@@ -44,10 +44,10 @@ def compare(
 ) -> list[Compared]:
     """Measure allocations of a model, then see how well each estimator ranks them.
 
-    Allocations are a third random, a third random around one width, a third solved at random
-    budgets. They are measured on calibration blocks that no estimator sees. Estimators that need
-    the same pass share it. An interrupted comparison continues: measured allocations and finished
-    estimators are stored.
+    Allocations are spread evenly over `RANGES`: a third random, a third random around one average,
+    a third solved at random budgets. They are measured on calibration blocks that no estimator
+    sees. Estimators that need the same pass share it. An interrupted comparison continues: measured
+    allocations and finished estimators are stored.
 
     Args:
         study: model, menu, texts and quantizer; its estimator solves the last third.
@@ -177,29 +177,45 @@ def predicted_loss(table: LayerTable, allocation: Allocation) -> float:
 
 
 def allocations(problem: Problem, n: int) -> list[Allocation]:
-    """A third random, a third random around a width, a third optimised at a random budget; seeded.
+    """As many in each of `RANGES` as the menu reaches, at random average bits within it; seeded.
 
-    Optimised is for the problem's table, in code bits.
+    In turn: formats drawn independently with the widest distribution of that average, drawn around
+    it, and the problem's table solved at it in code bits.
     """
     rng = np.random.default_rng(0)
     space = problem.space
-    n_groups, n_formats = len(space.groups), len(space.formats)
-    bits = problem.cost("code_bits").grouped
-    low, high = bits.min(axis=1).sum(), np.where(np.isfinite(bits), bits, 0).max(axis=1).sum()
+    bits = np.array([f.num_bits for f in space.formats], dtype=np.float64)
+    cost = problem.cost("code_bits").grouped
+    low, high = cost.min(axis=1).sum(), np.where(np.isfinite(cost), cost, 0).max(axis=1).sum()
+    reached = [(max(a, bits.min()), min(b, bits.max())) for a, b in RANGES.values()]
+    reached = [(a, b) for a, b in reached if a < b] or [(bits.min(), bits.max())]
     made = []
     for index in range(n):
-        if index % 3 == 0:
-            choice = _fitting(problem, rng.integers(n_formats, size=n_groups))
-        elif index % 3 == 1:
-            centre = rng.uniform(0, n_formats - 1)
-            drawn = np.clip(np.rint(rng.normal(centre, 0.8, n_groups)), 0, n_formats - 1)
-            choice = _fitting(problem, drawn.astype(np.int64))
-        else:
-            limit = np.clip(np.floor(rng.uniform(2.2, 6) * space.n_weights), low, high)
-            solver = SOLVERS.build("lagrangian")
-            choice = solver.solve(problem.with_limits({"code_bits": float(limit)})).choice
-        made.append(space.decode(choice.astype(np.int64)))
+        average = rng.uniform(*reached[index // 3 % len(reached)])
+        if index % 3 == 2:
+            limit = float(np.clip(np.floor(average * space.n_weights), low, high))
+            solved = SOLVERS.build("lagrangian").solve(problem.with_limits({"code_bits": limit}))
+            made.append(space.decode(solved.choice))
+            continue
+        shares = _shares(bits, average, 0.0 if index % 3 == 0 else 1.0)
+        drawn = rng.choice(len(bits), size=len(space.groups), p=shares)
+        made.append(space.decode(_fitting(problem, drawn)))
     return list(dict.fromkeys(made))
+
+
+def _shares(bits: NDArray[np.float64], average: float, narrow: float) -> NDArray[np.float64]:
+    """Chances of formats whose mean bits are `average`, normal around it as far as `narrow` says.
+
+    The widest of all such distributions is exponential in the bits; its rate is bisected.
+    """
+    low, high = -50.0, 50.0
+    for _ in range(60):
+        rate = (low + high) / 2
+        exponent = rate * bits - narrow * (bits - average) ** 2 / 2
+        shares = np.exp(exponent - exponent.max())
+        shares /= shares.sum()
+        low, high = (rate, high) if shares @ bits < average else (low, rate)
+    return np.asarray(shares)
 
 
 def _fitting(problem: Problem, choice: NDArray[np.int64]) -> NDArray[np.int64]:
