@@ -194,7 +194,9 @@ def search(
     console = Console()
     console.print(front_table(front, chosen))
     if data.loss.note:
-        console.print(f"{study.estimator}: {data.loss.note}", highlight=False, markup=False)
+        console.print(
+            f"{study.estimator}: {data.loss.note}", highlight=False, markup=False, soft_wrap=True
+        )
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
     if checkpoint:
         console.print(f"Checkpoint: {checkpoint}", soft_wrap=True, highlight=False)
@@ -280,7 +282,9 @@ def compare(
     console.print(comparison_table(rows))
     for row in rows:
         if row.note:
-            console.print(f"{row.estimator}: {row.note}", highlight=False, markup=False)
+            console.print(
+                f"{row.estimator}: {row.note}", highlight=False, markup=False, soft_wrap=True
+            )
     page = (out / "comparison.html").resolve()
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
 
