@@ -40,8 +40,8 @@ class DeltaLoss(Estimator):
 
     Cost: a forward and a backward pass over the text per format, and a copy of the weights.
 
-    Prefer it only where `bitfront compare` says so: it ranks among the first on stories15M and below
-    `weight_error` on SmolLM2-135M, see benchmarks/results/estimators.csv.
+    Prefer it only where `bitfront compare` says so: it ranks among the first on stories15M and
+    below `weight_error` on SmolLM2-135M, see benchmarks/results/estimators.csv.
 
     Source: `loss="nll", signed=False` is DeltaLoss of SignRoundV2 / AutoRound's AutoScheme (2025);
     the shares of KL are ours.
