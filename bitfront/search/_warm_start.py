@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -35,7 +36,8 @@ def warm_start(
         spread: how far they go from the budget, as a fraction of it.
     """
     farthest = max(spread, _FARTHEST)
-    known = (trial for trial in history if n_points > 0 and trial.origin != "uniform")
-    n_near = sum(abs(share_of_limits(problem, trial) - 1) <= farthest for trial in known)
-    wanted = min(n, n_points - n_near)
+    known = (trial for trial in history if trial.origin != "uniform")
+    near = (trial for trial in known if abs(share_of_limits(problem, trial) - 1) <= farthest)
+    # No more are counted than matter: a cost is a sum over all groups.
+    wanted = min(n, n_points - sum(1 for _ in islice(near, n_points)))
     return Sweep(spread=spread).ask(problem, history, wanted, rng) if wanted > 0 else []
