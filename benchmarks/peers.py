@@ -272,8 +272,7 @@ def provenance(arguments) -> dict:
 def public_arguments(arguments) -> list[str]:
     """The arguments that matter for a repetition, without folders of this machine."""
     words = [arguments.peer, "--samples", str(arguments.samples), "--length", str(arguments.length)]
-    if arguments.group != 64:
-        words += ["--group", str(arguments.group)]
+    words += ["--group", str(arguments.group)]
     if arguments.peer == "modelopt":
         words += ["--quantizer", arguments.quantizer]
     model, text = Path(arguments.model).name, arguments.calibration.name

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from bitfront.pareto import hypervolume
 from bitfront.results import Results
 from bitfront.run import opened
 from bitfront.searching import search_trials
-from bitfront.trial import Screened
 
 COLUMNS = (
     *("model", "budget", "search", "seed", "n_trials", "hypervolume_share", "best_kl"),
@@ -126,7 +124,7 @@ def searched(
     out, first = folder(arguments, search, seed), arguments.out / f"shared-{seed}"
     if first.exists() and not out.exists():
         shutil.copytree(first, out)
-    run = spent_by(Results(out).trials("calibration"), Results(out).screened())
+    run = spent_by(Results(out))
     if run and run[-1][1] >= most:
         return run
     with opened(study_of(arguments, search, seed, most), out) as job:
@@ -138,17 +136,17 @@ def searched(
             n_before = len(run)
             n_trials = n_before + max(8, int(most - (run[-1][1] if run else 0)) // 4)
             search_trials(replace(job, study=replace(job.study, n_trials=n_trials)))
-            run = spent_by(job.trials("calibration"), job.results.screened())
+            run = spent_by(job.results)
     return run
 
 
-def spent_by(trials: Sequence[Trial], screenings: Sequence[Screened]) -> list[tuple[Trial, float]]:
-    """Trials with the measurements spent until each, screenings by their share."""
+def spent_by(results: Results) -> list[tuple[Trial, float]]:
+    """Calibration trials with the measurements spent until each, screenings by their share."""
     shares: dict[int, float] = {}
-    for screened in screenings:
+    for screened in results.screened():
         shares[screened.number] = shares.get(screened.number, 0.0) + screened.share
     run, spent = [], 0.0
-    for trial in trials:
+    for trial in results.trials("calibration"):
         spent += 1 + shares.get(trial.number, 0.0)
         run.append((trial, spent))
     return run
