@@ -193,13 +193,15 @@ def search(
         return
     console = Console()
     console.print(front_table(front, chosen))
-    if data.loss.note:
-        console.print(
-            f"{study.estimator}: {data.loss.note}", highlight=False, markup=False, soft_wrap=True
-        )
+    _print_note(console, str(study.estimator), data.loss.note)
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
     if checkpoint:
         console.print(f"Checkpoint: {checkpoint}", soft_wrap=True, highlight=False)
+
+
+def _print_note(console: Console, estimator: str, note: str) -> None:
+    if note:
+        console.print(f"{estimator}: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _menu(text: str) -> tuple[str, ...]:
@@ -281,10 +283,7 @@ def compare(
     console = Console()
     console.print(comparison_table(rows))
     for row in rows:
-        if row.note:
-            console.print(
-                f"{row.estimator}: {row.note}", highlight=False, markup=False, soft_wrap=True
-            )
+        _print_note(console, row.estimator, row.note)
     page = (out / "comparison.html").resolve()
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
 

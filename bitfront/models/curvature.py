@@ -147,8 +147,8 @@ def _products(
     if not loss.requires_grad:
         return [torch.zeros_like(parameter) for parameter in parameters]
     found = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
-    curved = [(g, v.to(g)) for g, v in zip(found, vectors, strict=True) if g is not None]
-    curved = [(gradient, vector) for gradient, vector in curved if gradient.requires_grad]
+    pairs = zip(found, vectors, strict=True)
+    curved = [(g, v.to(g)) for g, v in pairs if g is not None and g.requires_grad]
     gradients, moves = [g for g, _ in curved], [v for _, v in curved]
     return torch.autograd.grad(
         gradients, parameters, moves, allow_unused=True, materialize_grads=True

@@ -196,6 +196,8 @@ def estimate_together(
 ) -> list[Estimated]:
     """Tables of one group of `shared_passes`, from one pass over the text.
 
+    Estimators of inputs may stand beside those of one loss: the pass shows both what they need.
+
     Arguments and errors as `Estimator.estimate`.
     """
     given = (model, batches, space, bank)
