@@ -10,15 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
 from bitfront.files import drop_cut_line, reading, replacing
-from bitfront.formats import named
 from bitfront.pareto import ParetoFront, objectives
-from bitfront.space import Layer, SearchSpace
+from bitfront.space import SearchSpace
 from bitfront.study import Study
 from bitfront.table import LayerTable
 from bitfront.trial import Screened, Trial, TrialState
@@ -103,7 +101,7 @@ class Results:
         self.admit(identity)
         if not self.is_of(identity):
             self._drop_unused()
-        self._write("space.json", json.dumps(_space_fields(space), indent=1))
+        self._write("space.json", space.to_json())
         self._write("identity.json", json.dumps(dict(identity), indent=1))
 
     def finish(self, study: Study, environment: Mapping[str, str]) -> None:
@@ -162,13 +160,7 @@ class Results:
     def space(self) -> SearchSpace:
         """What was searched."""
         with reading(self._existing("space.json")) as path:
-            fields = json.loads(path.read_text())
-            return SearchSpace(
-                tuple(_layer(row) for row in fields["layers"]),
-                tuple(named(name) for name in fields["formats"]),
-                tuple((_layer(row), named(name)) for row, name in fields["pinned"]),
-                fields["fixed_bytes"],
-            )
+            return SearchSpace.from_json(path.read_text())
 
     def trials(self, text: str | None = None) -> tuple[Trial, ...]:
         """Finished trials, oldest first; of one text when named.
@@ -368,22 +360,3 @@ def text_digest(text: str) -> str:
 
 def _short(value: str | None) -> str:
     return "absent" if value is None else value if len(value) <= 60 else f"{value[:57]}..."
-
-
-def _space_fields(space: SearchSpace) -> dict[str, object]:
-    return {
-        "layers": [_row(x) for x in space.layers],
-        "formats": [f.name for f in space.formats],
-        "pinned": [(_row(x), f.name) for x, f in space.pinned],
-        "fixed_bytes": space.fixed_bytes,
-    }
-
-
-def _row(layer: Layer) -> list[object]:
-    return [layer.name, layer.shape, layer.group, layer.block, layer.kind]
-
-
-def _layer(row: list[Any]) -> Layer:
-    # Folders written before layers knew their places have none; the next search adds them.
-    name, (rows, columns), group, block, kind = row if len(row) != 3 else (*row, -1, "")
-    return Layer(str(name), (int(rows), int(columns)), str(group), int(block), str(kind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
+from bitfront.formats import named
 from bitfront.formats.base import Format
 
 
@@ -203,6 +205,37 @@ class SearchSpace:
         distance[column] = -1.0
         choice: NDArray[np.int64] = np.where(allowed, distance, np.inf).argmin(axis=1)
         return choice
+
+    def to_json(self) -> str:
+        """Indented JSON; `from_json` reads it back."""
+        fields = {
+            "layers": [_row(x) for x in self.layers],
+            "formats": [f.name for f in self.formats],
+            "pinned": [(_row(x), f.name) for x, f in self.pinned],
+            "fixed_bytes": self.fixed_bytes,
+        }
+        return json.dumps(fields, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> SearchSpace:
+        """Inverse of `to_json`; what is no such JSON raises what reading it happens to raise."""
+        fields = json.loads(text)
+        return cls(
+            tuple(_layer(row) for row in fields["layers"]),
+            tuple(named(name) for name in fields["formats"]),
+            tuple((_layer(row), named(name)) for row, name in fields["pinned"]),
+            fields["fixed_bytes"],
+        )
+
+
+def _row(layer: Layer) -> list[object]:
+    return [layer.name, layer.shape, layer.group, layer.block, layer.kind]
+
+
+def _layer(row: list[Any]) -> Layer:
+    # Folders written before layers knew their places have none; the next search adds them.
+    name, (rows, columns), group, block, kind = row if len(row) != 3 else (*row, -1, "")
+    return Layer(str(name), (int(rows), int(columns)), str(group), int(block), str(kind))
 
 
 def _distinct(what: str, names: Sequence[str]) -> None:

@@ -1,0 +1,210 @@
+"""Database: one engine, its clock, its transactions, and the schema it must have."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    literal_column,
+    make_url,
+    text,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_BUSY_SECONDS = 30
+_UPGRADE_LOCK = 0x62697466
+_CLOCKS = {
+    # `unixepoch('subsec')` is NULL before SQLite 3.42.
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+    # `now()` is the time at which the transaction began.
+    "postgresql": "extract(epoch from clock_timestamp())::float8",
+}
+
+
+@dataclass(frozen=True)
+class Database:
+    """SQLite (in write-ahead mode) or PostgreSQL behind one URL.
+
+    Args:
+        url: `sqlite:///path/to/bitfront.db` or `postgresql+psycopg://user:password@host/name`.
+
+    Raises:
+        InvalidArgument: another database, or no URL at all.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        try:
+            parsed = make_url(self.url)
+        except ArgumentError as error:
+            raise InvalidArgument(
+                "The database URL cannot be read: give sqlite:///FILE or "
+                "postgresql+psycopg://USER:PASSWORD@HOST/NAME."
+            ) from error
+        if parsed.get_backend_name() not in _CLOCKS:
+            raise InvalidArgument(
+                f"Database {parsed.get_backend_name()!r} is not supported: "
+                "use sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME."
+            )
+        if self._is_sqlite and not parsed.database:
+            raise InvalidArgument("An SQLite database in memory is of one process: name a file.")
+
+    @property
+    def _parsed(self) -> URL:
+        parsed = make_url(self.url)
+        # The only driver of ours; a bare postgresql:// would mean psycopg2.
+        return parsed if self._is_sqlite else parsed.set(drivername="postgresql+psycopg")
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return make_url(self.url).get_backend_name() == "sqlite"
+
+    @property
+    def now(self) -> ColumnElement[float]:
+        """Seconds since 1970 on the database's clock: no lease depends on a worker's own."""
+        return literal_column(_CLOCKS["sqlite" if self._is_sqlite else "postgresql"])
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Made on first use; a forked or spawned process makes its own."""
+        if not self._is_sqlite:
+            connect: dict[str, Any] = {"connect_timeout": 3}
+            return create_engine(
+                self._parsed, pool_pre_ping=True, pool_timeout=3, connect_args=connect
+            )
+        Path(str(self._parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        # A pool's threads would hold read snapshots open.
+        engine = create_engine(
+            self._parsed, poolclass=NullPool, connect_args={"timeout": _BUSY_SECONDS}
+        )
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction; on SQLite it holds the write lock from its beginning.
+
+        Raises:
+            StorageError: the database cannot be reached, or its disk is full.
+        """
+        with _explained(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that only reads: on SQLite it waits for no writer.
+
+        Raises:
+            StorageError: the database cannot be reached.
+        """
+        reader = self.engine.execution_options(bitfront_reads=True)
+        with _explained(), reader.connect() as connection:
+            yield connection
+
+    def upgrade(self) -> None:
+        """Bring the schema up to this version; several processes may ask at once.
+
+        Raises:
+            MismatchedArtifact: a newer version made the database.
+        """
+        with self.writing() as connection:
+            if not self._is_sqlite:
+                connection.execute(text(f"select pg_advisory_xact_lock({_UPGRADE_LOCK})"))
+            self._refuse_newer(connection)
+            config = Config()
+            config.set_main_option("script_location", str(_MIGRATIONS))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def check_schema(self) -> None:
+        """Refuse a database of another version.
+
+        Raises:
+            MismatchedArtifact: not upgraded yet, or made by a newer version.
+        """
+        with self.reading() as connection:
+            self._refuse_newer(connection)
+            found = MigrationContext.configure(connection).get_current_revision()
+        if found != _scripts().get_current_head():
+            raise MismatchedArtifact(
+                f"The database has schema {found or 'none'}: start `bitfront serve` or run "
+                "`bitfront upgrade` to bring it up to date."
+            )
+
+    def _refuse_newer(self, connection: Connection) -> None:
+        found = MigrationContext.configure(connection).get_current_revision()
+        known = {script.revision for script in _scripts().walk_revisions()}
+        if found is not None and found not in known:
+            raise MismatchedArtifact(
+                f"The database has schema {found}, which this version does not know: "
+                "use the bitfront that made it, or a newer one."
+            )
+
+    def wait(self, seconds: float) -> None:
+        """Until the database answers.
+
+        Raises:
+            StorageError: it does not within the time.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                with self.reading() as connection:
+                    connection.execute(text("select 1"))
+                return
+            except StorageError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(_MIGRATIONS))
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:
+    # Transactions are begun below, not by the driver.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"pragma {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reads = connection.get_execution_options().get("bitfront_reads", False)
+    # A transaction that reads and then writes could not be serialised any more by then.
+    connection.exec_driver_sql("begin" if reads else "begin immediate")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        cause = str(error.orig).strip().partition("\n")[0]
+        raise StorageError(f"The database cannot be used now: {cause}.") from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise StorageError("The database closed the connection: it is restarting.") from error

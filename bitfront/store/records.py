@@ -1,0 +1,245 @@
+"""What the store hands out and takes: frozen records, no rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from bitfront.space import SearchSpace
+from bitfront.study import Study
+from bitfront.trial import Trial
+
+
+class StudyState(StrEnum):
+    """Where a stored study stands."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    CANCELLING = "CANCELLING"
+    COMPLETE = "COMPLETE"
+    PARTIAL = "PARTIAL"
+    FAIL = "FAIL"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens unless someone resumes or extends it."""
+        return self not in {StudyState.WAITING, StudyState.RUNNING, StudyState.CANCELLING}
+
+
+class TaskState(StrEnum):
+    """Where a task stands."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    FAIL = "FAIL"
+    CANCELLED = "CANCELLED"
+
+
+class Stage(StrEnum):
+    """What a task does, in the order of a study's life."""
+
+    PREPARE = "prepare"
+    ESTIMATE = "estimate"
+    PROPOSE = "propose"
+    EVALUATE = "evaluate"
+    FINALISTS = "finalists"
+    MATERIALISE = "materialise"
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study with what became of it.
+
+    Args:
+        id: 32 hexadecimal digits; later studies have larger ones.
+        owner: whose it is.
+        study: the request.
+        state: where it stands.
+        stage: what is being done.
+        done: steps done of that stage.
+        total: steps in all.
+        error: why it failed.
+        created_at: seconds since 1970, as all times, on the database's clock.
+        started_at: when the first worker took it.
+        finished_at: when it ended.
+    """
+
+    id: str
+    owner: str
+    study: Study
+    state: StudyState
+    stage: str
+    done: int
+    total: int
+    error: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A task held by a worker until its lease ends.
+
+    Args:
+        task: its id.
+        study_id: the study it belongs to.
+        stage: what to do.
+        number: of the trial for `evaluate`, of the proposal for `propose`, of the checkpoint for
+            `materialise`, of the finished calibration trials for `finalists`, else 0.
+        fence: the number of this claim; results of an earlier one are refused.
+        attempt: the how-manieth attempt that counts this is, from 1.
+    """
+
+    task: int
+    study_id: str
+    stage: Stage
+    number: int
+    fence: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """An allocation to measure.
+
+    Args:
+        trial: its allocation, text, origin and target; the store gives the number.
+        is_proposal: whether a search proposed it; baselines and finalists are none.
+    """
+
+    trial: Trial
+    is_proposal: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished task leaves; all of it is stored, or none.
+
+    Args:
+        files: name in the study's folder to the digest of a stored artifact.
+        space: what is searched, from `prepare`.
+        study: the request with what `prepare` resolved, such as the dtype.
+        queue: where the rest of the study runs, from `prepare`.
+        proposed: allocations to measure next.
+        measured: the trial of `evaluate`.
+        search_ended: `propose` found nothing more to measure.
+    """
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    space: SearchSpace | None = None
+    study: Study | None = None
+    queue: str | None = None
+    proposed: tuple[Proposed, ...] = ()
+    measured: Trial | None = None
+    search_ended: bool = False
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """Something that happened to a study.
+
+    Args:
+        id: grows with time, over all studies.
+        study_id: which study.
+        kind: `state`, `stage`, `trial`, `proposed`, `checkpoint` or `stale`.
+        body: JSON of what happened.
+        at: when.
+    """
+
+    id: int
+    study_id: str
+    kind: str
+    body: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A measured point that is to be, or was, written as a checkpoint.
+
+    Args:
+        study_id: the study of the point.
+        number: position among the study's checkpoints, from 0.
+        trial: number of the trial.
+        exporter: plug-in that writes it.
+        state: where it stands.
+        error: why it failed.
+        created_at: when it was asked for.
+        finished_at: when it was there.
+    """
+
+    study_id: str
+    number: int
+    trial: int
+    exporter: str
+    state: TaskState
+    error: str | None
+    created_at: float
+    finished_at: float | None
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker that was seen.
+
+    Args:
+        name: host, process and slot.
+        queue: what it takes tasks from.
+        transport: `local` or `celery`.
+        version: of bitfront.
+        started_at: when it came.
+        seen_at: when it was heard of last.
+    """
+
+    name: str
+    queue: str
+    transport: str
+    version: str
+    started_at: float
+    seen_at: float
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key of the API without its secret.
+
+    Args:
+        id: the public part of the key.
+        owner: whose studies it sees.
+        scopes: what it may do.
+        max_running: studies that its owner may have unfinished at once.
+        created_at: when it was made.
+        expires_at: when it ends; `None` for never.
+        revoked_at: when it was revoked.
+    """
+
+    id: str
+    owner: str
+    scopes: tuple[str, ...]
+    max_running: int
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A task as people look at it."""
+
+    id: int
+    study_id: str
+    stage: Stage
+    number: int
+    queue: str
+    state: TaskState
+    attempts: int
+    worker: str | None
+    lease_until: float | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    error: str | None
