@@ -8,7 +8,11 @@ BitfrontError
 ├── InfeasibleBudget     no allocation meets the budget; carries the smallest reachable value
 ├── NonFinite            NaN or infinity in weights, activations or measured values
 ├── MismatchedArtifact   a results folder, cache or checkpoint was made by another study
-└── StorageError         a file could not be written (disk full, no permission)
+├── StorageError         a file or the database could not be written (disk full, no permission)
+├── NotFound             no study, trial, checkpoint, ... of that name, or not one of yours
+├── Conflict             what is asked does not go with the state of what it is asked of
+├── LostLease            a worker held a task too long: another has it
+└── Unauthorised         no API key, or not one that may do this
 
 Each message is one line: what was given, what is allowed, what to do.
 """
@@ -66,3 +70,27 @@ class MismatchedArtifact(BitfrontError):
 
 class StorageError(BitfrontError, OSError):
     """A file could not be written completely; what was there before is untouched."""
+
+
+class NotFound(BitfrontError, LookupError):
+    """Nothing of that name, or nothing that the asker may see."""
+
+
+class Conflict(BitfrontError):
+    """What is asked does not go with the state of what it is asked of."""
+
+
+class LostLease(BitfrontError):
+    """The task of a claim went to another worker; the late result is refused."""
+
+
+class Unauthorised(BitfrontError):
+    """No API key, an unknown, expired or revoked one, or one without the scope.
+
+    Attributes:
+        is_known: whether the key was right, so that only the scope is missing.
+    """
+
+    def __init__(self, message: str, is_known: bool = False) -> None:
+        super().__init__(message)
+        self.is_known = is_known

@@ -184,7 +184,7 @@ def _scripts() -> ScriptDirectory:
     return ScriptDirectory(str(_MIGRATIONS))
 
 
-def _set_up_sqlite(connection: Any, record: object) -> None:
+def _set_up_sqlite(connection: Any, _record: object) -> None:
     # Transactions are begun below, not by the driver.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):

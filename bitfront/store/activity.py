@@ -1,0 +1,67 @@
+"""What goes on: events of a study, tasks of the queue, workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from bitfront.store.database import Database
+from bitfront.store.queue import task_row
+from bitfront.store.records import StoredEvent, TaskRow, TaskState, Worker
+from bitfront.store.tables import events, tasks, workers
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Reads what workers and studies do.
+
+    Args:
+        db: where it is written.
+    """
+
+    db: Database
+
+    def tasks(self, study_id: str | None = None, states: Sequence[TaskState] = ()) -> list[TaskRow]:
+        """Tasks, oldest first; of one study and in some states where named."""
+        query = sa.select(tasks).order_by(tasks.c.id)
+        if study_id is not None:
+            query = query.where(tasks.c.study_id == study_id)
+        if states:
+            query = query.where(tasks.c.state.in_(states))
+        with self.db.reading() as connection:
+            return [task_row(row) for row in connection.execute(query)]
+
+    def events(self, study_id: str, after: int = 0, n: int = 500) -> list[StoredEvent]:
+        """What happened to a study after an event, oldest first."""
+        query = (
+            sa.select(events)
+            .where(events.c.study_id == study_id, events.c.id > after)
+            .order_by(events.c.id)
+            .limit(n)
+        )
+        with self.db.reading() as connection:
+            return [
+                StoredEvent(row.id, row.study_id, row.kind, row.body, row.at)
+                for row in connection.execute(query)
+            ]
+
+    def workers(self, within: float = 3600.0) -> list[Worker]:
+        """Workers that were heard of within the last seconds."""
+        query = sa.select(workers).where(workers.c.seen_at > self.db.now - within)
+        with self.db.reading() as connection:
+            return [Worker(**row._mapping) for row in connection.execute(query.order_by("name"))]
+
+    def n_tasks(self) -> dict[tuple[str, str, str], int]:
+        """How many tasks there are by queue, stage and state."""
+        key = (tasks.c.queue, tasks.c.stage, tasks.c.state)
+        query = sa.select(*key, sa.func.count()).group_by(*key)
+        with self.db.reading() as connection:
+            return {(q, stage, state): n for q, stage, state, n in connection.execute(query)}
+
+    def n_stale(self) -> int:
+        """How many results came too late and were refused."""
+        query = sa.select(sa.func.count()).where(events.c.kind == "stale")
+        with self.db.reading() as connection:
+            return int(connection.execute(query).scalar_one())

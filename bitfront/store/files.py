@@ -1,0 +1,56 @@
+"""Which artifacts there are, and which file of which study each is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from bitfront.store.database import Database
+from bitfront.store.tables import artifacts, files
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of a database's studies; their bytes are in the artifact store.
+
+    Args:
+        db: where the names are.
+    """
+
+    db: Database
+
+    def add(self, digest: str, nbytes: int) -> None:
+        """Note that an artifact is stored; again renews its time, which `unused` goes by."""
+        with self.db.writing() as connection:
+            place = artifacts.c.digest == digest
+            again = sa.update(artifacts).where(place).values(created_at=self.db.now)
+            if not connection.execute(again).rowcount:
+                row = {"digest": digest, "nbytes": nbytes, "created_at": self.db.now}
+                connection.execute(sa.insert(artifacts).values(row))
+
+    def of(self, study_id: str, prefix: str = "") -> dict[str, str]:
+        """Name of each stored file of a study to its digest."""
+        query = sa.select(files.c.name, files.c.digest).where(
+            files.c.study_id == study_id, files.c.name.startswith(prefix, autoescape=True)
+        )
+        with self.db.reading() as connection:
+            rows = connection.execute(query.order_by(files.c.name))
+            return {row.name: row.digest for row in rows}
+
+    def unused(self, older_than: float) -> list[str]:
+        """Artifacts that no study refers to and that were stored more than some seconds ago."""
+        used = sa.select(files.c.digest).where(files.c.digest == artifacts.c.digest).exists()
+        query = sa.select(artifacts.c.digest).where(
+            ~used, artifacts.c.created_at < self.db.now - older_than
+        )
+        with self.db.reading() as connection:
+            return list(connection.execute(query).scalars())
+
+    def forget(self, digest: str, older_than: float) -> bool:
+        """Drop an artifact from the list if it is still unused; true when it was dropped."""
+        used = sa.select(files.c.digest).where(files.c.digest == digest).exists()
+        old = artifacts.c.created_at < self.db.now - older_than
+        gone = sa.delete(artifacts).where(artifacts.c.digest == digest, ~used, old)
+        with self.db.writing() as connection:
+            return connection.execute(gone).rowcount > 0

@@ -1,0 +1,236 @@
+"""What a study needs next, decided from its rows inside the transaction that changed them.
+
+    prepare -> estimate -> baselines measured -> propose / evaluate ... -> finalists -> measured
+
+Every insert is of a row that only one can be (study, stage, number), so it may be decided twice.
+All functions expect the caller to hold the study's row (`lock`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+
+from bitfront.space import SearchSpace
+from bitfront.store.database import Database
+from bitfront.store.records import Proposed, Stage, StudyState, TaskState
+from bitfront.store.tables import events, spaces, studies, tasks, trials
+from bitfront.study import Study
+from bitfront.trial import TrialState
+
+_OPEN = (TaskState.WAITING, TaskState.RUNNING)
+_SPACES: dict[str, SearchSpace] = {}
+
+
+def lock(connection: Connection, study_id: str) -> Row[tuple[object, ...]] | None:
+    """The study's row, held until the transaction ends; `None` where there is none."""
+    query = sa.select(studies).where(studies.c.id == study_id).with_for_update()
+    return connection.execute(query).first()
+
+
+def note(
+    connection: Connection, db: Database, study_id: str, kind: str, body: Mapping[str, object]
+) -> None:
+    """Add an event; those of a study are numbered in order because its row is held."""
+    row = {"study_id": study_id, "kind": kind, "body": json.dumps(body), "at": db.now}
+    connection.execute(sa.insert(events).values(row))
+
+
+def set_state(
+    connection: Connection,
+    db: Database,
+    study_id: str,
+    state: StudyState,
+    error: str | None = None,
+) -> None:
+    """Change the state, with its time and an event."""
+    values: dict[str, object] = {"state": state, "error": error}
+    values["finished_at"] = db.now if state.is_final else None
+    connection.execute(sa.update(studies).where(studies.c.id == study_id).values(values))
+    note(connection, db, study_id, "state", {"state": state, "error": error})
+
+
+def space_of(connection: Connection, digest: str) -> SearchSpace:
+    """A stored search space; read once a process, for its digest names it for ever."""
+    if digest not in _SPACES:
+        query = sa.select(spaces.c.body).where(spaces.c.digest == digest)
+        _SPACES[digest] = SearchSpace.from_json(connection.execute(query).scalar_one())
+    return _SPACES[digest]
+
+
+def add_task(
+    connection: Connection, db: Database, study_id: str, stage: Stage, number: int, queue: str
+) -> None:
+    """Queue a task unless it is or was there."""
+    made = sa.select(tasks.c.id).where(
+        tasks.c.study_id == study_id, tasks.c.stage == stage, tasks.c.number == number
+    )
+    if connection.execute(made).first() is None:
+        row = {"study_id": study_id, "stage": stage, "number": number, "queue": queue}
+        row |= {"state": TaskState.WAITING, "created_at": db.now}
+        connection.execute(sa.insert(tasks).values(row))
+
+
+def add_trials(
+    connection: Connection,
+    db: Database,
+    study: Row[tuple[object, ...]],
+    space: SearchSpace,
+    proposed: Sequence[Proposed],
+) -> None:
+    """Store allocations and queue their measurement; those already there are left alone."""
+    study_id = study.id
+    for new in proposed:
+        trial = new.trial
+        same = sa.select(trials.c.number).where(
+            trials.c.study_id == study_id,
+            trials.c.text == trial.text,
+            trials.c.digest == trial.allocation.digest,
+        )
+        if connection.execute(same).first() is not None:
+            continue
+        number = _next(connection, trials.c.number, study_id)
+        row = {
+            "study_id": study_id,
+            "number": number,
+            "text": trial.text,
+            "proposal": _next(connection, trials.c.proposal, study_id) if new.is_proposal else None,
+            "origin": trial.origin,
+            "target": trial.target,
+            "choice": space.encode(trial.allocation).astype("uint8").tobytes(),
+            "digest": trial.allocation.digest,
+            "state": TrialState.RUNNING,
+            # What was spent to find it; the measured values join it.
+            "measured": json.dumps(dict(trial.values)),
+        }
+        connection.execute(sa.insert(trials).values(row))
+        add_task(connection, db, study_id, Stage.EVALUATE, number, study.queue)
+        body = {"number": number, "text": trial.text, "origin": trial.origin}
+        note(connection, db, study_id, "proposed", body)
+
+
+def _next(connection: Connection, column: sa.Column[int], study_id: str) -> int:
+    query = sa.select(sa.func.coalesce(sa.func.max(column), -1) + 1)
+    return int(connection.execute(query.where(trials.c.study_id == study_id)).scalar_one())
+
+
+def advance(connection: Connection, db: Database, study_id: str) -> None:
+    """Queue what comes next, or end the study."""
+    study = lock(connection, study_id)
+    if study is None:
+        return
+    state = StudyState(study.state)
+    if state is StudyState.CANCELLING and not _count(connection, study_id, TaskState.RUNNING):
+        set_state(connection, db, study_id, StudyState.CANCELLED)
+    if state is not StudyState.RUNNING:
+        return
+    stages = _unfinished_stage(connection, study_id)
+    if stages is not None:
+        add_task(connection, db, study_id, stages, 0, study.queue)
+        _show(connection, db, study, stages.value, 0, 1)
+        return
+    request = Study.from_json(study.request)
+    if _open_trials(connection, study_id, trials.c.proposal.is_(None), "calibration"):
+        _show_search(connection, db, study, request)
+        return
+    if not study.search_ended:
+        _next_proposal(connection, db, study, request)
+        _show_search(connection, db, study, request)
+        return
+    if _open_trials(connection, study_id, sa.true(), "calibration"):
+        _show_search(connection, db, study, request)
+        return
+    n_measured = _n_trials(connection, study_id, "calibration")
+    if not _is_done(connection, study_id, Stage.FINALISTS, n_measured):
+        add_task(connection, db, study_id, Stage.FINALISTS, n_measured, study.queue)
+        return
+    n_open = _open_trials(connection, study_id, sa.true(), "evaluation")
+    n_all = _n_trials(connection, study_id, "evaluation")
+    _show(connection, db, study, "evaluate", n_all - n_open, n_all)
+    if not n_open:
+        dead = _count(connection, study_id, TaskState.FAIL, Stage.EVALUATE)
+        ended = StudyState.PARTIAL if dead else StudyState.COMPLETE
+        set_state(connection, db, study_id, ended)
+
+
+def _next_proposal(
+    connection: Connection, db: Database, study: Row[tuple[object, ...]], request: Study
+) -> None:
+    """The next proposal may start when all but the last `n_parallel - 1` of them are measured."""
+    n_proposals = _next(connection, trials.c.proposal, study.id)
+    waits = sa.select(sa.func.min(trials.c.proposal)).where(
+        trials.c.study_id == study.id, trials.c.state == TrialState.RUNNING
+    )
+    oldest = connection.execute(waits).scalar_one()
+    if oldest is None or oldest > n_proposals - request.n_parallel:
+        add_task(connection, db, study.id, Stage.PROPOSE, n_proposals, study.queue)
+
+
+def _unfinished_stage(connection: Connection, study_id: str) -> Stage | None:
+    for stage in (Stage.PREPARE, Stage.ESTIMATE):
+        if not _is_done(connection, study_id, stage, 0):
+            return stage
+    return None
+
+
+def _is_done(connection: Connection, study_id: str, stage: Stage, number: int) -> bool:
+    query = sa.select(tasks.c.id).where(
+        tasks.c.study_id == study_id,
+        tasks.c.stage == stage,
+        tasks.c.number == number,
+        tasks.c.state == TaskState.COMPLETE,
+    )
+    return connection.execute(query).first() is not None
+
+
+def _count(
+    connection: Connection, study_id: str, state: TaskState, stage: Stage | None = None
+) -> int:
+    query = sa.select(sa.func.count()).where(tasks.c.study_id == study_id, tasks.c.state == state)
+    # A study that is over can still have checkpoints written.
+    query = query.where(tasks.c.stage == stage if stage else tasks.c.stage != Stage.MATERIALISE)
+    return int(connection.execute(query).scalar_one())
+
+
+def _n_trials(connection: Connection, study_id: str, text: str) -> int:
+    query = sa.select(sa.func.count()).where(trials.c.study_id == study_id, trials.c.text == text)
+    return int(connection.execute(query).scalar_one())
+
+
+def _open_trials(
+    connection: Connection, study_id: str, which: sa.ColumnElement[bool], text: str
+) -> int:
+    query = sa.select(sa.func.count()).where(
+        trials.c.study_id == study_id,
+        trials.c.state == TrialState.RUNNING,
+        trials.c.text == text,
+        which,
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def _show_search(
+    connection: Connection, db: Database, study: Row[tuple[object, ...]], request: Study
+) -> None:
+    n_all = _n_trials(connection, study.id, "calibration")
+    n_open = _open_trials(connection, study.id, sa.true(), "calibration")
+    _show(connection, db, study, "search", n_all - n_open, max(request.n_trials, n_all))
+
+
+def _show(
+    connection: Connection,
+    db: Database,
+    study: Row[tuple[object, ...]],
+    stage: str,
+    done: int,
+    total: int,
+) -> None:
+    if (study.stage, study.done, study.total) == (stage, done, total):
+        return
+    values = {"stage": stage, "done": done, "total": total}
+    connection.execute(sa.update(studies).where(studies.c.id == study.id).values(values))
+    if study.stage != stage:
+        note(connection, db, study.id, "stage", values)

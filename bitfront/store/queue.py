@@ -1,0 +1,359 @@
+"""The queue: who holds which task, until when, and what became of it.
+
+A lease ends on the database's clock; a worker whose lease ended is fenced off by the number of its
+claim. Messages of a transport only wake workers: a lost or doubled one changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+
+from bitfront.errors import LostLease
+from bitfront.store.database import Database
+from bitfront.store.lifecycle import add_trials, advance, lock, note, set_state, space_of
+from bitfront.store.records import Claim, Outcome, Stage, StudyState, TaskRow, TaskState
+from bitfront.store.tables import checkpoints, files, spaces, studies, tasks, trials, workers
+from bitfront.trial import Trial, TrialState
+
+MAX_ATTEMPTS = 3
+"""A task that ended this many claims without a result or a release is set aside."""
+
+_ANY_STUDY = (Stage.MATERIALISE,)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Tasks of a database.
+
+    Args:
+        db: where they are.
+        lease_seconds: how long a claim holds without being renewed.
+    """
+
+    db: Database
+    lease_seconds: float = 60.0
+
+    def claim(
+        self,
+        worker: str,
+        queues: Sequence[str],
+        warm: str | None = None,
+        task: int | None = None,
+    ) -> Claim | None:
+        """Take a waiting task, or one whose lease has ended; `None` where there is none.
+
+        Args:
+            worker: who takes it.
+            queues: which queues it serves.
+            warm: the study that it has loaded, whose tasks it prefers.
+            task: only this one.
+        """
+        while True:
+            with self.db.writing() as connection:
+                row = connection.execute(self._claimable(queues, warm, task)).first()
+                if row is None:
+                    return None
+                is_tried = row.attempts >= MAX_ATTEMPTS
+                claim = None if is_tried else self._taken(connection, row, worker)
+            # A study is locked before its tasks, so both of these are other transactions.
+            if claim is None:
+                self._set_aside(row.id)
+                continue
+            if claim.stage is Stage.PREPARE:
+                self._begun(claim.study_id)
+            return claim
+
+    def _claimable(
+        self, queues: Sequence[str], warm: str | None, task: int | None
+    ) -> sa.Select[tuple[object, ...]]:
+        ended = sa.and_(tasks.c.state == TaskState.RUNNING, tasks.c.lease_until < self.db.now)
+        query = (
+            sa.select(tasks)
+            .join(studies, studies.c.id == tasks.c.study_id)
+            .where(tasks.c.queue.in_(queues))
+            .where(sa.or_(tasks.c.state == TaskState.WAITING, ended))
+            .where(
+                sa.or_(
+                    studies.c.state.in_((StudyState.WAITING, StudyState.RUNNING)),
+                    ended,
+                    tasks.c.stage.in_(_ANY_STUDY),
+                )
+            )
+        )
+        if task is not None:
+            query = query.where(tasks.c.id == task)
+        # Proposing first keeps the other workers busy.
+        proposes = sa.case((tasks.c.stage == Stage.PROPOSE, 0), else_=1)
+        mine = sa.case((tasks.c.study_id == (warm or ""), 0), else_=1)
+        query = query.order_by(mine, proposes, tasks.c.id).limit(1)
+        return query.with_for_update(of=tasks, skip_locked=True)
+
+    def _taken(self, connection: Connection, row: Row[tuple[object, ...]], worker: str) -> Claim:
+        values = {
+            "state": TaskState.RUNNING,
+            "fence": row.fence + 1,
+            "attempts": row.attempts + 1,
+            "worker": worker,
+            "lease_until": self.db.now + self.lease_seconds,
+            "started_at": self.db.now,
+        }
+        connection.execute(sa.update(tasks).where(tasks.c.id == row.id).values(values))
+        stage = Stage(row.stage)
+        return Claim(row.id, row.study_id, stage, row.number, row.fence + 1, row.attempts + 1)
+
+    def _begun(self, study_id: str) -> None:
+        with self.db.writing() as connection:
+            first = sa.update(studies).where(
+                studies.c.id == study_id, studies.c.state == StudyState.WAITING
+            )
+            begun = {"state": StudyState.RUNNING, "started_at": self.db.now}
+            if connection.execute(first.values(begun)).rowcount:
+                note(connection, self.db, study_id, "state", {"state": StudyState.RUNNING})
+
+    def renew(self, claim: Claim, stage: str = "", done: int = 0, total: int = 0) -> bool:
+        """Extend the lease and report progress; true when the work is to be given up.
+
+        Raises:
+            LostLease: another has the task by now.
+        """
+        with self.db.writing() as connection:
+            until = {"lease_until": self.db.now + self.lease_seconds}
+            mine = sa.update(tasks).where(*_held(claim)).values(until)
+            if not connection.execute(mine).rowcount:
+                raise LostLease(f"Task {claim.task} is no longer held by claim {claim.fence}.")
+            query = sa.select(studies.c.state).where(studies.c.id == claim.study_id)
+            state = connection.execute(query).scalar_one()
+            if stage and claim.stage in (Stage.PREPARE, Stage.ESTIMATE):
+                shown = {"stage": stage, "done": done, "total": total}
+                change = sa.update(studies).where(studies.c.id == claim.study_id)
+                connection.execute(change.values(shown))
+        return state == StudyState.CANCELLING and claim.stage not in _ANY_STUDY
+
+    def finish(self, claim: Claim, outcome: Outcome) -> None:
+        """Store what a task leaves and queue what comes next, in one transaction.
+
+        Raises:
+            LostLease: another has the task by now; nothing is stored.
+        """
+        with self.db.writing() as connection:
+            study = self._fenced(connection, claim)
+            if study is not None:
+                self._leave(connection, claim, study, outcome)
+                _close(connection, self.db, claim.task, TaskState.COMPLETE)
+                advance(connection, self.db, claim.study_id)
+        if study is None:
+            raise LostLease(f"The result of claim {claim.fence} of task {claim.task} is too late.")
+
+    def _leave(
+        self,
+        connection: Connection,
+        claim: Claim,
+        study: Row[tuple[object, ...]],
+        outcome: Outcome,
+    ) -> None:
+        changes: dict[str, object] = {}
+        if outcome.space is not None:
+            body = outcome.space.to_json()
+            digest = hashlib.sha256(body.encode()).hexdigest()
+            known = sa.select(spaces.c.digest).where(spaces.c.digest == digest)
+            if connection.execute(known).first() is None:
+                connection.execute(sa.insert(spaces).values(digest=digest, body=body))
+            changes["space"] = digest
+        if outcome.study is not None:
+            changes["request"] = outcome.study.to_json()
+        if outcome.queue is not None:
+            changes["queue"] = outcome.queue
+        if outcome.search_ended:
+            changes["search_ended"] = True
+        if changes:
+            change = sa.update(studies).where(studies.c.id == claim.study_id)
+            connection.execute(change.values(changes))
+        for name, digest in outcome.files.items():
+            place = (files.c.study_id == claim.study_id, files.c.name == name)
+            connection.execute(sa.delete(files).where(*place))
+            row = {"study_id": claim.study_id, "name": name, "digest": digest}
+            connection.execute(sa.insert(files).values(row))
+        if outcome.proposed:
+            space = space_of(connection, str(changes.get("space", study.space)))
+            add_trials(connection, self.db, study, space, outcome.proposed)
+        if outcome.measured is not None:
+            self._measured(connection, claim, outcome.measured)
+        if claim.stage is Stage.MATERIALISE:
+            self._written(connection, claim, TaskState.COMPLETE, None)
+
+    def _measured(self, connection: Connection, claim: Claim, trial: Trial) -> None:
+        place = (trials.c.study_id == claim.study_id, trials.c.number == claim.number)
+        spent = connection.execute(sa.select(trials.c.measured).where(*place)).scalar_one()
+        values = {**json.loads(spent), **trial.values}
+        done = {"state": trial.state, "measured": json.dumps(values), "error": trial.error}
+        connection.execute(sa.update(trials).where(*place).values(done))
+        body = {"number": claim.number, "text": trial.text, "origin": trial.origin}
+        body |= {"state": trial.state, "values": values, "error": trial.error}
+        note(connection, self.db, claim.study_id, "trial", body)
+
+    def _written(
+        self, connection: Connection, claim: Claim, state: TaskState, error: str | None
+    ) -> None:
+        place = (checkpoints.c.study_id == claim.study_id, checkpoints.c.number == claim.number)
+        values = {"state": state, "error": error, "finished_at": self.db.now}
+        connection.execute(sa.update(checkpoints).where(*place).values(values))
+        body = {"number": claim.number, "state": state, "error": error}
+        note(connection, self.db, claim.study_id, "checkpoint", body)
+
+    def fail(self, claim: Claim, error: str, final: bool) -> None:
+        """Note that a claim ended in an error.
+
+        Args:
+            claim: which one.
+            error: one line.
+            final: another attempt would end alike; else the task is tried again while attempts
+                are left.
+        """
+        with self.db.writing() as connection:
+            if self._fenced(connection, claim) is None:
+                return
+            if final or claim.attempt >= MAX_ATTEMPTS:
+                self._bury(connection, claim, error)
+            else:
+                again = {"state": TaskState.WAITING, "rung_at": None, "error": error}
+                connection.execute(sa.update(tasks).where(tasks.c.id == claim.task).values(again))
+
+    def release(self, claim: Claim) -> None:
+        """Give a task back unharmed: the worker stops. It burns no attempt."""
+        back = {
+            "state": TaskState.WAITING,
+            "rung_at": None,
+            "worker": None,
+            "attempts": tasks.c.attempts - 1,
+        }
+        with self.db.writing() as connection:
+            connection.execute(sa.update(tasks).where(*_held(claim)).values(back))
+
+    def abandon(self, claim: Claim) -> None:
+        """Give a task up because its study is being cancelled."""
+        with self.db.writing() as connection:
+            if self._fenced(connection, claim) is not None:
+                _close(connection, self.db, claim.task, TaskState.CANCELLED)
+                advance(connection, self.db, claim.study_id)
+
+    def _set_aside(self, task: int) -> None:
+        """Bury a task whose attempts are used up, unless someone was quicker."""
+        with self.db.writing() as connection:
+            query = sa.select(tasks).where(tasks.c.id == task)
+            seen = connection.execute(query).one()
+            lock(connection, seen.study_id)
+            row = connection.execute(query.with_for_update()).one()
+            ended = sa.select(sa.literal(row.lease_until or 0.0) < self.db.now)
+            if row.state != TaskState.RUNNING or not connection.execute(ended).scalar_one():
+                return
+            stage = Stage(row.stage)
+            claim = Claim(task, row.study_id, stage, row.number, row.fence, row.attempts)
+            self._bury(
+                connection,
+                claim,
+                f"{stage} ended its worker or outlived its lease {row.attempts} times: "
+                "it is set aside.",
+            )
+
+    def _bury(self, connection: Connection, claim: Claim, error: str) -> None:
+        """A task that will not be tried again; the study goes on without it where it can."""
+        _close(connection, self.db, claim.task, TaskState.FAIL, error)
+        if claim.stage is Stage.EVALUATE:
+            place = (trials.c.study_id == claim.study_id, trials.c.number == claim.number)
+            row = connection.execute(sa.select(trials).where(*place)).one()
+            failed = {"state": TrialState.FAIL, "error": error}
+            connection.execute(sa.update(trials).where(*place).values(failed))
+            body = {"number": claim.number, "text": row.text, "origin": row.origin, **failed}
+            note(connection, self.db, claim.study_id, "trial", body)
+            advance(connection, self.db, claim.study_id)
+        elif claim.stage is Stage.MATERIALISE:
+            self._written(connection, claim, TaskState.FAIL, error)
+        else:
+            study = lock(connection, claim.study_id)
+            if study is not None and not StudyState(study.state).is_final:
+                set_state(connection, self.db, claim.study_id, StudyState.FAIL, error)
+
+    def _fenced(self, connection: Connection, claim: Claim) -> Row[tuple[object, ...]] | None:
+        """The study, held, if the claim still holds its task; else a stale result is counted."""
+        study = lock(connection, claim.study_id)
+        row = connection.execute(
+            sa.select(tasks.c.id).where(*_held(claim)).with_for_update()
+        ).first()
+        if study is not None and row is None:
+            body = {"task": claim.task, "fence": claim.fence, "stage": claim.stage}
+            note(connection, self.db, claim.study_id, "stale", body)
+        return study if row is not None else None
+
+    def to_ring(self, seconds: float, n: int = 100) -> list[TaskRow]:
+        """Waiting tasks that the transport was not told of within the last seconds."""
+        late = sa.or_(tasks.c.rung_at.is_(None), tasks.c.rung_at < self.db.now - seconds)
+        ended = sa.and_(tasks.c.state == TaskState.RUNNING, tasks.c.lease_until < self.db.now)
+        query = (
+            sa.select(tasks)
+            .where(sa.or_(tasks.c.state == TaskState.WAITING, ended), late)
+            .order_by(tasks.c.id)
+            .limit(n)
+        )
+        with self.db.reading() as connection:
+            return [task_row(row) for row in connection.execute(query)]
+
+    def rung(self, task_ids: Sequence[int]) -> None:
+        """Note that the transport was told."""
+        with self.db.writing() as connection:
+            change = sa.update(tasks).where(tasks.c.id.in_(task_ids))
+            connection.execute(change.values(rung_at=self.db.now))
+
+    def seen(self, worker: str, queue: str, transport: str, version: str) -> None:
+        """Note that a worker lives."""
+        with self.db.writing() as connection:
+            place = workers.c.name == worker
+            lives = sa.update(workers).where(place).values(seen_at=self.db.now)
+            if not connection.execute(lives).rowcount:
+                row: dict[str, object] = {
+                    "name": worker,
+                    "queue": queue,
+                    "transport": transport,
+                    "version": version,
+                }
+                row |= {"started_at": self.db.now, "seen_at": self.db.now}
+                connection.execute(sa.insert(workers).values(row))
+
+
+def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        tasks.c.id == claim.task,
+        tasks.c.fence == claim.fence,
+        tasks.c.state == TaskState.RUNNING,
+    )
+
+
+def _close(
+    connection: Connection, db: Database, task: int, state: TaskState, error: str | None = None
+) -> None:
+    values = {"state": state, "error": error, "finished_at": db.now, "lease_until": None}
+    connection.execute(sa.update(tasks).where(tasks.c.id == task).values(values))
+
+
+def task_row(row: Row[tuple[object, ...]]) -> TaskRow:
+    """A row of `tasks` as people look at it."""
+    return TaskRow(
+        row.id,
+        row.study_id,
+        Stage(row.stage),
+        row.number,
+        row.queue,
+        TaskState(row.state),
+        row.attempts,
+        row.worker,
+        row.lease_until,
+        row.created_at,
+        row.started_at,
+        row.finished_at,
+        row.error,
+    )

@@ -1,0 +1,305 @@
+"""Stored studies: made, read, cancelled, resumed, extended."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+
+from bitfront.errors import Conflict, InvalidArgument, NotFound
+from bitfront.store.database import Database
+from bitfront.store.ids import new_id
+from bitfront.store.lifecycle import add_task, advance, lock, note, set_state
+from bitfront.store.records import (
+    Stage,
+    StoredStudy,
+    StudyState,
+    TaskState,
+)
+from bitfront.store.tables import (
+    checkpoints,
+    idempotency,
+    studies,
+    tasks,
+)
+from bitfront.study import Study
+
+
+@dataclass(frozen=True)
+class Studies:
+    """Studies of a database; `owner` of `None` sees those of everyone.
+
+    Args:
+        db: where they are.
+    """
+
+    db: Database
+
+    def create(
+        self,
+        study: Study,
+        owner: str,
+        queue: str = "cpu",
+        key: str | None = None,
+        max_running: int | None = None,
+    ) -> tuple[StoredStudy, bool]:
+        """Store a study and queue its first task.
+
+        Args:
+            study: the request.
+            owner: whose it is.
+            queue: where its first task runs.
+            key: an idempotency key; the same key and request give the study that is there.
+            max_running: how many unfinished studies the owner may have.
+
+        Returns:
+            The study, and whether it is new.
+
+        Raises:
+            Conflict: the key was used for another request, or the owner has too many studies.
+        """
+        body, study_id = study.to_json(), new_id()
+        digest = hashlib.sha256(body.encode()).hexdigest()
+        with self.db.writing() as connection:
+            if key is not None:
+                made = self._made_before(connection, owner, key, digest, study_id)
+                if made is not None:
+                    return _stored(made), False
+            if max_running is not None:
+                self._check_quota(connection, owner, max_running)
+            row: dict[str, object] = {"id": study_id, "owner": owner, "request": body}
+            row |= {"queue": queue}
+            row |= {"state": StudyState.WAITING, "stage": Stage.PREPARE, "created_at": self.db.now}
+            connection.execute(sa.insert(studies).values(row))
+            if key is not None:
+                used: dict[str, object] = {
+                    "owner": owner,
+                    "key": key,
+                    "body_digest": digest,
+                    "study_id": study_id,
+                }
+                used["created_at"] = self.db.now
+                connection.execute(sa.insert(idempotency).values(used))
+            note(connection, self.db, study_id, "state", {"state": StudyState.WAITING})
+            add_task(connection, self.db, study_id, Stage.PREPARE, 0, queue)
+            return _stored(study_row(connection, study_id, None)), True
+
+    def _made_before(
+        self, connection: Connection, owner: str, key: str, digest: str, study_id: str
+    ) -> Row[tuple[object, ...]] | None:
+        # One row a key to lock: two requests with a new key must not both find nothing.
+        if connection.dialect.name == "postgresql":
+            number = int.from_bytes(hashlib.sha256(f"{owner} {key}".encode()).digest()[:7])
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+        place = (idempotency.c.owner == owner, idempotency.c.key == key)
+        used = connection.execute(sa.select(idempotency).where(*place)).first()
+        if used is None:
+            return None
+        if used.body_digest != digest:
+            raise Conflict(
+                f"Idempotency-Key {key!r} was used for another request: use a new key for it."
+            )
+        return study_row(connection, used.study_id, owner)
+
+    def _check_quota(self, connection: Connection, owner: str, max_running: int) -> None:
+        open_states = [state for state in StudyState if not state.is_final]
+        query = sa.select(sa.func.count()).where(
+            studies.c.owner == owner, studies.c.state.in_(open_states)
+        )
+        n_open = connection.execute(query).scalar_one()
+        if n_open >= max_running:
+            raise Conflict(
+                f"{owner} has {n_open} unfinished studies of at most {max_running}: "
+                "wait for one or cancel it."
+            )
+
+    def get(self, study_id: str, owner: str | None = None) -> StoredStudy:
+        """One study.
+
+        Raises:
+            NotFound: there is none, or it is another owner's.
+        """
+        with self.db.reading() as connection:
+            return _stored(study_row(connection, study_id, owner))
+
+    def page(
+        self,
+        owner: str | None = None,
+        state: StudyState | None = None,
+        before: str | None = None,
+        n: int = 50,
+    ) -> list[StoredStudy]:
+        """Studies, newest first, from the one after `before` on."""
+        query = sa.select(studies).order_by(studies.c.id.desc()).limit(n)
+        if owner is not None:
+            query = query.where(studies.c.owner == owner)
+        if state is not None:
+            query = query.where(studies.c.state == state)
+        if before is not None:
+            query = query.where(studies.c.id < before)
+        with self.db.reading() as connection:
+            return [_stored(row) for row in connection.execute(query)]
+
+    def cancel(self, study_id: str, owner: str | None = None) -> StoredStudy:
+        """Drop what waits and have what runs given up; what was measured stays.
+
+        Raises:
+            NotFound: as `get`.
+            Conflict: the study is over.
+        """
+        with self.db.writing() as connection:
+            state = StudyState(locked_study(connection, study_id, owner).state)
+            if state.is_final:
+                raise Conflict(f"Study {study_id} is {state}: there is nothing to cancel.")
+            waiting = (
+                tasks.c.study_id == study_id,
+                tasks.c.state == TaskState.WAITING,
+                tasks.c.stage != Stage.MATERIALISE,
+            )
+            dropped = {"state": TaskState.CANCELLED, "finished_at": self.db.now}
+            connection.execute(sa.update(tasks).where(*waiting).values(dropped))
+            if state is not StudyState.CANCELLING:
+                set_state(connection, self.db, study_id, StudyState.CANCELLING)
+            advance(connection, self.db, study_id)
+            return _stored(study_row(connection, study_id, owner))
+
+    def resume(self, study_id: str, owner: str | None = None) -> StoredStudy:
+        """Go on with a study that was cancelled, failed, or ended without some measurements.
+
+        Raises:
+            NotFound: as `get`.
+            Conflict: it is complete, or not over yet.
+        """
+        with self.db.writing() as connection:
+            state = StudyState(locked_study(connection, study_id, owner).state)
+            if state not in {StudyState.CANCELLED, StudyState.FAIL, StudyState.PARTIAL}:
+                raise Conflict(f"Study {study_id} is {state}: there is nothing to resume.")
+            self._reopen(connection, study_id)
+            return _stored(study_row(connection, study_id, owner))
+
+    def extend(
+        self,
+        study_id: str,
+        n_trials: int | None = None,
+        max_minutes: float | None = None,
+        owner: str | None = None,
+    ) -> StoredStudy:
+        """Give a study more measurements or more time; one that is over goes on.
+
+        Raises:
+            NotFound: as `get`.
+            Conflict: it is being cancelled.
+            InvalidArgument: fewer or less than it had, or nothing at all.
+        """
+        with self.db.writing() as connection:
+            row = locked_study(connection, study_id, owner)
+            state, study = StudyState(row.state), Study.from_json(row.request)
+            if state is StudyState.CANCELLING:
+                raise Conflict(f"Study {study_id} is being cancelled: wait, then resume it.")
+            more = replace(
+                study,
+                n_trials=study.n_trials if n_trials is None else n_trials,
+                max_minutes=study.max_minutes if max_minutes is None else max_minutes,
+            )
+            shorter = study.max_minutes is not None and more.max_minutes < study.max_minutes  # type: ignore[operator]
+            if more == study or more.n_trials < study.n_trials or shorter:
+                raise InvalidArgument(
+                    f"Study {study_id} has {study.n_trials} trials and {study.max_minutes} "
+                    "minutes: give more of one of them."
+                )
+            change = sa.update(studies).where(studies.c.id == study_id)
+            connection.execute(change.values(request=more.to_json()))
+            self._search_on(connection, study_id)
+            if state.is_final:
+                self._reopen(connection, study_id)
+            return _stored(study_row(connection, study_id, owner))
+
+    def _search_on(self, connection: Connection, study_id: str) -> None:
+        """Let the proposal that found the search at its end be asked for again."""
+        row = study_row(connection, study_id, None)
+        if not row.search_ended:
+            return
+        change = sa.update(studies).where(studies.c.id == study_id)
+        connection.execute(change.values(search_ended=False))
+        last = sa.select(sa.func.max(tasks.c.number)).where(
+            tasks.c.study_id == study_id, tasks.c.stage == Stage.PROPOSE
+        )
+        number = connection.execute(last).scalar_one()
+        again = sa.update(tasks).where(
+            tasks.c.study_id == study_id, tasks.c.stage == Stage.PROPOSE, tasks.c.number == number
+        )
+        connection.execute(again.values(state=TaskState.WAITING, attempts=0, rung_at=None))
+
+    def _reopen(self, connection: Connection, study_id: str) -> None:
+        row = study_row(connection, study_id, None)
+        new = StudyState.RUNNING if row.started_at else StudyState.WAITING
+        set_state(connection, self.db, study_id, new)
+        # Failed measurements are results and stay; everything else is tried again.
+        undone = sa.or_(
+            tasks.c.state == TaskState.CANCELLED,
+            sa.and_(tasks.c.state == TaskState.FAIL, tasks.c.stage != Stage.EVALUATE),
+        )
+        again = {"state": TaskState.WAITING, "attempts": 0, "rung_at": None, "error": None}
+        place = (tasks.c.study_id == study_id, tasks.c.stage != Stage.MATERIALISE, undone)
+        connection.execute(sa.update(tasks).where(*place).values(again))
+        advance(connection, self.db, study_id)
+
+    def delete(self, study_id: str, owner: str | None = None) -> None:
+        """Remove a study and all that only it refers to.
+
+        Raises:
+            NotFound: as `get`.
+            Conflict: it is not over.
+        """
+        with self.db.writing() as connection:
+            state = StudyState(locked_study(connection, study_id, owner).state)
+            if not state.is_final:
+                raise Conflict(f"Study {study_id} is {state}: cancel it first.")
+            connection.execute(sa.delete(checkpoints).where(checkpoints.c.study_id == study_id))
+            connection.execute(sa.delete(studies).where(studies.c.id == study_id))
+
+
+def study_row(connection: Connection, study_id: str, owner: str | None) -> Row[tuple[object, ...]]:
+    """A study's row.
+
+    Raises:
+        NotFound: there is none, or it is another owner's.
+    """
+    row = connection.execute(sa.select(studies).where(studies.c.id == study_id)).first()
+    # Another owner's study does not exist to this one.
+    if row is None or owner not in (None, row.owner):
+        raise NotFound(f"No study {study_id!r}.")
+    return row
+
+
+def locked_study(
+    connection: Connection, study_id: str, owner: str | None
+) -> Row[tuple[object, ...]]:
+    """A study's row, held until the transaction ends.
+
+    Raises:
+        NotFound: as `study_row`.
+    """
+    study_row(connection, study_id, owner)
+    row = lock(connection, study_id)
+    if row is None:
+        raise NotFound(f"No study {study_id!r}.")
+    return row
+
+
+def _stored(row: Row[tuple[object, ...]]) -> StoredStudy:
+    return StoredStudy(
+        row.id,
+        row.owner,
+        Study.from_json(row.request),
+        StudyState(row.state),
+        row.stage,
+        row.done,
+        row.total,
+        row.error,
+        row.created_at,
+        row.started_at,
+        row.finished_at,
+    )

@@ -1,0 +1,94 @@
+"""Stored trials and the front they make."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import Row
+
+from bitfront.errors import NotFound
+from bitfront.pareto import ParetoFront, objectives
+from bitfront.space import SearchSpace
+from bitfront.store.database import Database
+from bitfront.store.lifecycle import space_of
+from bitfront.store.studies import study_row
+from bitfront.store.tables import trials
+from bitfront.trial import Trial, TrialState
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trials of a database's studies.
+
+    Args:
+        db: where they are.
+    """
+
+    db: Database
+
+    def space(self, study_id: str) -> SearchSpace | None:
+        """What is searched; `None` before the study is prepared."""
+        with self.db.reading() as connection:
+            row = study_row(connection, study_id, None)
+            return space_of(connection, row.space) if row.space else None
+
+    def of(
+        self,
+        study_id: str,
+        text: str | None = None,
+        after: int = -1,
+        n: int | None = None,
+        finished: bool = False,
+    ) -> list[Trial]:
+        """Trials by number; those not measured yet are RUNNING.
+
+        Args:
+            study_id: which study.
+            text: only those on this text.
+            after: only larger numbers.
+            n: at most so many.
+            finished: only those that are measured or failed.
+        """
+        query = sa.select(trials).where(trials.c.study_id == study_id, trials.c.number > after)
+        query = query.order_by(trials.c.number).limit(n)
+        if text is not None:
+            query = query.where(trials.c.text == text)
+        if finished:
+            query = query.where(trials.c.state != TrialState.RUNNING)
+        with self.db.reading() as connection:
+            study = study_row(connection, study_id, None)
+            if study.space is None:
+                return []
+            space = space_of(connection, study.space)
+            return [_trial(row, space) for row in connection.execute(query)]
+
+    def get(self, study_id: str, number: int) -> Trial:
+        """One trial.
+
+        Raises:
+            NotFound: there is none of that number.
+        """
+        found = self.of(study_id, after=number - 1, n=1)
+        if not found or found[0].number != number:
+            raise NotFound(f"Study {study_id} has no trial {number}.")
+        return found[0]
+
+    def front(self, study_id: str, text: str = "evaluation") -> ParetoFront:
+        """Non-dominated finished trials of a text; empty where nothing is measured."""
+        complete = [t for t in self.of(study_id, text) if t.state is TrialState.COMPLETE]
+        return ParetoFront(tuple(complete), objectives(complete))
+
+
+def _trial(row: Row[tuple[object, ...]], space: SearchSpace) -> Trial:
+    return Trial(
+        row.number,
+        space.decode(list(row.choice)),
+        row.text,
+        row.origin,
+        TrialState(row.state),
+        json.loads(row.measured),
+        row.error,
+        row.target,
+    )
