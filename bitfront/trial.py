@@ -18,24 +18,29 @@ _MEASURED = ("kl", "bits", "bits_per_weight", "bytes")
 
 
 class TrialState(StrEnum):
-    """Optuna's words for how a trial ended."""
+    """Optuna's words for how far a trial came.
 
+    `RUNNING` is proposed and not measured yet: it has no values, so it teaches nothing, but it is
+    never proposed again.
+    """
+
+    RUNNING = "RUNNING"
     COMPLETE = "COMPLETE"
     FAIL = "FAIL"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A measured allocation.
+    """A measured allocation, or one that is being measured.
 
     Args:
         number: position in the study, from 0.
-        allocation: what was measured.
+        allocation: what is measured.
         text: `"calibration"` for measurements that guide the search, `"evaluation"` for those
             that are reported; no 32 tokens in a row are in both texts.
         origin: who proposed it: a search's name, or `"uniform"` for a baseline.
         target: budget and search it was proposed for; empty for baselines.
-        state: how it ended.
+        state: how far it came.
         values: quantity to measured value, every one minimized: `kl`, `kl_stderr`, `perplexity`,
             `top1_error`, `bits`, `bits_per_weight`, `bytes`, `seconds` it took, and `slope_seconds`
             where a slope was measured to find it.
@@ -139,6 +144,8 @@ def _check(trial: Trial) -> None:
     missing = [name for name in _MEASURED if name not in values]
     if trial.state is TrialState.COMPLETE and missing:
         raise InvalidArgument(f"a complete trial has no {', '.join(missing)}")
+    if trial.state is TrialState.RUNNING and values:
+        raise InvalidArgument(f"a running trial cannot have {', '.join(sorted(values))}")
 
 
 def _is_word(value: object) -> bool:

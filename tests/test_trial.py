@@ -11,8 +11,9 @@ VALUES = {"kl": 0.1 + 0.2, "bits": 3.5, "bits_per_weight": 3.75, "bytes": 123456
 
 @pytest.mark.parametrize("state", TrialState)
 def test_json_round_trip_on_one_line(state):
+    values = {} if state is TrialState.RUNNING else VALUES
     trial = Trial(
-        3, Allocation({"a": "int4_g64"}), "calibration", "sweep", state, VALUES, "why\nnot"
+        3, Allocation({"a": "int4_g64"}), "calibration", "sweep", state, values, "why\nnot"
     )
     text = trial.to_json()
     assert "\n" not in text
@@ -34,3 +35,9 @@ def test_a_complete_trial_has_what_fronts_and_budgets_need(name):
         Trial.from_json(json.dumps(fields))
     fields["state"] = "FAIL"
     assert name not in Trial.from_json(json.dumps(fields)).values
+
+
+def test_a_running_trial_has_no_values():
+    trial = Trial(0, Allocation({}), "calibration", "sweep", TrialState.RUNNING, {"kl": 0.1})
+    with pytest.raises(InvalidArgument, match="a running trial cannot have kl"):
+        Trial.from_json(trial.to_json())

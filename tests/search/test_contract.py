@@ -151,6 +151,34 @@ def test_failed_trials_are_not_proposed_again(search, study):
     assert not failed & set(asked)
 
 
+def with_last_running(trials, n=3):
+    """The same history before its last trials were measured."""
+    done, running = trials[:-n], trials[-n:]
+    return (*done, *(replace(t, state=TrialState.RUNNING, values={}) for t in running))
+
+
+@pytest.mark.parametrize("n_before", [7, 12])
+def test_running_trials_teach_nothing_and_are_not_proposed_again(search, study, n_before):
+    """Of 7 trials all that was proposed is running: only uniform baselines are known."""
+    problem, measure = study
+    trials = run_search(search, problem, measure, n_before)
+    history = with_last_running(trials)
+    asked = search.ask(problem, history, 4, np.random.default_rng(3))
+    assert asked
+    assert not {t.allocation for t in trials} & set(asked)
+    assert search.ask(problem, history, 4, np.random.default_rng(3)) == asked
+
+
+def test_slopes_and_screenings_can_be_asked_for_beside_running_trials(search, study):
+    problem, measure = study
+    history = with_last_running(run_search(search, problem, measure, 12))
+    running = {t.allocation for t in history[-3:]}
+    assert search.slope_at(problem, history) not in running
+    many = replace(problem, n_sequences=16)
+    wanted = search.screen(many, history, np.random.default_rng(3))
+    assert wanted is None or not running & set(wanted.allocations)
+
+
 def test_an_exhausted_space_gives_fewer_then_none(search):
     problem, measure = interacting_study(1, n_groups=2)
     trials = run_search(search, problem, measure, 40, batch=4)
