@@ -1,0 +1,162 @@
+"""Artifacts: files by what is in them, in a folder or in any store that fsspec knows."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+
+from bitfront.errors import InvalidArgument, MismatchedArtifact, NotFound, StorageError
+from bitfront.files import replacing
+
+_CHUNK = 1 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """A store of files named by their SHA-256.
+
+    Args:
+        url: a folder, or a URL such as `s3://bucket/prefix`.
+    """
+
+    url: str
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        try:
+            return cast("tuple[Any, str]", fsspec.core.url_to_fs(self.url))
+        except (ImportError, ValueError) as error:
+            raise InvalidArgument(
+                f"Cannot keep artifacts at {self.url!r}: {error}. "
+                "Give a folder, or s3://bucket/prefix with s3fs installed."
+            ) from error
+
+    @property
+    def _folder(self) -> Path | None:
+        """The folder, where it is one of this machine."""
+        system, root = self._place
+        return Path(root) if "file" in _protocols(system) else None
+
+    def put(self, path: Path) -> str:
+        """Store a file; one that is there is not written again.
+
+        Returns:
+            Its digest.
+
+        Raises:
+            StorageError: it cannot be written; nothing half written is left.
+        """
+        digest = digest_of(path)
+        if self.has(digest):
+            return digest
+        folder = self._folder
+        if folder is not None:
+            target = folder / _name(digest)
+            with replacing(target) as temporary:
+                _link_or_copy(path, temporary)
+            return digest
+        system, root = self._place
+        try:
+            system.put_file(str(path), f"{root}/{_name(digest)}")
+        except OSError as error:
+            raise StorageError(f"Cannot store {path.name} at {self.url}: {error}.") from error
+        return digest
+
+    def has(self, digest: str) -> bool:
+        """Whether an artifact is there."""
+        system, root = self._place
+        return bool(system.exists(f"{root}/{_name(digest)}"))
+
+    def fetch(self, digest: str, path: Path) -> None:
+        """Bring an artifact to `path` unless it is there; a link where a folder allows one.
+
+        Raises:
+            NotFound: there is no such artifact.
+            MismatchedArtifact: what is there is damaged.
+            StorageError: `path` cannot be written.
+        """
+        if path.exists() and digest_of(path) == digest:
+            return
+        folder = self._folder
+        source = self._existing(digest)
+        with replacing(path) as temporary:
+            if folder is not None:
+                _link_or_copy(Path(source), temporary)
+            else:
+                self._place[0].get_file(source, str(temporary))
+            if digest_of(temporary) != digest:
+                raise MismatchedArtifact(f"Artifact {digest} is damaged: remove it and run again.")
+
+    def open(self, digest: str) -> BinaryIO:
+        """An artifact's bytes, seekable.
+
+        Raises:
+            NotFound: there is no such artifact.
+        """
+        return cast("BinaryIO", self._place[0].open(self._existing(digest), "rb"))
+
+    def size(self, digest: str) -> int:
+        """Bytes of an artifact.
+
+        Raises:
+            NotFound: there is no such artifact.
+        """
+        return int(self._place[0].size(self._existing(digest)))
+
+    def remove(self, digest: str) -> None:
+        """Drop an artifact; one that is gone is as good."""
+        system, root = self._place
+        with suppress(FileNotFoundError):
+            system.rm_file(f"{root}/{_name(digest)}")
+
+    def all(self) -> Iterator[str]:
+        """Digests of everything stored."""
+        system, root = self._place
+        with suppress(FileNotFoundError):
+            for path in system.find(root):
+                name = path.rpartition("/")[2]
+                if _DIGEST.fullmatch(name):
+                    yield name
+
+    def _existing(self, digest: str) -> str:
+        system, root = self._place
+        path = f"{root}/{_name(digest)}"
+        if not system.exists(path):
+            raise NotFound(f"No artifact {digest}.")
+        return path
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _name(digest: str) -> str:
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidArgument(f"{digest[:80]!r} is not a digest: give 64 hexadecimal digits.")
+    # Thousands of files in one folder are slow to list.
+    return f"{digest[:2]}/{digest}"
+
+
+def _protocols(system: Any) -> tuple[str, ...]:
+    protocol = system.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
