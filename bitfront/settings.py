@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     task_seconds: float = Field(6 * 3600.0, gt=0, description="Longest time of one task.")
     max_worker_gb: float = Field(0.0, ge=0, description="Renew a worker above this; 0 for never.")
     device: str = Field("auto", description="auto, cpu or cuda: what a worker measures on.")
+    docs: bool = Field(False, description="Whether the API shows its documentation at /docs.")
     max_layers: int = Field(65_536, gt=0, description="Largest model, in layers.")
     max_trials: int = Field(100_000, gt=0, description="Most measurements of a study.")
 
