@@ -130,7 +130,8 @@ def test_nouns_formats_solvers_and_searches_load_no_torch():
     modules = [
         module_of(path)
         for path in FILES
-        if unit_of(module_of(path)) in NOUNS | set(TORCH_FREE) | {"plugins", "errors", "packing", "settings", "broker"}
+        if unit_of(module_of(path))
+        in NOUNS | set(TORCH_FREE) | {"plugins", "errors", "packing", "settings", "broker"}
     ]
     assert len(modules) > 30
     code = (
