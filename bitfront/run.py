@@ -123,21 +123,35 @@ def opened(
     Raises:
         BitfrontError: as `run_study`.
     """
-    with prepared(study, directory, progress) as made:
-        results, inputs, references = made.results, made.inputs, made.references
-        estimation = partial(_estimation, study, results, inputs, progress)
-        table = _loss_table(study, inputs, made.bank, results, progress)
-        limits = study.budget.limits(inputs.space)
-        n_sequences = len(references["calibration"].tokens)
-        problem = Problem(table, inputs.costs, limits, n_sequences=n_sequences)
-        with PatchedModel(inputs.model.module, made.bank) as patched:
-            measurement = Measurement(patched, inputs.costs, references, estimation)
-            if study.n_pairs:
-                path = results.directory / "pairs.json"
-                pairs = measured_pairs(measurement, problem, study.n_pairs, path, progress)
-                problem = replace(problem, pairs=pairs)
-            stored = list(results.trials())
-            yield Job(study, results, problem, measurement, inputs.tokens, stored, progress)
+    with prepared(study, directory, progress) as made, estimated(made, progress) as job:
+        yield job
+
+
+@contextmanager
+def estimated(made: Prepared, progress: Progress = silent) -> Iterator[Job]:
+    """Estimate, or find that done in the folder; restores the model.
+
+    Args:
+        made: the study, which stays prepared.
+        progress: called as the work goes on.
+
+    Raises:
+        BitfrontError: as `run_study`.
+    """
+    study, results, inputs, references = made.study, made.results, made.inputs, made.references
+    estimation = partial(_estimation, study, results, inputs, progress)
+    table = _loss_table(study, inputs, made.bank, results, progress)
+    limits = study.budget.limits(inputs.space)
+    n_sequences = len(references["calibration"].tokens)
+    problem = Problem(table, inputs.costs, limits, n_sequences=n_sequences)
+    with PatchedModel(inputs.model.module, made.bank) as patched:
+        measurement = Measurement(patched, inputs.costs, references, estimation)
+        if study.n_pairs:
+            path = results.directory / "pairs.json"
+            pairs = measured_pairs(measurement, problem, study.n_pairs, path, progress)
+            problem = replace(problem, pairs=pairs)
+        stored = list(results.trials())
+        yield Job(study, results, problem, measurement, inputs.tokens, stored, progress)
 
 
 def export_checkpoint(

@@ -1,6 +1,6 @@
 """The process that works: claims a task, does it, claims the next. `LocalWorkers` starts it.
 
-    python -m bitfront.workers.child NAME QUEUE...
+python -m bitfront.workers.child NAME QUEUE...
 """
 
 from __future__ import annotations

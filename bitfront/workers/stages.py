@@ -49,9 +49,7 @@ def propose(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     files = bench.stored(claim.study_id, lease.check, ("tables/", "references/"))
     if new is None:
         return Outcome(files, search_ended=True)
-    trial = Trial(
-        0, new.allocation, "calibration", new.origin, values=new.spent, target=new.target
-    )
+    trial = Trial(0, new.allocation, "calibration", new.origin, values=new.spent, target=new.target)
     return Outcome(files, proposed=(Proposed(trial, is_proposal=True),))
 
 
