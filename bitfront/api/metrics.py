@@ -69,7 +69,7 @@ class Counted:
         await self.app(scope, receive, counting if scope["type"] == "http" else send)
 
 
-@dataclass
+@dataclass(frozen=True)
 class StoreCollector(Collector):
     """What the database says, asked at each scrape.
 

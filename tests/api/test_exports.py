@@ -34,9 +34,8 @@ def test_an_export_has_the_points_of_every_front(client, bench, two):
         assert signing.is_signed(manifest, secret)
         assert [p["number"] for p in manifest["points"]] == [t.number for t in front.trials]
         assert manifest["study"]["request"]["budget"] == "4.25bpw"
-    sums = dict(
-        reversed(line.split("  ")) for line in archive.read("SHA256SUMS").decode().splitlines()
-    )
+    lines = archive.read("SHA256SUMS").decode().splitlines()
+    sums = dict(reversed(line.split("  ")) for line in lines)
     assert sums == {
         name: hashlib.sha256(archive.read(name)).hexdigest()
         for name in archive.namelist()

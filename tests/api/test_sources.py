@@ -165,9 +165,9 @@ def hostile(bench):
     return bench.client()
 
 
-def post(client, body):
+def post(client, body, path="/v1/studies"):
     headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
-    return client.post("/v1/studies", content=json.dumps(body), headers=headers)
+    return client.post(path, content=json.dumps(body), headers=headers)
 
 
 def refused(client, bench, body, statuses=(422,)):
@@ -176,10 +176,7 @@ def refused(client, bench, body, statuses=(422,)):
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert "Traceback" not in answer.text
     assert bench.store.studies.page() == []
-    estimate = client.post(
-        "/v1/estimate", content=json.dumps(body), headers={"Content-Type": "application/json"}
-    )
-    assert estimate.status_code == answer.status_code
+    assert post(client, body, "/v1/estimate").status_code == answer.status_code
 
 
 def test_there_are_enough_of_them():
