@@ -85,7 +85,7 @@ class Database:
         return literal_column(_CLOCKS["sqlite" if self._is_sqlite else "postgresql"])
 
     @cached_property
-    def engine(self) -> Engine:
+    def pool(self) -> Engine:
         """Made on first use; a forked or spawned process makes its own."""
         if not self._is_sqlite:
             connect: dict[str, Any] = {"connect_timeout": 3}
@@ -105,7 +105,7 @@ class Database:
         Raises:
             StorageError: the database cannot be reached, or its disk is full.
         """
-        with _explained(), self.engine.begin() as connection:
+        with _explained(), self.pool.begin() as connection:
             yield connection
 
     @contextmanager
@@ -115,7 +115,7 @@ class Database:
         Raises:
             StorageError: the database cannot be reached.
         """
-        reader = self.engine.execution_options(bitfront_reads=True)
+        reader = self.pool.execution_options(bitfront_reads=True)
         with _explained(), reader.connect() as connection:
             yield connection
 

@@ -26,7 +26,7 @@ def prepare(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     files = bench.stored(claim.study_id, lease.check)
     module = made.inputs.model.module
     # "auto" may mean something else to the next worker.
-    dtype, device = str(module.dtype).removeprefix("torch."), module.device.type
+    dtype, device = str(module.dtype).removeprefix("torch."), str(module.device).partition(":")[0]
     asked = bench.store.studies.get(claim.study_id).study
     study = replace(asked, dtype=dtype, device=device)
     queue = "gpu" if device == "cuda" else "cpu"
