@@ -27,6 +27,7 @@ class Settings(BaseSettings):
         task_seconds: longest time of one task.
         max_worker_gb: a worker that used more memory is started anew; 0 for no limit.
         device: what a worker measures on where a study leaves it open.
+        docs: whether the API shows its documentation at `/docs`.
         max_layers: largest model, in layers.
         max_trials: most measurements of a study.
     """
@@ -44,6 +45,7 @@ class Settings(BaseSettings):
     task_seconds: PositiveFloat = 6 * 3600.0
     max_worker_gb: NonNegativeFloat = 0.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    docs: bool = False
     max_layers: PositiveInt = 65_536
     max_trials: PositiveInt = 100_000
 
