@@ -24,6 +24,7 @@ from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.version import __version__
 from bitfront.workers.bench import Bench
+from bitfront.workers.stages import STAGES
 from bitfront.workers.work import work
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def wake(task: int) -> None:
     place.store.queue.seen(name, queues[0], "celery", __version__)
     claim = place.store.queue.claim(name, queues, place.warm)
     if claim is not None:
-        work(place, claim, _is_stopping)
+        work(place, claim, STAGES, _is_stopping)
         ring_due(place.store, app)
 
 
