@@ -44,6 +44,21 @@ class Settings(BaseSettings):
         default=0.0, ge=0, description="Renew a worker above this; 0 for never."
     )
     device: str = Field(default="auto", description="auto, cpu or cuda: what a worker measures on.")
+    optuna_url: str = Field(
+        default="",
+        description="SQLite or PostgreSQL of the Optuna mirror, for nothing else; default: a file "
+        "in `home`, or the schema `optuna` beside the tables of a PostgreSQL `database_url`.",
+    )
+    dashboard_host: str = Field(
+        default="127.0.0.1",
+        description="Where the dashboard listens; beyond this machine only once a key exists.",
+    )
+    dashboard_port: int = Field(
+        default=8081, ge=0, le=65_535, description="Port of the dashboard; 0 for any free one."
+    )
+    mirror_seconds: float = Field(
+        default=5.0, gt=0, description="Pause between two updates of the mirror."
+    )
     max_layers: int = Field(default=65_536, gt=0, description="Largest model, in layers.")
     max_trials: int = Field(default=100_000, gt=0, description="Most measurements of a study.")
 
@@ -51,6 +66,16 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """URL of the database."""
         return self.database_url or f"sqlite:///{self.home / 'bitfront.db'}"
+
+    @property
+    def optuna(self) -> str:
+        """URL of the Optuna mirror, whose tables have names that ours have too."""
+        if self.optuna_url:
+            return self.optuna_url
+        if self.database.startswith("sqlite"):
+            return f"sqlite:///{self.home / 'optuna.db'}"
+        joint = "&" if "?" in self.database else "?"
+        return f"{self.database}{joint}options=-csearch_path%3Doptuna"
 
     @property
     def artifacts(self) -> str:
