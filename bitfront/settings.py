@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -28,6 +28,11 @@ class Settings(BaseSettings):
         max_worker_gb: a worker that used more memory is started anew; 0 for no limit.
         device: what a worker measures on where a study leaves it open.
         docs: whether the API shows its documentation at `/docs`.
+        optuna_url: SQLite or PostgreSQL of the Optuna mirror, for nothing else; empty for a file
+            in `home`, or the schema `optuna` beside the tables of a PostgreSQL `database_url`.
+        dashboard_host: where the dashboard listens; beyond this machine only once a key exists.
+        dashboard_port: port of the dashboard; 0 for any free one.
+        mirror_seconds: pause between two updates of the mirror.
         max_layers: largest model, in layers.
         max_trials: most measurements of a study.
     """
@@ -46,6 +51,10 @@ class Settings(BaseSettings):
     max_worker_gb: NonNegativeFloat = 0.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     docs: bool = False
+    optuna_url: str = ""
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: Annotated[int, Field(ge=0, le=65_535)] = 8766
+    mirror_seconds: PositiveFloat = 5.0
     max_layers: PositiveInt = 65_536
     max_trials: PositiveInt = 100_000
 
@@ -53,6 +62,16 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """URL of the database."""
         return self.database_url or f"sqlite:///{self.home / 'bitfront.db'}"
+
+    @property
+    def optuna(self) -> str:
+        """URL of the Optuna mirror, whose tables have names that ours have too."""
+        if self.optuna_url:
+            return self.optuna_url
+        if self.database.startswith("sqlite"):
+            return f"sqlite:///{self.home / 'optuna.db'}"
+        joint = "&" if "?" in self.database else "?"
+        return f"{self.database}{joint}options=-csearch_path%3Doptuna"
 
     @property
     def artifacts(self) -> str:

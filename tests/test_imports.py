@@ -19,7 +19,8 @@ NOUNS = {"allocation", "pareto", "problem", "space", "study", "table", "trial"}
 ROWS = (
     {"__init__"},
     {"cli"},
-    {"api", "workers", "client"},
+    {"dashboard"},
+    {"api", "workers", "client", "mirror"},
     {"relay"},
     {"compare"},
     {"display", "report"},
@@ -53,10 +54,15 @@ HEAVY = {
     "optuna": {
         f"search/{name}.py"
         for name in ("_genes", "_optuna", "cmaes", "gp", "nsga2", "nsga3", "tpe")
-    },
+    }
+    | {f"mirror/{name}.py" for name in ("__init__", "copied", "plots", "storage", "trials")},
+    "optuna_dashboard": {"dashboard/served.py", "mirror/plots.py"},
     "sklearn": {"search/_predictors.py"},
 }
-TORCH_FREE = ("formats", "solvers", "search", "costs", "store", "api", "client", "artifacts")
+TORCH_FREE = (
+    "formats", "solvers", "search", "costs", "store", "api", "client", "artifacts", "mirror",
+    "dashboard",
+)  # fmt: skip
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 BANNED = re.compile(
