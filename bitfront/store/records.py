@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from bitfront.space import SearchSpace
 from bitfront.study import Study
-from bitfront.trial import Trial
+from bitfront.trial import Trial, TrialState
 
 
 class StudyState(StrEnum):
@@ -224,6 +224,29 @@ class ApiKey:
     created_at: float
     expires_at: float | None
     revoked_at: float | None
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial whose allocation is not spelled out: thousands of them are read at once.
+
+    Args:
+        number: position in the study.
+        text: what it is measured on.
+        origin: who proposed it.
+        state: how far it came.
+        values: quantity to measured value.
+        error: why it failed.
+        choice: the column of each group's format on the menu of the space, one byte each.
+    """
+
+    number: int
+    text: str
+    origin: str
+    state: TrialState
+    values: Mapping[str, float]
+    error: str | None
+    choice: bytes
 
 
 @dataclass(frozen=True)
