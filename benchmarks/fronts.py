@@ -33,9 +33,10 @@ from stopwatch import Stages
 from studies import MENU, parser, untied_study
 
 from bitfront import Allocation, Budget, Choice, LayerTable, ParetoFront, Study, Trial
+from bitfront.job import Job, measured
 from bitfront.progress import Event
 from bitfront.run import measure_finalists, opened
-from bitfront.searching import Job, measured, search_trials
+from bitfront.searching import search_trials
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.solvers import SOLVERS
 

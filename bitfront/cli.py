@@ -122,6 +122,7 @@ def search(
     patience: Annotated[
         int | None, typer.Option(help="Stop when so many proposals brought nothing.")
     ] = None,
+    n_parallel: Annotated[int, typer.Option(help="Proposals in flight.")] = Study.n_parallel,
     ties: Ties = Study.tied,
     pin: Annotated[str, typer.Option(help="Format of embedding and head, or none.")] = Study.pinned
     or "none",
@@ -162,6 +163,7 @@ def search(
         n_pairs=n_pairs,
         max_minutes=max_minutes,
         patience=patience,
+        n_parallel=n_parallel,
         n_search_sequences=n_search_sequences,
         n_finalists=n_finalists,
         seed=seed,

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.errors import BitfrontError, InvalidArgument
 from bitfront.files import replacing
+from bitfront.job import Job, measured
 from bitfront.plugins import Choice
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.report.agreement import tau
 from bitfront.report.comparison import Compared
 from bitfront.run import opened
-from bitfront.searching import Job, measured
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity.base import Estimator, estimate_together, shared_passes
 from bitfront.solvers import SOLVERS

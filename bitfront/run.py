@@ -26,6 +26,7 @@ from bitfront.inputs import (
     stored_bank,
     weights_identity,
 )
+from bitfront.job import Job, measured
 from bitfront.measurement import Measurement
 from bitfront.models.bank import WeightBank
 from bitfront.models.patch import PatchedModel
@@ -35,7 +36,7 @@ from bitfront.pareto import ParetoFront, objectives
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.results import Results
-from bitfront.searching import Job, measured, search_trials
+from bitfront.searching import search_trials
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.space import SearchSpace
 from bitfront.study import Study

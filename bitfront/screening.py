@@ -75,6 +75,12 @@ class Screener:
                 found.setdefault(allocation, {})[count] = self._kl(allocation, count, number)
                 self.progress(Event("screen", index + 1, len(new)))
 
+    def seconds(self, number: int) -> float:
+        """What screening for a trial took, in all runs of the folder."""
+        return sum(
+            screened.seconds for screened in self.known.values() if screened.number == number
+        )
+
     def _kl(self, allocation: Allocation, n_sequences: int, number: int) -> float:
         """Stored or measured now; infinite where the outputs overflow."""
         key = (allocation.digest, n_sequences)

@@ -165,6 +165,9 @@ class Study:
             estimating and the searches' own time do not count.
         patience: stop when the last so many proposals let the hypervolume over (log kl, cost)
             within 15 % of the budget grow by less than 0.1 %; `None` for never.
+        n_parallel: proposals in flight at once: a proposal knows the results of all but the last
+            `n_parallel - 1` proposals before it, whenever they end, so that the same seed gives
+            the same front on any number of workers.
         n_search_sequences: blocks of calibration text that each of these measures; estimators and
             quantizers never see them.
         n_finalists: allocations of the calibration front that are measured on the evaluation text.
@@ -189,6 +192,7 @@ class Study:
     n_trials: int = 32
     max_minutes: float | None = None
     patience: int | None = None
+    n_parallel: int = 1
     n_search_sequences: int = 4
     n_finalists: int = 12
     seed: int = 0
@@ -199,7 +203,7 @@ class Study:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("n_trials", "n_search_sequences", "n_finalists"):
+        for name in ("n_trials", "n_parallel", "n_search_sequences", "n_finalists"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}: give at least 1.")
         if self.n_pairs < 0:

@@ -43,7 +43,8 @@ class Trial:
         state: how far it came.
         values: quantity to measured value, every one minimized: `kl`, `kl_stderr`, `perplexity`,
             `top1_error`, `bits`, `bits_per_weight`, `bytes`, `seconds` it took, and `slope_seconds`
-            where a slope was measured to find it.
+            and `screen_seconds` where a slope was measured or others were screened to find it;
+            none while it is running.
         error: why it failed.
     """
 

@@ -1,6 +1,9 @@
-"""A tiny trained Llama and two texts unknown to it, from `tests/data/train_tiny_llama.py`."""
+"""A tiny trained Llama and two texts unknown to it, from `tests/data/train_tiny_llama.py`.
 
-from collections.abc import Callable
+Also databases: every test of `store` runs on SQLite and on a real PostgreSQL.
+"""
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ from torch import nn
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bitfront import Budget, Study, TextSource
+from bitfront.store import Store
+from servers import database, postgres
 
 DATA = Path(__file__).parent / "data"
 N_HELD_OUT = 24_000
@@ -69,6 +74,32 @@ def tiny_tokens(tiny_tokenizer: PreTrainedTokenizerFast, calibration_file: Path)
     """Calibration blocks, int64 `[16, 128]`."""
     tokens = tiny_tokenizer(calibration_file.read_text(), verbose=False)["input_ids"]
     return torch.tensor(tokens[: 16 * 128]).view(16, 128)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server for the tests of this process."""
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'bitfront.db'}"
+    else:
+        with database(request.getfixturevalue("postgres_url")) as url:
+            yield url
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    """A store with its tables, whose leases hold two seconds."""
+    store = Store(database_url, lease_seconds=2.0)
+    store.db.upgrade()
+    yield store
+    store.db.engine.dispose()
 
 
 def _end_of(book: str, folder: Path) -> Path:

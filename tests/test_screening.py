@@ -66,6 +66,23 @@ def test_a_benchmark_can_charge_what_was_screened(finished: Path) -> None:
     assert all(s.seconds > 0 for s in made)
 
 
+def test_screenings_count_as_time_of_the_trial_that_they_led_to(
+    study: Study, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    trials, made = Results(finished).trials("calibration"), Results(finished).screened()
+    proposals = [t for t in trials if t.target]
+    assert "screen_seconds" not in proposals[0].values
+    for trial in proposals[1:]:
+        seconds = sum(s.seconds for s in made if s.number == trial.number)
+        assert seconds > 0
+        assert trial.values["screen_seconds"] == pytest.approx(seconds)
+    spent = [sum(t.values.get(x, 0.0) for t in proposals) for x in ("seconds", "screen_seconds")]
+    minutes = (spent[0] + spent[1] / 2) / 60  # more than the measurements alone
+    run_study(replace(study, n_trials=10, max_minutes=minutes), tmp_path)
+    assert len(Results(tmp_path).trials("calibration")) == 8
+
+
 def test_what_is_screened_is_no_trial(finished: Path) -> None:
     assert len(Results(finished).trials("calibration")) == 8
 

@@ -7,9 +7,10 @@ import pytest
 
 from bitfront import Choice, Study
 from bitfront.errors import InvalidArgument
+from bitfront.proposing import _volume
 from bitfront.results import Results
 from bitfront.run import opened
-from bitfront.searching import _volume, search_trials
+from bitfront.searching import search_trials
 from bitfront.trial import Trial
 
 FORMATS = ("int2_g32", "int3_g32", "int4_g32", "int8_g32")
@@ -92,7 +93,9 @@ def test_a_front_that_grows_no_more_ends_the_search(study: Study, tmp_path: Path
     assert len(longer) > len(trials)
 
 
-@pytest.mark.parametrize("fields", [{"searches": ()}, {"patience": 0}, {"max_minutes": -1.0}])
+@pytest.mark.parametrize(
+    "fields", [{"searches": ()}, {"patience": 0}, {"max_minutes": -1.0}, {"n_parallel": 0}]
+)
 def test_impossible_stops_are_refused(fields: dict[str, object], study: Study) -> None:
     with pytest.raises(InvalidArgument, match="give"):
         replace(study, **fields)

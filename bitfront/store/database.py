@@ -27,7 +27,6 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
-from sqlalchemy.pool import NullPool
 
 from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
 
@@ -100,10 +99,7 @@ class Database:
                 self._parsed, pool_pre_ping=True, pool_timeout=3, connect_args=connect
             )
         Path(str(self._parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-        # A pool's threads would hold read snapshots open.
-        engine = create_engine(
-            self._parsed, poolclass=NullPool, connect_args={"timeout": _BUSY_SECONDS}
-        )
+        engine = create_engine(self._parsed, connect_args={"timeout": _BUSY_SECONDS})
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -193,7 +189,9 @@ def _scripts() -> ScriptDirectory:
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     # Transactions are begun below, not by the driver.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    # NORMAL: a killed process loses nothing; a power cut may take the last measurements, which are
+    # then made again.
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"pragma {pragma}")
 
 

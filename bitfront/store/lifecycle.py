@@ -19,7 +19,7 @@ from bitfront.store.database import Database
 from bitfront.store.records import Proposed, Stage, StudyState, TaskState
 from bitfront.store.tables import events, spaces, studies, tasks, trials
 from bitfront.study import Study
-from bitfront.trial import TrialState
+from bitfront.trial import TEXTS, TrialState
 
 _OPEN = (TaskState.WAITING, TaskState.RUNNING)
 _SPACES: dict[str, SearchSpace] = {}
@@ -127,46 +127,51 @@ def advance(connection: Connection, db: Database, study_id: str) -> None:
         set_state(connection, db, study_id, StudyState.CANCELLED)
     if state is not StudyState.RUNNING:
         return
-    stages = _unfinished_stage(connection, study_id)
-    if stages is not None:
-        add_task(connection, db, study_id, stages, 0, study.queue)
-        _show(connection, db, study, stages.value, 0, 1)
+    stage = _unfinished_stage(connection, study_id)
+    if stage is not None:
+        add_task(connection, db, study_id, stage, 0, study.queue)
+        _show(connection, db, study, stage.value, 0, 1)
         return
+    n = _counts(connection, study_id)
     request = Study.from_json(study.request)
-    if _open_trials(connection, study_id, trials.c.proposal.is_(None), "calibration"):
-        _show_search(connection, db, study, request)
+    if n.calibration_open or not study.search_ended:
+        n_done = n.calibration - n.calibration_open
+        _show(connection, db, study, "search", n_done, max(request.n_trials, n.calibration))
+        # Waits for every baseline, then for all but the last `n_parallel - 1` proposals.
+        oldest = n.proposals if n.oldest_open is None else n.oldest_open
+        may_propose = not n.baselines_open and oldest > n.proposals - request.n_parallel
+        if not study.search_ended and may_propose:
+            add_task(connection, db, study_id, Stage.PROPOSE, n.proposals, study.queue)
         return
-    if not study.search_ended:
-        _next_proposal(connection, db, study, request)
-        _show_search(connection, db, study, request)
+    if not _is_done(connection, study_id, Stage.FINALISTS, n.calibration):
+        add_task(connection, db, study_id, Stage.FINALISTS, n.calibration, study.queue)
         return
-    if _open_trials(connection, study_id, sa.true(), "calibration"):
-        _show_search(connection, db, study, request)
-        return
-    n_measured = _n_trials(connection, study_id, "calibration")
-    if not _is_done(connection, study_id, Stage.FINALISTS, n_measured):
-        add_task(connection, db, study_id, Stage.FINALISTS, n_measured, study.queue)
-        return
-    n_open = _open_trials(connection, study_id, sa.true(), "evaluation")
-    n_all = _n_trials(connection, study_id, "evaluation")
-    _show(connection, db, study, "evaluate", n_all - n_open, n_all)
-    if not n_open:
+    n_done = n.evaluation - n.evaluation_open
+    _show(connection, db, study, "evaluate", n_done, n.evaluation)
+    if not n.evaluation_open:
         dead = _count(connection, study_id, TaskState.FAIL, Stage.EVALUATE)
         ended = StudyState.PARTIAL if dead else StudyState.COMPLETE
         set_state(connection, db, study_id, ended)
 
 
-def _next_proposal(
-    connection: Connection, db: Database, study: Row[tuple[object, ...]], request: Study
-) -> None:
-    """The next proposal may start when all but the last `n_parallel - 1` of them are measured."""
-    n_proposals = _next(connection, trials.c.proposal, study.id)
-    waits = sa.select(sa.func.min(trials.c.proposal)).where(
-        trials.c.study_id == study.id, trials.c.state == TrialState.RUNNING
-    )
-    oldest = connection.execute(waits).scalar_one()
-    if oldest is None or oldest > n_proposals - request.n_parallel:
-        add_task(connection, db, study.id, Stage.PROPOSE, n_proposals, study.queue)
+def _counts(connection: Connection, study_id: str) -> Row[tuple[object, ...]]:
+    """How many trials of each kind there are, and the oldest proposal still measured."""
+    is_open = trials.c.state == TrialState.RUNNING
+    on = {text: trials.c.text == text for text in TEXTS}
+
+    def number(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+        return sa.func.coalesce(sa.func.sum(sa.case((sa.and_(*conditions), 1), else_=0)), 0)
+
+    query = sa.select(
+        number(on["calibration"]).label("calibration"),
+        number(on["calibration"], is_open).label("calibration_open"),
+        number(on["calibration"], is_open, trials.c.proposal.is_(None)).label("baselines_open"),
+        number(on["evaluation"]).label("evaluation"),
+        number(on["evaluation"], is_open).label("evaluation_open"),
+        (sa.func.coalesce(sa.func.max(trials.c.proposal), -1) + 1).label("proposals"),
+        sa.func.min(sa.case((is_open, trials.c.proposal))).label("oldest_open"),
+    ).where(trials.c.study_id == study_id)
+    return connection.execute(query).one()
 
 
 def _unfinished_stage(connection: Connection, study_id: str) -> Stage | None:
@@ -193,31 +198,6 @@ def _count(
     # A study that is over can still have checkpoints written.
     query = query.where(tasks.c.stage == stage if stage else tasks.c.stage != Stage.MATERIALISE)
     return int(connection.execute(query).scalar_one())
-
-
-def _n_trials(connection: Connection, study_id: str, text: str) -> int:
-    query = sa.select(sa.func.count()).where(trials.c.study_id == study_id, trials.c.text == text)
-    return int(connection.execute(query).scalar_one())
-
-
-def _open_trials(
-    connection: Connection, study_id: str, which: sa.ColumnElement[bool], text: str
-) -> int:
-    query = sa.select(sa.func.count()).where(
-        trials.c.study_id == study_id,
-        trials.c.state == TrialState.RUNNING,
-        trials.c.text == text,
-        which,
-    )
-    return int(connection.execute(query).scalar_one())
-
-
-def _show_search(
-    connection: Connection, db: Database, study: Row[tuple[object, ...]], request: Study
-) -> None:
-    n_all = _n_trials(connection, study.id, "calibration")
-    n_open = _open_trials(connection, study.id, sa.true(), "calibration")
-    _show(connection, db, study, "search", n_all - n_open, max(request.n_trials, n_all))
 
 
 def _show(

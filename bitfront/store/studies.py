@@ -19,7 +19,6 @@ from bitfront.store.records import (
     TaskState,
 )
 from bitfront.store.tables import (
-    checkpoints,
     idempotency,
     studies,
     tasks,
@@ -257,7 +256,6 @@ class Studies:
             state = StudyState(locked_study(connection, study_id, owner).state)
             if not state.is_final:
                 raise Conflict(f"Study {study_id} is {state}: cancel it first.")
-            connection.execute(sa.delete(checkpoints).where(checkpoints.c.study_id == study_id))
             connection.execute(sa.delete(studies).where(studies.c.id == study_id))
 
 

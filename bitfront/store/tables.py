@@ -24,7 +24,7 @@ from sqlalchemy import (
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     }
@@ -127,7 +127,7 @@ files = Table(
 checkpoints = Table(
     "checkpoints",
     metadata,
-    Column("study_id", String(32), ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
+    Column("study_id", String(32), primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("trial", Integer, nullable=False),
     Column("exporter", String(64), nullable=False),
@@ -135,7 +135,9 @@ checkpoints = Table(
     Column("error", Text),
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
-    ForeignKeyConstraint(["study_id", "trial"], ["trials.study_id", "trials.number"]),
+    ForeignKeyConstraint(
+        ["study_id", "trial"], ["trials.study_id", "trials.number"], ondelete="CASCADE"
+    ),
     UniqueConstraint("study_id", "trial", "exporter"),
 )
 

@@ -193,10 +193,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["study_id", "trial"],
             ["trials.study_id", "trials.number"],
-            name=op.f("fk_checkpoints_study_id"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["study_id"], ["studies.id"], name=op.f("fk_checkpoints_study_id"), ondelete="CASCADE"
+            name=op.f("fk_checkpoints_study_id_trial"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("study_id", "number", name=op.f("pk_checkpoints")),
         sa.UniqueConstraint(

