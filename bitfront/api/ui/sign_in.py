@@ -1,0 +1,83 @@
+"""Signing in: a browser keeps an API key in a cookie that scripts cannot read."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import RedirectResponse
+from fastapi.security import HTTPAuthorizationCredentials
+from starlette.exceptions import HTTPException
+
+from bitfront.api.security import caller
+from bitfront.api.site import Here
+from bitfront.api.ui.page import base, page
+from bitfront.api.ui.session import COOKIE, is_same_origin
+from bitfront.errors import Unauthorised
+
+router = APIRouter()
+_PLACE = re.compile(r"(?:[a-z0-9]+(?:/[a-z0-9.]+)*)?(?:\?[A-Za-z0-9=&_%+.-]*)?")
+_SECONDS = 12 * 3600
+
+
+def form(request: Request, error: str = "", place: str = "", status: int = 200) -> Response:
+    """The page that asks for a key; `place` is where to go then, below the pages."""
+    place = place if _PLACE.fullmatch(place) and "sign-" not in place else ""
+    return page(request, "sign_in.html", status, error=error, place=place)
+
+
+@router.get("/sign-in")
+def ask(request: Request, here: Here) -> Response:
+    """Ask for a key, unless there are none."""
+    if not here.store.keys.exist():
+        return page(
+            request,
+            "error.html",
+            title="No key is needed",
+            detail="This installation has no keys: it serves this machine alone, and everything "
+            "here is yours. An operator makes keys with `bitfront keys create`.",
+        )
+    return form(request)
+
+
+@router.post("/sign-in")
+def sign_in(
+    request: Request,
+    here: Here,
+    key: Annotated[str, Form(max_length=500)],
+    place: Annotated[str, Form(max_length=500)] = "",
+) -> Response:
+    """Check the key and keep it."""
+    if not is_same_origin(request.headers):
+        raise HTTPException(403, "Sent from a page of another site: refused.")
+    text = key.strip()
+    try:
+        caller(request, here, HTTPAuthorizationCredentials(scheme="Bearer", credentials=text))
+    except Unauthorised as error:
+        return form(request, str(error), place, 401)
+    except HTTPException as error:
+        return form(request, str(error.detail), place, error.status_code)
+    target = place if _PLACE.fullmatch(place) else ""
+    answer = RedirectResponse(f"{base(request)}/{target}", 303)
+    answer.set_cookie(
+        COOKIE,
+        text,
+        max_age=_SECONDS,
+        path=base(request).removesuffix("/ui") or "/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    return answer
+
+
+@router.post("/sign-out")
+def sign_out(request: Request) -> Response:
+    """Forget the key."""
+    if not is_same_origin(request.headers):
+        raise HTTPException(403, "Sent from a page of another site: refused.")
+    answer = RedirectResponse(f"{base(request)}/sign-in", 303)
+    path = base(request).removesuffix("/ui") or "/"
+    answer.delete_cookie(COOKIE, path=path, httponly=True, samesite="strict")
+    return answer
