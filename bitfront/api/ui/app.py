@@ -47,7 +47,7 @@ def mount_ui(app: FastAPI, site: Site) -> None:
         return RedirectResponse(f"{request.scope.get('root_path', '')}/ui/", 307)
 
     app.add_route("/ui", to_list, include_in_schema=False)
-    app.mount("/ui", create_ui(site), name="ui")
+    app.mount("/ui", PageHeaders(create_ui(site)), name="ui")
     app.add_middleware(SignedIn)
 
 
@@ -60,7 +60,6 @@ def create_ui(site: Site) -> FastAPI:
     ui.mount("/static", StaticFiles(directory=STATIC), name="static")
     for kind in (BitfrontError, RequestValidationError, HTTPException, Exception):
         ui.add_exception_handler(kind, _refused)
-    ui.add_middleware(PageHeaders)
     return ui
 
 
@@ -76,7 +75,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     return page(
         request,
         "error.html",
-        status,
+        status=status,
         title=HTTPStatus(status).phrase,
         detail=json.loads(bytes(answer.body))["detail"],
         headers={k: v for k, v in answer.headers.items() if k in {"retry-after", "allow"}},

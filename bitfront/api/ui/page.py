@@ -30,14 +30,15 @@ Viewer = Annotated[Caller, Depends(viewer)]
 
 def page(
     request: Request,
-    name: str,
+    template: str,
+    /,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
     **values: Any,
 ) -> Response:
     """Fill a template with values and with what every page has."""
     root = base(request)
-    text = environment().get_template(name).render(
+    text = environment().get_template(template).render(
         base=root,
         api=f"{root.removesuffix('/ui')}/v1",
         version=__version__,

@@ -24,7 +24,7 @@ _SECONDS = 12 * 3600
 def form(request: Request, error: str = "", place: str = "", status: int = 200) -> Response:
     """The page that asks for a key; `place` is where to go then, below the pages."""
     place = place if _PLACE.fullmatch(place) and "sign-" not in place else ""
-    return page(request, "sign_in.html", status, error=error, place=place)
+    return page(request, "sign_in.html", status=status, error=error, place=place)
 
 
 @router.get("/sign-in")

@@ -77,7 +77,7 @@ function drawFront() {
     annotations: [{ x: limit * on.scale, y: 1, yref: "paper", text: ` budget ${plain(data.budget.label)}`, showarrow: false, xanchor: "left", yanchor: "top" }],
   };
   const target = document.getElementById("front");
-  Plotly.react(target, traces, layout(axis(on.title), axis("KL, nats per token", { type: "log", dtick: "D2", exponentformat: "power" }), 460, more), CONFIG);
+  Plotly.react(target, traces, layout(axis(on.title), axis("KL, nats per token", { type: "log", dtick: "D2", exponentformat: "e" }), 460, more), CONFIG);
   if (target.dataset.wired) return;
   target.dataset.wired = "yes";
   target.on("plotly_hover", (event) => showStrip(event.points[0].customdata));
@@ -98,7 +98,7 @@ function drawAudit() {
     name, x: data.audit[name].predicted, y: data.audit[name].kl, mode: "markers", marker: { symbol, color, size: 8 },
     text: data.audit[name].number.map((number) => `trial ${number}`), hovertemplate: "%{text}: predicted %{x:.3g}, measured %{y:.3g}<extra></extra>",
   }));
-  Plotly.react(target, traces, layout(axis("predicted: sum of the loss table", { type: "log", exponentformat: "power" }), axis("measured KL, nats per token", { type: "log", exponentformat: "power" }), 400), CONFIG);
+  Plotly.react(target, traces, layout(axis("predicted: sum of the loss table", { type: "log", exponentformat: "e" }), axis("measured KL, nats per token", { type: "log", exponentformat: "e" }), 400), CONFIG);
 }
 
 function draw() {
