@@ -11,6 +11,8 @@ BitfrontError
 ├── StorageError         a file or the database could not be written (disk full, no permission)
 ├── NotFound             no study, trial, checkpoint, ... of that name, or not one of yours
 ├── Conflict             what is asked does not go with the state of what it is asked of
+│   ├── KeyReused        an idempotency key came back with another request
+│   └── OverQuota        the owner has as many unfinished studies as are allowed
 ├── LostLease            a worker held a task too long: another has it
 └── Unauthorised         no API key, or not one that may do this
 
@@ -78,6 +80,14 @@ class NotFound(BitfrontError, LookupError):
 
 class Conflict(BitfrontError):
     """What is asked does not go with the state of what it is asked of."""
+
+
+class KeyReused(Conflict):
+    """The idempotency key of an earlier, other request."""
+
+
+class OverQuota(Conflict):
+    """More unfinished studies than the owner may have."""
 
 
 class LostLease(BitfrontError):

@@ -40,7 +40,13 @@ class Measurement:
     metrics: tuple[str, ...] = ("kl_divergence", "perplexity", "top1_error")
 
     def trial(
-        self, number: int, allocation: Allocation, text: str, origin: str, target: str = ""
+        self,
+        number: int,
+        allocation: Allocation,
+        text: str,
+        origin: str,
+        target: str = "",
+        progress: Callable[[int, int], None] | None = None,
     ) -> Trial:
         """Measure an allocation; one whose outputs overflow becomes a failed trial."""
         start = time.perf_counter()
@@ -48,7 +54,7 @@ class Measurement:
         metrics = {name: METRICS.build(name) for name in self.metrics}
         sizes = sizes_of(allocation, self.costs)
         try:
-            values = evaluate(self.patched.model, self.references[text], metrics)
+            values = evaluate(self.patched.model, self.references[text], metrics, progress)
         except NonFinite as error:
             failed = TrialState.FAIL
             return Trial(number, allocation, text, origin, failed, sizes, str(error), target)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -71,11 +71,31 @@ def run_study(
         return job.results.front()
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A study that is loaded and quantized, before any estimate.
+
+    Args:
+        study: what was asked.
+        results: its folder, held by this process.
+        inputs: model, search space, costs and token blocks.
+        references: predictions of the unquantized model by text, `"calibration"` and
+            `"evaluation"`.
+        bank: quantized weights of every layer in every format.
+    """
+
+    study: Study
+    results: Results
+    inputs: Inputs
+    references: Mapping[str, Reference]
+    bank: WeightBank
+
+
 @contextmanager
-def opened(
+def prepared(
     study: Study, directory: Path | str | None = None, progress: Progress = silent
-) -> Iterator[Job]:
-    """Load, quantize and estimate, or find that done in the folder; restores the model.
+) -> Iterator[Prepared]:
+    """Load and quantize, or find that done in the folder, which is then this study's.
 
     Raises:
         BitfrontError: as `run_study`.
@@ -91,19 +111,47 @@ def opened(
         bank = build_bank(study, inputs, results.directory / "bank", progress)
         results.claim(inputs.space, identity | {"quantized weights": bank.digest})
         results.save_bank_entries(bank.entries)
-        estimation = partial(_estimation, study, results, inputs, progress)
-        table = _loss_table(study, inputs, bank, results, progress)
-        limits = study.budget.limits(inputs.space)
-        n_sequences = len(references["calibration"].tokens)
-        problem = Problem(table, inputs.costs, limits, n_sequences=n_sequences)
-        with PatchedModel(inputs.model.module, bank) as patched:
-            measurement = Measurement(patched, inputs.costs, references, estimation)
-            if study.n_pairs:
-                path = results.directory / "pairs.json"
-                pairs = measured_pairs(measurement, problem, study.n_pairs, path, progress)
-                problem = replace(problem, pairs=pairs)
-            stored = list(results.trials())
-            yield Job(study, results, problem, measurement, inputs.tokens, stored, progress)
+        yield Prepared(study, results, inputs, references, bank)
+
+
+@contextmanager
+def opened(
+    study: Study, directory: Path | str | None = None, progress: Progress = silent
+) -> Iterator[Job]:
+    """Prepare and estimate, or find that done in the folder; restores the model.
+
+    Raises:
+        BitfrontError: as `run_study`.
+    """
+    with prepared(study, directory, progress) as made, estimated(made, progress) as job:
+        yield job
+
+
+@contextmanager
+def estimated(made: Prepared, progress: Progress = silent) -> Iterator[Job]:
+    """Estimate, or find that done in the folder; restores the model.
+
+    Args:
+        made: the study, which stays prepared.
+        progress: called as the work goes on.
+
+    Raises:
+        BitfrontError: as `run_study`.
+    """
+    study, results, inputs, references = made.study, made.results, made.inputs, made.references
+    estimation = partial(_estimation, study, results, inputs, progress)
+    table = _loss_table(study, inputs, made.bank, results, progress)
+    limits = study.budget.limits(inputs.space)
+    n_sequences = len(references["calibration"].tokens)
+    problem = Problem(table, inputs.costs, limits, n_sequences=n_sequences)
+    with PatchedModel(inputs.model.module, made.bank) as patched:
+        measurement = Measurement(patched, inputs.costs, references, estimation)
+        if study.n_pairs:
+            path = results.directory / "pairs.json"
+            pairs = measured_pairs(measurement, problem, study.n_pairs, path, progress)
+            problem = replace(problem, pairs=pairs)
+        stored = list(results.trials())
+        yield Job(study, results, problem, measurement, inputs.tokens, stored, progress)
 
 
 def export_checkpoint(

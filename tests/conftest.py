@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from servers import database, postgres
 from torch import nn
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bitfront import Budget, Study, TextSource
 from bitfront.store import Store
-from servers import database, postgres
 
 DATA = Path(__file__).parent / "data"
 N_HELD_OUT = 24_000

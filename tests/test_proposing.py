@@ -125,20 +125,8 @@ def test_a_search_is_asked_after_all_but_the_last_results(
             assert asked == [trials[place].allocation]
 
 
-def test_the_last_results_change_nothing(study: Study, whole: Path, tmp_path: Path) -> None:
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    with opened(replace(study, n_trials=40, patience=4), tmp_path) as job:
-        first = Proposer.opened(job).next()
-        for index, trial in enumerate(job.stored[-2:], len(job.stored) - 2):
-            job.stored[index] = replace(trial, values={**trial.values, "kl": 1e-6})
-        assert first
-        second = Proposer.opened(job).next()
-        assert second
-        assert (second.allocation, second.origin) == (first.allocation, first.origin)
-
-
 def test_the_last_results_end_no_search(study: Study, whole: Path, tmp_path: Path) -> None:
-    """Neither by their time nor by bringing nothing."""
+    """Their time counts when they are known."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     with opened(replace(study, n_trials=40), tmp_path) as job:
         first, second = job.proposals[-2:]

@@ -21,7 +21,7 @@ from bitfront.models.reference import Reference
 from bitfront.pareto import ParetoFront
 from bitfront.progress import Event
 from bitfront.results import Results
-from bitfront.run import opened
+from bitfront.run import opened, prepared
 from bitfront.sensitivity.fisher import Fisher
 from bitfront.trial import TEXTS
 
@@ -374,3 +374,18 @@ def test_two_runs_cannot_share_a_folder(study: Study, tmp_path: Path) -> None:
     results = Results(tmp_path)
     with results.locked(), pytest.raises(MismatchedArtifact, match="in use"):
         run_study(study, tmp_path)
+
+
+def test_a_study_is_prepared_apart_from_what_comes_after(
+    study: Study, finished: Path, tmp_path: Path
+) -> None:
+    with prepared(study, tmp_path) as made:
+        assert set(made.references) == set(TEXTS)
+        assert made.results.is_of(made.inputs.identity(study))
+        with pytest.raises(MismatchedArtifact, match="in use"):
+            run_study(study, tmp_path)
+    assert not list(tmp_path.glob("tables/*"))
+    kept = [*tmp_path.glob("references/*"), *tmp_path.glob("bank/*")]
+    before = [path.stat().st_mtime_ns for path in kept]
+    assert measured(run_study(study, tmp_path)) == measured(Results(finished).front())
+    assert [path.stat().st_mtime_ns for path in kept] == before

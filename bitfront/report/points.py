@@ -75,13 +75,13 @@ def write_points(front: ParetoFront, target: Path | TextIO, format: str = "json"
     if format not in FORMATS:
         raise InvalidArgument(f"Unknown format {format!r} of a front: use {', '.join(FORMATS)}.")
     if isinstance(target, Path):
-        data = _encoded(front, format)
+        data = encoded(front, format)
         with replacing(target) as temporary:
             temporary.write_bytes(data)
     elif format != "parquet":
-        target.write(_encoded(front, format).decode())
+        target.write(encoded(front, format).decode())
     else:
-        _binary(target).write(_encoded(front, format))
+        _binary(target).write(encoded(front, format))
 
 
 def _binary(stream: TextIO) -> BinaryIO:
@@ -92,9 +92,19 @@ def _binary(stream: TextIO) -> BinaryIO:
     return cast("BinaryIO", binary)
 
 
-def _encoded(front: ParetoFront, format: str) -> bytes:
+def encoded(front: ParetoFront, format: str, allocations: bool = True) -> bytes:
+    """The points of a front as the bytes of a file.
+
+    Args:
+        front: what to write.
+        format: one of `FORMATS`, as `write_points` has them.
+        allocations: whether points say the format of each layer; without, they say none.
+    """
+    rows = points(front)
+    if not allocations:
+        rows = [Point(**{**row, "allocation": {}}) for row in rows]
     encode = {"json": _json, "csv": _csv, "parquet": _parquet}[format]
-    return encode(points(front))
+    return encode(rows)
 
 
 def _json(rows: list[Point]) -> bytes:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from bitfront.store.database import Database
 from bitfront.store.queue import task_row
-from bitfront.store.records import StoredEvent, TaskRow, TaskState, Worker
+from bitfront.store.records import Stage, StoredEvent, TaskRow, TaskState, Worker
 from bitfront.store.tables import events, tasks, workers
 
 
@@ -32,6 +32,14 @@ class Activity:
             query = query.where(tasks.c.state.in_(states))
         with self.db.reading() as connection:
             return [task_row(row) for row in connection.execute(query)]
+
+    def finished(self, study_id: str, stage: Stage, n: int = 50) -> list[TaskRow]:
+        """The tasks of a stage with the largest numbers among those that left a result."""
+        place = (tasks.c.study_id == study_id, tasks.c.stage == stage)
+        query = sa.select(tasks).where(*place, tasks.c.state == TaskState.COMPLETE)
+        with self.db.reading() as connection:
+            rows = connection.execute(query.order_by(tasks.c.number.desc()).limit(n))
+            return [task_row(row) for row in rows]
 
     def events(self, study_id: str, after: int = 0, n: int = 500) -> list[StoredEvent]:
         """What happened to a study after an event, oldest first."""

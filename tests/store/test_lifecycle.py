@@ -5,12 +5,12 @@ import threading
 import time
 
 import pytest
+from store.studies import outcome, request, run
 
 from bitfront.errors import Conflict, InvalidArgument, LostLease, NotFound
 from bitfront.store import Store
 from bitfront.store.records import Stage, StudyState, TaskState
 from bitfront.trial import TrialState
-from store.studies import outcome, request, run
 
 
 def rows(store, study_id):
@@ -59,7 +59,7 @@ def test_any_number_of_workers_gives_the_same_trials(store, n_parallel):
 
 
 def test_a_proposal_waits_for_all_but_the_last_few(store):
-    study, _ = store.studies.create(request(n_trials=40, n_parallel=3), "anna")
+    store.studies.create(request(n_trials=40, n_parallel=3), "anna")
     run(store, n=2 + 3)  # prepare, estimate, baselines
     held = []
     while (claim := store.queue.claim("w", ["cpu"])) is not None:

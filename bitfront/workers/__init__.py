@@ -1,0 +1,1 @@
+"""Workers: processes that take tasks from the study database and do them."""

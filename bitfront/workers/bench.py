@@ -1,0 +1,219 @@
+"""Bench: where a worker works. Its folder, and the study it has loaded."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO
+
+from bitfront.artifacts import Artifacts
+from bitfront.errors import MismatchedArtifact, StorageError
+from bitfront.inputs import environment
+from bitfront.job import Job
+from bitfront.progress import Event, Progress
+from bitfront.results import Results
+from bitfront.run import Prepared, estimated, prepared
+from bitfront.settings import Settings
+from bitfront.store import Store
+from bitfront.study import Study
+
+logger = logging.getLogger(__name__)
+
+_KEPT_FOLDERS = 4
+_NOT_STORED = {"trials.jsonl", "screened.jsonl", "study.json"}
+"""Files of a results folder whose truth is the database, or which only this worker needs."""
+
+
+@dataclass(eq=False)
+class _Warm:
+    """A study that is loaded."""
+
+    study_id: str
+    stack: ExitStack
+    prepared: Prepared
+    job: Job | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Bench:
+    """A place to work at: one process, one folder, at most one study loaded.
+
+    Args:
+        store: the database.
+        artifacts: where files are exchanged with other workers.
+        settings: of this machine.
+    """
+
+    store: Store
+    artifacts: Artifacts
+    settings: Settings
+    _warm: _Warm | None = field(default=None, init=False)
+    _folder: Path | None = field(default=None, init=False)
+    _lock: IO[str] | None = field(default=None, init=False)
+    _report: Progress | None = field(default=None, init=False)
+
+    @property
+    def warm(self) -> str | None:
+        """The study that is loaded."""
+        return self._warm.study_id if self._warm else None
+
+    @property
+    def folder(self) -> Path:
+        """A folder of this process alone; the next one takes it over with all that is in it.
+
+        Raises:
+            StorageError: none can be made.
+        """
+        if self._folder is None:
+            self._folder = self._taken()
+        return self._folder
+
+    def _taken(self) -> Path:
+        index = 0
+        while True:
+            folder = self.settings.home / "work" / str(index)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = (folder / ".lock").open("w")
+            except OSError as error:
+                raise StorageError(f"Cannot write to {folder}: {error.strerror}.") from error
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.close()
+                index += 1
+            else:
+                self._lock = lock
+                return folder
+
+    def study(self, study_id: str) -> Study:
+        """The request; where it leaves the device open, that of this machine."""
+        study = self.store.studies.get(study_id).study
+        return replace(study, device=self.settings.device) if study.device == "auto" else study
+
+    def prepared(self, study_id: str, progress: Progress) -> Prepared:
+        """The study loaded and quantized; kept until another one is asked for."""
+        self._report = progress
+        if self._warm is None or self._warm.study_id != study_id:
+            self.cool()
+            files = self.fetch(study_id)
+            stack = ExitStack()
+            try:
+                folder = self.folder / study_id
+                made = stack.enter_context(prepared(self.study(study_id), folder, self._shown))
+                self._check_identity(study_id, made.results, files)
+            except BaseException:
+                stack.close()
+                raise
+            self._warm = _Warm(study_id, stack, made, files=files)
+        return self._warm.prepared
+
+    def job(self, study_id: str, progress: Progress) -> Job:
+        """The study ready to measure, with its trials as the database has them."""
+        made = self.prepared(study_id, progress)
+        warm = self._warm
+        assert warm is not None
+        warm.files = self.fetch(study_id, warm.files)
+        if warm.job is None:
+            warm.job = warm.stack.enter_context(estimated(made, self._shown))
+        study = replace(made.study, **_extended(self.store.studies.get(study_id).study))
+        job = replace(warm.job, study=study, stored=[])
+        job.stored.extend(self.store.trials.of(study_id))
+        return job
+
+    def _shown(self, event: Event) -> None:
+        if self._report is not None:
+            self._report(event)
+
+    def cool(self) -> None:
+        """Let go of the study that is loaded."""
+        if self._warm is not None:
+            self._warm.stack.close()
+            self._warm = None
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.cool()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = self._folder = None
+
+    def fetch(self, study_id: str, known: dict[str, str] | None = None) -> dict[str, str]:
+        """Bring files that other workers stored; returns what is stored, by name."""
+        stored = {
+            name: digest
+            for name, digest in self.store.files.of(study_id).items()
+            if not name.startswith("checkpoints/")
+        }
+        for name, digest in stored.items():
+            if (known or {}).get(name) != digest:
+                self.artifacts.fetch(digest, self.folder / study_id / name)
+        if known is None:
+            self._drop_old(study_id)
+        return stored
+
+    def stored(
+        self, study_id: str, check: Callable[[], None], kinds: tuple[str, ...] = ("",)
+    ) -> dict[str, str]:
+        """Store the files of this study that nobody stored yet; their names and digests."""
+        known = self._warm.files if self._warm and self._warm.study_id == study_id else {}
+        folder, new = self.folder / study_id, {}
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            hidden = any(part.startswith(".") for part in Path(name).parts)
+            if hidden or not path.is_file() or name in _NOT_STORED or not name.startswith(kinds):
+                continue
+            if name not in known:
+                check()
+                new[name] = self.put(path)
+        known.update(new)
+        return new
+
+    def put(self, path: Path) -> str:
+        """Store one file."""
+        # Listed first: what is listed and unused long enough is removed.
+        digest = self.artifacts.put(path)
+        self.store.files.add(digest, path.stat().st_size)
+        return digest
+
+    def _check_identity(self, study_id: str, results: Results, files: dict[str, str]) -> None:
+        """Refuse to measure with another model or other weights than those prepared."""
+        if "identity.json" not in files:
+            return
+        with self.artifacts.open(files["identity.json"]) as file:
+            prepared_with = json.load(file)
+        differing = sorted(
+            key
+            for key in prepared_with.keys() | results.identity.keys()
+            if prepared_with.get(key) != results.identity.get(key)
+        )
+        if differing:
+            raise MismatchedArtifact(
+                f"This worker cannot measure study {study_id}: its {', '.join(differing)} is not "
+                "what the study was prepared with. Give it the same files."
+            )
+
+    def write_environment(self, study_id: str) -> None:
+        """Note the versions and the machine that prepared a study."""
+        path = self.folder / study_id / "environment.json"
+        path.write_text(json.dumps(environment(), indent=1))
+
+    def _drop_old(self, study_id: str) -> None:
+        """Remove the folders of studies that were not worked at for long."""
+        folders = [path for path in self.folder.iterdir() if path.is_dir()]
+        folders.sort(key=lambda path: path.stat().st_mtime)
+        others = [path for path in folders if path.name != study_id]
+        for path in others[: max(0, len(folders) - _KEPT_FOLDERS)]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _extended(study: Study) -> dict[str, object]:
+    """What may change while a study is loaded."""
+    return {"n_trials": study.n_trials, "max_minutes": study.max_minutes}

@@ -1,0 +1,82 @@
+"""The process that works: claims a task, does it, claims the next. `LocalWorkers` starts it.
+
+python -m bitfront.workers.child NAME QUEUE...
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from bitfront.artifacts import Artifacts
+from bitfront.errors import BitfrontError, StorageError
+from bitfront.logs import set_up_logs
+from bitfront.settings import Settings
+from bitfront.store import Store
+from bitfront.version import __version__
+
+logger = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 0.2
+_SEEN_SECONDS = 10.0
+_AWAY_SECONDS = 1.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Work until told to stop, orphaned, or grown too large."""
+    name, queues = arguments[0], list(arguments[1:])
+    settings = Settings()
+    set_up_logs()
+    if not settings.hub:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    stopping, parent = threading.Event(), os.getppid()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+
+    def is_stopping() -> bool:
+        return stopping.is_set() or os.getppid() != parent
+
+    # These take seconds to import, during which signals are already heard.
+    from bitfront.workers.bench import Bench
+    from bitfront.workers.work import work
+
+    store = Store(settings.database, settings.lease_seconds)
+    bench = Bench(store, Artifacts(settings.artifacts), settings)
+    seen = -_SEEN_SECONDS
+    try:
+        while not is_stopping() and not is_large(settings.max_worker_gb):
+            try:
+                if time.monotonic() - seen > _SEEN_SECONDS:
+                    store.queue.seen(name, ",".join(queues), "local", __version__)
+                    seen = time.monotonic()
+                claim = store.queue.claim(name, queues, bench.warm)
+                if claim is not None:
+                    work(bench, claim, is_stopping)
+                    continue
+                stopping.wait(_IDLE_SECONDS * (0.5 + random.random()))
+            except StorageError as error:
+                logger.warning("waits for the database: %s", error)
+                stopping.wait(_AWAY_SECONDS)
+    except BitfrontError as error:
+        logger.error("stops: %s", error)
+        return 2
+    finally:
+        bench.close()
+    return 0
+
+
+def is_large(gigabytes: float) -> bool:
+    """Whether this process ever used more memory than it may; 0 for no limit."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
+    return 0 < gigabytes < peak / 2**20
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,111 @@
+"""What workers do, one function a stage: load, call the library, say what to store."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+from bitfront.errors import NotFound
+from bitfront.proposing import Proposer, baselines
+from bitfront.run import export_checkpoint, finalists
+from bitfront.store.records import Claim, Outcome, Proposed, Stage
+from bitfront.trial import Trial
+from bitfront.workers.bench import Bench
+from bitfront.workers.lease import Lease
+
+Work = Callable[[Bench, Claim, Lease], Outcome]
+
+
+def prepare(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
+    """Load the model, quantize every layer in every format, note what it predicts."""
+    made = bench.prepared(claim.study_id, lease.progress)
+    bench.write_environment(claim.study_id)
+    files = bench.stored(claim.study_id, lease.check)
+    module = made.inputs.model.module
+    # "auto" may mean something else to the next worker.
+    dtype, device = str(module.dtype).removeprefix("torch."), module.device.type
+    asked = bench.store.studies.get(claim.study_id).study
+    study = replace(asked, dtype=dtype, device=device)
+    queue = "gpu" if device == "cuda" else "cpu"
+    return Outcome(files, space=made.inputs.space, study=study, queue=queue)
+
+
+def estimate(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
+    """Estimate the loss of every layer in every format; the baselines can be measured then."""
+    job = bench.job(claim.study_id, lease.progress)
+    files = bench.stored(claim.study_id, lease.check, ("tables/", "pairs.json", "references/"))
+    uniform = baselines(job.problem.space)
+    proposed = tuple(Proposed(Trial(0, a, "calibration", "uniform")) for a in uniform)
+    return Outcome(files, proposed=proposed)
+
+
+def propose(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
+    """Say what to measure next, or that nothing is left."""
+    job = bench.job(claim.study_id, lease.progress)
+    new = Proposer.opened(job).next()
+    files = bench.stored(claim.study_id, lease.check, ("tables/", "references/"))
+    if new is None:
+        return Outcome(files, search_ended=True)
+    trial = Trial(0, new.allocation, "calibration", new.origin, values=new.spent, target=new.target)
+    return Outcome(files, proposed=(Proposed(trial, is_proposal=True),))
+
+
+def evaluate(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
+    """Measure an allocation on the real model."""
+    job = bench.job(claim.study_id, lease.progress)
+    trial = next((t for t in job.stored if t.number == claim.number), None)
+    if trial is None:
+        raise NotFound(f"Study {claim.study_id} has no trial {claim.number}.")
+    measured = job.measurement.trial(
+        trial.number,
+        trial.allocation,
+        trial.text,
+        trial.origin,
+        trial.target,
+        progress=lambda _done, _total: lease.check(),
+    )
+    return Outcome(measured=measured)
+
+
+def choose(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
+    """Pick what is measured again on the evaluation text."""
+    job = bench.job(claim.study_id, lease.progress)
+    chosen = finalists(job.trials("calibration"), job.problem, job.study.n_finalists)
+    again = tuple(Proposed(Trial(0, t.allocation, "evaluation", t.origin)) for t in chosen)
+    return Outcome(proposed=again)
+
+
+def materialise(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
+    """Write the checkpoint of a measured point."""
+    study_id = claim.study_id
+    wanted = next(c for c in bench.store.checkpoints.of(study_id) if c.number == claim.number)
+    trial = bench.store.trials.get(study_id, wanted.trial)
+    bench.cool()  # the export holds the folder, and loads the model itself
+    bench.fetch(study_id)
+    results = bench.folder / study_id
+    with tempfile.TemporaryDirectory(dir=bench.folder, prefix=".checkpoint-") as made:
+        target = Path(made) / "checkpoint"
+        export_checkpoint(
+            bench.study(study_id), trial, target, wanted.exporter, results, lease.progress
+        )
+        files = {}
+        for path in sorted(p for p in target.rglob("*") if p.is_file()):
+            lease.check()
+            name = f"checkpoints/{claim.number}/{path.relative_to(target).as_posix()}"
+            files[name] = bench.put(path)
+    return Outcome(files)
+
+
+STAGES: Mapping[Stage, Work] = MappingProxyType(
+    {
+        Stage.PREPARE: prepare,
+        Stage.ESTIMATE: estimate,
+        Stage.PROPOSE: propose,
+        Stage.EVALUATE: evaluate,
+        Stage.FINALISTS: choose,
+        Stage.MATERIALISE: materialise,
+    }
+)

@@ -1,0 +1,61 @@
+"""One task from its claim to its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from bitfront.errors import BitfrontError, LostLease, StorageError
+from bitfront.store.records import Claim, Stage
+from bitfront.workers.bench import Bench
+from bitfront.workers.lease import GivenUp, Lease, closed
+from bitfront.workers.stages import STAGES, Work
+
+logger = logging.getLogger(__name__)
+
+
+def work(
+    bench: Bench,
+    claim: Claim,
+    is_stopping: Callable[[], bool] = lambda: False,
+    stages: Mapping[Stage, Work] = STAGES,
+) -> None:
+    """Do a claimed task and store what it leaves, or say why it left nothing.
+
+    Args:
+        bench: where.
+        claim: what.
+        is_stopping: whether this worker was told to stop; the task is then given back.
+        stages: what to do, by stage.
+    """
+    queue = bench.store.queue
+    told = {"study": claim.study_id, "stage": claim.stage, "number": claim.number}
+    logger.info("begins", extra=told)
+    try:
+        with Lease(queue, claim, bench.settings.task_seconds, is_stopping) as lease:
+            outcome = stages[claim.stage](bench, claim, lease)
+        queue.finish(claim, outcome)
+        logger.info("done", extra=told)
+    except GivenUp as stopped:
+        logger.info("given up: %s", stopped.reason, extra=told)
+        closed(queue, claim, stopped.reason)
+    except LostLease as late:
+        logger.warning("%s", late, extra=told)
+    except StorageError as error:
+        # The disk may be freed, the database may be back.
+        _failed(bench, claim, error, final=False)
+    except BitfrontError as error:
+        _failed(bench, claim, error, final=True)
+    except Exception as error:
+        logger.exception("failed", extra=told)
+        _failed(bench, claim, error, final=False)
+
+
+def _failed(bench: Bench, claim: Claim, error: Exception, final: bool) -> None:
+    bench.cool()
+    kind = "" if isinstance(error, BitfrontError) else f"{type(error).__name__}: "
+    line = f"{kind}{' '.join(str(error).split())}"[:2000]
+    # With the database gone the lease ends by itself.
+    with suppress(StorageError):
+        bench.store.queue.fail(claim, line, final)

@@ -1,0 +1,127 @@
+"""Real workers on the tiny Llama: processes that are killed, stopped and started again."""
+
+import os
+import random
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+
+from bitfront import run_study
+from bitfront.artifacts import Artifacts
+from bitfront.store.records import StudyState, TaskState
+from bitfront.workers.local import LocalWorkers
+
+CHOICES = {"n_trials": 8, "n_finalists": 3, "n_search_sequences": 2}
+
+
+@pytest.fixture
+def environment(tmp_path, store):
+    """Settings of the worker processes."""
+    return {
+        "BITFRONT_HOME": str(tmp_path / "home"),
+        "BITFRONT_DATABASE_URL": store.url,
+        "BITFRONT_ARTIFACTS_URL": str(tmp_path / "artifacts"),
+        "BITFRONT_LEASE_SECONDS": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+    return found
+
+
+def is_over(store, study_id):
+    study = store.studies.get(study_id)
+    assert study.state is not StudyState.FAIL, study.error
+    return study.state.is_final
+
+
+def progresses(store, study_id):
+    """Wait for one more measurement."""
+    done = len(store.trials.of(study_id, finished=True))
+    until(lambda: len(store.trials.of(study_id, finished=True)) > done or is_over(store, study_id))
+
+
+def measured(trials):
+    return [
+        (
+            t.text,
+            t.allocation,
+            t.origin,
+            t.state,
+            {k: v for k, v in t.values.items() if "seconds" not in k},
+        )
+        for t in trials
+    ]
+
+
+def test_workers_measure_what_a_run_in_this_process_does(store, environment, tiny_study, tmp_path):
+    request = tiny_study(4, 4, device="cpu", dtype="float32", **CHOICES)
+    front = run_study(request, tmp_path / "alone")
+    study, _ = store.studies.create(request, "anna")
+    with LocalWorkers(2, ["cpu"], environment):
+        until(lambda: is_over(store, study.id))
+        assert store.studies.get(study.id).state is StudyState.COMPLETE
+        assert measured(store.trials.front(study.id).trials) == measured(front.trials)
+        point = front.best("kl", **request.budget.bounds())
+        number = next(
+            t.number for t in store.trials.of(study.id) if t.allocation == point.allocation
+        )
+        store.checkpoints.create(study.id, number, "packed")
+        until(lambda: store.checkpoints.of(study.id)[0].state is TaskState.COMPLETE)
+    files = store.files.of(study.id, "checkpoints/0/")
+    assert "checkpoints/0/config.json" in files
+    artifacts = Artifacts(environment["BITFRONT_ARTIFACTS_URL"])
+    assert all(artifacts.has(digest) for digest in store.files.of(study.id).values())
+
+
+def test_killed_workers_change_nothing(store, environment, tiny_study, tmp_path):
+    request = tiny_study(4, 4, device="cpu", dtype="float32", n_parallel=2, **CHOICES)
+    front = run_study(request, tmp_path / "alone")
+    study, _ = store.studies.create(request, "anna")
+    rng = random.Random(0)
+    with LocalWorkers(2, ["cpu"], environment) as workers:
+        for _ in range(5):
+            progresses(store, study.id)
+            if (pids := workers.pids) and not is_over(store, study.id):
+                os.kill(rng.choice(pids), signal.SIGKILL)
+        until(lambda: is_over(store, study.id))
+    assert store.studies.get(study.id).state is StudyState.COMPLETE
+    assert measured(store.trials.front(study.id).trials) == measured(front.trials)
+
+
+def test_a_worker_told_to_stop_gives_its_task_back(store, environment, tiny_study):
+    study, _ = store.studies.create(tiny_study(4, 4, **CHOICES), "anna")
+    with LocalWorkers(1, ["cpu"], environment):
+        until(lambda: store.activity.tasks(study.id, [TaskState.RUNNING]))
+        time.sleep(0.5)
+    assert store.activity.tasks(study.id, [TaskState.RUNNING]) == []
+    assert all(task.attempts <= 1 for task in store.activity.tasks(study.id))
+    waiting = store.activity.tasks(study.id, [TaskState.WAITING])
+    assert [task.attempts for task in waiting] == [0]
+
+
+def test_a_running_study_is_cancelled_within_seconds(store, environment, tiny_study):
+    study, _ = store.studies.create(tiny_study(4, 4, n_trials=500), "anna")
+    with LocalWorkers(1, ["cpu"], environment):
+        until(lambda: len(store.trials.of(study.id, finished=True)) > 2)
+        store.studies.cancel(study.id)
+        until(lambda: is_over(store, study.id), seconds=5)
+    assert store.studies.get(study.id).state is StudyState.CANCELLED
+
+
+def test_a_model_that_cannot_be_loaded_fails_the_study_in_one_line(store, environment, tiny_study):
+    request = tiny_study(4, 4, **CHOICES)
+    study, _ = store.studies.create(replace(request, model=f"{request.model}-not"), "anna")
+    with LocalWorkers(1, ["cpu"], environment):
+        until(lambda: store.studies.get(study.id).state.is_final)
+    stored = store.studies.get(study.id)
+    assert stored.state is StudyState.FAIL
+    assert "-not" in stored.error
+    assert "\n" not in stored.error
