@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ def space(n_blocks: int = 12, mark: str = "") -> SearchSpace:
 def loss_table(of: SearchSpace, seed: int = 0) -> LayerTable:
     """Random sensitivities that fall fourfold with every bit."""
     rng = np.random.default_rng(seed)
-    scale = rng.lognormal(-2.5, 1.2, (len(of.layers), 1))
+    scale = rng.lognormal(-6.5, 1.3, (len(of.layers), 1))
     bits = np.array([f.num_bits for f in of.formats], dtype=float)
     return LayerTable(of, scale * 4.0 ** (2 - bits), "kl", "FisherDirectional()", note="a note")
 
@@ -143,10 +143,14 @@ class Hand:
         study = self.store.studies.get(claim.study_id).study
         if claim.number + len(MENU) >= study.n_trials:
             return Outcome(search_ended=True)
+        known = {t.allocation.digest for t in self.store.trials.of(claim.study_id, "calibration")}
         rng = np.random.default_rng(claim.number)
-        price = 10 ** rng.uniform(-7.5, -5.2)
-        noise = rng.lognormal(0, 0.5, self.loss.grouped.shape)
-        choice = np.argmin(self.loss.grouped * noise + price * self.bytes.grouped, axis=1)
+        while True:
+            price = 10 ** rng.uniform(-9.2, -6.7)
+            noise = rng.lognormal(0, 0.25, self.loss.grouped.shape)
+            choice = np.argmin(self.loss.grouped * noise + price * self.bytes.grouped, axis=1)
+            if self.of.decode(choice).digest not in known:
+                break
         trial = Trial(0, self.of.decode(choice), "calibration", self.origin, target="t")
         return Outcome(proposed=(Proposed(trial, is_proposal=True),))
 
@@ -174,12 +178,14 @@ class Filled:
         store: its database.
         artifacts: its files.
         folder: where both are.
+        ids: of studies, by a name for each.
     """
 
     app: FastAPI
     store: Store
     artifacts: Artifacts
     folder: Path
+    ids: dict[str, str] = field(default_factory=dict)
 
     def hand(self, of: SearchSpace | None = None, **how: object) -> Hand:
         return Hand(self.store, self.artifacts, self.folder, of or space(), **how)

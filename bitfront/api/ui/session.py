@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bitfront.api.problems import problem
 
 COOKIE = "bitfront_key"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
@@ -36,8 +37,8 @@ class SignedIn:
         key = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
         if key and "authorization" not in headers:
             if scope["method"] not in _SAFE and not is_same_origin(headers):
-                refusal = PlainTextResponse("Sent from a page of another site: refused.\n", 403)
-                await refusal(scope, receive, send)
+                detail = "This was sent from a page of another site: use the pages of this one."
+                await problem(403, "forbidden", detail, scope["path"])(scope, receive, send)
                 return
             bearer = (b"authorization", b"Bearer " + key.encode("latin-1", "replace"))
             scope = {**scope, "headers": [*scope["headers"], bearer]}

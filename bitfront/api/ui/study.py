@@ -23,7 +23,7 @@ from bitfront.api.ui.tables import loss_table
 from bitfront.api.ui.words import model_name, standing
 from bitfront.errors import BitfrontError, NotFound
 from bitfront.report.columns import COLUMNS, mix
-from bitfront.store.records import StoredStudy
+from bitfront.store.records import StoredStudy, TrialRow
 from bitfront.table import LayerTable
 from bitfront.trial import Trial
 from bitfront.version import __version__
@@ -87,6 +87,7 @@ def show_study(
         columns=COLUMNS,
         mix=mix,
         chosen=chosen,
+        neighbour=_neighbour(measured, row),
         bits=_bits(measured, chosen),
         swatches=maps.swatches(measured.space.formats) if measured.space else (),
         sensitivity=_sensitivity(loss, shown),
@@ -183,3 +184,12 @@ def _written(here: Site, study_id: str) -> dict[int, list[str]]:
         _, number, file = name.split("/", 2)
         written[int(number)].append(file)
     return written
+
+
+def _neighbour(measured: Measurements, row: TrialRow | None) -> int | None:
+    """The next larger point of the front, which is what one compares with; of the last, the one before."""
+    sizes = [each for each in measured.front if row is None or each.number != row.number]
+    if row is None or not sizes:
+        return None
+    larger = [each for each in sizes if each.values["bytes"] >= row.values["bytes"]]
+    return (larger[0] if larger else sizes[-1]).number

@@ -30,7 +30,7 @@ function layout(x, y, height, more) {
     hoverlabel: { bgcolor: ink("--paper"), bordercolor: ink("--line"), font: { color: ink("--ink") } },
     // A finger that drags over a plot scrolls the page.
     dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",
-    legend: { orientation: "h", x: 0, y: -0.2, yanchor: "top" },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
     xaxis: x, yaxis: y, ...more,
   };
 }
@@ -61,7 +61,7 @@ function drawFront() {
   const on = data.axes[select.selectedIndex] ?? data.axes[0];
   const where = data.text === "evaluation" ? "" : " (calibration text)";
   const traces = [];
-  if (data.pale.number.length) traces.push(trace("calibration text", data.pale, on, { mode: "markers", colour: COLOURS.rest, symbol: "circle", size: 5, opacity: 0.35, bars: false }));
+  if (data.pale.number.length) traces.push(trace("calibration text", data.pale, on, { mode: "markers", colour: COLOURS.rest, symbol: "circle", size: 6, opacity: 0.5, bars: false }));
   if (data.rest.number.length) traces.push(trace(`others${where}`, data.rest, on, { mode: "markers", colour: COLOURS.rest, symbol: "circle-open", bars: data.text === "evaluation" }));
   traces.push(trace(`front${where}`, data.front, on, { mode: "lines+markers", colour: COLOURS.front, symbol: "circle" }));
   if (data.uniform.number.length) {
