@@ -27,6 +27,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
 
@@ -208,6 +209,8 @@ def _explained() -> Iterator[None]:
     except OperationalError as error:
         cause = str(error.orig).strip().partition("\n")[0]
         raise StorageError(f"The database cannot be used now: {cause}.") from error
+    except NoConnectionFree as error:
+        raise StorageError("All connections to the database are in use: try again.") from error
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
