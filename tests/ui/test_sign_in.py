@@ -24,8 +24,11 @@ def test_pages_ask_for_a_key_where_keys_exist(empty, browse):
     client = browse(empty)
     for path in ("/ui/", "/ui/workers", "/ui/new", f"/ui/studies/{'0' * 32}"):
         answer = client.get(path)
-        assert answer.status_code == 401
-        assert "Sign in" in answer.text
+        assert answer.status_code == 303
+        assert answer.headers["location"].startswith("/ui/sign-in?place=")
+        assert "Sign in" in client.get(answer.headers["location"]).text
+    data = client.get(f"/ui/studies/{'0' * 32}/data.json")
+    assert data.status_code == 401
     assert sign_in(client, text).status_code == 303
     assert client.get("/ui/").status_code == 200
 
@@ -133,7 +136,7 @@ def test_signing_out_forgets_the_key(empty, browse):
     assert "Sign out" in client.get("/ui/").text
     assert client.post("/ui/sign-out", headers=HERE).status_code == 303
     assert COOKIE not in client.cookies
-    assert client.get("/ui/").status_code == 401
+    assert client.get("/ui/").status_code == 303
 
 
 @pytest.mark.parametrize(
@@ -153,7 +156,8 @@ def test_signing_in_leads_back_to_a_page_of_this_site(empty, browse, place, goes
 
 def test_the_page_that_was_wanted_is_remembered(empty, browse):
     key(empty)
-    answer = browse(empty).get("/ui/workers?x=1")
+    client = browse(empty)
+    answer = client.get(client.get("/ui/workers?x=1").headers["location"])
     assert 'name="place" value="workers?x=1"' in answer.text
 
 
@@ -164,5 +168,6 @@ def test_without_keys_there_is_nothing_to_sign_in_to(empty, browse):
 
 def test_another_machine_is_told_that_keys_are_needed(empty, browse):
     answer = browse(empty, client=("10.0.0.9", 5000)).get("/ui/")
-    assert answer.status_code == 401
-    assert "only this machine is served" in answer.text
+    assert answer.status_code == 303
+    text = browse(empty, client=("10.0.0.9", 5000)).get(answer.headers["location"]).text
+    assert "serves this machine alone" in text

@@ -69,7 +69,7 @@ async def _refused(request: Request, error: Exception) -> Response:
         place = request.url.path.removeprefix(f"{base(request)}/")
         query = f"?{request.url.query}" if request.url.query else ""
         if request.method == "GET" and place.rpartition(".")[2] != "json":
-            return sign_in.form(request, str(error), f"{place}{query}", 401)
+            return RedirectResponse(sign_in.address(request, f"{place}{query}"), 303)
     answer = problems.of(error, request.url.path)
     status = answer.status_code
     return page(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
@@ -21,14 +22,22 @@ _PLACE = re.compile(r"(?:[a-z0-9]+(?:/[a-z0-9.]+)*)?(?:\?[A-Za-z0-9=&_%+.-]*)?")
 _SECONDS = 12 * 3600
 
 
-def form(request: Request, error: str = "", place: str = "", status: int = 200) -> Response:
-    """The page that asks for a key; `place` is where to go then, below the pages."""
-    place = place if _PLACE.fullmatch(place) and "sign-" not in place else ""
-    return page(request, "sign_in.html", status=status, error=error, place=place)
+def address(request: Request, place: str) -> str:
+    """Where a key is asked for; `place` is where to go then, below the pages."""
+    return f"{base(request)}/sign-in?{urlencode({'place': _known(place)})}"
+
+
+def _known(place: str) -> str:
+    """A place of ours, or none."""
+    return place if _PLACE.fullmatch(place) and "sign-" not in place else ""
+
+
+def _form(request: Request, error: str = "", place: str = "", status: int = 200) -> Response:
+    return page(request, "sign_in.html", status=status, error=error, place=_known(place))
 
 
 @router.get("/sign-in")
-def ask(request: Request, here: Here) -> Response:
+def ask(request: Request, here: Here, place: str = "") -> Response:
     """Ask for a key, unless there are none."""
     if not here.store.keys.exist():
         return page(
@@ -38,7 +47,7 @@ def ask(request: Request, here: Here) -> Response:
             detail="This installation has no keys: it serves this machine alone, and everything "
             "here is yours. An operator makes keys with `bitfront keys create`.",
         )
-    return form(request)
+    return _form(request, place=place)
 
 
 @router.post("/sign-in")
@@ -55,11 +64,10 @@ def sign_in(
     try:
         caller(request, here, HTTPAuthorizationCredentials(scheme="Bearer", credentials=text))
     except Unauthorised as error:
-        return form(request, str(error), place, 401)
+        return _form(request, str(error), place, 401)
     except HTTPException as error:
-        return form(request, str(error.detail), place, error.status_code)
-    target = place if _PLACE.fullmatch(place) else ""
-    answer = RedirectResponse(f"{base(request)}/{target}", 303)
+        return _form(request, str(error.detail), place, error.status_code)
+    answer = RedirectResponse(f"{base(request)}/{_known(place)}", 303)
     answer.set_cookie(
         COOKIE,
         text,

@@ -22,8 +22,7 @@ function bodyOf(form) {
   return body;
 }
 
-function tell(form, text) {
-  const place = form.querySelector(".problem") ?? form.parentElement.querySelector(".problem");
+function tell(place, text) {
   place.textContent = text;
   place.hidden = !text;
 }
@@ -52,8 +51,10 @@ document.addEventListener("submit", async (event) => {
   if (!form.matches("form[data-json]")) return;
   event.preventDefault();
   const button = form.querySelector("button");
+  // Found before the form may be gone.
+  const place = form.querySelector(".problem") ?? form.closest(".actions").querySelector(":scope > .problem");
   button.disabled = true;
-  tell(form, "");
+  tell(place, "");
   try {
     const told = await send(form);
     const target = form.dataset.done.replace("{id}", encodeURIComponent(told.id ?? ""));
@@ -64,7 +65,7 @@ document.addEventListener("submit", async (event) => {
       document.getElementById("spoken").textContent = "Done.";
     }
   } catch (error) {
-    tell(form, error instanceof TypeError ? "The server cannot be reached: try again." : error.message);
+    tell(place, error instanceof TypeError ? "The server cannot be reached: try again." : error.message);
   } finally {
     button.disabled = false;
   }

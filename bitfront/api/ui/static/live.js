@@ -5,6 +5,7 @@
 const live = {
   timer: 0,
   spoken: "",
+  isAway: false,
 
   region() {
     return document.getElementById("live");
@@ -12,14 +13,19 @@ const live = {
 
   async refresh() {
     const began = performance.now();
+    live.isAway = false;
     try {
       await htmx.ajax("GET", location.pathname + location.search, {
         target: "#live", select: "#live", swap: "outerMorph",
       });
+    } catch {
+      live.isAway = true;
+    }
+    document.getElementById("away").hidden = !live.isAway;
+    if (!live.region()) location.reload(); // the key has ended: there is another page now
+    else if (!live.isAway) {
       live.say();
       document.dispatchEvent(new CustomEvent("refreshed"));
-    } catch {
-      // The server is away: the next tick tries again.
     }
     return performance.now() - began;
   },
@@ -64,6 +70,8 @@ document.addEventListener("change", (event) => {
   live.refresh();
 });
 
+for (const name of ["htmx:error", "htmx:response:error"])
+  document.addEventListener(name, () => { live.isAway = true; });
 window.addEventListener("popstate", () => live.refresh());
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) live.refresh();

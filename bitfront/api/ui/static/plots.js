@@ -43,7 +43,9 @@ function trace(name, series, on, style) {
   const errors = series.kl_stderr.map((error) => error ?? 0);
   return {
     name, x: (series[on.quantity] ?? []).map((value) => (value === null ? null : value * on.scale)), y: series.kl,
-    customdata: series.number, text: texts, hovertemplate: "%{text}<extra></extra>",
+    customdata: series.number, text: texts,
+    // Pale points lie under those that count and would take the pointer from them.
+    ...(style.opacity ? { hoverinfo: "skip" } : { hovertemplate: "%{text}<extra></extra>" }),
     // A bar down to zero or below has no place on a logarithmic axis.
     error_y: style.bars === false ? undefined : { array: errors, arrayminus: errors.map((e, i) => Math.min(e, 0.9 * series.kl[i])), thickness: 1.2, width: 3 },
     mode: style.mode, line: { color: style.colour, width: 1.5, dash: style.dash },
