@@ -23,6 +23,7 @@ from sqlalchemy import (
     event,
     literal_column,
     make_url,
+    select,
     text,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
@@ -84,6 +85,11 @@ class Database:
     def now(self) -> ColumnElement[float]:
         """Seconds since 1970 on the database's clock: no lease depends on a worker's own."""
         return literal_column(_CLOCKS["sqlite" if self._is_sqlite else "postgresql"])
+
+    def time(self) -> float:
+        """What that clock says."""
+        with self.reading() as connection:
+            return float(connection.execute(select(self.now)).scalar_one())
 
     @cached_property
     def pool(self) -> Engine:
