@@ -27,6 +27,7 @@ from bitfront.api.routes import (
 )
 from bitfront.api.security import Audit, Protection
 from bitfront.api.site import Site
+from bitfront.api.ui.app import mount_ui
 from bitfront.artifacts import Artifacts
 from bitfront.settings import Settings
 from bitfront.store import Store
@@ -59,12 +60,14 @@ def create_app(store: Store, artifacts: Artifacts, settings: Settings) -> FastAP
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
-    app.state.site = Site(store, artifacts, settings, Feed(store), Refusals())
+    site = Site(store, artifacts, settings, Feed(store), Refusals())
+    app.state.site = site
     app.state.counts = RequestCounts()
     for routes in _ROUTERS:
         app.include_router(routes.router)
     problems.answer_with_problems(app)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
+    mount_ui(app, site)
     # The last that is added sees a request first.
     app.add_middleware(Audit)
     app.add_middleware(RequestLimits)

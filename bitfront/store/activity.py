@@ -55,6 +55,16 @@ class Activity:
                 for row in connection.execute(query)
             ]
 
+    def latest(self, study_id: str, n: int = 50) -> list[StoredEvent]:
+        """What happened to a study last, newest first."""
+        query = sa.select(events).where(events.c.study_id == study_id)
+        query = query.order_by(events.c.id.desc()).limit(n)
+        with self.db.reading() as connection:
+            return [
+                StoredEvent(row.id, row.study_id, row.kind, row.body, row.at)
+                for row in connection.execute(query)
+            ]
+
     def workers(self, within: float = 3600.0) -> list[Worker]:
         """Workers that were heard of within the last seconds."""
         query = sa.select(workers).where(workers.c.seen_at > self.db.now - within)

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from bitfront.space import SearchSpace
 from bitfront.study import Study
-from bitfront.trial import Trial
+from bitfront.trial import Trial, TrialState
 
 
 class StudyState(StrEnum):
@@ -158,6 +158,48 @@ class StoredEvent:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Where a study stands, in short.
+
+    Args:
+        study_id: which study.
+        state: its state.
+        position: the event of its last finished trial; 0 before the first.
+    """
+
+    study_id: str
+    state: StudyState
+    position: int
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """A trial that is measured or failed, without its allocation.
+
+    Args:
+        position: the event that told of it: grows in the order in which trials finish.
+        number: of the trial.
+        text: what it was measured on.
+        origin: who proposed it.
+        state: COMPLETE or FAIL.
+        values: as those of a `Trial`; none where no attempt ended in a result.
+        error: why it failed.
+        digest: of its allocation.
+        at: when it finished.
+    """
+
+    position: int
+    number: int
+    text: str
+    origin: str
+    state: TrialState
+    values: Mapping[str, float]
+    error: str | None
+    digest: str
+    at: float
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A measured point that is to be, or was, written as a checkpoint.
 
@@ -224,6 +266,29 @@ class ApiKey:
     created_at: float
     expires_at: float | None
     revoked_at: float | None
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial whose allocation is not spelled out: thousands of them are read at once.
+
+    Args:
+        number: position in the study.
+        text: what it is measured on.
+        origin: who proposed it.
+        state: how far it came.
+        values: quantity to measured value.
+        error: why it failed.
+        choice: the column of each group's format on the menu of the space, one byte each.
+    """
+
+    number: int
+    text: str
+    origin: str
+    state: TrialState
+    values: Mapping[str, float]
+    error: str | None
+    choice: bytes
 
 
 @dataclass(frozen=True)

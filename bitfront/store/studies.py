@@ -214,6 +214,9 @@ class Studies:
             self._search_on(connection, study_id)
             if state.is_final:
                 self._reopen(connection, study_id)
+            else:
+                # The steps in all have changed.
+                advance(connection, self.db, study_id)
             return _stored(study_row(connection, study_id, owner))
 
     def _search_on(self, connection: Connection, study_id: str) -> None:
