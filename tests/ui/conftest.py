@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from tests.ui.filled import Filled, request, site
 
-WORDS = "<b>Overflow</b> & \"more\" <script>alert(1)</script>"
+WORDS = '<b>Overflow</b> & "more" <script>alert(1)</script>'
 """What an error of a hostile model may say."""
 
 

@@ -81,13 +81,18 @@ class Hand:
     def __post_init__(self) -> None:
         self.loss = loss_table(self.of)
         self.bytes = next(c for c in COSTS.build("memory").cost(self.of) if c.quantity == "bytes")
-        self.code = next(c for c in COSTS.build("memory").cost(self.of) if c.quantity == "code_bits")
+        self.code = next(
+            c for c in COSTS.build("memory").cost(self.of) if c.quantity == "code_bits"
+        )
 
     def table(self) -> str:
         """Digest of the stored loss table."""
         path = self.folder / "table.npz"
         with path.open("wb") as file:
-            parts = {k: getattr(self.loss, k) for k in ("values", "quantity", "source", "reduction", "note")}
+            parts = {
+                k: getattr(self.loss, k)
+                for k in ("values", "quantity", "source", "reduction", "note")
+            }
             np.savez(file, **parts)
         digest = self.artifacts.put(path)
         self.store.files.add(digest, path.stat().st_size)
@@ -128,15 +133,21 @@ class Hand:
             return self.proposal(claim)
         if claim.stage is Stage.EVALUATE:
             trial = self.store.trials.get(claim.study_id, claim.number)
-            return Outcome(measured=replace(trial, state=TrialState.COMPLETE, values=self.values(trial)))
+            return Outcome(
+                measured=replace(trial, state=TrialState.COMPLETE, values=self.values(trial))
+            )
         if claim.stage is Stage.FINALISTS:
             trials = self.store.trials.of(claim.study_id, "calibration", finished=True)
             front = self.store.trials.front(claim.study_id, "calibration").trials
             kept = [t for t in trials if t in front or t.origin == "uniform"]
             return Outcome(
-                proposed=tuple(Proposed(Trial(0, t.allocation, "evaluation", t.origin)) for t in kept)
+                proposed=tuple(
+                    Proposed(Trial(0, t.allocation, "evaluation", t.origin)) for t in kept
+                )
             )
-        return Outcome(files={f"checkpoints/{claim.number}/model.safetensors": self.file("weights")})
+        return Outcome(
+            files={f"checkpoints/{claim.number}/model.safetensors": self.file("weights")}
+        )
 
     def proposal(self, claim: Claim) -> Outcome:
         """A point of the sweep over prices, or the end."""
@@ -162,7 +173,8 @@ class Hand:
         kl *= 1.15 if trial.text == "evaluation" else 1.0
         n_bytes = self.bytes.total(choice)
         return {
-            "kl": kl, "kl_stderr": kl / 25, "perplexity": 17 * float(np.exp(kl)), "top1_error": 0.1 + kl / 10,
+            "kl": kl, "kl_stderr": kl / 25, "perplexity": 17 * float(np.exp(kl)),
+            "top1_error": 0.1 + kl / 10,
             "bits": self.code.total(choice) / self.of.n_weights,
             "bits_per_weight": 8 * n_bytes / self.of.n_weights,
             "bytes": n_bytes + self.of.outside_bytes, "seconds": 0.1,
@@ -190,7 +202,13 @@ class Filled:
     def hand(self, of: SearchSpace | None = None, **how: object) -> Hand:
         return Hand(self.store, self.artifacts, self.folder, of or space(), **how)
 
-    def study(self, n: int | None = None, owner: str = "local", hand: Hand | None = None, **choices: object) -> StoredStudy:
+    def study(
+        self,
+        n: int | None = None,
+        owner: str = "local",
+        hand: Hand | None = None,
+        **choices: object,
+    ) -> StoredStudy:
         """A study of which `n` tasks are done, or all."""
         stored, _ = self.store.studies.create(request(**choices), owner)
         (hand or self.hand()).run(n)

@@ -24,10 +24,13 @@ CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 pytestmark = pytest.mark.skipif(
     not Path(CHROMIUM).exists(), reason="no chromium on this machine: run `make test-ui` as root"
 )
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    f"--{name}"
+    for name in (
+        "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-component-update",
+        "disable-background-networking", "disable-sync",
+    )
+]  # fmt: skip
 SIZES = {"wide": (1280, 800), "narrow": (390, 844)}
 VIEWS = [(size, scheme) for size in SIZES for scheme in ("light", "dark")]
 
@@ -49,7 +52,9 @@ def serve() -> Iterator[Callable[[Filled], str]]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(of.app, port=port, log_level="error", lifespan="off"))
+        server = uvicorn.Server(
+            uvicorn.Config(of.app, port=port, log_level="error", lifespan="off")
+        )
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.started:
@@ -73,10 +78,14 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens pages; at the end nothing was logged as an error and nothing left this machine."""
     contexts, complaints = [], []
 
-    def open_page(url: str, size: str = "wide", scheme: str = "light", refused: bool = False) -> Page:
+    def open_page(
+        url: str, size: str = "wide", scheme: str = "light", refused: bool = False
+    ) -> Page:
         width, height = SIZES[size]
         viewport = {"width": width, "height": height}
-        contexts.append(browser.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True))
+        contexts.append(
+            browser.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)
+        )
         page = contexts[-1].new_page()
 
         def note(message: ConsoleMessage) -> None:
@@ -147,7 +156,9 @@ def test_from_the_list_to_an_export_by_keyboard(visit, address, full, size, sche
         page.keyboard.press("Enter")
     text = Path(download.value.path()).read_text()
     front = full.store.trials.front(done).trials
-    assert [line.partition(",")[0] for line in text.splitlines()[1:]] == [str(t.number) for t in front]
+    assert [line.partition(",")[0] for line in text.splitlines()[1:]] == [
+        str(t.number) for t in front
+    ]
 
 
 @pytest.mark.parametrize(("size", "scheme"), VIEWS)
@@ -171,7 +182,8 @@ def test_text_stands_out_from_its_page(visit, address, full, scheme):
       const paper = (e) => { for (; e; e = e.parentElement) {
         const c = getComputedStyle(e).backgroundColor;
         if (!/, 0\\)$/.test(c) && c !== 'transparent') return c; } return 'rgb(255,255,255)'; };
-      return [...document.querySelectorAll('main :is(p, a, li, td, th, dd, dt, h1, h2, button, .badge)')]
+      const texts = 'main :is(p, a, li, td, th, dd, dt, h1, h2, button, .badge)';
+      return [...document.querySelectorAll(texts)]
         .filter((e) => e.textContent.trim() && !e.closest('svg'))
         .map((e) => { const [a, b] = [lum(getComputedStyle(e).color), lum(paper(e))].sort();
           return [(b + 0.05) / (a + 0.05), e.tagName, e.textContent.trim().slice(0, 30)]; })
@@ -190,7 +202,9 @@ def test_the_study_is_followed_without_reloading(visit, tmp_path, serve):
     page.evaluate("window.same = true")
     hand.run(9)
     drawn(page)
-    expect(page.locator("progress")).to_have_attribute("value", str(live.store.studies.get(study.id).done))
+    expect(page.locator("progress")).to_have_attribute(
+        "value", str(live.store.studies.get(study.id).done)
+    )
     hand.run()
     expect(page.locator(".badge").first).to_have_text("complete", timeout=15_000)
     expect(page.locator("#spoken")).to_have_text("Complete.")
@@ -207,7 +221,9 @@ def test_focus_and_typed_text_outlive_a_refresh(visit, tmp_path, serve):
     page.locator("#extend summary").click()
     page.locator("#extend [name=n_trials]").fill("77")
     hand.run(4)
-    expect(page.locator("progress")).to_have_attribute("value", str(live.store.studies.get(study.id).done), timeout=15_000)
+    expect(page.locator("progress")).to_have_attribute(
+        "value", str(live.store.studies.get(study.id).done), timeout=15_000
+    )
     expect(page.locator("#extend [name=n_trials]")).to_be_focused()
     expect(page.locator("#extend [name=n_trials]")).to_have_value("77")
 

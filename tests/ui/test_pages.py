@@ -1,10 +1,12 @@
 """What pages say of studies in every state, over HTTP and a real store."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from bitfront.api.ui.words import standing
 from bitfront.report.agreement import tau
 from bitfront.store.records import StudyState
 from bitfront.trial import TrialState
@@ -86,7 +88,9 @@ def test_states_are_said_in_words(full, browse, state, words):
 )
 def test_a_study_offers_what_its_state_allows(full, browse, state, forms):
     outline = page(browse(full), f"/ui/studies/{full.ids[state]}")
-    actions = {form["action"].rpartition("/")[2] for form in outline.all("form") if "data-json" in form}
+    actions = {
+        form["action"].rpartition("/")[2] for form in outline.all("form") if "data-json" in form
+    }
     assert actions - {"checkpoints"} == forms
 
 
@@ -155,7 +159,9 @@ def test_the_plots_draw_what_the_store_has(full, browse):
     assert len(data["pale"]["number"]) == len(calibration)
     assert data["budget"]["limits"]["bits_per_weight"] == pytest.approx(3.5)
     searched = space()
-    assert data["budget"]["limits"]["bytes"] == searched.outside_bytes + 3.5 * searched.n_weights // 8
+    assert (
+        data["budget"]["limits"]["bytes"] == searched.outside_bytes + 3.5 * searched.n_weights // 8
+    )
 
 
 def test_the_audit_adds_up_the_loss_table(full, browse):
@@ -208,7 +214,7 @@ def test_the_strip_of_a_point_is_its_bit_map_without_words(full, browse):
 def test_another_format_of_the_sensitivity_map_can_be_shown(full, browse):
     client = browse(full)
     path = f"/ui/studies/{full.ids['COMPLETE']}?shown=int4_g64+layer"
-    (chosen,) = [a for a in page(client, path).all("option", value="int4_g64 layer")]
+    (chosen,) = page(client, path).all("option", value="int4_g64 layer")
     assert "selected" in chosen
 
 
@@ -243,7 +249,12 @@ def test_a_damaged_loss_table_is_said_and_the_rest_is_there(empty, browse):
 
 def test_a_study_without_finite_values_has_no_front(empty, browse):
     hand = empty.hand()
-    hand.values = lambda trial: {"kl": float("inf"), "bits": 3.0, "bits_per_weight": 3.5, "bytes": 1e6}
+    hand.values = lambda trial: {
+        "kl": float("inf"),
+        "bits": 3.0,
+        "bits_per_weight": 3.5,
+        "bytes": 1e6,
+    }
     done = empty.study(hand=hand, n=4)
     client = browse(empty)
     assert "Nothing is measured yet" in page(client, f"/ui/studies/{done.id}").text
@@ -274,7 +285,9 @@ def test_checkpoints_are_listed_until_they_can_be_downloaded(empty, browse):
     done = empty.study()
     number = empty.store.trials.front(done.id).trials[1].number
     client = browse(empty)
-    assert "No point was written as a checkpoint yet." in page(client, f"/ui/studies/{done.id}").text
+    assert (
+        "No point was written as a checkpoint yet." in page(client, f"/ui/studies/{done.id}").text
+    )
     empty.store.checkpoints.create(done.id, number, "packed")
     assert "not yet" in page(client, f"/ui/studies/{done.id}").text
     empty.hand().run()
@@ -285,13 +298,16 @@ def test_checkpoints_are_listed_until_they_can_be_downloaded(empty, browse):
 
 def test_an_unchanged_page_is_not_sent_again(full, browse):
     client = browse(full)
-    for path in (f"/ui/studies/{full.ids['COMPLETE']}", f"/ui/studies/{full.ids['COMPLETE']}/data.json"):
+    for path in (
+        f"/ui/studies/{full.ids['COMPLETE']}",
+        f"/ui/studies/{full.ids['COMPLETE']}/data.json",
+    ):
         tag = client.get(path).headers["etag"]
         again = client.get(path, headers={"If-None-Match": tag})
         assert (again.status_code, again.content) == (304, b"")
-        assert client.get(f"{path}?point=41", headers={"If-None-Match": tag}).status_code == 200 or (
-            path.endswith("json")
-        )
+        assert client.get(
+            f"{path}?point=41", headers={"If-None-Match": tag}
+        ).status_code == 200 or (path.endswith("json"))
 
 
 def test_a_changed_study_is_sent_again(empty, browse):
@@ -314,10 +330,6 @@ def test_hostile_names_of_layers_stay_text(empty, browse):
 
 
 def test_every_state_has_words(full):
-    from bitfront.api.ui.words import standing
-
     stored = full.store.studies.get(full.ids["RUNNING"])
     for state in StudyState:
-        from dataclasses import replace
-
         assert standing(replace(stored, state=state))

@@ -1,4 +1,4 @@
-"""What is vendored is what it says it is, colours are those of the report, and nothing calls out."""
+"""Vendored files are untouched, colours are those of the report, and nothing calls out."""
 
 import hashlib
 import re
@@ -61,7 +61,9 @@ def test_formats_have_the_colours_of_the_report():
     formats = [named(name) for name in MENU]
     pages, report = swatches(formats), report_maps.swatches(formats)
     assert [each.name for each in pages] == [each.name for each in report]
-    css = dict(re.findall(r"\.(v\d+) {{? ?background: #(\w+)", (STATIC / "palette.css").read_text()))
+    css = dict(
+        re.findall(r"\.(v\d+) {{? ?background: #(\w+)", (STATIC / "palette.css").read_text())
+    )
     for ours, theirs in zip(pages, report, strict=True):
         near = np.array(list(bytes.fromhex(css[ours.style])))
         assert np.abs(near - np.array(list(map(int, re.findall(r"\d+", theirs.colour))))).max() <= 4

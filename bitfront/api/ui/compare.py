@@ -15,9 +15,9 @@ from bitfront.api.ui.measurements import measurements
 from bitfront.api.ui.page import Viewer, page
 from bitfront.api.ui.words import model_name
 from bitfront.errors import NotFound
+from bitfront.pareto import LATENCY
 from bitfront.report.columns import COLUMNS, mix
 from bitfront.report.points import VALUES
-from bitfront.pareto import LATENCY
 from bitfront.space import Layer, SearchSpace
 from bitfront.trial import Trial
 

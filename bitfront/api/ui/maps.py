@@ -70,7 +70,9 @@ def swatches(formats: Sequence[Format]) -> tuple[Swatch, ...]:
     """The menu by rising stored bits along Viridis, as in the report of a study."""
     ordered = sorted(formats, key=_bits)
     last = max(len(ordered) - 1, 1)
-    steps = [round(N_STEPS * i / last) if len(ordered) > 1 else N_STEPS // 2 for i in range(len(ordered))]
+    steps = [
+        round(N_STEPS * i / last) if len(ordered) > 1 else N_STEPS // 2 for i in range(len(ordered))
+    ]
     return tuple(Swatch(f.name, f"v{s}", _bits(f)) for f, s in zip(ordered, steps, strict=True))
 
 

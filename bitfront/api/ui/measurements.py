@@ -66,7 +66,9 @@ class Measurements:
             return self.outline(rows)
         if not rows:
             return ()
-        quantities = (*OBJECTIVES, LATENCY) if all(LATENCY in r.values for r in rows) else OBJECTIVES
+        quantities = (
+            (*OBJECTIVES, LATENCY) if all(LATENCY in r.values for r in rows) else OBJECTIVES
+        )
         kept = non_dominated(np.array([[row.values[q] for q in quantities] for row in rows]))
         return _by_size([row for row, is_kept in zip(rows, kept, strict=True) if is_kept])
 
@@ -124,7 +126,9 @@ class Measurements:
         return next((other for other in rows if other.choice == row.choice), None)
 
 
-def measurements(store: Store, study_id: str, study: Study, text: str | None = None) -> Measurements:
+def measurements(
+    store: Store, study_id: str, study: Study, text: str | None = None
+) -> Measurements:
     """Read the trials of a study; of one text where it is named."""
     rows = tuple(store.trials.rows(study_id, text))
     return Measurements(study, store.trials.space(study_id), rows)

@@ -38,13 +38,17 @@ def page(
 ) -> Response:
     """Fill a template with values and with what every page has."""
     root = base(request)
-    text = environment().get_template(template).render(
-        base=root,
-        api=f"{root.removesuffix('/ui')}/v1",
-        version=__version__,
-        viewer=getattr(request.state, "viewer", None),
-        is_signed_in=COOKIE in request.cookies,
-        **values,
+    text = (
+        environment()
+        .get_template(template)
+        .render(
+            base=root,
+            api=f"{root.removesuffix('/ui')}/v1",
+            version=__version__,
+            viewer=getattr(request.state, "viewer", None),
+            is_signed_in=COOKIE in request.cookies,
+            **values,
+        )
     )
     return HTMLResponse(text, status, dict(headers or {}))
 

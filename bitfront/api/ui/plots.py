@@ -59,7 +59,9 @@ def _limits(measured: Measurements) -> dict[str, float]:
 
 
 def _series(rows: Sequence[TrialRow]) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {q: [_finite(row.values, q) for row in rows] for q in _QUANTITIES}
+    columns: dict[str, list[Any]] = {
+        q: [_finite(row.values, q) for row in rows] for q in _QUANTITIES
+    }
     if any(LATENCY in row.values for row in rows):
         columns[LATENCY] = [_finite(row.values, LATENCY) for row in rows]
     columns["number"] = [row.number for row in rows]
