@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bitfront.plugins import Choice
-from bitfront.store.records import StoredStudy, StudyState
-from bitfront.study import Study, TextSource
-from bitfront.trial import Trial, TrialState
+from bitfront.store.records import Stage, StudyState, TaskState
+from bitfront.trial import TrialState
 
 T = TypeVar("T")
 StudyId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 Links = dict[str, str]
-_PARTS = (
-    "trials", "front", "tables", "report", "events", "checkpoints", "cancel", "resume", "extend",
-)  # fmt: skip
 
 
 class Answer(BaseModel):
@@ -118,74 +111,186 @@ class PointAnswer(Answer):
     """Format of each layer."""
 
 
-def moment(seconds: float) -> datetime:
-    """A time of the database for people."""
-    return datetime.fromtimestamp(seconds, UTC)
+class TableName(Answer):
+    """A layer table by name."""
+
+    name: str
+    links: Links
 
 
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else moment(seconds)
+class TableRow(Answer):
+    """A layer in a format."""
+
+    layer: str
+    format: str
+    value: float | None
+    """Null where the format does not fit the layer."""
 
 
-def study_answer(stored: StoredStudy, seconds_left: float | None = None) -> StudyAnswer:
-    """A stored study as an answer."""
-    return StudyAnswer(
-        id=stored.id,
-        owner=stored.owner,
-        state=stored.state,
-        stage=stored.stage,
-        progress=Progress(done=stored.done, total=stored.total),
-        seconds_left=seconds_left,
-        error=stored.error,
-        created_at=moment(stored.created_at),
-        started_at=_moment(stored.started_at),
-        finished_at=_moment(stored.finished_at),
-        request=request_of(stored.study),
-        links=study_links(stored.id),
-    )
+class TableAnswer(Answer):
+    """A number for every layer in every format."""
+
+    study_id: StudyId
+    name: str
+    quantity: str
+    source: str
+    """What made it."""
+    reduction: str
+    """How layers that share a format combine: sum or max."""
+    note: str
+    rows: list[TableRow]
 
 
-def study_links(study_id: str) -> Links:
-    """Addresses of a study and what belongs to it."""
-    root = f"/v1/studies/{study_id}"
-    return {"self": root, **{part: f"{root}/{part}" for part in _PARTS}}
+class CheckpointAnswer(Answer):
+    """A point that is to be, or was, written."""
+
+    study_id: StudyId
+    number: int
+    trial: int
+    exporter: str
+    state: TaskState
+    error: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    links: Links
 
 
-def request_of(study: Study) -> dict[str, Any]:
-    """A study as a request would have it."""
-    fields = asdict(study)
-    for name, value in vars(study).items():
-        if isinstance(value, Choice):
-            fields[name] = _choice(value)
-        elif isinstance(value, TextSource):
-            fields[name] = asdict(value)
-        elif name in {"searches", "costs"}:
-            fields[name] = [_choice(each) for each in value]
-    return fields | {"budget": str(study.budget), "formats": list(study.formats)}
+class CheckpointFile(Answer):
+    """A file of a checkpoint."""
+
+    name: str
+    sha256: str
+    size: int
+    links: Links
 
 
-def _choice(choice: Choice) -> Mapping[str, Any]:
-    return {"name": choice.name, "params": dict(choice.params)}
+class CheckpointDetail(CheckpointAnswer):
+    """A checkpoint with its files."""
+
+    files: list[CheckpointFile]
 
 
-def trial_summary(study_id: str, trial: Trial) -> TrialSummary:
-    """A trial as an answer, without its formats."""
-    return TrialSummary(**_trial(study_id, trial))
+class ManifestFile(Answer):
+    """A file that a manifest vouches for."""
+
+    name: str
+    sha256: str
+    size: int
 
 
-def trial_answer(study_id: str, trial: Trial) -> TrialAnswer:
-    """A trial as an answer."""
-    allocation = dict(trial.allocation.formats)
-    return TrialAnswer(**_trial(study_id, trial), allocation=allocation, target=trial.target)
+class Signature(Answer):
+    """Who vouches for a manifest."""
+
+    algorithm: str
+    key_id: str
+    """First digits of the SHA-256 of the key."""
+    value: str
 
 
-def _trial(study_id: str, trial: Trial) -> dict[str, Any]:
-    return {
-        "study_id": study_id,
-        "number": trial.number,
-        "text": trial.text,
-        "origin": trial.origin,
-        "state": trial.state,
-        "values": dict(trial.values),
-        "error": trial.error,
-    }
+class ManifestAnswer(Answer):
+    """What a checkpoint is, for those who deploy it."""
+
+    bitfront: str
+    study: dict[str, Any]
+    checkpoint: int
+    exporter: str
+    trial: int
+    text: str
+    origin: str
+    values: dict[str, float]
+    allocation: dict[str, str]
+    files: list[ManifestFile]
+    signature: Signature
+
+
+class PluginAnswer(Answer):
+    """An alternative of a kind."""
+
+    name: str
+    summary: str
+    parameters: dict[str, Any]
+    """JSON schema of its parameters; ranges are checked where it is built."""
+
+
+class FormatAnswer(Answer):
+    """A format that a menu may have."""
+
+    name: str
+    num_bits: int
+    """Of a code."""
+    group_columns: int | None
+    """Columns that share a scale; null for a whole row."""
+    bits_per_weight: float
+    """Stored bits of a weight in a matrix of 4096 rows and columns, scales included."""
+
+
+class PluginsAnswer(Answer):
+    """Everything that a study may name."""
+
+    kinds: dict[str, list[PluginAnswer]]
+    formats: list[FormatAnswer]
+
+
+class ModelEstimate(Answer):
+    """What the headers of the weights tell; the layers are guessed from their names."""
+
+    n_parameters: int
+    nbytes: int
+    """Of the weight files."""
+    n_layers: int
+    """Matrices that the search covers."""
+    n_layer_parameters: int
+    bank_bytes: dict[str, int]
+    """Disk for every layer in each format of the menu."""
+    flops: int
+    """Of all measurements."""
+    seconds_at_least: dict[str, float]
+    """At the peak rate of each device, which nothing reaches."""
+
+
+class EstimateAnswer(Answer):
+    """What a study would take."""
+
+    n_measurements: dict[str, int]
+    """At most, by text."""
+    n_tokens: dict[str, int]
+    """Forward passes of all measurements, in tokens, by text."""
+    n_estimator_tokens: int
+    """Calibration text that the estimator sees, once or several times."""
+    model: ModelEstimate | None
+    """Null where the model is not a folder of this installation."""
+
+
+class TaskAnswer(Answer):
+    """What a worker does."""
+
+    id: int
+    study_id: StudyId
+    stage: Stage
+    number: int
+    queue: str
+    worker: str | None
+    attempts: int
+    """Claims that ended neither in a result nor in an orderly release, this one included."""
+    lease_until: datetime | None
+    started_at: datetime | None
+
+
+class WorkerAnswer(Answer):
+    """A process that takes tasks."""
+
+    name: str
+    queue: str
+    transport: str
+    version: str
+    started_at: datetime
+    seen_at: datetime
+    tasks: list[TaskAnswer]
+
+
+class WorkersAnswer(Answer):
+    """Workers that were heard of lately."""
+
+    items: list[WorkerAnswer]
+    adrift: list[TaskAnswer]
+    """Tasks held by none of them; they are taken over when their leases end."""

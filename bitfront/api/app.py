@@ -9,8 +9,22 @@ from fastapi import FastAPI
 from bitfront.api import openapi, problems
 from bitfront.api.feed import Feed
 from bitfront.api.limits import RequestLimits
+from bitfront.api.metrics import Counted, RequestCounts
 from bitfront.api.refusals import Refusals
-from bitfront.api.routes import events, fronts, health, studies, trials
+from bitfront.api.routes import (
+    checkpoints,
+    estimates,
+    events,
+    exports,
+    fronts,
+    health,
+    plugins,
+    reports,
+    studies,
+    tables,
+    trials,
+    workers,
+)
 from bitfront.api.security import Audit, Protection
 from bitfront.api.site import Site
 from bitfront.api.ui.app import mount_ui
@@ -19,7 +33,10 @@ from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.version import __version__
 
-_ROUTERS = (studies, trials, fronts, events, health)
+_ROUTERS = (
+    studies, trials, fronts, tables, reports, events, checkpoints, exports, estimates, plugins,
+    workers, health,
+)  # fmt: skip
 _DESCRIPTION = """
 Submit a search, watch it, and collect its front and checkpoints. Every error is a problem document
 (RFC 9457). Keys go into `Authorization: Bearer KEY`; on a machine without keys none is needed.
@@ -45,6 +62,7 @@ def create_app(store: Store, artifacts: Artifacts, settings: Settings) -> FastAP
     )
     site = Site(store, artifacts, settings, Feed(store), Refusals())
     app.state.site = site
+    app.state.counts = RequestCounts()
     for routes in _ROUTERS:
         app.include_router(routes.router)
     problems.answer_with_problems(app)
@@ -54,4 +72,5 @@ def create_app(store: Store, artifacts: Artifacts, settings: Settings) -> FastAP
     app.add_middleware(Audit)
     app.add_middleware(RequestLimits)
     app.add_middleware(Protection)
+    app.add_middleware(Counted, counts=app.state.counts)
     return app

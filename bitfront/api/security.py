@@ -146,7 +146,6 @@ async def admin(known: Known) -> Caller:
 
 Reader = Annotated[Caller, Depends(reader)]
 Writer = Annotated[Caller, Depends(writer)]
-Admin = Annotated[Caller, Depends(admin)]
 
 
 @dataclass

@@ -84,10 +84,18 @@ def _inside(text: str, roots: Sequence[Path]) -> Path | None:
         return None
     for root in roots:
         # An absolute path replaces the root here, and is held to it below.
-        path = (root / text).resolve()
-        if path.is_relative_to(root.resolve()) and path != root.resolve() and path.exists():
+        path = _resolved(root / text)
+        if path is not None and path != root.resolve() and path.is_relative_to(root.resolve()):
             return path
     return None
+
+
+def _resolved(path: Path) -> Path | None:
+    """Where a path leads; `None` where nothing is, or links lead in a circle."""
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return None
 
 
 def _check_links(folder: Path, roots: Sequence[Path]) -> None:
@@ -98,7 +106,10 @@ def _check_links(folder: Path, roots: Sequence[Path]) -> None:
     """
     allowed = [root.resolve() for root in roots]
     for path in islice(folder.rglob("*"), _MAX_FILES):
-        if path.is_symlink() and not any(path.resolve().is_relative_to(r) for r in allowed):
+        if not path.is_symlink():
+            continue
+        end = _resolved(path)
+        if end is None or not any(end.is_relative_to(root) for root in allowed):
             raise InvalidArgument(
                 f"{path.name} in the model folder is a link that leads out of it: copy the file."
             )

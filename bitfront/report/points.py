@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, TextIO, TypedDict, cast
 
@@ -107,6 +108,18 @@ def encoded(front: ParetoFront, format: str, allocations: bool = True) -> bytes:
     return encode(rows)
 
 
+def encoded_fronts(fronts: Mapping[str, ParetoFront]) -> bytes:
+    """The points of many fronts as one Parquet file.
+
+    Args:
+        fronts: study to its front; the column `study_id` says which, and rows keep the order.
+    """
+    found = [(name, row) for name, front in fronts.items() for row in points(front)]
+    table = _table([row for _, row in found])
+    names = pa.array([name for name, _ in found], pa.string())
+    return _written(table.add_column(0, "study_id", names))
+
+
 def _json(rows: list[Point]) -> bytes:
     return (json.dumps(rows, indent=1) + "\n").encode()
 
@@ -129,6 +142,10 @@ def _csv(rows: list[Point]) -> bytes:
 
 
 def _parquet(rows: list[Point]) -> bytes:
+    return _written(_table(rows))
+
+
+def _table(rows: list[Point]) -> pa.Table:
     names = _quantities(rows)
     types = dict.fromkeys(names, pa.float64()) | {"bytes": pa.int64()}
     columns = {
@@ -139,6 +156,10 @@ def _parquet(rows: list[Point]) -> bytes:
             [list(row["allocation"].items()) for row in rows], pa.map_(pa.string(), pa.string())
         ),
     }
+    return pa.table(columns)
+
+
+def _written(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pyarrow.parquet.write_table(pa.table(columns), sink)
+    pyarrow.parquet.write_table(table, sink)
     return sink.getvalue()

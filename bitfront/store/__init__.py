@@ -9,6 +9,7 @@ from bitfront.store.activity import Activity
 from bitfront.store.checkpoints import Checkpoints
 from bitfront.store.database import Database
 from bitfront.store.files import Files
+from bitfront.store.finished import Finished
 from bitfront.store.keys import Keys
 from bitfront.store.queue import Queue
 from bitfront.store.studies import Studies
@@ -63,6 +64,11 @@ class Store:
     def activity(self) -> Activity:
         """Events, tasks, workers."""
         return Activity(self.db)
+
+    @cached_property
+    def finished(self) -> Finished:
+        """Finished trials as they came."""
+        return Finished(self.db)
 
     @cached_property
     def keys(self) -> Keys:

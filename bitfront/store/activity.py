@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from bitfront.store.database import Database
 from bitfront.store.queue import task_row
 from bitfront.store.records import Stage, StoredEvent, TaskRow, TaskState, Worker
-from bitfront.store.tables import events, tasks, workers
+from bitfront.store.tables import events, studies, tasks, workers
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,12 @@ class Activity:
         query = sa.select(*key, sa.func.count()).group_by(*key)
         with self.db.reading() as connection:
             return {(q, stage, state): n for q, stage, state, n in connection.execute(query)}
+
+    def n_studies(self) -> dict[str, int]:
+        """How many studies there are by state."""
+        query = sa.select(studies.c.state, sa.func.count().label("n")).group_by(studies.c.state)
+        with self.db.reading() as connection:
+            return {row.state: row.n for row in connection.execute(query)}
 
     def n_stale(self) -> int:
         """How many results came too late and were refused."""

@@ -92,7 +92,7 @@ class Database:
             return float(connection.execute(select(self.now)).scalar_one())
 
     @cached_property
-    def engine(self) -> Engine:
+    def pool(self) -> Engine:
         """Made on first use; a forked or spawned process makes its own."""
         if not self._is_sqlite:
             connect: dict[str, Any] = {"connect_timeout": 3}
@@ -112,7 +112,7 @@ class Database:
         Raises:
             StorageError: the database cannot be reached, or its disk is full.
         """
-        with _explained(), self.engine.begin() as connection:
+        with _explained(), self.pool.begin() as connection:
             yield connection
 
     @contextmanager
@@ -122,7 +122,7 @@ class Database:
         Raises:
             StorageError: the database cannot be reached.
         """
-        reader = self.engine.execution_options(bitfront_reads=True)
+        reader = self.pool.execution_options(bitfront_reads=True)
         with _explained(), reader.connect() as connection:
             yield connection
 

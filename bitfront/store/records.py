@@ -158,6 +158,48 @@ class StoredEvent:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Where a study stands, in short.
+
+    Args:
+        study_id: which study.
+        state: its state.
+        position: the event of its last finished trial; 0 before the first.
+    """
+
+    study_id: str
+    state: StudyState
+    position: int
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """A trial that is measured or failed, without its allocation.
+
+    Args:
+        position: the event that told of it: grows in the order in which trials finish.
+        number: of the trial.
+        text: what it was measured on.
+        origin: who proposed it.
+        state: COMPLETE or FAIL.
+        values: as those of a `Trial`; none where no attempt ended in a result.
+        error: why it failed.
+        digest: of its allocation.
+        at: when it finished.
+    """
+
+    position: int
+    number: int
+    text: str
+    origin: str
+    state: TrialState
+    values: Mapping[str, float]
+    error: str | None
+    digest: str
+    at: float
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A measured point that is to be, or was, written as a checkpoint.
 

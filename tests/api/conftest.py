@@ -163,7 +163,7 @@ def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database of the newest schema, to be copied."""
     made = bench_at(tmp_path_factory.mktemp("empty"))
     made.store.db.upgrade()
-    made.store.db.engine.dispose()
+    made.store.db.pool.dispose()
     return made.settings.home
 
 
@@ -175,7 +175,7 @@ def done_folder(tmp_path_factory: pytest.TempPathFactory, empty_folder: Path) ->
     made = bench_at(folder)
     made.study(n_trials=5)
     made.work()
-    made.store.db.engine.dispose()
+    made.store.db.pool.dispose()
     return folder
 
 
@@ -185,7 +185,7 @@ def bench(tmp_path: Path, empty_folder: Path) -> Iterator[Bench]:
     shutil.copytree(empty_folder, tmp_path, dirs_exist_ok=True)
     made = bench_at(tmp_path)
     yield made
-    made.store.db.engine.dispose()
+    made.store.db.pool.dispose()
 
 
 @pytest.fixture
@@ -198,6 +198,6 @@ def client(bench: Bench) -> Iterator[TestClient]:
 @pytest.fixture
 def done(bench: Bench, done_folder: Path) -> StoredStudy:
     """A study of `local` that is complete."""
-    bench.store.db.engine.dispose()
+    bench.store.db.pool.dispose()
     shutil.copytree(done_folder, bench.settings.home, dirs_exist_ok=True)
     return bench.store.studies.page()[0]

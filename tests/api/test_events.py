@@ -82,7 +82,7 @@ def test_watchers_see_a_study_live_and_share_the_reading(server, bench, monkeypa
     study, reads = bench.study(), []
     read = feed.Feed._read
     monkeypatch.setattr(feed.Feed, "_read", lambda *args: reads.append(1) or read(*args))
-    texts, began = {number: "" for number in range(8)}, time.monotonic()
+    texts, began = dict.fromkeys(range(8), ""), time.monotonic()
     url = f"{server}/v1/studies/{study.id}/events"
 
     def watch(number):

@@ -16,6 +16,17 @@ from bitfront.api.site import Here
 router = APIRouter(tags=["events"])
 
 
+_EVENT = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
+
 class EventStream(StreamingResponse):
     """Server-sent events."""
 
@@ -28,7 +39,7 @@ class EventStream(StreamingResponse):
     summary="Watch a study",
     response_class=EventStream,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        200: {"content": {"text/event-stream": {"schema": _EVENT}}},
         204: {"description": "The study is over and all was sent: do not come again."},
         **problems(404),
     },

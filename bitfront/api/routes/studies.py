@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
 
-from bitfront.api.answers import Page, StudyAnswer, study_answer, study_links
+from bitfront.api.answers import Page, StudyAnswer
 from bitfront.api.openapi import problems, to_study
 from bitfront.api.pace import seconds_left
 from bitfront.api.pages import PageSize, PageToken, cut, place
+from bitfront.api.records import study_answer, study_links
 from bitfront.api.schemas import EXAMPLE, ExtendBody, StudyBody
 from bitfront.api.security import Reader, Writer
 from bitfront.api.site import Here

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 
-from bitfront.api.answers import Page, TrialAnswer, TrialSummary, trial_answer, trial_summary
+from bitfront.api.answers import Page, TrialAnswer, TrialSummary
 from bitfront.api.openapi import problems
 from bitfront.api.pages import PageSize, PageToken, cut, place
+from bitfront.api.records import trial_answer, trial_summary
 from bitfront.api.routes.studies import Owned
 from bitfront.api.schemas import MAX_INT
 from bitfront.api.site import Here

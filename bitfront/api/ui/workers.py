@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from bitfront.api.security import Admin
+from bitfront.api.security import admin
 from bitfront.api.site import Here
 from bitfront.api.ui.page import Viewer, page
 from bitfront.store.queue import MAX_ATTEMPTS
@@ -15,8 +15,8 @@ N_FAILED = 50
 _SECONDS = 3600.0
 
 
-@router.get("/workers")
-def show_workers(request: Request, _viewer: Viewer, _admin: Admin, here: Here) -> Response:
+@router.get("/workers", dependencies=[Depends(admin)])
+def show_workers(request: Request, _viewer: Viewer, here: Here) -> Response:
     """Who works on what."""
     activity = here.store.activity
     running = activity.tasks(states=[TaskState.RUNNING])

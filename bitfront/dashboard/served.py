@@ -1,0 +1,117 @@
+"""The dashboard's process: the guarded application, and the mirror kept up beside it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import optuna_dashboard
+import waitress
+from optuna.storages import BaseStorage
+
+from bitfront.dashboard.access import Access, check_host
+from bitfront.dashboard.guard import Guard
+from bitfront.dashboard.sign_in import SignIn
+from bitfront.errors import NotFound, StorageError
+from bitfront.mirror import Mirror
+from bitfront.settings import Settings
+from bitfront.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Shown:
+    """optuna-dashboard over a mirror, made anew once the mirror was lost.
+
+    Args:
+        mirror: what is shown.
+    """
+
+    mirror: Mirror
+    _app: WSGIApplication | None = field(default=None, init=False)
+    _storage: BaseStorage | None = field(default=None, init=False)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request."""
+        storage = self.mirror.storage
+        if self._app is None or storage is not self._storage:
+            self._app, self._storage = optuna_dashboard.wsgi(storage), storage
+        return self._app(environ, start_response)
+
+    def find(self, study_id: str) -> int:
+        """Number of a study in the mirror, which its address has; it changes when it is made anew.
+
+        Raises:
+            NotFound: the study is not mirrored, or not yet.
+        """
+        try:
+            return self.mirror.storage.get_study_id_from_name(study_id)
+        except KeyError as error:
+            raise NotFound(f"Study {study_id} is not in the mirror yet: wait a moment.") from error
+
+
+@contextmanager
+def kept_up(mirror: Mirror, seconds: float) -> Iterator[None]:
+    """Update a mirror every few seconds inside a `with` block."""
+    stopping = threading.Event()
+
+    def keep() -> None:
+        while not stopping.is_set():
+            mirror.update()
+            stopping.wait(seconds)
+
+    # A daemon: an update of thousands of trials is given up, and done again after a start.
+    thread = threading.Thread(target=keep, name="mirror", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join(2.0)
+
+
+def serve(settings: Settings, rebuild: bool = False) -> None:
+    """Show the mirror until told to stop.
+
+    Args:
+        settings: of the installation.
+        rebuild: mirror everything anew first.
+
+    Raises:
+        InvalidArgument: an address beyond this machine while there are no keys.
+        StorageError: the database does not answer, or the address is taken.
+        MismatchedArtifact: the database is of another version.
+        Conflict: `rebuild`, and another process writes the mirror.
+    """
+    store = Store(settings.database, settings.lease_seconds)
+    store.db.wait(30.0)
+    store.db.check_schema()
+    check_host(settings.dashboard_host, store)
+    mirror = Mirror(store, settings.optuna)
+    if rebuild:
+        mirror.rebuild()
+    shown, access = Shown(mirror), Access(store)
+    guard = Guard(shown, access, SignIn(access), shown.find)
+    try:
+        server = waitress.create_server(
+            guard,
+            host=settings.dashboard_host,
+            port=settings.dashboard_port,
+            ident=None,
+            threads=4,
+            connection_limit=200,
+            channel_timeout=60,
+            max_request_header_size=32 * 2**10,
+            max_request_body_size=64 * 2**10,
+        )
+    except OSError as error:
+        place = f"{settings.dashboard_host}:{settings.dashboard_port}"
+        raise StorageError(f"The dashboard cannot listen at {place}: {error.strerror}.") from error
+    _log.info("dashboard at http://%s:%s", settings.dashboard_host, server.effective_port)
+    with kept_up(mirror, settings.mirror_seconds):
+        server.run()

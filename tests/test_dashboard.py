@@ -1,0 +1,319 @@
+"""The dashboard's process, started for real: what it shows, to whom, and what it refuses."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+from store.finished import add_finished, end, prepared
+from store.studies import SPACE, request, run
+
+from bitfront.plugins import Choice
+from bitfront.store import Store
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict
+    body: str
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+@dataclass
+class Running:
+    port: int
+
+    def ask(self, method, path, body=None, **headers) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            connection.request(method, path, body, sent)
+            answer = connection.getresponse()
+            text = answer.read().decode("utf-8", "replace")
+            return Answer(answer.status, dict(answer.getheaders()), text)
+        finally:
+            connection.close()
+
+    def get(self, path, **headers) -> Answer:
+        return self.ask("GET", path, **headers)
+
+    def studies(self, **headers):
+        return self.get("/api/studies", **headers).json["study_summaries"]
+
+
+def settings(store, folder, **more):
+    named = {"HOME": folder, "DATABASE_URL": store.url, "MIRROR_SECONDS": "0.2", **more}
+    return os.environ | {f"BITFRONT_{name}": str(value) for name, value in named.items()}
+
+
+def start(store, folder, **more):
+    port = free_port()
+    environment = settings(store, folder, DASHBOARD_PORT=port, **more)
+    command = [sys.executable, "-m", "bitfront.dashboard"]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True), port
+
+
+@pytest.fixture
+def dashboard(store, tmp_path):
+    process, port = start(store, tmp_path)
+    running = Running(port)
+    end = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, process.stderr.read()
+        try:
+            if running.get("/healthz").status == 200:
+                break
+        except OSError:
+            assert time.monotonic() < end, "did not start"
+            time.sleep(0.1)
+    yield running
+    process.send_signal(signal.SIGTERM)
+    with process.stderr:
+        told = process.stderr.read()
+    assert process.wait(20) == 0
+    assert "Traceback" not in told, told
+
+
+@pytest.fixture
+def study_id(store):
+    study, _ = store.studies.create(request(n_trials=40, searches=(Choice("sweep"),)), "ann")
+    run(store)
+    return study.id
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+    return found
+
+
+def shown(dashboard, study_id, **headers):
+    """Its number, once all of its trials are there."""
+
+    def found():
+        for study in dashboard.studies(**headers):
+            if study["study_name"] == study_id:
+                place = f"/api/studies/{study['study_id']}"
+                if len(dashboard.get(place, **headers).json["trials"]) >= 40:
+                    return study["study_id"]
+        return None
+
+    return until(found)
+
+
+def test_it_shows_and_changes_nothing(store, study_id, dashboard):
+    number = shown(dashboard, study_id)
+    place = f"/api/studies/{number}"
+    assert dashboard.get("/").headers["Location"] == "/dashboard"
+    assert '<div id="dashboard">' in dashboard.get("/dashboard").body
+    assert dashboard.get(f"/dashboard/studies/{number}/trialTable").status == 200
+    assert len(dashboard.get("/static/bundle.js").body) > 100_000
+    assert dashboard.get("/api/meta").status == 200
+    assert dashboard.get(f"{place}/param_importances").status == 200
+    assert dashboard.get(f"/csv/{number}").body.startswith("Number,State,kl,bytes")
+    assert dashboard.get(f"/study/{study_id}").headers["Location"].endswith(f"studies/{number}")
+    assert dashboard.get(f"/study/{'0' * 32}").status == 404
+    assert dashboard.ask("HEAD", "/api/studies").body == ""
+    changes = [
+        ("DELETE", place),
+        ("POST", "/api/studies"),
+        ("POST", f"{place}/rename"),
+        ("PUT", f"{place}/note"),
+        ("POST", "/api/trials/1/tell"),
+        ("PATCH", place),
+        ("OPTIONS", place),
+        ("TRACE", place),
+        ("POST", "/incompatible-rdb-schema"),
+    ]
+    for method, path in changes:
+        answer = dashboard.ask(method, path, body="{}", Content_Type="application/json")
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD"), path
+        assert answer.json["title"] == "Method Not Allowed"
+    assert shown(dashboard, study_id) == number
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/artifacts/1/0",
+        "/api/studies/1/plot/contour",
+        "/api/studies/1e9",
+        "/api/llm/trial_filter_query",
+        "/static/../__init__.py",
+        "/static/%2e%2e/_app.py",
+        "/static/bundle.js.gz",
+        "/api/studies/",
+        "/dashboard/%0d%0aSet-Cookie:a=b",
+        "/metrics",
+        "/%00",
+    ],
+)
+def test_paths_that_are_not_listed_are_refused(guarded, path):
+    answer = guarded.get(path)
+    assert answer.status == 404
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_every_answer_protects_the_browser(guarded):
+    for path in ("/", "/dashboard", "/api/studies", "/static/bundle.js", "/sign-in", "/no"):
+        headers = guarded.get(path).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert "Server" not in headers
+    assert guarded.get("/api/studies").headers["Cache-Control"] == "no-store"
+
+
+def test_without_keys_another_name_of_this_machine_is_refused(guarded):
+    assert guarded.get("/api/studies", Host="rebound.example").status == 401
+    assert guarded.get("/api/studies", Host=f"localhost:{guarded.port}").status == 200
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A dashboard on SQLite that several tests ask."""
+    folder = tmp_path_factory.mktemp("guarded")
+    store = Store(f"sqlite:///{folder / 'bitfront.db'}")
+    store.db.upgrade()
+    process, port = start(store, folder)
+    running = Running(port)
+    until(lambda: answers(running))
+    yield running
+    process.terminate()
+    with process.stderr:
+        process.stderr.read()
+    process.wait(20)
+    store.db.engine.dispose()
+
+
+def answers(running):
+    try:
+        return running.get("/healthz").status == 200
+    except OSError:
+        return False
+
+
+def test_keys_are_asked_for_from_the_first_one_on(store, study_id, dashboard):
+    assert dashboard.get("/api/studies").status == 200
+    _, admin = store.keys.create("root", ("admin",))
+    _, reader = store.keys.create("ann", ("read", "write"))
+    over, gone = store.keys.create("old", ("admin",))
+    store.keys.revoke(over.id)
+    assert dashboard.get("/healthz").status == 200
+    for path in ("/", "/dashboard", "/api/studies", "/csv/1", "/static/bundle.js", "/favicon.ico"):
+        assert dashboard.get(path).status == 401, path
+    page = dashboard.get("/dashboard", Accept="text/html")
+    assert page.status == 401
+    assert 'action="/sign-in"' in page.body
+    assert dashboard.studies(Authorization=f"Bearer {admin}")
+    assert dashboard.get("/api/studies", Cookie=f"bitfront_key={admin}").status == 200
+    refused = dashboard.get("/api/studies", Authorization=f"Bearer {reader}")
+    assert (refused.status, "admin is needed" in refused.body) == (403, True)
+    for text in (gone, f"{admin}0", "", "bf__"):
+        assert dashboard.get("/api/studies", Authorization=f"Bearer {text}").status == 401
+    number = shown(dashboard, study_id, Authorization=f"Bearer {admin}")
+    place = f"/api/studies/{number}"
+    assert dashboard.ask("DELETE", place, Authorization=f"Bearer {admin}").status == 405
+    assert len(dashboard.studies(Authorization=f"Bearer {admin}")) == 1
+
+
+def test_a_browser_signs_in_and_out(store, dashboard):
+    _, admin = store.keys.create("root", ("admin",))
+    _, reader = store.keys.create("ann", ("read",))
+    here = f"http://127.0.0.1:{dashboard.port}"
+
+    def sent(key, origin=here, path="/sign-in"):
+        body = urllib.parse.urlencode({"key": key})
+        kind = "application/x-www-form-urlencoded"
+        return dashboard.ask("POST", path, body, Origin=origin, Content_Type=kind)
+
+    assert sent(admin, "http://elsewhere.example").status == 403
+    assert sent(admin, "").status == 403
+    assert sent(reader).status == 403
+    answer = sent(admin)
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+    cookie = answer.headers["Set-Cookie"]
+    assert all(word in cookie for word in ("HttpOnly", "SameSite=Strict", "Path=/"))
+    assert dashboard.get("/api/studies", Cookie=cookie.partition(";")[0]).status == 200
+    assert "bitfront_key=;" in sent("", path="/sign-out").headers["Set-Cookie"]
+    for text in ("no\r\nX: y", "ü", "x" * 5000):
+        assert sent(text).status == 401
+    assert {sent(f"bf_{'0' * 32}_{i}").status for i in range(12)} == {401, 429}
+    # Who was right before is not locked out by who guesses from the same address.
+    assert dashboard.get("/api/studies", Authorization=f"Bearer {admin}").status == 200
+
+
+def test_it_does_not_listen_beyond_this_machine_without_keys(tmp_path):
+    store = Store(f"sqlite:///{tmp_path / 'bitfront.db'}")
+    store.db.upgrade()
+    for host in ("0.0.0.0", "::", "192.0.2.1"):
+        process, _ = start(store, tmp_path, DASHBOARD_HOST=host)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert f"cannot listen at {host} without keys" in told
+    store.keys.create("root", ("admin",))
+    process, port = start(store, tmp_path, DASHBOARD_HOST="0.0.0.0")
+    until(lambda: answers(Running(port)))
+    process.terminate()
+    process.communicate(timeout=20)
+    store.db.engine.dispose()
+
+
+def test_its_page_draws_history_front_and_bits(store, tmp_path, dashboard):
+    if not CHROMIUM.exists():
+        pytest.skip("needs chromium: apt-get install -y chromium")
+    study_id = prepared(store, request(searches=(Choice("sweep"),)), SPACE)
+    add_finished(store, study_id, 60)
+    end(store, study_id)
+    shown(dashboard, study_id)
+    here = f"http://127.0.0.1:{dashboard.port}"
+    wrong, asked = [], []
+    with sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1600})
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda sent: asked.append(sent.url))
+        page.goto(f"{here}/study/{study_id}")
+        page.get_by_text(re.compile("Bits of trial")).wait_for(timeout=60_000)
+        page.locator(".heatmaplayer image").first.wait_for(state="attached", timeout=60_000)
+        text = page.locator("body").inner_text()
+        page.screenshot(path=str(tmp_path / "study.png"), full_page=True)
+        browser.close()
+    assert "History" in text
+    assert "Pareto" in text
+    assert all(url.startswith((here, "data:", "blob:")) for url in asked)
+    assert not wrong
