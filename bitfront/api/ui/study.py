@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from bitfront.api import kinds
-from bitfront.api.records import request_of
 from bitfront.api.pace import seconds_left
+from bitfront.api.records import request_of
 from bitfront.api.routes.studies import StudyPath
 from bitfront.api.schemas import MAX_INT
 from bitfront.api.site import Here, Site
