@@ -25,14 +25,12 @@ pytestmark = pytest.mark.skipif(
     not Path(CHROMIUM).exists(), reason="no chromium on this machine: run `make test-ui` as root"
 )
 FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+    f"--{name}"
+    for name in (
+        "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-component-update",
+        "disable-background-networking", "disable-sync",
+    )
+]  # fmt: skip
 SIZES = {"wide": (1280, 800), "narrow": (390, 844)}
 VIEWS = [(size, scheme) for size in SIZES for scheme in ("light", "dark")]
 
@@ -184,7 +182,8 @@ def test_text_stands_out_from_its_page(visit, address, full, scheme):
       const paper = (e) => { for (; e; e = e.parentElement) {
         const c = getComputedStyle(e).backgroundColor;
         if (!/, 0\\)$/.test(c) && c !== 'transparent') return c; } return 'rgb(255,255,255)'; };
-      return [...document.querySelectorAll('main :is(p, a, li, td, th, dd, dt, h1, h2, button, .badge)')]
+      const texts = 'main :is(p, a, li, td, th, dd, dt, h1, h2, button, .badge)';
+      return [...document.querySelectorAll(texts)]
         .filter((e) => e.textContent.trim() && !e.closest('svg'))
         .map((e) => { const [a, b] = [lum(getComputedStyle(e).color), lum(paper(e))].sort();
           return [(b + 0.05) / (a + 0.05), e.tagName, e.textContent.trim().slice(0, 30)]; })

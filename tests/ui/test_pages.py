@@ -1,10 +1,12 @@
 """What pages say of studies in every state, over HTTP and a real store."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from bitfront.api.ui.words import standing
 from bitfront.report.agreement import tau
 from bitfront.store.records import StudyState
 from bitfront.trial import TrialState
@@ -212,7 +214,7 @@ def test_the_strip_of_a_point_is_its_bit_map_without_words(full, browse):
 def test_another_format_of_the_sensitivity_map_can_be_shown(full, browse):
     client = browse(full)
     path = f"/ui/studies/{full.ids['COMPLETE']}?shown=int4_g64+layer"
-    (chosen,) = [a for a in page(client, path).all("option", value="int4_g64 layer")]
+    (chosen,) = page(client, path).all("option", value="int4_g64 layer")
     assert "selected" in chosen
 
 
@@ -328,10 +330,6 @@ def test_hostile_names_of_layers_stay_text(empty, browse):
 
 
 def test_every_state_has_words(full):
-    from bitfront.api.ui.words import standing
-
     stored = full.store.studies.get(full.ids["RUNNING"])
     for state in StudyState:
-        from dataclasses import replace
-
         assert standing(replace(stored, state=state))

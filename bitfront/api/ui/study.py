@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from bitfront.api import kinds
-from bitfront.api.records import request_of
 from bitfront.api.pace import seconds_left
+from bitfront.api.records import request_of
 from bitfront.api.routes.studies import StudyPath
 from bitfront.api.schemas import MAX_INT
 from bitfront.api.site import Here, Site
@@ -187,7 +187,7 @@ def _written(here: Site, study_id: str) -> dict[int, list[str]]:
 
 
 def _neighbour(measured: Measurements, row: TrialRow | None) -> int | None:
-    """The next larger point of the front, which is what one compares with; of the last, the one before."""
+    """The next larger point of the front, to compare with; of the largest, the one before it."""
     sizes = [each for each in measured.front if row is None or each.number != row.number]
     if row is None or not sizes:
         return None
