@@ -1,14 +1,15 @@
 """What does the Optuna mirror cost, and how long does its page take, for a long study?
 
-    python benchmarks/mirror.py [--trials 10000] [--layers 224] [--database URL] [--page]
+    python benchmarks/mirror.py [--trials 10000] [--layers 224] [--postgresql] [--page]
 
-Made-up finished trials, written to a new SQLite database or to an empty one that is given.
+Made-up finished trials, in a new database.
 `mirror_seconds` is the first update, `again_seconds` one after as many trials as a study may have
 above its cap (the copy is made anew), `add_seconds` one of 10 trials, `idle_seconds` one without
 any. `detail_seconds` is the first answer for the study's page from a new process,
 `detail_again_seconds` a later one; `page_seconds` is until Chromium has drawn the last plot of it.
 `beside_ms` is how long other readers of the database wait meanwhile for a page of 50 trials (99th
-percentile), `alone_ms` without that. Wall seconds unless they are called `cpu`.
+percentile), `alone_ms` without that. Wall seconds unless they are called `cpu`; `load` is the
+machine's, averaged over 5 minutes.
 Appends to `benchmarks/results/mirror.csv`.
 """
 
@@ -25,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from record import Record
@@ -33,6 +34,7 @@ from stopwatch import cpu_seconds
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from servers import postgres
 from store.finished import add_finished, end, prepared
 
 from bitfront import Budget, Study, formats
@@ -53,11 +55,13 @@ COLUMNS = (
     "add_seconds",
     "idle_seconds",
     "detail_seconds",
+    "detail_cpu_seconds",
     "detail_again_seconds",
     "detail_mb",
     "page_seconds",
     "alone_ms",
     "beside_ms",
+    "load",
 )
 MENU = ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
 CHROMIUM = "/usr/bin/chromium"
@@ -69,20 +73,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--layers", type=int, default=224)
-    parser.add_argument("--database", default="", help="URL of an empty one")
+    parser.add_argument("--postgresql", action="store_true", help="instead of SQLite")
     parser.add_argument("--page", action="store_true", help=f"with {CHROMIUM}")
     arguments = parser.parse_args()
     record = Record("mirror", COLUMNS)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(home=Path(folder), database_url=arguments.database)
+    server = postgres() if arguments.postgresql else nullcontext("")
+    with tempfile.TemporaryDirectory() as folder, server as url:
+        settings = Settings(home=Path(folder), database_url=url)
         store = Store(settings.database)
         store.db.upgrade()
         study_id = filled(store, arguments.trials, arguments.layers)
         row = mirrored(store, settings, study_id)
-        with dashboard(settings) as port:
-            row |= shown(store, port, study_id, arguments.page)
+        with dashboard(settings) as (port, pid):
+            row |= shown(store, port, pid, study_id)
+            if arguments.page:
+                row["page_seconds"] = page_seconds(f"http://127.0.0.1:{port}/study/{study_id}")
         store.db.engine.dispose()
     row |= {"database": store.db.engine.dialect.name, "n_layers": arguments.layers}
+    row["load"] = round(os.getloadavg()[1], 1)
     record.add(**row)
     sys.stdout.write(f"{row}\n")
 
@@ -128,8 +136,8 @@ def timed(mirror: Mirror) -> tuple[float, int]:
 
 
 @contextmanager
-def dashboard(settings: Settings) -> Iterator[int]:
-    """Port of a dashboard process."""
+def dashboard(settings: Settings) -> Iterator[tuple[int, int]]:
+    """Port and number of a dashboard process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -143,7 +151,7 @@ def dashboard(settings: Settings) -> Iterator[int]:
                 break
             except OSError:
                 time.sleep(0.1)
-        yield port
+        yield port, process.pid
     finally:
         process.terminate()
         process.wait()
@@ -159,24 +167,29 @@ def asked(port: int, path: str) -> bytes:
         connection.close()
 
 
-def shown(store: Store, port: int, study_id: str, with_page: bool) -> dict[str, object]:
-    """Times of the study's page."""
+def shown(store: Store, port: int, pid: int, study_id: str) -> dict[str, object]:
+    """Times of the answer that the study's page is made of."""
     listed = json.loads(asked(port, "/api/studies"))["study_summaries"]
     number = next(x["study_id"] for x in listed if x["study_name"] == study_id)
     row: dict[str, object] = {"alone_ms": slowest(store, study_id, lambda: time.sleep(5))}
-    path, taken = f"/api/studies/{number}", []
+    path = f"/api/studies/{number}"
 
     def twice() -> None:
-        for _ in range(2):
+        cpu = process_seconds(pid)
+        for name in ("detail_seconds", "detail_again_seconds"):
             start = time.perf_counter()
             row["detail_mb"] = round(len(asked(port, path)) / 1e6, 3)
-            taken.append(round(time.perf_counter() - start, 3))
+            row[name] = round(time.perf_counter() - start, 3)
+            row.setdefault("detail_cpu_seconds", round(process_seconds(pid) - cpu, 2))
 
     row["beside_ms"] = slowest(store, study_id, twice)
-    row["detail_seconds"], row["detail_again_seconds"] = taken
-    if with_page:
-        row["page_seconds"] = page_seconds(f"http://127.0.0.1:{port}/study/{study_id}")
     return row
+
+
+def process_seconds(pid: int) -> float:
+    """Processor seconds of another process so far."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def slowest(store: Store, study_id: str, work: Callable[[], object]) -> float:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from optuna_dashboard._custom_plot_data import list_graph_object_ids
+from servers import database
 from store.finished import add_finished, end, prepared
 from store.studies import SPACE, request, run
 
@@ -246,6 +248,27 @@ def test_a_broken_mirror_is_logged_and_disturbs_nobody(tmp_path, caplog):
     (tmp_path / "optuna.db").unlink()
     assert mirror.update() > 0
     mirror.close()
+
+
+def test_closed_connections_are_opened_again(postgres_url, tmp_path):
+    with database(postgres_url) as url:
+        store = Store(url)
+        store.db.upgrade()
+        study_id = a_study(store, 3)
+        mirror = Mirror(store, Settings(home=tmp_path, database_url=url).optuna)
+        assert mirror.update() == 3
+        add_finished(store, study_id, 2)
+        with store.db.writing() as connection:
+            connection.execute(
+                sa.text(
+                    "select pg_terminate_backend(pid) from pg_stat_activity "
+                    "where datname = current_database() and pid <> pg_backend_pid()"
+                )
+            )
+        assert mirror.update() + mirror.update() == 2
+        assert numbers(mirror, study_id) == list(range(5))
+        mirror.close()
+        store.db.engine.dispose()
 
 
 @pytest.mark.parametrize("url", ["mysql://host/name", "sqlite://", "nothing"])
