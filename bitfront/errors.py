@@ -11,8 +11,11 @@ BitfrontError
 ├── StorageError         a file or the database could not be written (disk full, no permission)
 ├── NotFound             no study, trial, checkpoint, ... of that name, or not one of yours
 ├── Conflict             what is asked does not go with the state of what it is asked of
+│   ├── KeyReused        an idempotency key came back with another request
+│   └── OverQuota        the owner has as many unfinished studies as are allowed
 ├── LostLease            a worker held a task too long: another has it
-└── Unauthorised         no API key, or not one that may do this
+├── Unauthorised         no API key, or not one that may do this
+└── Unreachable          no server of bitfront answers at an address
 
 Each message is one line: what was given, what is allowed, what to do.
 """
@@ -80,6 +83,14 @@ class Conflict(BitfrontError):
     """What is asked does not go with the state of what it is asked of."""
 
 
+class KeyReused(Conflict):
+    """The idempotency key of an earlier, other request."""
+
+
+class OverQuota(Conflict):
+    """More unfinished studies than the owner may have."""
+
+
 class LostLease(BitfrontError):
     """The task of a claim went to another worker; the late result is refused."""
 
@@ -94,3 +105,7 @@ class Unauthorised(BitfrontError):
     def __init__(self, message: str, is_known: bool = False) -> None:
         super().__init__(message)
         self.is_known = is_known
+
+
+class Unreachable(BitfrontError):
+    """A server that does not answer, or something else in its place."""

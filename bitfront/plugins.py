@@ -148,41 +148,69 @@ class Plugins(Generic[T]):
                 out of its range.
         """
         alternative = self.load(name)
-        known = {f.name: f for f in dataclasses.fields(alternative) if f.init}  # type: ignore[arg-type]
-        for key, value in params.items():
-            if key not in known:
-                raise InvalidArgument(
-                    f"Unknown parameter {key!r} of {self.kind} {name!r}."
-                    f"{nearest_name(key, tuple(known))} Available: {', '.join(known) or 'none'}."
-                )
-            allowed = _allowed_types(known[key])
-            if not any(_is_a(value, word) for word in allowed):
-                raise InvalidArgument(
-                    f"Parameter {key!r} of {self.kind} {name!r} is {value!r}: "
-                    f"give {' or '.join(_TYPES[word][1] for word in allowed)}."
-                )
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InvalidArgument(
-                    f"Parameter {key!r} of {self.kind} {name!r} is {value}: give a finite number."
-                )
-            if key == "seed" and isinstance(value, int) and not 0 <= value < 2**32:
-                raise InvalidArgument(
-                    f"Parameter {key!r} of {self.kind} {name!r} is {value}: give a whole number "
-                    "from 0 to 2**32 - 1."
-                )
+        fields = dataclasses.fields(alternative)  # type: ignore[arg-type]
+        known = {
+            f.name: Parameter(str(getattr(f.type, "__name__", f.type)), cast("Param", f.default))
+            for f in fields
+            if f.init
+        }
+        check_params(f"{self.kind} {name!r}", params, known)
         try:
             return alternative(**params)
         except TypeError as error:
             raise InvalidArgument(f"Cannot build {self.kind} {name!r}: {error}.") from error
 
 
-def _allowed_types(parameter: dataclasses.Field[Param]) -> list[str]:
-    """Words of the annotation, such as `["int", "None"]`; a default of None allows None."""
-    annotation = str(getattr(parameter.type, "__name__", parameter.type))
-    words = [word.strip() for word in annotation.split("|")]
-    if parameter.default is None and "None" not in words:
-        words.append("None")
-    return [word for word in words if word in _TYPES]
+@dataclass(frozen=True)
+class Parameter:
+    """A hyperparameter of a plug-in.
+
+    Args:
+        annotation: its type as it is written, such as `"int | None"`.
+        default: what it is unless given.
+    """
+
+    annotation: str
+    default: Param
+
+    @property
+    def words(self) -> list[str]:
+        """Words of the annotation, such as `["int", "None"]`; a default of None allows None."""
+        words = [word.strip() for word in self.annotation.split("|")]
+        if self.default is None and "None" not in words:
+            words.append("None")
+        return [word for word in words if word in _TYPES]
+
+
+def check_params(owner: str, params: Mapping[str, Param], known: Mapping[str, Parameter]) -> None:
+    """Refuse parameters that a plug-in lacks, or values of another type.
+
+    Args:
+        owner: the plug-in in messages, such as `"solver 'greedy'"`.
+        params: what was given.
+        known: its parameters.
+
+    Raises:
+        InvalidArgument: names the first.
+    """
+    for key, value in params.items():
+        if key not in known:
+            raise InvalidArgument(
+                f"Unknown parameter {key!r} of {owner}."
+                f"{nearest_name(key, tuple(known))} Available: {', '.join(known) or 'none'}."
+            )
+        allowed = known[key].words
+        if not any(_is_a(value, word) for word in allowed):
+            raise InvalidArgument(
+                f"Parameter {key!r} of {owner} is {value!r}: "
+                f"give {' or '.join(_TYPES[word][1] for word in allowed)}."
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidArgument(f"Parameter {key!r} of {owner} is {value}: give a finite number.")
+        if key == "seed" and isinstance(value, int) and not 0 <= value < 2**32:
+            raise InvalidArgument(
+                f"Parameter {key!r} of {owner} is {value}: give a whole number from 0 to 2**32 - 1."
+            )
 
 
 def _is_a(value: object, word: str) -> bool:

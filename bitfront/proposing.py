@@ -138,6 +138,12 @@ class Proposer:
         return replace(problem, slopes={**problem.slopes, wanted: table}), seconds
 
 
+def is_due(job: Job) -> bool:
+    """Whether all but the last `n_parallel - 1` proposals have ended, so that one may follow."""
+    waited_for = job.proposals[: _n_known(job)]
+    return all(trial.state is not TrialState.RUNNING for trial in waited_for)
+
+
 def baselines(space: SearchSpace) -> list[Allocation]:
     """The uniform allocations, which every study measures."""
     made = [space.decode(space.uniform(column)) for column in range(len(space.formats))]
@@ -156,11 +162,13 @@ def n_wanted(job: Job) -> int:
     return max(job.study.n_trials, len(baselines(job.problem.space)) + 1)
 
 
+def _n_known(job: Job) -> int:
+    return max(0, len(job.proposals) - (job.study.n_parallel - 1))
+
+
 def _known(job: Job) -> list[Trial]:
     """What the next proposal may know: the last before it count as running, ended or not."""
-    proposals = job.proposals
-    n_known = max(0, len(proposals) - (job.study.n_parallel - 1))
-    hidden = {trial.number for trial in proposals[n_known:]}
+    hidden = {trial.number for trial in job.proposals[_n_known(job) :]}
     running = TrialState.RUNNING
     return [
         replace(t, state=running, values={}, error=None) if t.number in hidden else t

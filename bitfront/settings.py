@@ -1,66 +1,62 @@
-"""Settings of the service, from `BITFRONT_*` in the environment or a file that it names."""
+"""Settings of the service, from `BITFRONT_*` in the environment."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """How the parts of a service find each other; the embedded service needs none of them.
+    """How the parts of a service find each other; a service on one machine needs none of them.
 
     Every field is an environment variable with the prefix `BITFRONT_`, such as
-    `BITFRONT_DATABASE_URL`.
+    `BITFRONT_DATABASE_URL`; lists are JSON.
+
+    Args:
+        home: folder of this machine: quantized weights, and whatever the next two leave to it.
+        database_url: SQLite or PostgreSQL; empty for a file in `home`.
+        artifacts_url: a folder or `s3://bucket/prefix`; empty for a folder in `home`.
+        broker_url: Redis of the Celery workers; empty for local workers.
+        model_roots: folders that models may be read from, the same on every machine.
+        data_roots: folders that texts may be read from, the same on every machine.
+        hub: whether models and texts may be named `org/name`.
+        lease_seconds: how long a worker that is not heard of keeps its task.
+        task_seconds: longest time of one task.
+        max_worker_gb: a worker that used more memory is started anew; 0 for no limit.
+        device: what a worker measures on where a study leaves it open.
+        docs: whether the API shows its documentation at `/docs`.
+        optuna_url: SQLite or PostgreSQL of the Optuna mirror, for nothing else; empty for a file
+            in `home`, or the schema `optuna` beside the tables of a PostgreSQL `database_url`.
+        dashboard_host: where the dashboard listens; beyond this machine only once a key exists.
+        dashboard_port: port of the dashboard; 0 for any free one.
+        mirror_seconds: pause between two updates of the mirror.
+        max_layers: largest model, in layers.
+        max_trials: most measurements of a study.
     """
 
-    model_config = SettingsConfigDict(env_prefix="BITFRONT_", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="BITFRONT_")
 
-    home: Path = Field(
-        default=Path.home() / ".cache" / "bitfront", description="Folder of this machine."
-    )
-    database_url: str = Field(
-        default="", description="SQLite or PostgreSQL; default: a file in `home`."
-    )
-    broker_url: str = Field(
-        default="", description="Redis of the Celery workers; empty: local workers."
-    )
-    artifacts_url: str = Field(
-        default="", description="Folder or s3://bucket/prefix; default: in `home`."
-    )
-    model_roots: tuple[Path, ...] = Field(
-        default=(), description="Folders that models are read from."
-    )
-    data_roots: tuple[Path, ...] = Field(
-        default=(), description="Folders that texts are read from."
-    )
-    hub: bool = Field(default=True, description="Whether models and texts may be named `org/name`.")
-    lease_seconds: float = Field(
-        default=60.0, gt=0, description="How long a silent worker keeps a task."
-    )
-    task_seconds: float = Field(default=6 * 3600.0, gt=0, description="Longest time of one task.")
-    max_worker_gb: float = Field(
-        default=0.0, ge=0, description="Renew a worker above this; 0 for never."
-    )
-    device: str = Field(default="auto", description="auto, cpu or cuda: what a worker measures on.")
-    optuna_url: str = Field(
-        default="",
-        description="SQLite or PostgreSQL of the Optuna mirror, for nothing else; default: a file "
-        "in `home`, or the schema `optuna` beside the tables of a PostgreSQL `database_url`.",
-    )
-    dashboard_host: str = Field(
-        default="127.0.0.1",
-        description="Where the dashboard listens; beyond this machine only once a key exists.",
-    )
-    dashboard_port: int = Field(
-        default=8081, ge=0, le=65_535, description="Port of the dashboard; 0 for any free one."
-    )
-    mirror_seconds: float = Field(
-        default=5.0, gt=0, description="Pause between two updates of the mirror."
-    )
-    max_layers: int = Field(default=65_536, gt=0, description="Largest model, in layers.")
-    max_trials: int = Field(default=100_000, gt=0, description="Most measurements of a study.")
+    home: Path = Path.home() / ".cache" / "bitfront"
+    database_url: str = ""
+    artifacts_url: str = ""
+    broker_url: str = ""
+    model_roots: tuple[Path, ...] = ()
+    data_roots: tuple[Path, ...] = ()
+    hub: bool = True
+    lease_seconds: PositiveFloat = 60.0
+    task_seconds: PositiveFloat = 6 * 3600.0
+    max_worker_gb: NonNegativeFloat = 0.0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    docs: bool = False
+    optuna_url: str = ""
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: Annotated[int, Field(ge=0, le=65_535)] = 8766
+    mirror_seconds: PositiveFloat = 5.0
+    max_layers: PositiveInt = 65_536
+    max_trials: PositiveInt = 100_000
 
     @property
     def database(self) -> str:

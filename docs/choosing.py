@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from bitfront import formats
-from bitfront.cli import plugin_kinds
+from bitfront.cli.plugins import plugin_kinds
 from bitfront.plugins import parameters, summary
 
 PAGE = Path(__file__).with_name("choosing.md")

@@ -99,7 +99,7 @@ def store(database_url: str) -> Iterator[Store]:
     store = Store(database_url, lease_seconds=2.0)
     store.db.upgrade()
     yield store
-    store.db.engine.dispose()
+    store.db.pool.dispose()
 
 
 def _end_of(book: str, folder: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bitfront.cli import plugin_kinds
+from bitfront.cli.plugins import plugin_kinds
 
 ROOT = Path(__file__).parent.parent
 PAGE = runpy.run_path(str(ROOT / "docs" / "choosing.py"))["page"]()

@@ -11,7 +11,8 @@ import pytest
 import bitfront
 
 ROOT = Path(bitfront.__file__).parent
-FILES = sorted(ROOT.rglob("*.py"))
+# Migrations are written by alembic and run by it.
+FILES = [path for path in sorted(ROOT.rglob("*.py")) if "migrations" not in path.parts]
 
 # Imports point from a row to the rows below it, never sideways but among the nouns.
 NOUNS = {"allocation", "pareto", "problem", "space", "study", "table", "trial"}
@@ -20,6 +21,7 @@ ROWS = (
     {"cli"},
     {"dashboard"},
     {"api", "workers", "client", "mirror"},
+    {"relay", "collection"},
     {"compare"},
     {"display", "report"},
     {"run"},
@@ -33,8 +35,8 @@ ROWS = (
     {"quantizers", "progress"},
     NOUNS,
     {"formats"},
-    {"artifacts"},
-    {"packing", "plugins", "files", "settings", "broker"},
+    {"artifacts", "broker"},
+    {"packing", "plugins", "files", "settings", "logs", "processes"},
     {"errors", "version"},
 )
 LEVEL = {unit: level for level, row in enumerate(ROWS) for unit in row}
@@ -160,6 +162,8 @@ def functions(tree):
 def test_files_and_functions_are_small(folder):
     offenders = []
     for path in sorted(folder.rglob("*.py")):
+        if "migrations" in path.parts:
+            continue
         text = path.read_text()
         if (n_lines := text.count("\n")) > MAX_FILE_LINES:
             offenders.append(f"{path}: {n_lines} lines, at most {MAX_FILE_LINES}")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bitfront.cli import plugin_kinds
+from bitfront.cli.plugins import plugin_kinds
 from bitfront.errors import InvalidArgument, UnknownPlugin
 from bitfront.plugins import Choice, Plugins, parameters, summary
 from bitfront.quantizers import QUANTIZERS

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from scipy.stats import kendalltau
-
 from bitfront.pareto import ParetoFront
 from bitfront.space import SearchSpace
 from bitfront.trial import Trial
@@ -23,6 +21,9 @@ def tau(predicted: Sequence[float], measured: Sequence[float]) -> float | None:
     """
     if len(predicted) < 2 or len(set(predicted)) < 2 or len(set(measured)) < 2:
         return None
+    # A second to import, which the start of a server would wait for.
+    from scipy.stats import kendalltau
+
     return float(kendalltau(predicted, measured).statistic)
 
 

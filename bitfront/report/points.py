@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, TextIO, TypedDict, cast
 
@@ -72,16 +73,34 @@ def write_points(front: ParetoFront, target: Path | TextIO, format: str = "json"
         InvalidArgument: unknown format, or Parquet into a stream that takes only text.
         StorageError: the file could not be written.
     """
+    check_format(format)
+    write_data(encoded(front, format), target, format)
+
+
+def check_format(format: str) -> None:
+    """Refuse a format of a front that there is not.
+
+    Raises:
+        InvalidArgument: names those that there are.
+    """
     if format not in FORMATS:
         raise InvalidArgument(f"Unknown format {format!r} of a front: use {', '.join(FORMATS)}.")
+
+
+def write_data(data: bytes, target: Path | TextIO, format: str) -> None:
+    """Write the bytes of a front, as `write_points` does.
+
+    Raises:
+        InvalidArgument: Parquet into a stream that takes only text.
+        StorageError: the file could not be written.
+    """
     if isinstance(target, Path):
-        data = _encoded(front, format)
         with replacing(target) as temporary:
             temporary.write_bytes(data)
     elif format != "parquet":
-        target.write(_encoded(front, format).decode())
+        target.write(data.decode())
     else:
-        _binary(target).write(_encoded(front, format))
+        _binary(target).write(data)
 
 
 def _binary(stream: TextIO) -> BinaryIO:
@@ -92,9 +111,31 @@ def _binary(stream: TextIO) -> BinaryIO:
     return cast("BinaryIO", binary)
 
 
-def _encoded(front: ParetoFront, format: str) -> bytes:
+def encoded(front: ParetoFront, format: str, allocations: bool = True) -> bytes:
+    """The points of a front as the bytes of a file.
+
+    Args:
+        front: what to write.
+        format: one of `FORMATS`, as `write_points` has them.
+        allocations: whether points say the format of each layer; without, they say none.
+    """
+    rows = points(front)
+    if not allocations:
+        rows = [Point(**{**row, "allocation": {}}) for row in rows]
     encode = {"json": _json, "csv": _csv, "parquet": _parquet}[format]
-    return encode(points(front))
+    return encode(rows)
+
+
+def encoded_fronts(fronts: Mapping[str, ParetoFront]) -> bytes:
+    """The points of many fronts as one Parquet file.
+
+    Args:
+        fronts: study to its front; the column `study_id` says which, and rows keep the order.
+    """
+    found = [(name, row) for name, front in fronts.items() for row in points(front)]
+    table = _table([row for _, row in found])
+    names = pa.array([name for name, _ in found], pa.string())
+    return _written(table.add_column(0, "study_id", names))
 
 
 def _json(rows: list[Point]) -> bytes:
@@ -119,6 +160,10 @@ def _csv(rows: list[Point]) -> bytes:
 
 
 def _parquet(rows: list[Point]) -> bytes:
+    return _written(_table(rows))
+
+
+def _table(rows: list[Point]) -> pa.Table:
     names = _quantities(rows)
     types = dict.fromkeys(names, pa.float64()) | {"bytes": pa.int64()}
     columns = {
@@ -129,6 +174,10 @@ def _parquet(rows: list[Point]) -> bytes:
             [list(row["allocation"].items()) for row in rows], pa.map_(pa.string(), pa.string())
         ),
     }
+    return pa.table(columns)
+
+
+def _written(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pyarrow.parquet.write_table(pa.table(columns), sink)
+    pyarrow.parquet.write_table(table, sink)
     return sink.getvalue()

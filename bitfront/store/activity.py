@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from bitfront.store.database import Database
 from bitfront.store.queue import task_row
-from bitfront.store.records import StoredEvent, TaskRow, TaskState, Worker
-from bitfront.store.tables import events, tasks, workers
+from bitfront.store.records import Stage, StoredEvent, TaskRow, TaskState, Worker
+from bitfront.store.tables import events, studies, tasks, workers
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,14 @@ class Activity:
         with self.db.reading() as connection:
             return [task_row(row) for row in connection.execute(query)]
 
+    def finished(self, study_id: str, stage: Stage, n: int = 50) -> list[TaskRow]:
+        """The tasks of a stage with the largest numbers among those that left a result."""
+        place = (tasks.c.study_id == study_id, tasks.c.stage == stage)
+        query = sa.select(tasks).where(*place, tasks.c.state == TaskState.COMPLETE)
+        with self.db.reading() as connection:
+            rows = connection.execute(query.order_by(tasks.c.number.desc()).limit(n))
+            return [task_row(row) for row in rows]
+
     def events(self, study_id: str, after: int = 0, n: int = 500) -> list[StoredEvent]:
         """What happened to a study after an event, oldest first."""
         query = (
@@ -41,6 +49,16 @@ class Activity:
             .order_by(events.c.id)
             .limit(n)
         )
+        with self.db.reading() as connection:
+            return [
+                StoredEvent(row.id, row.study_id, row.kind, row.body, row.at)
+                for row in connection.execute(query)
+            ]
+
+    def latest(self, study_id: str, n: int = 50) -> list[StoredEvent]:
+        """What happened to a study last, newest first."""
+        query = sa.select(events).where(events.c.study_id == study_id)
+        query = query.order_by(events.c.id.desc()).limit(n)
         with self.db.reading() as connection:
             return [
                 StoredEvent(row.id, row.study_id, row.kind, row.body, row.at)
@@ -59,6 +77,12 @@ class Activity:
         query = sa.select(*key, sa.func.count()).group_by(*key)
         with self.db.reading() as connection:
             return {(q, stage, state): n for q, stage, state, n in connection.execute(query)}
+
+    def n_studies(self) -> dict[str, int]:
+        """How many studies there are by state."""
+        query = sa.select(studies.c.state, sa.func.count().label("n")).group_by(studies.c.state)
+        with self.db.reading() as connection:
+            return {row.state: row.n for row in connection.execute(query)}
 
     def n_stale(self) -> int:
         """How many results came too late and were refused."""

@@ -23,9 +23,11 @@ from sqlalchemy import (
     event,
     literal_column,
     make_url,
+    select,
     text,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
 
@@ -84,8 +86,13 @@ class Database:
         """Seconds since 1970 on the database's clock: no lease depends on a worker's own."""
         return literal_column(_CLOCKS["sqlite" if self._is_sqlite else "postgresql"])
 
+    def time(self) -> float:
+        """What that clock says."""
+        with self.reading() as connection:
+            return float(connection.execute(select(self.now)).scalar_one())
+
     @cached_property
-    def engine(self) -> Engine:
+    def pool(self) -> Engine:
         """Made on first use; a forked or spawned process makes its own."""
         if not self._is_sqlite:
             connect: dict[str, Any] = {"connect_timeout": 3}
@@ -105,7 +112,7 @@ class Database:
         Raises:
             StorageError: the database cannot be reached, or its disk is full.
         """
-        with _explained(), self.engine.begin() as connection:
+        with _explained(), self.pool.begin() as connection:
             yield connection
 
     @contextmanager
@@ -115,7 +122,7 @@ class Database:
         Raises:
             StorageError: the database cannot be reached.
         """
-        reader = self.engine.execution_options(bitfront_reads=True)
+        reader = self.pool.execution_options(bitfront_reads=True)
         with _explained(), reader.connect() as connection:
             yield connection
 
@@ -202,6 +209,8 @@ def _explained() -> Iterator[None]:
     except OperationalError as error:
         cause = str(error.orig).strip().partition("\n")[0]
         raise StorageError(f"The database cannot be used now: {cause}.") from error
+    except NoConnectionFree as error:
+        raise StorageError("All connections to the database are in use: try again.") from error
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise

@@ -307,8 +307,8 @@ class Queue:
             note(connection, self.db, claim.study_id, "stale", body)
         return study if row is not None else None
 
-    def to_ring(self, seconds: float, n: int = 100) -> list[TaskRow]:
-        """Waiting tasks that the transport was not told of within the last seconds."""
+    def take_to_ring(self, seconds: float, n: int = 100) -> list[TaskRow]:
+        """Tasks to be done that nobody rang for within the last seconds; marked as rung for."""
         late = sa.or_(tasks.c.rung_at.is_(None), tasks.c.rung_at < self.db.now - seconds)
         ended = sa.and_(tasks.c.state == TaskState.RUNNING, tasks.c.lease_until < self.db.now)
         query = (
@@ -318,13 +318,20 @@ class Queue:
             .limit(n)
         )
         with self.db.reading() as connection:
-            return [task_row(row) for row in connection.execute(query)]
+            # Most often there is none, and reading waits for nobody.
+            if connection.execute(query).first() is None:
+                return []
+        with self.db.writing() as connection:
+            rows = connection.execute(query.with_for_update(skip_locked=True)).all()
+            change = sa.update(tasks).where(tasks.c.id.in_([row.id for row in rows]))
+            connection.execute(change.values(rung_at=self.db.now))
+            return [task_row(row) for row in rows]
 
-    def rung(self, task_ids: Sequence[int]) -> None:
-        """Note that the transport was told."""
+    def unring(self, task_ids: Sequence[int]) -> None:
+        """Note that ringing for some tasks failed."""
         with self.db.writing() as connection:
             change = sa.update(tasks).where(tasks.c.id.in_(task_ids))
-            connection.execute(change.values(rung_at=self.db.now))
+            connection.execute(change.values(rung_at=None))
 
     def seen(self, worker: str, queue: str, transport: str, version: str) -> None:
         """Note that a worker lives."""

@@ -269,6 +269,29 @@ class ApiKey:
 
 
 @dataclass(frozen=True)
+class TrialRow:
+    """A trial whose allocation is not spelled out: thousands of them are read at once.
+
+    Args:
+        number: position in the study.
+        text: what it is measured on.
+        origin: who proposed it.
+        state: how far it came.
+        values: quantity to measured value.
+        error: why it failed.
+        choice: the column of each group's format on the menu of the space, one byte each.
+    """
+
+    number: int
+    text: str
+    origin: str
+    state: TrialState
+    values: Mapping[str, float]
+    error: str | None
+    choice: bytes
+
+
+@dataclass(frozen=True)
 class TaskRow:
     """A task as people look at it."""
 

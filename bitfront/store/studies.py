@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from bitfront.errors import Conflict, InvalidArgument, NotFound
+from bitfront.errors import Conflict, InvalidArgument, KeyReused, NotFound, OverQuota
 from bitfront.store.database import Database
 from bitfront.store.ids import new_id
 from bitfront.store.lifecycle import add_task, advance, lock, note, set_state
@@ -57,7 +57,8 @@ class Studies:
             The study, and whether it is new.
 
         Raises:
-            Conflict: the key was used for another request, or the owner has too many studies.
+            KeyReused: the key was used for another request.
+            OverQuota: the owner has too many unfinished studies.
         """
         body, study_id = study.to_json(), new_id()
         digest = hashlib.sha256(body.encode()).hexdigest()
@@ -97,7 +98,7 @@ class Studies:
         if used is None:
             return None
         if used.body_digest != digest:
-            raise Conflict(
+            raise KeyReused(
                 f"Idempotency-Key {key!r} was used for another request: use a new key for it."
             )
         return study_row(connection, used.study_id, owner)
@@ -109,7 +110,7 @@ class Studies:
         )
         n_open = connection.execute(query).scalar_one()
         if n_open >= max_running:
-            raise Conflict(
+            raise OverQuota(
                 f"{owner} has {n_open} unfinished studies of at most {max_running}: "
                 "wait for one or cancel it."
             )
@@ -213,6 +214,9 @@ class Studies:
             self._search_on(connection, study_id)
             if state.is_final:
                 self._reopen(connection, study_id)
+            else:
+                # The steps in all have changed.
+                advance(connection, self.db, study_id)
             return _stored(study_row(connection, study_id, owner))
 
     def _search_on(self, connection: Connection, study_id: str) -> None:

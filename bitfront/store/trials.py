@@ -13,6 +13,7 @@ from bitfront.pareto import ParetoFront, objectives
 from bitfront.space import SearchSpace
 from bitfront.store.database import Database
 from bitfront.store.lifecycle import space_of
+from bitfront.store.records import TrialRow
 from bitfront.store.studies import study_row
 from bitfront.store.tables import trials
 from bitfront.trial import Trial, TrialState
@@ -64,6 +65,19 @@ class Trials:
             space = space_of(connection, study.space)
             return [_trial(row, space) for row in connection.execute(query)]
 
+    def rows(self, study_id: str, text: str | None = None) -> list[TrialRow]:
+        """Trials by number without their allocations.
+
+        Args:
+            study_id: which study.
+            text: only those on this text.
+        """
+        query = sa.select(trials).where(trials.c.study_id == study_id).order_by(trials.c.number)
+        if text is not None:
+            query = query.where(trials.c.text == text)
+        with self.db.reading() as connection:
+            return [_row(row) for row in connection.execute(query)]
+
     def get(self, study_id: str, number: int) -> Trial:
         """One trial.
 
@@ -79,6 +93,18 @@ class Trials:
         """Non-dominated finished trials of a text; empty where nothing is measured."""
         complete = [t for t in self.of(study_id, text) if t.state is TrialState.COMPLETE]
         return ParetoFront(tuple(complete), objectives(complete))
+
+
+def _row(row: Row[tuple[object, ...]]) -> TrialRow:
+    return TrialRow(
+        row.number,
+        row.text,
+        row.origin,
+        TrialState(row.state),
+        json.loads(row.measured),
+        row.error,
+        bytes(row.choice),
+    )
 
 
 def _trial(row: Row[tuple[object, ...]], space: SearchSpace) -> Trial:

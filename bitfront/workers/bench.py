@@ -123,7 +123,9 @@ class Bench:
         warm.files = self.fetch(study_id, warm.files)
         if warm.job is None:
             warm.job = warm.stack.enter_context(estimated(made, self._shown))
-        study = replace(made.study, **_extended(self.store.studies.get(study_id).study))
+        now = self.store.studies.get(study_id).study
+        # What may change while a study is loaded.
+        study = replace(made.study, n_trials=now.n_trials, max_minutes=now.max_minutes)
         job = replace(warm.job, study=study, stored=[])
         job.stored.extend(self.store.trials.of(study_id))
         return job
@@ -178,9 +180,11 @@ class Bench:
 
     def put(self, path: Path) -> str:
         """Store one file."""
-        # Listed first: what is listed and unused long enough is removed.
         digest = self.artifacts.put(path)
         self.store.files.add(digest, path.stat().st_size)
+        if not self.artifacts.has(digest):
+            # It was there unused for long and was collected before it was listed again.
+            self.artifacts.put(path)
         return digest
 
     def _check_identity(self, study_id: str, results: Results, files: dict[str, str]) -> None:
@@ -212,8 +216,3 @@ class Bench:
         others = [path for path in folders if path.name != study_id]
         for path in others[: max(0, len(folders) - _KEPT_FOLDERS)]:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _extended(study: Study) -> dict[str, object]:
-    """What may change while a study is loaded."""
-    return {"n_trials": study.n_trials, "max_minutes": study.max_minutes}

@@ -13,14 +13,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bitfront.artifacts import Artifacts
 from bitfront.errors import BitfrontError, StorageError
 from bitfront.logs import set_up_logs
 from bitfront.settings import Settings
 from bitfront.store import Store
+from bitfront.store.records import Stage
 from bitfront.version import __version__
+from bitfront.workers.work import AnyPlace, Work, work
 
 logger = logging.getLogger(__name__)
 
@@ -31,45 +33,67 @@ _AWAY_SECONDS = 1.0
 
 def main(arguments: Sequence[str]) -> int:
     """Work until told to stop, orphaned, or grown too large."""
-    name, queues = arguments[0], list(arguments[1:])
-    settings = Settings()
+    is_stopping, settings = told_to_stop(), Settings()
     set_up_logs()
     if not settings.hub:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    stopping, parent = threading.Event(), os.getppid()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-
-    def is_stopping() -> bool:
-        return stopping.is_set() or os.getppid() != parent
-
     # These take seconds to import, during which signals are already heard.
     from bitfront.workers.bench import Bench
-    from bitfront.workers.work import work
+    from bitfront.workers.stages import STAGES
 
     store = Store(settings.database, settings.lease_seconds)
     bench = Bench(store, Artifacts(settings.artifacts), settings)
-    seen = -_SEEN_SECONDS
     try:
-        while not is_stopping() and not is_large(settings.max_worker_gb):
-            try:
-                if time.monotonic() - seen > _SEEN_SECONDS:
-                    store.queue.seen(name, ",".join(queues), "local", __version__)
-                    seen = time.monotonic()
-                claim = store.queue.claim(name, queues, bench.warm)
-                if claim is not None:
-                    work(bench, claim, is_stopping)
-                    continue
-                stopping.wait(_IDLE_SECONDS * (0.5 + random.random()))
-            except StorageError as error:
-                logger.warning("waits for the database: %s", error)
-                stopping.wait(_AWAY_SECONDS)
+        loop(arguments[0], arguments[1:], bench, STAGES, is_stopping)
     except BitfrontError as error:
         logger.error("stops: %s", error)
         return 2
     finally:
         bench.close()
     return 0
+
+
+def told_to_stop() -> Callable[[], bool]:
+    """Hears signals from now on; says whether one came, or the parent process is gone."""
+    stopping, parent = threading.Event(), os.getppid()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    return lambda: stopping.is_set() or os.getppid() != parent
+
+
+def loop(
+    name: str,
+    queues: Sequence[str],
+    bench: AnyPlace,
+    stages: Mapping[Stage, Work[AnyPlace]],
+    is_stopping: Callable[[], bool],
+) -> None:
+    """Claim and work.
+
+    Args:
+        name: of the worker.
+        queues: what it takes tasks from.
+        bench: where it works.
+        stages: what it does, by stage.
+        is_stopping: whether to end.
+
+    Raises:
+        BitfrontError: it cannot work here at all.
+    """
+    queue, seen = bench.store.queue, -_SEEN_SECONDS
+    while not is_stopping() and not is_large(bench.settings.max_worker_gb):
+        try:
+            if time.monotonic() - seen > _SEEN_SECONDS:
+                queue.seen(name, ",".join(queues), "local", __version__)
+                seen = time.monotonic()
+            claim = queue.claim(name, queues, bench.warm)
+            if claim is not None:
+                work(bench, claim, stages, is_stopping)
+            else:
+                time.sleep(_IDLE_SECONDS * (0.5 + random.random()))
+        except StorageError as error:
+            logger.warning("waits for the database: %s", error)
+            time.sleep(_AWAY_SECONDS)
 
 
 def is_large(gigabytes: float) -> bool:

@@ -34,11 +34,13 @@ class LocalWorkers:
         n: how many.
         queues: what they take tasks from.
         environment: settings for them, on top of this process's own.
+        module: what each runs, given its name and the queues.
     """
 
     n: int
     queues: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    module: str = "bitfront.workers.child"
     _stopping: threading.Event = field(default_factory=threading.Event, init=False)
     _threads: list[threading.Thread] = field(default_factory=list, init=False)
     _running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
@@ -81,7 +83,7 @@ class LocalWorkers:
 
     def _started(self, slot: int) -> subprocess.Popen[bytes]:
         name = f"{socket.gethostname()}-{os.getpid()}-{slot}"
-        command = [sys.executable, "-m", "bitfront.workers.child", name, *self.queues]
+        command = [sys.executable, "-m", self.module, name, *self.queues]
         # Ctrl-C goes to the parent alone, which stops them in order.
         return subprocess.Popen(
             command, env={**os.environ, **self.environment}, start_new_session=True

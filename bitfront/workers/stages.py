@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from bitfront.errors import NotFound
-from bitfront.proposing import Proposer, baselines
+from bitfront.proposing import Proposer, baselines, is_due
 from bitfront.run import export_checkpoint, finalists
 from bitfront.store.records import Claim, Outcome, Proposed, Stage
-from bitfront.trial import Trial
+from bitfront.trial import Trial, TrialState
 from bitfront.workers.bench import Bench
 from bitfront.workers.lease import Lease
+from bitfront.workers.work import Work
 
-Work = Callable[[Bench, Claim, Lease], Outcome]
+_MAX_PROPOSALS = 16
+"""Of one task: more would keep others waiting for the first."""
 
 
 def prepare(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
@@ -26,7 +28,7 @@ def prepare(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     files = bench.stored(claim.study_id, lease.check)
     module = made.inputs.model.module
     # "auto" may mean something else to the next worker.
-    dtype, device = str(module.dtype).removeprefix("torch."), module.device.type
+    dtype, device = str(module.dtype).removeprefix("torch."), str(module.device).partition(":")[0]
     asked = bench.store.studies.get(claim.study_id).study
     study = replace(asked, dtype=dtype, device=device)
     queue = "gpu" if device == "cuda" else "cpu"
@@ -45,12 +47,27 @@ def estimate(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
 def propose(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     """Say what to measure next, or that nothing is left."""
     job = bench.job(claim.study_id, lease.progress)
-    new = Proposer.opened(job).next()
+    proposer, proposed, ended = Proposer.opened(job), list[Proposed](), False
+    # As many as are due: with many workers that saves as many tasks.
+    while len(proposed) < _MAX_PROPOSALS and not ended and (is_due(job) or not proposed):
+        lease.check()
+        new = proposer.next()
+        if new is None:
+            ended = True
+        else:
+            running = Trial(
+                job.next_number,
+                new.allocation,
+                "calibration",
+                new.origin,
+                TrialState.RUNNING,
+                target=new.target,
+            )
+            job.stored.append(running)
+            proposed.append(Proposed(replace(running, values=new.spent), is_proposal=True))
     files = bench.stored(claim.study_id, lease.check, ("tables/", "references/"))
-    if new is None:
-        return Outcome(files, search_ended=True)
-    trial = Trial(0, new.allocation, "calibration", new.origin, values=new.spent, target=new.target)
-    return Outcome(files, proposed=(Proposed(trial, is_proposal=True),))
+    # What was proposed comes first; the next task finds the search at its end again.
+    return Outcome(files, proposed=tuple(proposed), search_ended=ended and not proposed)
 
 
 def evaluate(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
@@ -99,7 +116,7 @@ def materialise(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     return Outcome(files)
 
 
-STAGES: Mapping[Stage, Work] = MappingProxyType(
+STAGES: Mapping[Stage, Work[Bench]] = MappingProxyType(
     {
         Stage.PREPARE: prepare,
         Stage.ESTIMATE: estimate,

@@ -5,29 +5,53 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Protocol, TypeVar
 
 from bitfront.errors import BitfrontError, LostLease, StorageError
-from bitfront.store.records import Claim, Stage
-from bitfront.workers.bench import Bench
+from bitfront.settings import Settings
+from bitfront.store import Store
+from bitfront.store.records import Claim, Outcome, Stage
 from bitfront.workers.lease import GivenUp, Lease, closed
-from bitfront.workers.stages import STAGES, Work
 
 logger = logging.getLogger(__name__)
 
 
+class Place(Protocol):
+    """What this module needs of a bench."""
+
+    @property
+    def store(self) -> Store:
+        """The database."""
+
+    @property
+    def settings(self) -> Settings:
+        """Of this machine."""
+
+    @property
+    def warm(self) -> str | None:
+        """The study that is loaded."""
+
+    def cool(self) -> None:
+        """Let go of it."""
+
+
+AnyPlace = TypeVar("AnyPlace", bound=Place)
+Work = Callable[[AnyPlace, Claim, Lease], Outcome]
+
+
 def work(
-    bench: Bench,
+    bench: AnyPlace,
     claim: Claim,
-    is_stopping: Callable[[], bool] = lambda: False,
-    stages: Mapping[Stage, Work] = STAGES,
+    stages: Mapping[Stage, Work[AnyPlace]],
+    is_stopping: Callable[[], bool],
 ) -> None:
     """Do a claimed task and store what it leaves, or say why it left nothing.
 
     Args:
         bench: where.
         claim: what.
-        is_stopping: whether this worker was told to stop; the task is then given back.
         stages: what to do, by stage.
+        is_stopping: whether this worker was told to stop; the task is then given back.
     """
     queue = bench.store.queue
     told = {"study": claim.study_id, "stage": claim.stage, "number": claim.number}
@@ -52,7 +76,7 @@ def work(
         _failed(bench, claim, error, final=False)
 
 
-def _failed(bench: Bench, claim: Claim, error: Exception, final: bool) -> None:
+def _failed(bench: Place, claim: Claim, error: Exception, final: bool) -> None:
     bench.cool()
     kind = "" if isinstance(error, BitfrontError) else f"{type(error).__name__}: "
     line = f"{kind}{' '.join(str(error).split())}"[:2000]

@@ -119,7 +119,7 @@ def test_a_measurement_that_ends_its_workers_is_set_aside_and_the_study_partial(
     failed = [t for t in store.trials.of(study.id) if t.state is TrialState.FAIL]
     assert [t.number for t in failed] == [5]
     assert "3 times" in failed[0].error
-    store.db.engine.dispose()
+    store.db.pool.dispose()
 
 
 def test_a_task_given_back_burns_no_attempt(store):
@@ -255,12 +255,13 @@ def test_a_point_asked_for_twice_is_written_once(store):
 
 def test_waiting_tasks_are_rung_until_they_are_taken(store):
     store.studies.create(request(), "anna")
-    (task,) = store.queue.to_ring(5)
-    store.queue.rung([task.id])
-    assert store.queue.to_ring(5) == []
-    assert [t.id for t in store.queue.to_ring(0)] == [task.id]
+    (task,) = store.queue.take_to_ring(5)
+    assert store.queue.take_to_ring(5) == []
+    store.queue.unring([task.id])
+    assert [t.id for t in store.queue.take_to_ring(5)] == [task.id]
+    assert [t.id for t in store.queue.take_to_ring(0)] == [task.id]
     store.queue.claim("w", ["cpu"])
-    assert store.queue.to_ring(0) == []
+    assert store.queue.take_to_ring(0) == []
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -300,4 +301,4 @@ def test_whatever_is_killed_every_trial_counts_once(database_url, seed):
         late = late if len(late) < 5 else []
     assert store.studies.get(study.id).state is StudyState.COMPLETE
     assert rows(store, study.id) == rows(store, alone.id)
-    store.db.engine.dispose()
+    store.db.pool.dispose()

@@ -1,0 +1,1 @@
+"""The REST API: studies submitted, watched, changed and exported over HTTP."""

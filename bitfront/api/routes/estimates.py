@@ -1,0 +1,72 @@
+"""What a study would take, said before it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends
+
+from bitfront import formats
+from bitfront.api import weights
+from bitfront.api.answers import EstimateAnswer, ModelEstimate
+from bitfront.api.openapi import problems
+from bitfront.api.schemas import EXAMPLE, StudyBody
+from bitfront.api.security import reader
+from bitfront.api.site import Here
+from bitfront.api.sources import Sources
+from bitfront.api.weights import WeightHeaders
+from bitfront.costs.roofline import DEVICES
+from bitfront.study import Study
+
+router = APIRouter(tags=["estimate"])
+
+
+@router.post(
+    "/v1/estimate",
+    operation_id="estimate_study",
+    summary="Estimate a study before it runs",
+    dependencies=[Depends(reader)],
+    responses=problems(400, 413, 415),
+)
+def estimate_study(
+    body: Annotated[StudyBody, Body(examples=[EXAMPLE])], here: Here
+) -> EstimateAnswer:
+    """Measurements and tokens of any study; sizes and time where the model is a local folder."""
+    study = body.study(Sources(here.settings))
+    folder = Path(study.model)
+    found = weights.read(folder) if folder.is_absolute() and folder.is_dir() else None
+    n_tokens = _measured_tokens(study)
+    return EstimateAnswer(
+        n_measurements={"calibration": study.n_trials, "evaluation": study.n_finalists},
+        n_tokens=n_tokens,
+        n_estimator_tokens=study.calibration.n_sequences * study.calibration.sequence_length,
+        model=None if found is None else _of_model(found, study, sum(n_tokens.values())),
+    )
+
+
+def _measured_tokens(study: Study) -> dict[str, int]:
+    search, final = study.calibration, study.evaluation
+    each = study.n_search_sequences * search.sequence_length
+    return {
+        "calibration": study.n_trials * each,
+        "evaluation": study.n_finalists * final.n_sequences * final.sequence_length,
+    }
+
+
+def _of_model(found: WeightHeaders, study: Study, n_tokens: int) -> ModelEstimate:
+    shapes = found.matrices
+    bank: dict[str, int] = {}
+    for name in study.formats:
+        format = formats.named(name)
+        bank[name] = sum(format.nbytes(shape) for shape in shapes if format.fits(shape))
+    flops = 2 * found.n_parameters * n_tokens
+    return ModelEstimate(
+        n_parameters=found.n_parameters,
+        nbytes=found.nbytes,
+        n_layers=len(shapes),
+        n_layer_parameters=sum(rows * columns for rows, columns in shapes),
+        bank_bytes=bank,
+        flops=flops,
+        seconds_at_least={device: flops / rate for device, (_, rate) in DEVICES.items()},
+    )

@@ -1,0 +1,244 @@
+"""Bodies of requests; with `answers`, the only pydantic besides settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from bitfront import formats
+from bitfront.api import kinds
+from bitfront.api.sources import MAX_LENGTH, Sources
+from bitfront.errors import InvalidArgument
+from bitfront.plugins import Choice, Param
+from bitfront.study import Budget, Study, TextSource
+
+MAX_INT = 2**31 - 1
+"""Largest whole number that every database stores."""
+_UNITS = "bits|bpw|B|KB|MB|GB|KiB|MiB|GiB"
+_HUB_TEST = "Salesforce/wikitext:wikitext-2-raw-v1"
+
+FormatName = Annotated[
+    str,
+    Field(max_length=32),
+    WithJsonSchema({"type": "string", "enum": sorted(formats.catalogue())}),
+]
+BudgetText = Annotated[
+    str, Field(max_length=32, pattern=rf"^[0-9]{{1,12}}(\.[0-9]{{1,9}})?({_UNITS})$")
+]
+Minutes = Annotated[float, Field(gt=0, le=500_000, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+ParamName = Annotated[str, Field(max_length=64)]
+ParamValue = (
+    bool
+    | Annotated[int, Field(ge=-(2**53), le=2**53)]
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | Annotated[str, Field(max_length=2_000)]
+    | None
+)
+
+
+class Body(BaseModel):
+    """A request: unknown keys and numbers in quotes are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class ChoiceBody(Body):
+    """A plug-in with its parameters."""
+
+    name: Annotated[str, Field(max_length=64)]
+    """Of the plug-in."""
+    params: Annotated[dict[ParamName, ParamValue], Field(max_length=64)] = {}
+    """Those that differ from their defaults; `/v1/plugins` has them all."""
+
+
+def _choice_schema(kind: str) -> Any:
+    named = {"type": "string", "enum": list(kinds.names(kind)), "maxLength": 64}
+    text = {
+        "type": "string",
+        "maxLength": 2_000,
+        "pattern": f"^({'|'.join(kinds.names(kind))})(:.+)?$",
+        "description": "`name` or `name:key=value,key=value`.",
+    }
+    params = {
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": ["boolean", "integer", "number", "string", "null"]},
+    }
+    whole = {
+        "type": "object",
+        "required": ["name"],
+        "additionalProperties": False,
+        "properties": {"name": named, "params": params},
+    }
+    return WithJsonSchema({"anyOf": [text, whole]})
+
+
+_Given = Annotated[str, Field(min_length=1, max_length=2_000)] | ChoiceBody
+QuantizerChoice = Annotated[_Given, _choice_schema("quantizers")]
+EstimatorChoice = Annotated[_Given, _choice_schema("estimators")]
+SearchChoice = Annotated[_Given, _choice_schema("searches")]
+CostChoice = Annotated[_Given, _choice_schema("costs")]
+
+
+class TextBody(Body):
+    """Where tokens come from and how many are used."""
+
+    source: Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)]
+    """`org/name:config:split` of the hub, or a file below a data folder of the installation."""
+    n_sequences: Annotated[int, Field(ge=1, le=65_536)] = TextSource.n_sequences
+    """Token blocks."""
+    sequence_length: Annotated[int, Field(ge=8, le=131_072)] = TextSource.sequence_length
+    """Tokens of a block."""
+
+
+TextGiven = Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)] | TextBody
+
+
+class StudyBody(Body):
+    """A search to run: a model, a budget, and choices that all have defaults."""
+
+    model: Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)]
+    """`org/name` or `org/name@revision` of the hub, or a path below a model folder."""
+    budget: BudgetText
+    """Size of the result: average `bits` of codes, `bpw` as stored, or bytes."""
+    calibration: TextGiven = f"{_HUB_TEST}:train"
+    """Text that estimators, quantizers and the search see."""
+    evaluation: TextGiven = f"{_HUB_TEST}:test"
+    """Text of the reported values."""
+    formats: Annotated[list[FormatName], Field(min_length=1, max_length=64)] = list(Study.formats)
+    """Menu of formats, each once."""
+    quantizer: QuantizerChoice = Study.quantizer.name
+    """How codes are chosen."""
+    estimator: EstimatorChoice = Study.estimator.name
+    """Where the loss table comes from."""
+    searches: Annotated[list[SearchChoice], Field(min_length=1, max_length=16)] = [
+        choice.name for choice in Study.searches
+    ]
+    """They propose in turn and share one history."""
+    costs: Annotated[list[CostChoice], Field(min_length=1, max_length=8)] = ["memory"]
+    """Quantities that a trial states; `memory` is one of them."""
+    n_pairs: Annotated[int, Field(ge=0, le=1_000_000)] = Study.n_pairs
+    """Pairs of neighbouring groups whose interaction is measured."""
+    n_trials: Count = Study.n_trials
+    """Measurements on the calibration text, uniform baselines included."""
+    max_minutes: Minutes | None = Study.max_minutes
+    """Stop when measuring has taken that long; null for never."""
+    patience: Count | None = Study.patience
+    """Stop when so many proposals do not help; null for never."""
+    n_parallel: Annotated[int, Field(ge=1, le=1_024)] = Study.n_parallel
+    """Proposals in flight at once."""
+    n_search_sequences: Annotated[int, Field(ge=1, le=65_536)] = Study.n_search_sequences
+    """Blocks of calibration text that each of these measures."""
+    n_finalists: Annotated[int, Field(ge=1, le=10_000)] = Study.n_finalists
+    """Allocations that are measured on the evaluation text."""
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Study.seed
+    """Of every random choice."""
+    tied: bool = Study.tied
+    """Whether fused layers (q/k/v, gate/up) share a format."""
+    pinned: FormatName | None = Study.pinned
+    """Format of embedding and head; null leaves them as they are."""
+    revision: Annotated[str, Field(max_length=100)] | None = None
+    """Of a hub model, where its name has none."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What a worker computes in."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where a worker measures."""
+
+    def study(self, sources: Sources) -> Study:
+        """The study that is asked for.
+
+        Raises:
+            BitfrontError: a place, a name or a value that is not allowed; says which.
+        """
+        if self.n_trials > sources.settings.max_trials:
+            raise InvalidArgument(
+                f"n_trials is {self.n_trials:,}: this installation takes at most "
+                f"{sources.settings.max_trials:,}."
+            )
+        if len(set(self.formats)) < len(self.formats):
+            raise InvalidArgument(f"A format is named twice in {', '.join(self.formats)}.")
+        model, revision = sources.model(self._model)
+        same = {name: getattr(self, name) for name in _SAME}
+        return Study(
+            model=model,
+            budget=Budget.parse(self.budget),
+            calibration=_text(self.calibration, sources),
+            evaluation=_text(self.evaluation, sources),
+            formats=tuple(self.formats),
+            quantizer=_choice("quantizers", self.quantizer),
+            estimator=_choice("estimators", self.estimator),
+            searches=tuple(_choice("searches", each) for each in self.searches),
+            costs=tuple(_choice("costs", each) for each in self.costs),
+            revision=revision,
+            **same,
+        )
+
+    @property
+    def _model(self) -> str:
+        if self.revision is None:
+            return self.model
+        if "@" in self.model:
+            raise InvalidArgument(
+                f"Given model {self.model[:80]!r} and a revision as well: give it once."
+            )
+        return f"{self.model}@{self.revision}"
+
+
+_SAME = (
+    "n_pairs", "n_trials", "max_minutes", "patience", "n_parallel", "n_search_sequences",
+    "n_finalists", "seed", "tied", "pinned", "dtype", "device",
+)  # fmt: skip
+"""Fields that a request and a study have alike."""
+
+
+def _text(given: str | TextBody, sources: Sources) -> TextSource:
+    if isinstance(given, str):
+        return TextSource(sources.text(given))
+    return TextSource(sources.text(given.source), given.n_sequences, given.sequence_length)
+
+
+def _choice(kind: str, given: str | ChoiceBody) -> Choice:
+    if isinstance(given, str):
+        choice = Choice.parse(given)
+    else:
+        params: dict[str, Param] = dict(given.params)
+        choice = Choice(given.name, params)
+    kinds.check(kind, choice)
+    return choice
+
+
+class ExtendBody(Body):
+    """More measurements or more time for a study."""
+
+    n_trials: Count | None = None
+    """Measurements in all, more than it had."""
+    max_minutes: Minutes | None = None
+    """Minutes in all, more than it had."""
+
+
+class CheckpointBody(Body):
+    """A point to write as a checkpoint: a trial, or the best within a budget."""
+
+    trial: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
+    """Number of a measured trial."""
+    at: BudgetText | None = None
+    """The point of the front with the smallest loss within this size."""
+    exporter: Annotated[
+        str,
+        Field(max_length=64),
+        WithJsonSchema({"type": "string", "enum": list(kinds.names("exporters"))}),
+    ] = "packed"
+    """Plug-in that writes it."""
+
+
+EXAMPLE: dict[str, Any] = {
+    "model": "HuggingFaceTB/SmolLM2-135M",
+    "budget": "4.25bpw",
+    "formats": ["int3_g64", "int4_g64", "int8_g64"],
+    "estimator": "fisher_directional",
+    "searches": ["trust_region", "posterior_ilp"],
+    "n_trials": 64,
+}
+"""A request that every page of the documentation shows."""

@@ -1,0 +1,221 @@
+"""Who calls, what they may do, what is written down of it, and the headers of every answer."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bitfront.api import problems
+from bitfront.api.site import Here, Site
+from bitfront.errors import BitfrontError, Unauthorised
+from bitfront.store.keys import SCOPES
+
+LOCAL = "local"
+"""Owner of what is done on a machine without keys."""
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+_LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
+_log = logging.getLogger(__name__)
+_bearer = HTTPBearer(
+    auto_error=False, scheme_name="key", description="A key of `bitfront key create`."
+)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request.
+
+    Args:
+        owner: whose studies they make.
+        scopes: what they may do.
+        key_id: of their key; `None` on a machine without keys.
+        max_running: studies that the owner may have unfinished at once; `None` for no bound.
+    """
+
+    owner: str
+    scopes: tuple[str, ...]
+    key_id: str | None = None
+    max_running: int | None = None
+
+    @property
+    def sees(self) -> str | None:
+        """Whose studies they see; `None` for everyone's."""
+        return None if "admin" in self.scopes else self.owner
+
+
+def caller(
+    request: Request,
+    here: Here,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
+    """Who sent the request.
+
+    Raises:
+        Unauthorised: no key or a wrong one.
+        HTTPException: 429 after too many wrong keys of this address.
+    """
+    if credentials is None:
+        return _without_key(request, here)
+    address, key = request.client.host if request.client else "", credentials.credentials
+    if seconds := here.refusals.seconds_left(address, key):
+        detail = f"Too many wrong keys from this address: wait {seconds} s."
+        raise HTTPException(429, detail, {"Retry-After": str(seconds)})
+    try:
+        found = here.store.keys.verified(key)
+    except Unauthorised:
+        here.refusals.wrong(address, key)
+        raise
+    here.refusals.right(key)
+    return Caller(found.owner, found.scopes, found.id, found.max_running)
+
+
+def _without_key(request: Request, here: Site) -> Caller:
+    if request.headers.get("authorization"):
+        raise Unauthorised("This Authorization is not `Bearer KEY`: send a key that way.")
+    if here.store.keys.exist():
+        raise Unauthorised("A key is needed: send Authorization: Bearer KEY.")
+    if not _is_of_this_machine(request):
+        raise Unauthorised(
+            "Without any key, only this machine is served, by the name localhost or 127.0.0.1: "
+            "make a key with `bitfront key create`."
+        )
+    return Caller(LOCAL, SCOPES)
+
+
+def _is_of_this_machine(request: Request) -> bool:
+    """Whether a program or page of this machine asks, and no page from elsewhere through it.
+
+    A page of another site may send simple requests here, and one whose name resolves to this
+    machine may read the answers; neither can choose `Host` or leave out `Origin`.
+    """
+    try:
+        is_near = request.client is not None and ipaddress.ip_address(request.client.host)
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        is_named = urlsplit(f"//{host}").hostname in _LOCAL_NAMES
+        is_ours = origin is None or urlsplit(origin).netloc == host
+    except ValueError:
+        return False
+    return bool(is_near and is_near.is_loopback and is_named and is_ours)
+
+
+Known = Annotated[Caller, Depends(caller)]
+
+
+def _allowed(known: Caller, scope: str) -> Caller:
+    if scope not in known.scopes:
+        raise Unauthorised(
+            f"This key has the scopes {', '.join(known.scopes)}, and {scope} is needed: "
+            "ask for a key that has it.",
+            is_known=True,
+        )
+    return known
+
+
+async def reader(known: Known) -> Caller:
+    """A caller who may read."""
+    return _allowed(known, "read")
+
+
+async def writer(known: Known, request: Request) -> Caller:
+    """A caller who may change studies; what they do is written down."""
+    request.state.writer = known
+    return _allowed(known, "write")
+
+
+async def admin(known: Known) -> Caller:
+    """A caller who may see what belongs to everyone."""
+    return _allowed(known, "admin")
+
+
+Reader = Annotated[Caller, Depends(reader)]
+Writer = Annotated[Caller, Depends(writer)]
+
+
+@dataclass
+class Protection:
+    """ASGI middleware: security headers on every answer, a problem for what nobody expected.
+
+    Args:
+        app: what answers.
+    """
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on the request and complete its answer."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def protected(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                if scope["path"] == "/docs":
+                    # Its scripts come from elsewhere; it is off unless settings say otherwise.
+                    del headers["Content-Security-Policy"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, protected)
+        except Exception as error:
+            if begun:
+                raise
+            await problems.of(error, scope["path"])(scope, receive, protected)
+
+
+@dataclass
+class Audit:
+    """ASGI middleware that writes down each change before its answer goes out.
+
+    Args:
+        app: what answers.
+    """
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on the request; note what came of it where a route asked for a `Writer`."""
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                known = scope.get("state", {}).get("writer")
+                if known is not None:
+                    await run_in_threadpool(_note, scope, known, message)
+            await send(message)
+
+        await self.app(scope, receive, noting if scope["type"] == "http" else send)
+
+
+def _note(scope: Scope, known: Caller, message: Message) -> None:
+    headers = MutableHeaders(scope=message)
+    action = getattr(scope.get("route"), "operation_id", None) or scope["method"]
+    target, status = headers.get("location", scope["path"]), message["status"]
+    try:
+        scope["app"].state.site.store.keys.note(
+            known.owner, known.key_id, action[:64], target, status
+        )
+    except BitfrontError as error:
+        # The change is made: an answer that denies it would have it made again.
+        _log.error("audit of %s by %s not stored: %s", action, known.owner, error)

@@ -1,0 +1,1 @@
+"""Web pages over the API: studies, their points, workers; HTML from templates, no build step."""

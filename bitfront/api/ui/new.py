@@ -1,0 +1,35 @@
+"""The form that submits a study."""
+
+from __future__ import annotations
+
+import uuid
+
+from fastapi import APIRouter, Request, Response
+
+from bitfront import formats
+from bitfront.api import kinds
+from bitfront.api.site import Here
+from bitfront.api.ui.page import Viewer, page
+from bitfront.study import Budget, Study
+
+router = APIRouter()
+
+
+@router.get("/new")
+def new_study(request: Request, known: Viewer, here: Here) -> Response:
+    """Fields with the defaults of a study, and a key so that one form makes one study."""
+    default = Study("org/name", Budget(4.25, "bpw"))
+    families: dict[str, list[str]] = {}
+    for name in formats.catalogue():
+        families.setdefault(name.partition("_")[0], []).append(name)
+    return page(
+        request,
+        "new.html",
+        key=str(uuid.uuid4()),
+        default=default,
+        families=families,
+        searches=[choice.name for choice in default.searches],
+        kinds={kind: kinds.names(kind) for kind in ("quantizers", "estimators", "searches")},
+        settings=here.settings,
+        may_write="write" in known.scopes,
+    )

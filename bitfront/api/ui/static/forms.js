@@ -1,0 +1,72 @@
+// Sends forms marked data-json to the API as JSON, and says what it answers in its own words.
+"use strict";
+
+function put(body, path, value) {
+  const [first, ...rest] = path.split(".");
+  if (rest.length) put((body[first] ??= {}), rest.join("."), value);
+  else body[first] = value;
+}
+
+function bodyOf(form) {
+  const body = {};
+  for (const field of form.elements) {
+    if (field.dataset.part) put(body, field.dataset.part, (body[field.dataset.part] ?? "") + field.value);
+    if (!field.name || field.disabled) continue;
+    if (field.dataset.type === "list") {
+      body[field.name] ??= [];
+      if (field.checked) body[field.name].push(field.value);
+    } else if (field.dataset.type === "number") {
+      if (field.value !== "") put(body, field.name, Number(field.value));
+    } else put(body, field.name, field.value);
+  }
+  return body;
+}
+
+function tell(place, text) {
+  place.textContent = text;
+  place.hidden = !text;
+}
+
+async function send(form) {
+  const body = bodyOf(form);
+  const headers = { Accept: "application/json" };
+  if (form.dataset.key) headers["Idempotency-Key"] = form.dataset.key;
+  const request = { method: "POST", headers };
+  if (Object.keys(body).length) {
+    headers["Content-Type"] = "application/json";
+    request.body = JSON.stringify(body);
+  }
+  const answer = await fetch(form.getAttribute("action"), request);
+  const told = await answer.json().catch(() => ({}));
+  if (!answer.ok) {
+    // Another body under the same key would be refused, and a refused one made nothing.
+    if (form.dataset.key && answer.status !== 409) form.dataset.key = crypto.randomUUID?.() ?? `${Math.random()}`;
+    throw new Error(told.detail ?? `The server answered ${answer.status}.`);
+  }
+  return told;
+}
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (!form.matches("form[data-json]")) return;
+  event.preventDefault();
+  const button = form.querySelector("button");
+  // Found before the form may be gone.
+  const place = form.querySelector(".problem") ?? form.closest(".actions").querySelector(":scope > .problem");
+  button.disabled = true;
+  tell(place, "");
+  try {
+    const told = await send(form);
+    const target = form.dataset.done.replace("{id}", encodeURIComponent(told.id ?? ""));
+    if (typeof live === "undefined") location.assign(target);
+    else {
+      history.replaceState({}, "", target);
+      await live.refresh();
+      document.getElementById("spoken").textContent = "Done.";
+    }
+  } catch (error) {
+    tell(place, error instanceof TypeError ? "The server cannot be reached: try again." : error.message);
+  } finally {
+    button.disabled = false;
+  }
+});

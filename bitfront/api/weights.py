@@ -1,0 +1,89 @@
+"""What the headers of weight files tell of a model, without its weights and without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitfront.errors import InvalidModel
+
+MAX_HEADER_BYTES = 25_000_000
+_MAX_TENSORS = 200_000
+_MAX_FILES = 1_000
+_MAX_SIZE = 2**48
+_OUTSIDE = ("embed", "wte", "wpe", "lm_head", "norm", "router")
+"""Parts of names of matrices that no search covers."""
+
+
+@dataclass(frozen=True)
+class WeightHeaders:
+    """Tensors of a model folder.
+
+    Args:
+        shapes: by name.
+        nbytes: of all weight files.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    nbytes: int
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers in all tensors."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
+    def matrices(self) -> list[tuple[int, int]]:
+        """Shapes of the matrices that a search would cover, judged by their names."""
+        return [
+            (shape[0], shape[1])
+            for name, shape in self.shapes.items()
+            if len(shape) == 2
+            and name.endswith(".weight")
+            and not any(part in name for part in _OUTSIDE)
+        ]
+
+
+def read(folder: Path) -> WeightHeaders:
+    """Headers of the safetensors files of a folder.
+
+    Raises:
+        InvalidModel: no such file, or one with a header that cannot be.
+    """
+    files = sorted(folder.glob("*.safetensors"))[:_MAX_FILES]
+    if not files:
+        raise InvalidModel("The model folder has no .safetensors file: convert the weights.")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        try:
+            shapes |= _header(file)
+        # A header is anybody's bytes: too deep, too long, not what it should be.
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            detail = str(error)[:200] or type(error).__name__
+            raise InvalidModel(f"{file.name} is not safetensors: {detail}.") from error
+    return WeightHeaders(shapes, sum(file.stat().st_size for file in files))
+
+
+def _header(file: Path) -> dict[str, tuple[int, ...]]:
+    n_bytes = file.stat().st_size
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        if not 2 <= size <= min(MAX_HEADER_BYTES, n_bytes - 8):
+            raise ValueError(f"its header has {size:,} bytes")
+        header: dict[str, Any] = json.loads(stream.read(size))
+    header.pop("__metadata__", None)
+    if len(header) > _MAX_TENSORS:
+        raise ValueError(f"it names {len(header):,} tensors")
+    found = {}
+    for name, entry in header.items():
+        shape = tuple(entry["shape"])
+        first, last = entry["data_offsets"]
+        whole = all(type(n) is int and 0 <= n < _MAX_SIZE for n in (*shape, first, last))
+        if len(shape) > 8 or not whole or not first <= last <= n_bytes - 8 - size:
+            raise ValueError(f"tensor {name[:80]!r} has the shape {shape[:8]}"[:200])
+        found[name] = shape
+    return found

@@ -1,0 +1,114 @@
+"""The `bitfront` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from bitfront.cli import (
+    compare,
+    materialise,
+    plugins,
+    results,
+    search,
+    serve,
+    studies,
+    submit,
+    upkeep,
+    watch,
+)
+from bitfront.errors import BitfrontError
+
+app = typer.Typer(
+    help="Mixed-precision bit allocation: a model and a budget in, a measured Pareto front and a "
+    "quantized checkpoint out.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_PANELS = {
+    "On this machine": (
+        search.search,
+        compare.compare,
+        results.front,
+        results.report,
+        results.export,
+        plugins.plugins,
+    ),
+    "On a server (BITFRONT_URL, BITFRONT_API_KEY)": (
+        submit.submit,
+        watch.watch,
+        studies.studies,
+        studies.cancel,
+        studies.resume,
+        studies.extend,
+        materialise.materialise,
+    ),
+    "The server itself (BITFRONT_*, see docs/service.md)": (
+        serve.serve,
+        serve.worker,
+        serve.dashboard,
+        upkeep.upgrade,
+        upkeep.collect,
+    ),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
+app.add_typer(upkeep.key, name="key", rich_help_panel=_panel)
+
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C; typer returns it where it caught the interrupt itself."""
+_CONTINUES = (
+    " The same command continues: only the measurement, the table or the predictions in the making "
+    "are lost."
+)
+_GOES_ON = " The study goes on: `bitfront watch ID` watches it again."
+_KEPT = {
+    "search": _CONTINUES,
+    "compare": _CONTINUES,
+    "watch": _GOES_ON,
+    "submit": _GOES_ON,
+    "materialise": " The server goes on writing: the same command downloads the rest.",
+}
+"""What an interrupted command leaves."""
+
+
+def main() -> None:
+    """Run the command line; errors of the user are one line and exit code 2."""
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
+    except BitfrontError as error:
+        _fail(" ".join(str(error).split()))
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    except BrokenPipeError:
+        # As in `bitfront front | head`.
+        _stop_writing()
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is not None:  # not the standard output
+            raise
+        _stop_writing()
+        _fail(f"Cannot write standard output: {error.strerror}.")
+    except Exception as error:
+        # Typer's usage errors are click exceptions, whichever click it was built on.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message())
+    if code == _INTERRUPTED:
+        print(f"Stopped.{_KEPT.get(''.join(sys.argv[1:2]), '')}", file=sys.stderr)
+    if isinstance(code, int) and code:
+        sys.exit(code)
+
+
+def _fail(message: str) -> None:
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _stop_writing() -> None:
+    """Write nothing more: the interpreter flushes once more at its end, which would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,32 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bitfront.study import Study
+
+FORMATS = ",".join(Study.formats)
+
+Model = Annotated[str, typer.Argument(help="Local folder, GGUF file, or hub id.")]
+Menu = Annotated[str, typer.Option(help="Menu, separated by commas.")]
+CalibrationText = Annotated[str, typer.Option(help="Text file, JSON lines, or datasets name.")]
+OneChoice = Annotated[str, typer.Option(help="name or name:key=value,...")]
+SequenceLength = Annotated[int, typer.Option(help="Tokens of a block.")]
+Ties = Annotated[bool, typer.Option(help="Fused layers (q/k/v, gate/up) share a format.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Out = Annotated[Path, typer.Option("--out", help="Results folder; the same command continues it.")]
+ResultsFolder = Annotated[Path, typer.Argument(help="Results folder of a search.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Machine-readable lines instead of a display.")
+]
+
+
+def menu(text: str) -> tuple[str, ...]:
+    """Names of formats, given separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

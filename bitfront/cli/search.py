@@ -1,0 +1,138 @@
+"""bitfront search: a model and a budget in, a measured front out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bitfront.cli.options import (
+    FORMATS,
+    AsJson,
+    CalibrationText,
+    Device,
+    Dtype,
+    Menu,
+    Model,
+    OneChoice,
+    Out,
+    Seed,
+    SequenceLength,
+    Ties,
+    menu,
+)
+from bitfront.cli.output import print_line, print_note, written_report
+from bitfront.plugins import Choice
+from bitfront.study import Budget, Study, TextSource
+
+
+def search(
+    model: Model,
+    budget: Annotated[str, typer.Option(help="3.5bpw, 3.5bits, or 60MB.")],
+    out: Out = Path("results"),
+    formats: Menu = FORMATS,
+    calibration: CalibrationText = Study.calibration.source,
+    evaluation: Annotated[
+        str, typer.Option(help="Another text, for the reported values.")
+    ] = Study.evaluation.source,
+    estimator: OneChoice = str(Study.estimator),
+    search: Annotated[
+        str, typer.Option(help="name or name:key=value,...; several, separated by commas, in turn")
+    ] = ",".join(map(str, Study.searches)),
+    quantizer: OneChoice = str(Study.quantizer),
+    costs: Annotated[
+        str, typer.Option(help="memory, or with latency: memory,roofline:device=h100")
+    ] = ",".join(map(str, Study.costs)),
+    n_trials: Annotated[
+        int, typer.Option(help="Measurements on the calibration text.")
+    ] = Study.n_trials,
+    n_pairs: Annotated[
+        int, typer.Option(help="Measured interactions, for --search sweep:solver=quadratic.")
+    ] = Study.n_pairs,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(help="Stop when measuring candidates and slopes has taken that long."),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop when so many proposals brought nothing.")
+    ] = None,
+    n_parallel: Annotated[int, typer.Option(help="Proposals in flight.")] = Study.n_parallel,
+    ties: Ties = Study.tied,
+    pin: Annotated[str, typer.Option(help="Format of embedding and head, or none.")] = Study.pinned
+    or "none",
+    n_sequences: Annotated[
+        int, typer.Option(help="Calibration blocks of estimators and quantizers.")
+    ] = TextSource.n_sequences,
+    n_search_sequences: Annotated[
+        int, typer.Option(help="Further calibration blocks that each trial measures.")
+    ] = Study.n_search_sequences,
+    n_evaluation_sequences: Annotated[
+        int, typer.Option(help="Evaluation blocks.")
+    ] = TextSource.n_sequences,
+    n_finalists: Annotated[
+        int, typer.Option(help="Points measured on the evaluation text.")
+    ] = Study.n_finalists,
+    sequence_length: SequenceLength = TextSource.sequence_length,
+    seed: Seed = Study.seed,
+    dtype: Dtype = Study.dtype,
+    device: Device = Study.device,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Also write the answer as a packed checkpoint here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search the best allocation of MODEL within a budget and measure the front around it."""
+    study = Study(
+        model=model,
+        budget=Budget.parse(budget),
+        calibration=TextSource(calibration, n_sequences, sequence_length),
+        evaluation=TextSource(evaluation, n_evaluation_sequences, sequence_length),
+        formats=menu(formats),
+        quantizer=Choice.parse(quantizer),
+        estimator=Choice.parse(estimator),
+        searches=Choice.parse_list(search),
+        costs=Choice.parse_list(costs),
+        n_trials=n_trials,
+        n_pairs=n_pairs,
+        max_minutes=max_minutes,
+        patience=patience,
+        n_parallel=n_parallel,
+        n_search_sequences=n_search_sequences,
+        n_finalists=n_finalists,
+        seed=seed,
+        tied=ties,
+        pinned=None if pin == "none" else pin,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+    )
+    from bitfront.display import Display
+    from bitfront.export.base import check_target
+    from bitfront.report.study import report_data
+    from bitfront.report.terminal import front_table
+    from bitfront.run import export_checkpoint, run_study
+
+    if checkpoint:
+        check_target(checkpoint, model)  # before hours are spent
+    with Display(as_json) as display:
+        front = run_study(study, out, display.show)
+        chosen = front.best("kl", **study.budget.bounds())
+        data = report_data(out)
+        page = written_report(out, data)
+        if checkpoint:
+            export_checkpoint(study, chosen, checkpoint, results=out, progress=display.show)
+    if as_json:
+        written = {"checkpoint": str(checkpoint)} if checkpoint else {}
+        row = {"chosen": chosen.number, "values": chosen.values, "report": str(page)}
+        print(json.dumps(row | written))
+        return
+    console = Console()
+    console.print(front_table(front, chosen))
+    print_note(console, str(study.estimator), data.loss.note)
+    print_line(console, f"Report: {page}")
+    if checkpoint:
+        print_line(console, f"Checkpoint: {checkpoint}")

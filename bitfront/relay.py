@@ -1,0 +1,65 @@
+"""Relay: rings for every waiting task until a worker takes it. Any number of them may run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+
+from celery import Celery
+
+from bitfront.broker import ring
+from bitfront.errors import StorageError
+from bitfront.store import Store
+
+logger = logging.getLogger(__name__)
+
+_EVERY_SECONDS = 0.5
+_AGAIN_SECONDS = 5.0
+
+
+def ring_due(store: Store, app: Celery) -> None:
+    """Ring for the tasks that nobody rang for within the last seconds.
+
+    Raises:
+        StorageError: the database cannot be used.
+    """
+    due = store.queue.take_to_ring(_AGAIN_SECONDS)
+    missed = [task.id for task in due if not ring(app, task.queue, task.id)]
+    if missed:
+        store.queue.unring(missed)
+
+
+class Relay:
+    """Rings from a thread of its own inside a `with` block.
+
+    Args:
+        store: where tasks wait.
+        app: the Celery application.
+    """
+
+    def __init__(self, store: Store, app: Celery) -> None:
+        self._store = store
+        self._app = app
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="relay", daemon=True)
+
+    def __enter__(self) -> Relay:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(_EVERY_SECONDS):
+            try:
+                ring_due(self._store, self._app)
+            except StorageError as error:
+                logger.warning("cannot look for waiting tasks: %s", error)

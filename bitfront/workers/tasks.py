@@ -1,0 +1,104 @@
+"""The Celery worker: a message wakes it, the database says what to do.
+
+python -m bitfront.workers.tasks QUEUE [N_PROCESSES]
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from celery import Celery
+from celery.signals import worker_process_init, worker_ready, worker_shutting_down
+
+from bitfront.artifacts import Artifacts
+from bitfront.broker import WORK, celery_app
+from bitfront.logs import set_up_logs
+from bitfront.relay import Relay, ring_due
+from bitfront.settings import Settings
+from bitfront.store import Store
+from bitfront.version import __version__
+from bitfront.workers.bench import Bench
+from bitfront.workers.stages import STAGES
+from bitfront.workers.work import work
+
+logger = logging.getLogger(__name__)
+
+settings = Settings()
+app: Celery = celery_app(settings)
+
+
+@cache
+def bench() -> Bench:
+    """Of this process: it keeps a study loaded from one message to the next."""
+    store = Store(settings.database, settings.lease_seconds)
+    return Bench(store, Artifacts(settings.artifacts), settings)
+
+
+@app.task(name=WORK, max_retries=2)
+def wake(task: int) -> None:
+    """Do what this worker had best do now, which need not be the task that was rung for."""
+    logger.debug("rung for task %d", task)
+    place = bench()
+    queues = [os.environ["BITFRONT_QUEUE"]]
+    name = f"{socket.gethostname()}-{os.getppid()}-{os.getpid()}"
+    place.store.queue.seen(name, queues[0], "celery", __version__)
+    claim = place.store.queue.claim(name, queues, place.warm)
+    if claim is not None:
+        work(place, claim, STAGES, _is_stopping)
+        ring_due(place.store, app)
+
+
+def _stop_file(pid: int) -> Path:
+    return settings.home / f"stop-{pid}"
+
+
+def _is_stopping() -> bool:
+    # Celery keeps signals from its children, which would work on for hours.
+    return _stop_file(os.getppid()).exists()
+
+
+@worker_process_init.connect
+def _begin_process(**_: object) -> None:
+    set_up_logs()
+
+
+@worker_ready.connect
+def _begin(**_: object) -> None:
+    set_up_logs()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    _stop_file(os.getpid()).unlink(missing_ok=True)
+    store = Store(settings.database, settings.lease_seconds)
+    Relay(store, app).__enter__()
+
+
+@worker_shutting_down.connect
+def _stop(**_: object) -> None:
+    _stop_file(os.getpid()).touch()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a worker of one queue until it is told to stop."""
+    queue, n = arguments[0], arguments[1] if len(arguments) > 1 else "1"
+    os.environ["BITFRONT_QUEUE"] = queue
+    if not settings.hub:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    command = ["worker", "--pool", "prefork", "--concurrency", n, "--queues", queue]
+    command += ["--loglevel", "INFO", "--hostname", f"{queue}-{os.getpid()}@%h"]
+    command += ["--without-gossip", "--without-mingle"]
+    try:
+        app.worker_main(command)
+    finally:
+        _stop_file(os.getpid()).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    # Named by its module, not by `__main__`, for the pool's new processes.
+    from bitfront.workers import tasks
+
+    tasks.main(sys.argv[1:])

@@ -1,0 +1,244 @@
+"""Hostile requests: refused with the right code, and nothing is stored of them."""
+
+import json
+import math
+import os
+
+import pytest
+
+GOOD = {"model": "org/tiny", "budget": "4.25bpw"}
+
+NO_PLACES = [
+    "http://169.254.169.254/latest/meta-data",
+    "https://example.com/model",
+    "file:///etc/passwd",
+    "file:model",
+    "s3://bucket/model",
+    "git+https://example.com/a.git",
+    "ftp://example.com/a",
+    "//example.com/share",
+    "\\\\host\\share",
+    "..\\secret",
+    "/etc/passwd",
+    "/",
+    "/proc/self/environ",
+    "~root/.ssh",
+    "~/model",
+    "..",
+    "../secret",
+    "../secret/model",
+    "small/../../secret",
+    "small/..",
+    "./small",
+    ".hidden/model",
+    "a/b/c/d",
+    "org",
+    "org/",
+    "/org/name",
+    "org//name",
+    "org/name/",
+    "org/..",
+    "org/na..me",
+    "%2e%2e/secret",
+    "org/%2e%2e",
+    "..%2f..%2fetc",
+    "org/name;../",
+    ";../secret",
+    "org/name\x00",
+    "small\x00.gguf",
+    "org/name\n",
+    "\norg/name",
+    "org/name@",
+    "org/name@a@b",
+    "org/name@../x",
+    "org/name@a b",
+    "org/name:config",
+    "ｏrg/name",
+    "org/nämé",
+    "org/name\u202e",
+    "org/" + "a" * 200,
+    "a" * 5_000,
+    "",
+    " ",
+    "$(id)/x",
+    "`id`/x",
+    "org/name|id",
+    "org/name&x=1",
+    "org/name?x",
+    "org/name#x",
+    "link-out",
+    "small/link.txt/../x",
+    "weights.bin",
+    "weights.pt",
+    "weights.txt",
+    "-rf/x",
+    "{org}/name",
+]
+"""Models that are none of the hub and of no root."""
+
+NO_VALUES = [
+    {"budget": "0bpw"},
+    {"budget": "-1bpw"},
+    {"budget": "nan bpw"},
+    {"budget": "infbpw"},
+    {"budget": "4"},
+    {"budget": "4 parsecs"},
+    {"budget": 4},
+    {"budget": "1e999B"},
+    {"budget": "9" * 400 + "B"},
+    {"formats": []},
+    {"formats": ["int4_g64", "int4_g64"]},
+    {"formats": ["int4_g65"]},
+    {"formats": "int4_g64"},
+    {"formats": ["int4_g64"] * 65},
+    {"quantizer": "rtn:x=1"},
+    {"quantizer": "../../os"},
+    {"quantizer": "base"},
+    {"quantizer": {"name": "rtn", "params": {"__class__": 1}}},
+    {"estimator": "fisher:labels=3"},
+    {"estimator": "os.system"},
+    {"estimator": "fisher:labels"},
+    {"searches": []},
+    {"searches": ["nsga2:population_size=many"]},
+    {"searches": [{"name": "random", "params": {"a": {"b": 1}}}]},
+    {"searches": ["random"] * 17},
+    {"costs": ["roofline"]},
+    {"costs": ["memory", "roofline:device=3"]},
+    {"n_trials": 0},
+    {"n_trials": -1},
+    {"n_trials": 100_001},
+    {"n_trials": 1.5},
+    {"n_trials": "5"},
+    {"n_trials": True},
+    {"n_trials": 10**30},
+    {"n_trials": None},
+    {"max_minutes": math.nan},
+    {"max_minutes": math.inf},
+    {"max_minutes": -1},
+    {"max_minutes": 0},
+    {"patience": 0},
+    {"seed": -1},
+    {"seed": 2**32},
+    {"n_parallel": 0},
+    {"n_finalists": 0},
+    {"n_pairs": -1},
+    {"tied": "yes"},
+    {"tied": 1},
+    {"pinned": "int9"},
+    {"dtype": "float16"},
+    {"device": "cuda:1"},
+    {"revision": "../x"},
+    {"revision": "a" * 101},
+    {"model": "org/name@main", "revision": "main"},
+    {"calibration": {"source": "org/text", "n_sequences": 0}},
+    {"calibration": {"source": "org/text", "sequence_length": 7}},
+    {"calibration": {"source": "org/text", "n_sequences": 10**9}},
+    {"calibration": {"source": "org/text", "path": "/etc/passwd"}},
+    {"evaluation": None},
+    {"owner": "root"},
+    {"state": "COMPLETE"},
+    {"id": "0" * 32},
+    {"trust_remote_code": True},
+    {"model": None},
+    {"model": ["org/name"]},
+    {"model": {"$ne": ""}},
+]
+
+
+@pytest.fixture
+def hostile(bench):
+    """A client of an installation with a model, a text, a secret beside them, and links to it."""
+    models, (texts,) = bench.settings.model_roots[0], bench.settings.data_roots
+    secret = bench.settings.home / "secret"
+    for folder in (models / "small", secret / "model"):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    for name in ("weights.bin", "weights.pt", "weights.txt", "weights.gguf"):
+        (models / name).write_bytes(b"x")
+    for name in ("a.txt", "a.pkl", "a.py"):
+        (texts / name).write_text("x")
+    (models / "link-out").symlink_to(secret / "model")
+    (models / "hollow").mkdir()
+    (models / "hollow" / "model.safetensors").symlink_to(secret / "model" / "config.json")
+    (texts / "link.txt").symlink_to(secret / "model" / "config.json")
+    (texts / "loop.txt").symlink_to(texts / "loop.txt")
+    return bench.client()
+
+
+def post(client, body, path="/v1/studies"):
+    headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+    return client.post(path, content=json.dumps(body), headers=headers)
+
+
+def refused(client, bench, body, statuses=(422,)):
+    answer = post(client, body)
+    assert answer.status_code in statuses, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert "Traceback" not in answer.text
+    assert bench.store.studies.page() == []
+    assert post(client, body, "/v1/estimate").status_code == answer.status_code
+
+
+def test_there_are_enough_of_them():
+    assert len(NO_PLACES) + len(NO_VALUES) >= 100
+
+
+@pytest.mark.parametrize("model", [*NO_PLACES, "hollow"], ids=ascii)
+def test_models_from_elsewhere_are_refused(hostile, bench, model):
+    refused(hostile, bench, {**GOOD, "model": model})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [t for t in NO_PLACES if t != "org/name:config" and "weights" not in t]
+    + ["link.txt", "loop.txt", "a.pkl", "a.py", "b.txt", "org/name@main", "org/a:b:c:d"],
+    ids=ascii,
+)
+def test_texts_from_elsewhere_are_refused(hostile, bench, text):
+    refused(hostile, bench, {**GOOD, "calibration": text})
+
+
+@pytest.mark.parametrize("change", NO_VALUES, ids=lambda change: ascii(change)[:60])
+def test_values_that_no_study_has_are_refused(hostile, bench, change):
+    refused(hostile, bench, {**GOOD, **change})
+
+
+@pytest.mark.parametrize(
+    ("model", "stored", "revision"),
+    [
+        ("org/name", "org/name", None),
+        ("Org-1/na_me.v2", "Org-1/na_me.v2", None),
+        ("org/name@main", "org/name", "main"),
+        ("org/name@refs/pr", "org/name", "refs/pr"),
+        ("small", "models/small", None),
+        ("weights.gguf", "models/weights.gguf", None),
+    ],
+)
+def test_models_of_the_hub_and_of_the_roots_are_taken(hostile, bench, model, stored, revision):
+    answer = post(hostile, {**GOOD, "model": model})
+    assert answer.status_code == 202, answer.text
+    study = bench.store.studies.page()[0].study
+    home = f"{bench.settings.home.resolve()}{os.sep}"
+    assert (study.model.removeprefix(home), study.revision) == (stored, revision)
+
+
+def test_absolute_paths_within_a_root_are_taken(hostile, bench):
+    model = bench.settings.model_roots[0] / "small"
+    text = bench.settings.data_roots[0] / "a.txt"
+    answer = post(hostile, {**GOOD, "model": str(model), "calibration": str(text)})
+    assert answer.status_code == 202, answer.text
+
+
+def test_without_the_hub_only_the_roots_are_left(hostile, bench):
+    bench.settings.hub = False
+    refused(hostile, bench, GOOD)
+    texts = {"calibration": "a.txt", "evaluation": "a.txt"}
+    assert post(hostile, {**GOOD, "model": "small", **texts}).status_code == 202
+
+
+def test_messages_name_the_remedy(hostile):
+    wrong = post(hostile, {**GOOD, "estimator": "fischer"}).json()
+    assert wrong["code"] == "unknown_plugin"
+    assert "Did you mean 'fisher'?" in wrong["detail"]
+    wrong = post(hostile, {**GOOD, "formats": ["int4_g63"]}).json()
+    assert "Did you mean" in wrong["detail"]

@@ -1,0 +1,133 @@
+"""The life of a study over HTTP."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+BODY = {
+    "model": "org/tiny",
+    "budget": "4.25bpw",
+    "formats": ["int2_g64", "int4_g64", "int8_g64"],
+    "n_trials": 5,
+}
+
+
+def submit(client, key="k1", **changes):
+    return client.post("/v1/studies", json={**BODY, **changes}, headers={"Idempotency-Key": key})
+
+
+def test_a_study_lives_from_submission_to_deletion(client, bench):
+    answer = submit(client)
+    assert answer.status_code == 202, answer.text
+    study = answer.json()
+    assert answer.headers["Location"] == study["links"]["self"] == f"/v1/studies/{study['id']}"
+    assert (study["state"], study["stage"], study["owner"]) == ("WAITING", "prepare", "local")
+
+    bench.work(4)
+    study = client.get(study["links"]["self"]).json()
+    assert (study["state"], study["stage"]) == ("RUNNING", "search")
+    assert study["progress"] == {"done": 2, "total": 5}
+    assert study["seconds_left"] > 0
+
+    bench.work()
+    study = client.get(study["links"]["self"]).json()
+    assert (study["state"], study["seconds_left"]) == ("COMPLETE", None)
+    front = client.get(study["links"]["front"]).json()
+    assert sorted(front[0]) == ["allocation", "number", "origin", "values"]
+
+    assert client.post(study["links"]["cancel"]).status_code == 409
+    assert client.post(study["links"]["resume"]).status_code == 409
+    longer = client.post(study["links"]["extend"], json={"n_trials": 7})
+    assert (longer.status_code, longer.json()["state"]) == (202, "RUNNING")
+    assert client.delete(study["links"]["self"]).status_code == 409
+    bench.work()
+    assert client.get(study["links"]["self"]).json()["progress"]["total"] > 0
+    n_calibration = len(client.get(study["links"]["trials"] + "?text=calibration").json()["items"])
+    assert n_calibration == 7
+
+    assert client.delete(study["links"]["self"]).status_code == 204
+    assert client.get(study["links"]["self"]).status_code == 404
+
+
+def test_a_cancelled_study_can_be_resumed(client, bench):
+    study = submit(client).json()
+    bench.work(3)
+    cancelled = client.post(study["links"]["cancel"])
+    assert (cancelled.status_code, cancelled.json()["state"]) == (202, "CANCELLED")
+    assert client.post(study["links"]["resume"]).json()["state"] == "RUNNING"
+    bench.work()
+    assert client.get(study["links"]["self"]).json()["state"] == "COMPLETE"
+
+
+def test_the_request_of_an_answer_is_a_request(client):
+    first = submit(client, searches=["random", "nsga2:population_size=20"], max_minutes=3.5).json()
+    again = client.post(
+        "/v1/studies", json=first["request"], headers={"Idempotency-Key": "another"}
+    )
+    assert again.status_code == 202, again.text
+    assert again.json()["request"] == first["request"]
+
+
+def test_the_same_key_makes_one_study_however_often_it_comes(client, bench):
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: submit(client), range(20)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert sorted(answer.headers["Idempotency-Replayed"] for answer in answers).count("false") == 1
+    assert len(bench.store.studies.page()) == 1
+
+
+def test_the_same_key_with_another_body_is_refused(client, bench):
+    submit(client)
+    other = submit(client, n_trials=6)
+    assert (other.status_code, other.json()["code"]) == (422, "key_reused")
+    assert len(bench.store.studies.page()) == 1
+
+
+def test_a_study_needs_a_key_for_being_made_once(client):
+    answer = client.post("/v1/studies", json=BODY)
+    assert (answer.status_code, answer.json()["code"]) == (400, "header_missing")
+
+
+def test_an_owner_has_only_so_many_unfinished_studies(bench):
+    client = bench.client(key=bench.key("a", max_running=2))
+    assert [submit(client, str(n)).status_code for n in range(3)] == [202, 202, 429]
+    assert submit(client, "1").status_code == 202
+
+
+def test_pages_hold_every_study_once_and_the_newest_first(client, bench):
+    ids = [bench.study().id for _ in range(7)]
+    found, token = [], ""
+    while token is not None:
+        page = client.get("/v1/studies", params={"page_size": 3, "page_token": token or None})
+        found += [study["id"] for study in page.json()["items"]]
+        token = page.json()["next_page_token"]
+    assert sorted(found, reverse=True) == found
+    assert sorted(found) == sorted(ids)
+    client.post(f"/v1/studies/{ids[0]}/cancel")
+    cancelled = client.get("/v1/studies?state=CANCELLED").json()["items"]
+    assert [study["id"] for study in cancelled] == [ids[0]]
+
+
+@pytest.mark.parametrize("token", ["x", "YWZ0ZXI6MQ", "%00", "a" * 200])
+def test_a_token_of_no_page_is_refused(client, token):
+    assert client.get("/v1/studies", params={"page_token": token}).status_code == 422
+
+
+def test_trials_are_listed_by_text_and_read_with_their_formats(client, done):
+    links = client.get(f"/v1/studies/{done.id}").json()["links"]
+    pages, token = [], ""
+    while token is not None:
+        page = client.get(links["trials"], params={"page_size": 3, "page_token": token or None})
+        pages += page.json()["items"]
+        token = page.json()["next_page_token"]
+    assert [trial["number"] for trial in pages] == list(range(len(pages)))
+    texts = {
+        trial["text"] for trial in client.get(links["trials"] + "?text=evaluation").json()["items"]
+    }
+    assert texts == {"evaluation"}
+    whole = client.get(f"{links['trials']}/0").json()
+    assert whole["allocation"]["model.layers.0.mlp.up_proj"] == "int2_g64"
+    assert client.get(f"{links['trials']}/999").status_code == 404
+    assert client.get(f"{links['trials']}/{2**40}").status_code == 404
+    assert client.get(f"{links['trials']}/x").status_code == 404

@@ -1,0 +1,135 @@
+"""Celery workers against a real Redis and a real PostgreSQL: brokers and workers are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+from servers import RedisServer
+from workers.test_life import CHOICES, is_over, measured, progresses, until
+
+from bitfront import run_study
+from bitfront.broker import celery_app, ring
+from bitfront.relay import Relay, ring_due
+from bitfront.settings import Settings
+from bitfront.store.records import StudyState, TaskState
+
+
+@pytest.fixture
+def redis(tmp_path):
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = RedisServer(folder)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def environment(tmp_path, store, redis, monkeypatch):
+    """Settings of the worker, and of the relay in this process."""
+    values = {
+        "BITFRONT_HOME": str(tmp_path / "home"),
+        "BITFRONT_DATABASE_URL": store.url,
+        "BITFRONT_ARTIFACTS_URL": str(tmp_path / "artifacts"),
+        "BITFRONT_BROKER_URL": redis.url,
+        "BITFRONT_LEASE_SECONDS": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    return {**os.environ, **values}
+
+
+@contextmanager
+def celery_worker(environment, kill=False):
+    command = [sys.executable, "-m", "bitfront.workers.tasks", "cpu"]
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def only_on_postgres(store):
+    if store.url.startswith("sqlite"):
+        pytest.skip("a cluster has PostgreSQL")
+
+
+def test_a_cluster_measures_what_a_run_in_this_process_does(
+    store, environment, tiny_study, tmp_path
+):
+    """With the broker wiped and a worker killed on the way."""
+    only_on_postgres(store)
+    request = tiny_study(4, 4, device="cpu", dtype="float32", **CHOICES)
+    front = run_study(request, tmp_path / "alone")
+    study, _ = store.studies.create(request, "anna")
+    with Relay(store, celery_app(Settings())):
+        with celery_worker(environment) as worker:
+            for _ in range(2):
+                progresses(store, study.id)
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+        with celery_worker(environment):
+            until(lambda: is_over(store, study.id))
+    assert store.studies.get(study.id).state is StudyState.COMPLETE
+    assert measured(store.trials.front(study.id).trials) == measured(front.trials)
+
+
+def test_a_broker_that_forgets_everything_loses_nothing(store, environment, redis, tiny_study):
+    only_on_postgres(store)
+    study, _ = store.studies.create(tiny_study(4, 4, **CHOICES), "anna")
+    app = celery_app(Settings())
+    ring_due(store, app)  # nobody listens yet
+    redis.kill()
+    redis.wipe()
+    redis.start()
+    with Relay(store, app), celery_worker(environment):
+        progresses(store, study.id)
+        redis.kill()
+        redis.wipe()
+        redis.start()
+        until(lambda: is_over(store, study.id))
+    assert store.studies.get(study.id).state is StudyState.COMPLETE
+    assert all(task.state is TaskState.COMPLETE for task in store.activity.tasks(study.id))
+
+
+def test_ten_messages_for_one_task_measure_once(store, environment, tiny_study):
+    only_on_postgres(store)
+    study, _ = store.studies.create(tiny_study(4, 4, **CHOICES), "anna")
+    app = celery_app(Settings())
+    (task,) = store.queue.take_to_ring(5)
+    for _ in range(10):
+        assert ring(app, "cpu", task.id)
+    with Relay(store, app), celery_worker(environment):
+        until(lambda: is_over(store, study.id))
+    trials = [e for e in store.activity.events(study.id) if e.kind == "trial"]
+    assert len(trials) == len(store.trials.of(study.id))
+    assert store.activity.n_stale() == 0
+
+
+def test_a_stopped_celery_worker_gives_its_task_back(store, environment, tiny_study):
+    only_on_postgres(store)
+    study, _ = store.studies.create(tiny_study(4, 4, n_trials=300), "anna")
+    with Relay(store, celery_app(Settings())):
+        with celery_worker(environment):
+            for _ in range(2):
+                progresses(store, study.id)
+        assert store.activity.tasks(study.id, [TaskState.RUNNING]) == []
+        assert all(task.attempts <= 1 for task in store.activity.tasks(study.id))
+
+
+def test_ringing_without_a_broker_is_quick_and_forgotten(store, environment, redis, tiny_study):
+    redis.kill()
+    store.studies.create(tiny_study(4, 4, **CHOICES), "anna")
+    app = celery_app(Settings())
+    begun = time.monotonic()
+    ring_due(store, app)
+    assert time.monotonic() - begun < 15
+    redis.start()
+    assert len(store.queue.take_to_ring(5)) == 1  # as if never rung

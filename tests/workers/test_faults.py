@@ -1,0 +1,219 @@
+"""What happens when parts die: real processes, both databases, measurements that only take time."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from store.studies import request, run
+
+from bitfront.errors import StorageError
+from bitfront.store import Store
+from bitfront.store.records import StudyState, TaskState
+from bitfront.trial import TrialState
+from bitfront.workers.local import LocalWorkers
+
+TESTS = Path(__file__).parents[1]
+IS_SOAK = bool(os.environ.get("BITFRONT_SOAK"))
+"""The long form, `make soak`."""
+
+
+@pytest.fixture
+def environment(tmp_path, store):
+    return {
+        "BITFRONT_HOME": str(tmp_path / "home"),
+        "BITFRONT_DATABASE_URL": store.url,
+        "BITFRONT_LEASE_SECONDS": "2",
+        "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
+        "SIMULATED_SECONDS": "0.05",
+    }
+
+
+def simulated(n, environment):
+    return LocalWorkers(n, ["cpu"], environment, module="workers.simulated")
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+    return found
+
+
+def is_over(store, study_id):
+    return store.studies.get(study_id).state.is_final
+
+
+def rows(store, study_id):
+    return [
+        (t.number, t.text, t.origin, t.state, t.allocation, dict(t.values))
+        for t in store.trials.of(study_id)
+    ]
+
+
+def undisturbed(store, asked):
+    """The same study, done by one worker in this process."""
+    study, _ = store.studies.create(asked, "anna")
+    run(store)
+    return rows(store, study.id)
+
+
+def test_random_kills_leave_every_trial_counted_once(store, environment):
+    """F1: random workers die again and again, the soak's twenty times."""
+    asked = request(n_trials=300 if IS_SOAK else 80, n_parallel=6)
+    expected = undisturbed(store, asked)
+    study, _ = store.studies.create(asked, "anna")
+    rng, n_kills = random.Random(0), 0
+    with simulated(3, {**environment, "SIMULATED_SECONDS": "0.1"}) as workers:
+        while n_kills < (20 if IS_SOAK else 6) and not is_over(store, study.id):
+            time.sleep(0.5)
+            if pids := workers.pids:
+                os.kill(rng.choice(pids), signal.SIGKILL)
+                n_kills += 1
+        until(lambda: is_over(store, study.id), 200)
+    assert n_kills >= 5
+    counted = [e for e in store.activity.events(study.id, n=10_000) if e.kind == "trial"]
+    assert len(counted) == len(expected)
+    found = rows(store, study.id)
+    # A measurement that was killed three times would be set aside; all others are as undisturbed.
+    failed = {row[0] for row in found if row[3] is TrialState.FAIL}
+    assert [r for r in found if r[0] not in failed] == [r for r in expected if r[0] not in failed]
+    assert len(failed) <= n_kills // 3
+
+
+@pytest.mark.parametrize(
+    ("database_url", "how"),
+    [("postgresql", "kill"), ("sqlite", "exit"), ("sqlite", "loop")],
+    indirect=["database_url"],
+)
+def test_a_poisonous_measurement_is_set_aside(store, environment, how):
+    """F6: three workers die or hang of it, the others' work is unharmed."""
+    study, _ = store.studies.create(request(n_trials=12, n_parallel=4), "anna")
+    poison = {"SIMULATED_POISON": f"6:{how}", "BITFRONT_TASK_SECONDS": "1"}
+    with simulated(2, {**environment, **poison}):
+        until(lambda: is_over(store, study.id), 100)
+    assert store.studies.get(study.id).state is StudyState.PARTIAL
+    failed = [t for t in store.trials.of(study.id) if t.state is TrialState.FAIL]
+    assert [t.number for t in failed] == [6]
+    (task,) = store.activity.tasks(study.id, [TaskState.FAIL])
+    assert task.attempts == 3
+
+
+def test_a_frozen_worker_comes_back_too_late(store, environment):
+    """F7: it leaves nothing, for its task is another's by then."""
+    study, _ = store.studies.create(request(n_trials=8), "anna")
+    with simulated(1, {**environment, "SIMULATED_SECONDS": "0.6"}) as workers:
+        until(lambda: any(t.stage == "evaluate" for t in store.activity.tasks(study.id)))
+        (task,) = until(lambda: store.activity.tasks(study.id, [TaskState.RUNNING]))
+        (pid,) = workers.pids
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(2.5)
+        claim = until(lambda: store.queue.claim("other", ["cpu"], task=task.id))
+        assert claim.fence == 2
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(1.5)
+        assert store.trials.of(study.id, finished=True) == []
+        store.queue.release(claim)
+        until(lambda: is_over(store, study.id))
+    counted = [e for e in store.activity.events(study.id) if e.kind == "trial"]
+    assert len(counted) == len(store.trials.of(study.id))
+    assert store.studies.get(study.id).state is StudyState.COMPLETE
+
+
+def test_workers_that_are_stopped_and_replaced_burn_no_attempt(store, environment):
+    """F13: a rolling restart under load."""
+    asked = request(n_trials=40, n_parallel=4)
+    expected = undisturbed(store, asked)
+    study, _ = store.studies.create(asked, "anna")
+    while not is_over(store, study.id):
+        with simulated(2, environment):
+            until(lambda: is_over(store, study.id) or time.monotonic() % 2 < 0.1)
+            time.sleep(0.3)
+    assert rows(store, study.id) == expected
+    assert all(task.attempts == 1 for task in store.activity.tasks(study.id))
+
+
+def test_two_coordinators_make_no_trial_twice(store, environment):
+    """F15: whoever finishes a task decides what comes next; six do at once."""
+    asked = request(n_trials=60, n_parallel=12)
+    expected = undisturbed(store, asked)
+    study, _ = store.studies.create(asked, "anna")
+    with simulated(4, {**environment, "SIMULATED_SECONDS": "0"}):
+        until(lambda: is_over(store, study.id), 100)
+    assert rows(store, study.id) == expected
+
+
+def test_a_full_disk_is_one_line_and_the_study_goes_on_after(tmp_path):
+    """F8: SQLite on a small file system."""
+    with small_disk(tmp_path / "disk", 2) as disk:
+        store = Store(f"sqlite:///{disk / 'bitfront.db'}")
+        store.db.upgrade()
+        study, _ = store.studies.create(request(n_trials=8), "anna")
+        run(store, n=3)
+        filler = disk / "filler"
+        with pytest.raises(OSError, match="No space left"):
+            filler.write_bytes(b"0" * 4_000_000)
+        with pytest.raises(StorageError, match="database or disk is full"):
+            _create_many(store)
+        filler.unlink()
+        for other in store.studies.page("ben"):
+            store.studies.cancel(other.id)
+        run(store)
+        assert store.studies.get(study.id).state is StudyState.COMPLETE
+        with store.db.reading() as connection:
+            assert connection.exec_driver_sql("pragma integrity_check").scalar() == "ok"
+        store.db.pool.dispose()
+
+
+def _create_many(store):
+    for _ in range(1000):
+        store.studies.create(request(n_trials=8), "ben")
+
+
+@contextmanager
+def small_disk(folder, megabytes):
+    folder.mkdir()
+    options = f"size={megabytes}m"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_leases_go_by_the_clock_of_the_database(store):
+    """F9: a worker whose own clock is an hour off neither loses its task nor keeps it longer."""
+    code = (
+        "import sys, time_machine\n"
+        "from bitfront.store import Store\n"
+        "with time_machine.travel(__import__('time').time() + float(sys.argv[2])):\n"
+        "    store = Store(sys.argv[1], lease_seconds=2.0)\n"
+        "    claim = store.queue.claim('skewed', ['cpu'])\n"
+        "    print(claim.attempt if claim else None)\n"
+    )
+
+    def claimed(skew):
+        command = [sys.executable, "-c", code, store.url, str(skew)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    store.studies.create(request(), "anna")
+    begun = time.monotonic()
+    assert claimed(-3600) == "1"
+    if time.monotonic() - begun < 1.5:
+        assert store.queue.claim("here", ["cpu"]) is None
+    time.sleep(2.1)
+    assert store.queue.claim("here", ["cpu"]).attempt == 2
+    assert claimed(3600) == "None"
