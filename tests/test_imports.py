@@ -21,7 +21,7 @@ ROWS = (
     {"cli"},
     {"dashboard"},
     {"api", "workers", "client", "mirror"},
-    {"relay"},
+    {"relay", "collection"},
     {"compare"},
     {"display", "report"},
     {"run"},
@@ -36,7 +36,7 @@ ROWS = (
     NOUNS,
     {"formats"},
     {"artifacts", "broker"},
-    {"packing", "plugins", "files", "settings", "logs"},
+    {"packing", "plugins", "files", "settings", "logs", "processes"},
     {"errors", "version"},
 )
 LEVEL = {unit: level for level, row in enumerate(ROWS) for unit in row}

@@ -62,7 +62,8 @@ def save_plots(
     data = _data(study, space, best, shown, [*named.values(), *searched])
     if len(points) <= MAX_POINTS:
         figure = front_figure(data)
-        figure.update_layout(title_text="Front", margin_t=90)
+        title = {"text": f"Front on the {best.text} text", "y": 0.98, "yanchor": "top"}
+        figure.update_layout(title=title, margin_t=100)
         save_plotly_graph_object(mirrored, figure, graph_object_id="front")
     if sum(map(len, data.grid.cells)) <= MAX_CELLS:
         figure = bit_map_figure(replace(data, front=ParetoFront((best,))))

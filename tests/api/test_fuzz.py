@@ -3,7 +3,7 @@
 import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import from_schema
-from schemathesis.engine.events import EngineFinished, NonFatalError, ScenarioFinished
+from schemathesis.engine.events import NonFatalError, ScenarioFinished
 
 from bitfront.api import refusals
 
@@ -28,7 +28,12 @@ def found(app, key, n_examples=N_EXAMPLES):
             "request-timeout": 0.3,
             "max-stream-events": 3,
             # Its body is that of a study.
-            "operations": [{"include-operation-id": "estimate_study", "phases": {"coverage": {"enabled": False}}}],
+            "operations": [
+                {
+                    "include-operation-id": "estimate_study",
+                    "phases": {"coverage": {"enabled": False}},
+                }
+            ],
         }
     )
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
