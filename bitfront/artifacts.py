@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -113,6 +114,15 @@ class Artifacts:
             NotFound: there is no such artifact.
         """
         return int(self._place[0].size(self._existing(digest)))
+
+    def age(self, digest: str) -> float:
+        """Seconds since an artifact was stored; 0 for one that is gone."""
+        system, root = self._place
+        try:
+            stored_at: datetime = system.modified(f"{root}/{_name(digest)}")
+        except FileNotFoundError:
+            return 0.0
+        return (datetime.now(UTC) - stored_at.astimezone(UTC)).total_seconds()
 
     def remove(self, digest: str) -> None:
         """Drop an artifact; one that is gone is as good."""

@@ -41,6 +41,8 @@ _STAGES = {
     "screen": "Screen",
     "search": "Search",
     "evaluate": "Evaluate",
+    "write": "Write",
+    "download": "Download",
 }
 _MEASURING = frozenset({"search", "evaluate"})
 """Stages whose steps make a trial each; a step without one was found stored."""

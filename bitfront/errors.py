@@ -14,7 +14,8 @@ BitfrontError
 │   ├── KeyReused        an idempotency key came back with another request
 │   └── OverQuota        the owner has as many unfinished studies as are allowed
 ├── LostLease            a worker held a task too long: another has it
-└── Unauthorised         no API key, or not one that may do this
+├── Unauthorised         no API key, or not one that may do this
+└── Unreachable          no server of bitfront answers at an address
 
 Each message is one line: what was given, what is allowed, what to do.
 """
@@ -104,3 +105,7 @@ class Unauthorised(BitfrontError):
     def __init__(self, message: str, is_known: bool = False) -> None:
         super().__init__(message)
         self.is_known = is_known
+
+
+class Unreachable(BitfrontError):
+    """A server that does not answer, or something else in its place."""

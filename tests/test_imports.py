@@ -21,7 +21,7 @@ ROWS = (
     {"cli"},
     {"dashboard"},
     {"api", "workers", "client", "mirror"},
-    {"relay"},
+    {"relay", "collection"},
     {"compare"},
     {"display", "report"},
     {"run"},
@@ -36,7 +36,7 @@ ROWS = (
     NOUNS,
     {"formats"},
     {"artifacts", "broker"},
-    {"packing", "plugins", "files", "settings", "logs"},
+    {"packing", "plugins", "files", "settings", "logs", "processes"},
     {"errors", "version"},
 )
 LEVEL = {unit: level for level, row in enumerate(ROWS) for unit in row}
@@ -55,7 +55,8 @@ HEAVY = {
         f"search/{name}.py"
         for name in ("_genes", "_optuna", "cmaes", "gp", "nsga2", "nsga3", "tpe")
     }
-    | {f"mirror/{name}.py" for name in ("__init__", "copied", "plots", "storage", "trials")},
+    | {f"mirror/{name}.py" for name in ("__init__", "copied", "plots", "storage", "trials")}
+    | {"dashboard/served.py"},
     "optuna_dashboard": {"dashboard/served.py", "mirror/plots.py"},
     "sklearn": {"search/_predictors.py"},
 }

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ASSETS = {"py.typed", "report/page.html", "report/page.css", "report/page.js"}
+ASSETS = {"py.typed", "report/page.html", "report/page.css", "report/page.js"} | {
+    path.relative_to(ROOT / "bitfront").as_posix()
+    for folder in ("templates", "static")
+    for path in (ROOT / "bitfront" / "api" / "ui" / folder).iterdir()
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,7 @@ def test_an_installed_wheel_runs_from_its_own_files(wheel: Path, tmp_path: Path)
     assert "from bitfront.cli import main" in (tmp_path / "bin" / "bitfront").read_text()
     script = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
-        "import bitfront.cli, bitfront.report.page;"
+        "import bitfront.cli, bitfront.report.page, bitfront.api.app;"
         "print(bitfront.cli.__file__); sys.argv = ['bitfront', '--help']; bitfront.cli.main()"
     )
     # Isolated: neither the checkout nor PYTHONPATH can be imported from.

@@ -34,7 +34,7 @@ _HEADERS = {
 _LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 _log = logging.getLogger(__name__)
 _bearer = HTTPBearer(
-    auto_error=False, scheme_name="key", description="A key of `bitfront keys create`."
+    auto_error=False, scheme_name="key", description="A key of `bitfront key create`."
 )
 
 
@@ -94,7 +94,7 @@ def _without_key(request: Request, here: Site) -> Caller:
     if not _is_of_this_machine(request):
         raise Unauthorised(
             "Without any key, only this machine is served, by the name localhost or 127.0.0.1: "
-            "make a key with `bitfront keys create`."
+            "make a key with `bitfront key create`."
         )
     return Caller(LOCAL, SCOPES)
 

@@ -7,7 +7,18 @@ import sys
 
 import typer
 
-from bitfront.cli import compare, plugins, results, search
+from bitfront.cli import (
+    compare,
+    materialise,
+    plugins,
+    results,
+    search,
+    serve,
+    studies,
+    submit,
+    upkeep,
+    watch,
+)
 from bitfront.errors import BitfrontError
 
 app = typer.Typer(
@@ -16,18 +27,52 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (
-    search.search,
-    compare.compare,
-    results.front,
-    results.report,
-    results.export,
-    plugins.plugins,
-):
-    app.command()(_command)
+_PANELS = {
+    "On this machine": (
+        search.search,
+        compare.compare,
+        results.front,
+        results.report,
+        results.export,
+        plugins.plugins,
+    ),
+    "On a server (BITFRONT_URL, BITFRONT_API_KEY)": (
+        submit.submit,
+        watch.watch,
+        studies.studies,
+        studies.cancel,
+        studies.resume,
+        studies.extend,
+        materialise.materialise,
+    ),
+    "The server itself (BITFRONT_*, see docs/service.md)": (
+        serve.serve,
+        serve.worker,
+        serve.dashboard,
+        upkeep.upgrade,
+        upkeep.collect,
+    ),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
+app.add_typer(upkeep.key, name="key", rich_help_panel=_panel)
 
 _INTERRUPTED = 130
 """Exit code after Ctrl-C; typer returns it where it caught the interrupt itself."""
+_CONTINUES = (
+    " The same command continues: only the measurement, the table or the predictions in the making "
+    "are lost."
+)
+_GOES_ON = " The study goes on: `bitfront watch ID` watches it again."
+_KEPT = {
+    "search": _CONTINUES,
+    "compare": _CONTINUES,
+    "watch": _GOES_ON,
+    "submit": _GOES_ON,
+    "materialise": " The server goes on writing: the same command downloads the rest.",
+}
+"""What an interrupted command leaves."""
 
 
 def main() -> None:
@@ -54,13 +99,9 @@ def main() -> None:
             raise
         _fail(error.format_message())
     if code == _INTERRUPTED:
-        continues = sys.argv[1:2] in (["search"], ["compare"])
-        kept = (
-            " The same command continues: only the measurement, the table or the predictions "
-            "in the making are lost."
-        )
-        print(f"Stopped.{kept * continues}", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+        print(f"Stopped.{_KEPT.get(''.join(sys.argv[1:2]), '')}", file=sys.stderr)
+    if isinstance(code, int) and code:
+        sys.exit(code)
 
 
 def _fail(message: str) -> None:

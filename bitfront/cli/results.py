@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,19 +13,27 @@ import typer
 
 from bitfront.cli.options import AsJson, ResultsFolder
 from bitfront.cli.output import written_report
+from bitfront.cli.server import connected
 from bitfront.study import Budget
+
+_ID = re.compile(r"[0-9a-f]{4,32}")
 
 
 def front(
-    results: ResultsFolder,
+    results: Annotated[str, typer.Argument(help="Results folder, or id of a server's study.")],
     format: Annotated[str, typer.Option(help="json, csv or parquet.")] = "json",
     out: Annotated[Path | None, typer.Option(help="File; default: standard output.")] = None,
 ) -> None:
     """Print or write the measured front of a study."""
-    from bitfront.report.points import write_points
+    from bitfront.report.points import check_format, write_data, write_points
     from bitfront.results import Results
 
-    write_points(Results(results).front(), out or sys.stdout, format)
+    if Path(results).exists() or not _ID.fullmatch(results):
+        write_points(Results(Path(results)).front(), out or sys.stdout, format)
+        return
+    with connected() as client:
+        check_format(format)
+        write_data(client.front(client.find(results), format), out or sys.stdout, format)
 
 
 def report(results: ResultsFolder) -> None:

@@ -56,7 +56,7 @@ class Access:
             if not _is_of_this_machine(environ):
                 raise Unauthorised(
                     "Without any key, only this machine is served, by the name localhost or "
-                    "127.0.0.1: make a key with `bitfront keys create`."
+                    "127.0.0.1: make a key with `bitfront key create`."
                 )
             return None
         text = _sent(environ)
@@ -107,7 +107,7 @@ def check_host(host: str, store: Store) -> None:
     if not _is_loopback(host) and not store.keys.exist():
         raise InvalidArgument(
             f"The dashboard cannot listen at {host} without keys: make one with "
-            "`bitfront keys create`, or set BITFRONT_DASHBOARD_HOST to 127.0.0.1."
+            "`bitfront key create`, or set BITFRONT_DASHBOARD_HOST to 127.0.0.1."
         )
 
 

@@ -13,7 +13,7 @@ import optuna_dashboard
 import waitress
 from optuna.storages import BaseStorage
 
-from bitfront.dashboard.access import Access, check_host
+from bitfront.dashboard.access import Access
 from bitfront.dashboard.guard import Guard
 from bitfront.dashboard.sign_in import SignIn
 from bitfront.errors import NotFound, StorageError
@@ -75,23 +75,18 @@ def kept_up(mirror: Mirror, seconds: float) -> Iterator[None]:
         thread.join(2.0)
 
 
-def serve(settings: Settings, rebuild: bool = False) -> None:
+def serve(store: Store, settings: Settings, rebuild: bool = False) -> None:
     """Show the mirror until told to stop.
 
     Args:
+        store: the study database, upgraded.
         settings: of the installation.
         rebuild: mirror everything anew first.
 
     Raises:
-        InvalidArgument: an address beyond this machine while there are no keys.
-        StorageError: the database does not answer, or the address is taken.
-        MismatchedArtifact: the database is of another version.
+        StorageError: the address is taken.
         Conflict: `rebuild`, and another process writes the mirror.
     """
-    store = Store(settings.database, settings.lease_seconds)
-    store.db.wait(30.0)
-    store.db.check_schema()
-    check_host(settings.dashboard_host, store)
     mirror = Mirror(store, settings.optuna)
     if rebuild:
         mirror.rebuild()

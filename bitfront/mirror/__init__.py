@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import optuna
 from optuna.storages import BaseStorage
 
-from bitfront.errors import Conflict, NotFound
+from bitfront.errors import Conflict, NotFound, StorageError
 from bitfront.mirror.copied import MARK, CopiedStudy
 from bitfront.mirror.storage import Storage
 from bitfront.store import Store
@@ -63,10 +63,12 @@ class Mirror:
                 _log.warning("the file of the Optuna mirror is gone: it is made anew")
                 self.close()
             return self._follow_all() if self._storage.hold() else 0
+        except StorageError as error:
+            _log.warning("the Optuna mirror waits: %s", error)
         except Exception:
             _log.exception("the Optuna mirror cannot be updated now")
-            self.close()
-            return 0
+        self.close()
+        return 0
 
     def rebuild(self) -> int:
         """Drop every mirrored study and mirror it anew; how many trials there are then.

@@ -73,16 +73,34 @@ def write_points(front: ParetoFront, target: Path | TextIO, format: str = "json"
         InvalidArgument: unknown format, or Parquet into a stream that takes only text.
         StorageError: the file could not be written.
     """
+    check_format(format)
+    write_data(encoded(front, format), target, format)
+
+
+def check_format(format: str) -> None:
+    """Refuse a format of a front that there is not.
+
+    Raises:
+        InvalidArgument: names those that there are.
+    """
     if format not in FORMATS:
         raise InvalidArgument(f"Unknown format {format!r} of a front: use {', '.join(FORMATS)}.")
+
+
+def write_data(data: bytes, target: Path | TextIO, format: str) -> None:
+    """Write the bytes of a front, as `write_points` does.
+
+    Raises:
+        InvalidArgument: Parquet into a stream that takes only text.
+        StorageError: the file could not be written.
+    """
     if isinstance(target, Path):
-        data = encoded(front, format)
         with replacing(target) as temporary:
             temporary.write_bytes(data)
     elif format != "parquet":
-        target.write(encoded(front, format).decode())
+        target.write(data.decode())
     else:
-        _binary(target).write(encoded(front, format))
+        _binary(target).write(data)
 
 
 def _binary(stream: TextIO) -> BinaryIO:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from bitfront.store.database import Database
 from bitfront.store.tables import artifacts, files
@@ -47,10 +49,39 @@ class Files:
         with self.db.reading() as connection:
             return list(connection.execute(query).scalars())
 
-    def forget(self, digest: str, older_than: float) -> bool:
-        """Drop an artifact from the list if it is still unused; true when it was dropped."""
+    def listed(self) -> set[str]:
+        """Digests of all artifacts that are noted here."""
+        with self.db.reading() as connection:
+            return set(connection.execute(sa.select(artifacts.c.digest)).scalars())
+
+    def forget(
+        self, digest: str, older_than: float, remove: Callable[[str], None] | None = None
+    ) -> bool:
+        """Drop an artifact from the list if it is still unused; true when it was dropped.
+
+        Args:
+            digest: of the artifact.
+            older_than: seconds since it was stored.
+            remove: takes its bytes away, before anybody can list it again.
+        """
         used = sa.select(files.c.digest).where(files.c.digest == digest).exists()
         old = artifacts.c.created_at < self.db.now - older_than
         gone = sa.delete(artifacts).where(artifacts.c.digest == digest, ~used, old)
         with self.db.writing() as connection:
-            return connection.execute(gone).rowcount > 0
+            is_gone = connection.execute(gone).rowcount > 0
+            if is_gone and remove is not None:
+                remove(digest)
+            return is_gone
+
+    def forget_unlisted(self, digest: str, remove: Callable[[str], None]) -> bool:
+        """Take away the bytes of an artifact that is not listed; false when it is by now."""
+        row = {"digest": digest, "nbytes": 0, "created_at": self.db.now}
+        try:
+            with self.db.writing() as connection:
+                # Whoever wants to list it waits for this row, and then finds no bytes.
+                connection.execute(sa.insert(artifacts).values(row))
+                remove(digest)
+                connection.execute(sa.delete(artifacts).where(artifacts.c.digest == digest))
+        except IntegrityError:
+            return False
+        return True

@@ -180,9 +180,11 @@ class Bench:
 
     def put(self, path: Path) -> str:
         """Store one file."""
-        # Listed first: what is listed and unused long enough is removed.
         digest = self.artifacts.put(path)
         self.store.files.add(digest, path.stat().st_size)
+        if not self.artifacts.has(digest):
+            # It was there unused for long and was collected before it was listed again.
+            self.artifacts.put(path)
         return digest
 
     def _check_identity(self, study_id: str, results: Results, files: dict[str, str]) -> None:

@@ -16,7 +16,8 @@ from bitfront.trial import TrialState
 def prepared(store: Store, request: Study, space: SearchSpace, owner: str = "ann") -> str:
     """A stored study that is prepared and waits to be estimated."""
     stored, _ = store.studies.create(request, owner)
-    claim = store.queue.claim("by hand", ["cpu"])
+    (task,) = store.activity.tasks(stored.id)
+    claim = store.queue.claim("by hand", ["cpu"], task=task.id)
     store.queue.finish(claim, Outcome(space=space, queue="cpu"))
     return stored.id
 

@@ -173,7 +173,8 @@ class Hand:
         kl *= 1.15 if trial.text == "evaluation" else 1.0
         n_bytes = self.bytes.total(choice)
         return {
-            "kl": kl, "kl_stderr": kl / 25, "perplexity": 17 * float(np.exp(kl)), "top1_error": 0.1 + kl / 10,
+            "kl": kl, "kl_stderr": kl / 25, "perplexity": 17 * float(np.exp(kl)),
+            "top1_error": 0.1 + kl / 10,
             "bits": self.code.total(choice) / self.of.n_weights,
             "bits_per_weight": 8 * n_bytes / self.of.n_weights,
             "bytes": n_bytes + self.of.outside_bytes, "seconds": 0.1,

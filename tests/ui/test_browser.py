@@ -9,6 +9,7 @@ import shutil
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,14 +26,12 @@ pytestmark = pytest.mark.skipif(
     not Path(CHROMIUM).exists(), reason="no chromium on this machine: run `make test-ui` as root"
 )
 FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+    f"--{name}"
+    for name in (
+        "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-component-update",
+        "disable-background-networking", "disable-sync",
+    )
+]  # fmt: skip
 SIZES = {"wide": (1280, 800), "narrow": (390, 844)}
 VIEWS = [(size, scheme) for size in SIZES for scheme in ("light", "dark")]
 
@@ -184,7 +183,8 @@ def test_text_stands_out_from_its_page(visit, address, full, scheme):
       const paper = (e) => { for (; e; e = e.parentElement) {
         const c = getComputedStyle(e).backgroundColor;
         if (!/, 0\\)$/.test(c) && c !== 'transparent') return c; } return 'rgb(255,255,255)'; };
-      return [...document.querySelectorAll('main :is(p, a, li, td, th, dd, dt, h1, h2, button, .badge)')]
+      const texts = 'main :is(p, a, li, td, th, dd, dt, h1, h2, button, .badge)';
+      return [...document.querySelectorAll(texts)]
         .filter((e) => e.textContent.trim() && !e.closest('svg'))
         .map((e) => { const [a, b] = [lum(getComputedStyle(e).color), lum(paper(e))].sort();
           return [(b + 0.05) / (a + 0.05), e.tagName, e.textContent.trim().slice(0, 30)]; })
@@ -282,6 +282,27 @@ def test_a_study_is_submitted_once_and_refusals_are_shown(visit, tmp_path, serve
     assert page.url.endswith(stored.id)
     assert str(stored.study.budget) == "3.25bpw"
     assert stored.study.formats == ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
+
+
+def test_an_estimate_is_said_before_anything_is_made(visit, tmp_path, serve):
+    live = site(tmp_path)
+    page = visit(f"{serve(live)}/new")
+    page.locator("#model").fill("org/tiny-llama")
+    page.locator("[data-estimate]").press("Enter")
+    expect(page.locator("#estimate")).to_contain_text("up to 32 measurements of 65,536 tokens")
+    assert live.store.studies.page() == []
+
+
+def test_marked_studies_are_exported_in_one_archive(visit, address, full):
+    page = visit(f"{address}/", "narrow")
+    marked = [full.ids["COMPLETE"], full.ids["PARTIAL"]]
+    for study in marked:
+        page.locator(f"#pick-{study}").press("Space")
+    page.evaluate("live.refresh()")
+    with page.expect_download() as download:
+        page.locator("#export button").press("Enter")
+    names = zipfile.ZipFile(download.value.path()).namelist()
+    assert {f"{study}/manifest.json" for study in marked} | {"fronts.parquet"} <= set(names)
 
 
 def test_a_browser_signs_in_and_acts_with_its_key(visit, tmp_path, serve):

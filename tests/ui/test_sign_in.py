@@ -1,6 +1,7 @@
 """Keys in browsers: a cookie in the place of a header, and only pages of this site may use it."""
 
 import pytest
+from starlette.testclient import TestClient
 
 from bitfront.api.ui.session import COOKIE
 from tests.ui.filled import request
@@ -45,8 +46,6 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(empty, browse):
 
 
 def test_over_https_the_cookie_is_secure(empty):
-    from starlette.testclient import TestClient
-
     with TestClient(empty.app, "https://127.0.0.1", follow_redirects=False) as client:
         answer = sign_in(client, key(empty), Origin="https://127.0.0.1")
     assert "; secure" in answer.headers["set-cookie"].lower()

@@ -1,4 +1,4 @@
-"""What is vendored is what it says it is, colours are those of the report, and nothing calls out."""
+"""Vendored files are untouched, colours are those of the report, and nothing calls out."""
 
 import hashlib
 import re

@@ -45,7 +45,7 @@ def ask(request: Request, here: Here, place: str = "") -> Response:
             "error.html",
             title="No key is needed",
             detail="This installation has no keys: it serves this machine alone, and everything "
-            "here is yours. An operator makes keys with `bitfront keys create`.",
+            "here is yours. An operator makes keys with `bitfront key create`.",
         )
     return _form(request, place=place)
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from bitfront.api import kinds
-from bitfront.api.records import request_of
 from bitfront.api.pace import seconds_left
+from bitfront.api.records import request_of
 from bitfront.api.routes.studies import StudyPath
 from bitfront.api.schemas import MAX_INT
 from bitfront.api.site import Here, Site
@@ -96,6 +96,7 @@ def show_study(
         exporters=kinds.names("exporters"),
         checkpoints=here.store.checkpoints.of(study_id),
         files=_written(here, study_id),
+        has_report=bool(here.store.files.of(study_id, "report.html")),
         events=here.store.activity.latest(study_id, N_EVENTS),
         request_json=json.dumps(request_of(stored.study), indent=2),
     )
@@ -187,7 +188,7 @@ def _written(here: Site, study_id: str) -> dict[int, list[str]]:
 
 
 def _neighbour(measured: Measurements, row: TrialRow | None) -> int | None:
-    """The next larger point of the front, which is what one compares with; of the last, the one before."""
+    """The next larger point of the front, to compare with; of the largest, the one before it."""
     sizes = [each for each in measured.front if row is None or each.number != row.number]
     if row is None or not sizes:
         return None

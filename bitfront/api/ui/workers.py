@@ -16,7 +16,7 @@ _SECONDS = 3600.0
 
 
 @router.get("/workers", dependencies=[Depends(admin)])
-def show_workers(request: Request, known: Viewer, here: Here) -> Response:
+def show_workers(request: Request, _viewer: Viewer, here: Here) -> Response:
     """Who works on what."""
     activity = here.store.activity
     running = activity.tasks(states=[TaskState.RUNNING])

@@ -1,0 +1,77 @@
+"""bitfront materialise: a point of a server's study, written there and brought here."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bitfront.cli.options import AsJson
+from bitfront.cli.server import StudyId, connected
+from bitfront.errors import Conflict, InvalidArgument
+
+if TYPE_CHECKING:
+    from bitfront.client import Client, RemoteCheckpoint
+
+_PATIENCE = 600.0
+_LOOK_SECONDS = 0.5
+
+
+def materialise(
+    study: StudyId,
+    at: Annotated[str, typer.Option(help="Budget: 3.5bpw, 3.5bits, or 60MB.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    exporter: Annotated[str, typer.Option(help="packed or fake_quant.")] = "packed",
+    as_json: AsJson = False,
+) -> None:
+    """Have the best point within a budget written by the server, and download it."""
+    from bitfront.display import Display
+    from bitfront.progress import Event
+
+    with connected(_PATIENCE) as client, Display(as_json) as display:
+        made = client.materialise(client.find(study), at=at, exporter=exporter)
+        display.show(Event("write", 0, 1))
+        written = _written(client, made)
+        display.show(Event("write", 1, 1))
+        _check_free(out, written)
+        client.download(
+            written, out, lambda done, total: display.show(Event("download", done, total))
+        )
+    print(json.dumps({"checkpoint": str(out), **asdict(written)}) if as_json else out)
+
+
+def _check_free(out: Path, written: RemoteCheckpoint) -> None:
+    """Refuse a folder that has files which are none of a checkpoint's.
+
+    Raises:
+        InvalidArgument: names one of them.
+    """
+    ours = {file.name.partition("/")[0] for file in written.files}
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    others = sorted(name for name in there - ours if not name.startswith("."))
+    if others:
+        raise InvalidArgument(
+            f"{out} has files of something else, such as {others[0]}: give a new or empty folder."
+        )
+
+
+def _written(client: Client, made: RemoteCheckpoint) -> RemoteCheckpoint:
+    """The checkpoint once it has files.
+
+    Raises:
+        Conflict: it could not be written.
+    """
+    while True:
+        now = client.checkpoint(made.study_id, made.number)
+        if now.state == "COMPLETE":
+            return now
+        if now.is_over:
+            raise Conflict(
+                f"Checkpoint {now.number} of study {now.study_id} was not written: "
+                f"{now.error or now.state}"
+            )
+        time.sleep(_LOOK_SECONDS)

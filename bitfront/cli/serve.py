@@ -1,0 +1,125 @@
+"""bitfront serve, worker, dashboard: the parts of the service."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bitfront.cli.server import need_extra
+from bitfront.errors import InvalidArgument
+
+Host = Annotated[str, typer.Option(help="Address to listen at.")]
+Port = Annotated[int, typer.Option(min=0, max=65_535, help="0 for any free one.")]
+ModelRoots = Annotated[
+    list[Path] | None,
+    typer.Option(help="Folder that models are read from; may be repeated. Default: this folder."),
+]
+DataRoots = Annotated[
+    list[Path] | None,
+    typer.Option(help="Folder that texts are read from; may be repeated. Default: this folder."),
+]
+N = Annotated[int, typer.Option("--n", min=1, help="How many processes.")]
+QUEUES = ("cpu", "gpu")
+
+Queue = Annotated[
+    str | None, typer.Option(help="cpu or gpu. Default: both, or cpu where a broker is set.")
+]
+
+
+def serve(
+    host: Host = "127.0.0.1",
+    port: Port = 8765,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Local workers. Default: 1, or 0 where a broker is set."),
+    ] = None,
+    model_root: ModelRoots = None,
+    data_root: DataRoots = None,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard/--no-dashboard", help="Whether Optuna's dashboard runs.")
+    ] = True,
+    dashboard_port: Port = 8766,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Prometheus metrics. Default: none.")
+    ] = None,
+) -> None:
+    """Serve the API and its pages, and work on what is submitted; Ctrl-C stops it."""
+    need_extra()
+    from bitfront.cli.serving import Plan, listening
+    from bitfront.cli.serving import serve as serve_until_stopped
+    from bitfront.logs import set_up_logs
+    from bitfront.settings import Settings
+
+    settings = Settings()
+    settings = settings.model_copy(
+        update={
+            "model_roots": _roots(model_root, settings.model_roots),
+            "data_roots": _roots(data_root, settings.data_roots),
+        }
+    )
+    n_workers = workers if workers is not None else int(not settings.broker_url)
+    dashboard_host = settings.dashboard_host
+    if not dashboard_port:
+        with listening(dashboard_host, 0) as free:
+            dashboard_port = free.getsockname()[1]
+    set_up_logs()
+    shown = dashboard_port if dashboard else None
+    plan = Plan(host, port, n_workers, QUEUES, dashboard_host, shown, metrics_port)
+    serve_until_stopped(settings, plan)
+
+
+def _roots(given: list[Path] | None, known: tuple[Path, ...]) -> tuple[Path, ...]:
+    roots = tuple(given or known or (Path.cwd(),))
+    missing = [str(root) for root in roots if not root.is_dir()]
+    if missing:
+        raise InvalidArgument(f"No folder at {', '.join(missing)}: give one that is there.")
+    return tuple(root.resolve() for root in roots)
+
+
+def worker(queue: Queue = None, n: N = 1) -> None:
+    """Work on studies until told to stop: by Celery where a broker is set, else on this machine."""
+    need_extra()
+    from bitfront.logs import set_up_logs
+    from bitfront.processes import stoppable
+    from bitfront.settings import Settings
+    from bitfront.store import Store
+
+    settings = Settings()
+    if queue not in (None, *QUEUES):
+        raise InvalidArgument(f"Unknown queue {queue!r}: give {' or '.join(QUEUES)}.")
+    set_up_logs()
+    store = Store(settings.database, settings.lease_seconds)
+    store.db.wait(30.0)
+    store.db.check_schema()
+    store.db.pool.dispose()
+    if settings.broker_url:
+        from bitfront.workers import tasks
+
+        tasks.main([queue or QUEUES[0], str(n)])
+        return
+    from bitfront.workers.local import LocalWorkers
+
+    with stoppable(), LocalWorkers(n, [queue] if queue else QUEUES):
+        print(f"{n} {'worker' if n == 1 else 'workers'} on {settings.database}", flush=True)
+        threading.Event().wait()
+
+
+def dashboard(
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Mirror every study anew.")] = False,
+) -> None:
+    """Show studies in Optuna's dashboard, read only, until told to stop."""
+    need_extra()
+    from bitfront.dashboard.__main__ import run
+    from bitfront.logs import set_up_logs
+    from bitfront.processes import end_with_parent, stoppable
+
+    set_up_logs()
+    end_with_parent()
+    with stoppable():
+        run(rebuild)
+    # Its threads may be in the middle of a query.
+    os._exit(0)

@@ -1,0 +1,108 @@
+"""bitfront upgrade, collect, key: upkeep of an installation, on its database itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bitfront.cli.options import AsJson
+from bitfront.cli.server import need_extra
+
+if TYPE_CHECKING:
+    from bitfront.store import Store
+    from bitfront.store.records import ApiKey
+
+key = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+
+_DAY = 24 * 3600.0
+
+
+def upgrade() -> None:
+    """Bring the database up to this version; what is up to date is left alone."""
+    store = _store()
+    store.db.upgrade()
+    print("The database is up to date.")
+
+
+def collect() -> None:
+    """Remove stored files that no study refers to; `bitfront serve` does so every hour."""
+    store = _store()
+    store.db.check_schema()
+    from bitfront.artifacts import Artifacts
+    from bitfront.collection import collect as collect_unused
+    from bitfront.settings import Settings
+
+    removed = collect_unused(store, Artifacts(Settings().artifacts))
+    print(f"Removed {removed.n_unused} unused and {removed.n_unlisted} unlisted files.")
+
+
+@key.command("create")
+def create_key(
+    owner: Annotated[str, typer.Argument(help="Whose studies it makes and sees.")],
+    scopes: Annotated[str, typer.Option(help="Some of read,write,admin.")] = "read,write",
+    days: Annotated[
+        float | None, typer.Option(help="How long it holds. Default: for ever.")
+    ] = None,
+    max_running: Annotated[
+        int, typer.Option(min=1, help="Studies that the owner may have unfinished at once.")
+    ] = 16,
+) -> None:
+    """Make a key and print it, this once: only its hash is kept."""
+    store = _store()
+    store.db.upgrade()
+    names = [name.strip() for name in scopes.split(",") if name.strip()]
+    seconds = None if days is None else days * _DAY
+    made, secret = store.keys.create(owner, names, max_running, seconds)
+    print(f"Key {made.id} of {made.owner}, shown this once:", file=sys.stderr)
+    print(secret)
+
+
+@key.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """List keys, oldest first, without their secrets."""
+    store = _store()
+    store.db.check_schema()
+    for each in store.keys.all():
+        print(json.dumps(asdict(each)) if as_json else _line(each))
+
+
+@key.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a key.")],
+) -> None:
+    """End a key; requests with it are refused from now on."""
+    store = _store()
+    store.db.check_schema()
+    store.keys.revoke(key_id)
+    print(f"Key {key_id} is revoked.")
+
+
+def _store() -> Store:
+    need_extra()
+    from bitfront.settings import Settings
+    from bitfront.store import Store
+
+    settings = Settings()
+    store = Store(settings.database, settings.lease_seconds)
+    store.db.wait(30.0)
+    return store
+
+
+def _line(each: ApiKey) -> str:
+    state = "valid"
+    if each.expires_at is not None:
+        state = f"valid until {_day(each.expires_at)}"
+        if each.expires_at <= datetime.now(UTC).timestamp():
+            state = f"expired {_day(each.expires_at)}"
+    if each.revoked_at is not None:
+        state = f"revoked {_day(each.revoked_at)}"
+    return f"{each.id}  {each.owner}  {','.join(each.scopes)}  {state}"
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()

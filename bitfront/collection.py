@@ -1,0 +1,97 @@
+"""Collection of stored files that no study refers to any more."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+
+from bitfront.artifacts import Artifacts
+from bitfront.errors import BitfrontError
+from bitfront.store import Store
+
+logger = logging.getLogger(__name__)
+
+DAY = 24 * 3600.0
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a collection removed.
+
+    Args:
+        n_unused: listed files that nothing referred to.
+        n_unlisted: files that were stored and never listed, by workers that were killed.
+    """
+
+    n_unused: int
+    n_unlisted: int
+
+
+def collect(store: Store, artifacts: Artifacts, older_than: float = DAY) -> Collected:
+    """Remove stored files that nothing refers to; those of running tasks are younger than that.
+
+    Args:
+        store: says what refers to what.
+        artifacts: where the files are.
+        older_than: seconds since a file was stored; a task must be done within them.
+    """
+    unused = [
+        digest
+        for digest in store.files.unused(older_than)
+        if store.files.forget(digest, older_than, artifacts.remove)
+    ]
+    listed = store.files.listed()
+    unlisted = [
+        digest
+        for digest in artifacts.all()
+        if digest not in listed
+        and artifacts.age(digest) > older_than
+        and store.files.forget_unlisted(digest, artifacts.remove)
+    ]
+    return Collected(len(unused), len(unlisted))
+
+
+class Collector:
+    """Collects every hour, from a thread of its own, inside a `with` block.
+
+    Args:
+        store: as of `collect`.
+        artifacts: as of `collect`.
+        seconds: between collections.
+    """
+
+    def __init__(self, store: Store, artifacts: Artifacts, seconds: float = HOUR) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._seconds = seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="collector", daemon=True)
+
+    def __enter__(self) -> Collector:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(self._seconds):
+            try:
+                removed = collect(self._store, self._artifacts)
+            except (BitfrontError, OSError) as error:
+                logger.warning("cannot collect unused files: %s", error)
+            else:
+                logger.info(
+                    "collected %d unused and %d unlisted files",
+                    removed.n_unused,
+                    removed.n_unlisted,
+                )
