@@ -27,27 +27,6 @@ ESTIMATE = {
 PARTS = "/v1/studies/{study_id}/"
 
 
-<<<<<<< HEAD
-def found(app, key, n_examples=N_EXAMPLES):
-    """Failed checks and errors of a run, and which operations were called how often."""
-    config = SchemathesisConfig.from_dict(
-        {
-            "seed": 1,
-            "headers": {"Authorization": f"Bearer {key}"},
-            "generation": {"max-examples": n_examples, "no-shrink": True, "database": "none"},
-            "checks": CHECKS,
-            "request-timeout": 0.3,
-            "max-stream-events": 3,
-            # Its body is that of a study.
-            "operations": [
-                {
-                    "include-operation-id": "estimate_study",
-                    "phases": {"coverage": {"enabled": False}},
-                }
-            ],
-        }
-    )
-=======
 def found(app, key, **options):
     """Failed checks and errors of a run, and the statuses that each operation gave by phase."""
     options = {
@@ -60,7 +39,6 @@ def found(app, key, **options):
         **options,
     }
     config = SchemathesisConfig.from_dict(options)
->>>>>>> api
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
     failures, statuses = [], {}
     for event in from_schema(schema).execute():
