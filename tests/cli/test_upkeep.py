@@ -5,7 +5,6 @@ import os
 import socket
 import sqlite3
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -124,13 +123,6 @@ def test_what_is_listed_again_while_it_is_collected_stays(store, artifacts, tmp_
     assert not store.files.forget_unlisted(digest, artifacts.remove)
     assert collect(store, artifacts).n_unused == 0
     assert artifacts.has(digest)
-
-
-def test_two_workers_that_store_the_same_file_list_it_once(store, artifacts, tmp_path):
-    digest = stored(artifacts, tmp_path, "same")
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: store.files.add(digest, 4), range(32)))
-    assert store.files.listed() == {digest}
 
 
 def test_a_file_whose_bytes_cannot_be_removed_stays_listed(store, artifacts, tmp_path):
