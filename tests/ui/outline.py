@@ -8,12 +8,16 @@ VOID = {"meta", "link", "input", "br", "img", "hr"}
 
 
 class Outline(HTMLParser):
-    """Elements with their attributes, the text, and whether every tag is closed."""
+    """Elements with their attributes, the text, and whether every tag is closed.
+
+    `wrapped` are those inside a label.
+    """
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.wrapped: list[dict[str, str | None]] = []
         self.text = ""
         self.feed(page)
         self.close()
@@ -21,6 +25,8 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
+        if "label" in self.open:
+            self.wrapped.append(self.elements[-1][1])
         if tag not in VOID:
             self.open.append(tag)
 

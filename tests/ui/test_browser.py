@@ -9,6 +9,7 @@ import shutil
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -281,6 +282,27 @@ def test_a_study_is_submitted_once_and_refusals_are_shown(visit, tmp_path, serve
     assert page.url.endswith(stored.id)
     assert str(stored.study.budget) == "3.25bpw"
     assert stored.study.formats == ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
+
+
+def test_an_estimate_is_said_before_anything_is_made(visit, tmp_path, serve):
+    live = site(tmp_path)
+    page = visit(f"{serve(live)}/new")
+    page.locator("#model").fill("org/tiny-llama")
+    page.locator("[data-estimate]").press("Enter")
+    expect(page.locator("#estimate")).to_contain_text("up to 32 measurements of 65,536 tokens")
+    assert live.store.studies.page() == []
+
+
+def test_marked_studies_are_exported_in_one_archive(visit, address, full):
+    page = visit(f"{address}/", "narrow")
+    marked = [full.ids["COMPLETE"], full.ids["PARTIAL"]]
+    for study in marked:
+        page.locator(f"#pick-{study}").press("Space")
+    page.evaluate("live.refresh()")
+    with page.expect_download() as download:
+        page.locator("#export button").press("Enter")
+    names = zipfile.ZipFile(download.value.path()).namelist()
+    assert {f"{study}/manifest.json" for study in marked} | {"fronts.parquet"} <= set(names)
 
 
 def test_a_browser_signs_in_and_acts_with_its_key(visit, tmp_path, serve):

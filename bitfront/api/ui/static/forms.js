@@ -27,7 +27,7 @@ function tell(place, text) {
   place.hidden = !text;
 }
 
-async function send(form) {
+async function send(form, address = form.getAttribute("action")) {
   const body = bodyOf(form);
   const headers = { Accept: "application/json" };
   if (form.dataset.key) headers["Idempotency-Key"] = form.dataset.key;
@@ -36,7 +36,7 @@ async function send(form) {
     headers["Content-Type"] = "application/json";
     request.body = JSON.stringify(body);
   }
-  const answer = await fetch(form.getAttribute("action"), request);
+  const answer = await fetch(address, request);
   const told = await answer.json().catch(() => ({}));
   if (!answer.ok) {
     // Another body under the same key would be refused, and a refused one made nothing.
@@ -45,6 +45,33 @@ async function send(form) {
   }
   return told;
 }
+
+function estimated(told) {
+  const count = (n) => n.toLocaleString("en");
+  const texts = Object.entries(told.n_measurements).map(([text, n]) =>
+    `up to ${count(n)} measurements of ${count(told.n_tokens[text])} tokens in all on the ${text} text`);
+  const lines = [`${texts.join(", ")}; the estimator sees ${count(told.n_estimator_tokens)} tokens.`];
+  if (told.model) {
+    const gigabytes = Object.values(told.model.bank_bytes).reduce((sum, n) => sum + n, 0) / 1e9;
+    const times = Object.entries(told.model.seconds_at_least).map(([device, s]) => `${device} ${s.toPrecision(2)} s`);
+    lines.push(`${count(told.model.n_layers)} layers; ${gigabytes.toPrecision(3)} GB of disk; at the peak rate, which nothing reaches: ${times.join(", ")}.`);
+  } else lines.push("Sizes and times are known for models in a folder of this installation only.");
+  return lines.join(" ");
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest?.("[data-estimate]");
+  if (!button || !button.form.reportValidity()) return;
+  const place = button.form.querySelector(".problem");
+  const answer = document.getElementById("estimate");
+  tell(place, "");
+  answer.textContent = "";
+  try {
+    answer.textContent = estimated(await send(button.form, button.dataset.estimate));
+  } catch (error) {
+    tell(place, error instanceof TypeError ? "The server cannot be reached: try again." : error.message);
+  }
+});
 
 document.addEventListener("submit", async (event) => {
   const form = event.target;
