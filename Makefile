@@ -1,10 +1,13 @@
-# make demo: the main job on a real model.  make test: every test.  make test-ui: pages in a browser.  make check: format, lint, types.
+# make demo: the main job on a real model.  make test: every test.  make test-ui: pages in a browser.
+# make soak: faults at length, an hour.  make check: format, lint, types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-ui check docs clean
+SOAK := tests/workers tests/store tests/api
+
+.PHONY: demo test test-ui soak check docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -15,6 +18,9 @@ test: $(VENV)/installed-tests
 test-ui: $(VENV)/installed-tests
 	@if [ "$$(id -u)" = 0 ] && ! command -v chromium >/dev/null; then apt-get update -q && apt-get install -q -y chromium; fi
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ui
+
+soak: $(VENV)/installed-tests
+	BITFRONT_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 3600 -v $(SOAK)
 
 check: $(VENV)/installed-tests
 	$(BIN)/ruff format --check .

@@ -14,13 +14,14 @@ from bitfront.trial import Trial
 
 def non_dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which rows of `[n, n_objectives]` no other row beats; of equal rows the first stays."""
-    keep = np.ones(len(points), dtype=bool)
-    for index, point in enumerate(points):
-        others = points[keep]
-        no_worse = (others <= point).all(axis=1)
-        better = (others < point).any(axis=1)
-        earlier_twin = (points[:index] == point).all(axis=1) & keep[:index]
-        keep[index] = not (no_worse & better).any() and not earlier_twin.any()
+    keep = np.zeros(len(points), dtype=bool)
+    front, n_front = np.empty_like(points), 0
+    # By the first objective, then the next, then by row: only an earlier one can beat a row or be
+    # its twin, and whatever beats it is on the front or beaten by one there.
+    for index in np.lexsort((np.arange(len(points)), *points.T[::-1])):
+        if not (front[:n_front] <= points[index]).all(axis=1).any():
+            keep[index] = True
+            front[n_front], n_front = points[index], n_front + 1
     return keep
 
 

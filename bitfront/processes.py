@@ -1,4 +1,4 @@
-"""Processes: programs that run beside this one and are started again when they end."""
+"""Processes: how this one is stopped, and programs beside it that are started when they end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
+from typing import Self
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class Processes:
         self._threads: list[threading.Thread] = []
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> Self:
         for slot, command in enumerate(self._commands):
             thread = threading.Thread(target=self._keep, args=(slot, command), name=f"keep-{slot}")
             thread.start()
@@ -102,3 +104,23 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=look, name="parent", daemon=True).start()
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Leaves the block at the first Ctrl-C or SIGTERM; what is undone then is not interrupted."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for number in kept:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in kept:
+        signal.signal(number, stop)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        for number, before in kept.items():
+            signal.signal(number, before)

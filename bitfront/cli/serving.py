@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -23,11 +21,10 @@ from bitfront.api.metrics import create_metrics_app
 from bitfront.artifacts import Artifacts
 from bitfront.collection import Collector
 from bitfront.errors import InvalidArgument
-from bitfront.processes import Processes
+from bitfront.processes import Processes, stoppable
 from bitfront.settings import Settings
 from bitfront.store import Store
 
-QUEUES = ("cpu", "gpu")
 _GRACE_SECONDS = 2
 _DASHBOARD_SECONDS = 60.0
 _CONNECT_SECONDS = 0.2
@@ -41,6 +38,7 @@ class Plan:
         host: where the API listens.
         port: of the API; 0 for any free one.
         n_workers: local workers.
+        queues: what they take tasks from.
         dashboard_host: where the dashboard listens.
         dashboard_port: of the dashboard; `None` for no dashboard, 0 for any free one.
         metrics_port: of the metrics, at `host`; `None` for none.
@@ -49,6 +47,7 @@ class Plan:
     host: str
     port: int
     n_workers: int
+    queues: tuple[str, ...]
     dashboard_host: str
     dashboard_port: int | None
     metrics_port: int | None
@@ -79,26 +78,6 @@ def serve(settings: Settings, plan: Plan) -> None:
             _print_addresses(settings, plan, address(plan.host, listener.getsockname()[1]))
 
         _Server(app, ready).run(sockets=[listener])
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Leaves the block at the first Ctrl-C or SIGTERM; what is undone then is not interrupted."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        for number in kept:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in kept:
-        signal.signal(number, stop)
-    try:
-        with suppress(KeyboardInterrupt):
-            yield
-    finally:
-        for number, before in kept.items():
-            signal.signal(number, before)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -216,7 +195,7 @@ class _Beside:
 
             self.stack.enter_context(Relay(self.store, celery_app(self.settings)))
         if self.plan.n_workers:
-            self.stack.enter_context(LocalWorkers(self.plan.n_workers, QUEUES))
+            self.stack.enter_context(LocalWorkers(self.plan.n_workers, self.plan.queues))
 
     def start_metrics(self, app: FastAPI) -> None:
         """Serve the metrics of an application from a thread."""

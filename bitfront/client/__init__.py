@@ -47,7 +47,6 @@ URL = "http://127.0.0.1:8765"
 _ROOT = "/v1/studies"
 _ID = re.compile(r"[0-9a-f]{32}")
 _PART = re.compile(r"[0-9a-f]{4,31}")
-_CHUNK = 1 << 18
 
 
 def uncounted(done: int, total: int) -> None:
@@ -250,13 +249,15 @@ class Client:
         patience = Patience(self._server)
         target.touch()
         while (n_there := target.stat().st_size) < file.size:
-            rest = {"Range": f"bytes={n_there}-"} if n_there else {}
+            # As stored, so that the rest of it is the rest of the file.
+            rest = {"Accept-Encoding": "identity"}
+            rest |= {"Range": f"bytes={n_there}-"} if n_there else {}
             try:
                 with self._server.stream(f"{root}/{file.name}", rest) as answer:
                     patience.answered()
                     # A server may send the whole of it all the same.
                     with target.open("ab" if answer.status_code == 206 else "wb") as out:
-                        for chunk in answer.iter_bytes(_CHUNK):
+                        for chunk in answer.iter_bytes():
                             out.write(chunk)
                             progress(out.tell())
             except LOST as error:

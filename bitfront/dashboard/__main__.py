@@ -22,19 +22,28 @@ def main() -> int:
     set_up_logs()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        settings = Settings()
-        store = Store(settings.database, settings.lease_seconds)
-        store.db.wait(30.0)
-        store.db.check_schema()
-        check_host(settings.dashboard_host, store)
-        # It takes seconds to import: what is refused is refused before.
-        from bitfront.dashboard.served import serve
-
-        serve(store, settings, arguments.rebuild)
+        run(arguments.rebuild)
     except BitfrontError as error:
         logging.getLogger("bitfront.dashboard").error("stops: %s", error)
         return 2
     return 0
+
+
+def run(rebuild: bool) -> None:
+    """Serve until an exception ends it; `rebuild` mirrors every study anew first.
+
+    Raises:
+        BitfrontError: it cannot serve here.
+    """
+    settings = Settings()
+    store = Store(settings.database, settings.lease_seconds)
+    store.db.wait(30.0)
+    store.db.check_schema()
+    check_host(settings.dashboard_host, store)
+    # It takes seconds to import: what is refused is refused before.
+    from bitfront.dashboard.served import serve
+
+    serve(store, settings, rebuild)
 
 
 if __name__ == "__main__":

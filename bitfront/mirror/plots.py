@@ -56,19 +56,20 @@ def save_plots(
     best = store.trials.get(mirrored.study_name, best_point(study, points).number)
     # Baselines are named by their formats; the other points show values only, and no allocation
     # of thousands of layers is read for them.
-    named = {t.number: store.trials.get(mirrored.study_name, t.number) for t in uniforms}
-    shown = [named.get(point.number) or _bare(point) for point in points]
-    searched = [trial for trial in shown if trial.number not in named]
-    data = _data(study, space, best, shown, [*named.values(), *searched])
+    uniform = {t.number: store.trials.get(mirrored.study_name, t.number) for t in uniforms}
+    shown = [uniform.get(point.number) or _bare(point) for point in points]
+    searched = [trial for trial in shown if trial.number not in uniform]
+    data = _data(study, space, best, shown, [*uniform.values(), *searched])
     if len(points) <= MAX_POINTS:
         figure = front_figure(data)
-        title = {"text": f"Front on the {best.text} text", "y": 0.98, "yanchor": "top"}
-        figure.update_layout(title=title, margin_t=100)
+        # The title stands above the axis at the top.
+        named = f"Front on the {best.text} text"
+        figure.update_layout(title_text=named, title_y=0.98, title_yanchor="top", margin_t=100)
         save_plotly_graph_object(mirrored, figure, graph_object_id="front")
     if sum(map(len, data.grid.cells)) <= MAX_CELLS:
         figure = bit_map_figure(replace(data, front=ParetoFront((best,))))
-        title = f"Bits of trial {best.number}, the best point within {study.budget}"
-        figure.update_layout(title_text=title, margin_t=60, height=max(figure.layout.height, 240))
+        named = f"Bits of trial {best.number}, the best point within {study.budget}"
+        figure.update_layout(title_text=named, margin_t=60, height=max(figure.layout.height, 240))
         save_plotly_graph_object(mirrored, figure, graph_object_id="bit-map")
 
 

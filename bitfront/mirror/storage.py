@@ -67,7 +67,7 @@ class Storage:
             self._tables.engine.dispose()
             self._inode = self.file.stat().st_ino
             return get_storage(self._tables)
-        engine = self._engine
+        engine = self._connections
         with engine.connect() as connection:
             connection.execute(sa.text(f"select pg_advisory_lock({_MAKING})"))
             try:
@@ -79,7 +79,7 @@ class Storage:
                 connection.execute(sa.text(f"select pg_advisory_unlock({_MAKING})"))
 
     @cached_property
-    def _engine(self) -> sa.Engine:
+    def _connections(self) -> sa.Engine:
         # Not Optuna's own: its connections come and go, and a lock lives as long as its connection.
         arguments: dict[str, Any] = {"connect_timeout": 3}
         return sa.create_engine(self._url, isolation_level="AUTOCOMMIT", connect_args=arguments)
@@ -102,7 +102,7 @@ class Storage:
 
     def _taken(self) -> IO[bytes] | sa.Connection | None:
         if self.file is None:
-            connection = self._engine.connect()
+            connection = self._connections.connect()
             if connection.execute(sa.text(f"select pg_try_advisory_lock({_WRITING})")).scalar():
                 return connection
             connection.close()
@@ -123,8 +123,8 @@ class Storage:
         if self._lock is not None:
             self._lock.close()
         self._lock = self._inode = None
-        if "_engine" in self.__dict__:
-            self._engine.dispose()
+        if "_connections" in self.__dict__:
+            self._connections.dispose()
         if "optuna" in self.__dict__:
             self.optuna.remove_session()
             self._tables.engine.dispose()

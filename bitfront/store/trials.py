@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy import Row
 
+from bitfront.allocation import Allocation
 from bitfront.errors import NotFound
 from bitfront.pareto import ParetoFront, objectives
 from bitfront.space import SearchSpace
@@ -91,8 +92,24 @@ class Trials:
 
     def front(self, study_id: str, text: str = "evaluation") -> ParetoFront:
         """Non-dominated finished trials of a text; empty where nothing is measured."""
-        complete = [t for t in self.of(study_id, text) if t.state is TrialState.COMPLETE]
-        return ParetoFront(tuple(complete), objectives(complete))
+        place = (trials.c.study_id == study_id, trials.c.text == text)
+        query = sa.select(trials.c.number, trials.c.measured).order_by(trials.c.number)
+        with self.db.reading() as connection:
+            study = study_row(connection, study_id, None)
+            found = connection.execute(query.where(*place, trials.c.state == TrialState.COMPLETE))
+            # An allocation of thousands of layers is made for the points of the front only.
+            bare = [
+                Trial(row.number, Allocation({}), text, "", values=json.loads(row.measured))
+                for row in found
+            ]
+            front = ParetoFront(tuple(bare), objectives(bare))
+            if not front.trials:
+                return front
+            space = space_of(connection, study.space)
+            numbers = [trial.number for trial in front.trials]
+            rows = connection.execute(sa.select(trials).where(*place, trials.c.number.in_(numbers)))
+            whole = {row.number: _trial(row, space) for row in rows}
+        return ParetoFront(tuple(whole[number] for number in numbers), front.objectives)
 
 
 def _row(row: Row[tuple[object, ...]]) -> TrialRow:

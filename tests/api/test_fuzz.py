@@ -1,5 +1,6 @@
 """Every operation against generated requests, alone and one after another by the links."""
 
+import pytest
 import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import from_schema
@@ -7,7 +8,6 @@ from schemathesis.engine.events import NonFatalError, ScenarioFinished
 
 from bitfront.api import refusals
 
-N_EXAMPLES = 8
 CHECKS = {
     # What a schema cannot say, such as which parameters go with which plug-in, is a 422; what does
     # not go with the state of a study is a 409.
@@ -15,8 +15,15 @@ CHECKS = {
         "expected-statuses": ["2xx", "304", "401", "403", "404", "406", "409", "416", "422"]
     },
 }
+# Its body is that of a study.
+ESTIMATE = {
+    "include-operation-id": "estimate_study",
+    "phases": {"coverage": {"enabled": False}},
+}
+PARTS = "/v1/studies/{study_id}/"
 
 
+<<<<<<< HEAD
 def found(app, key, n_examples=N_EXAMPLES):
     """Failed checks and errors of a run, and which operations were called how often."""
     config = SchemathesisConfig.from_dict(
@@ -36,30 +43,83 @@ def found(app, key, n_examples=N_EXAMPLES):
             ],
         }
     )
+=======
+def found(app, key, **options):
+    """Failed checks and errors of a run, and the statuses that each operation gave by phase."""
+    options = {
+        "seed": 1,
+        "headers": {"Authorization": f"Bearer {key}"},
+        "generation": {"max-examples": 4, "no-shrink": True, "database": "none"},
+        "checks": CHECKS,
+        "operations": [ESTIMATE],
+        "request-timeout": 0.5,
+        "max-stream-events": 3,
+        **options,
+    }
+    config = SchemathesisConfig.from_dict(options)
+>>>>>>> api
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
-    failures, calls, statuses = [], {}, {}
+    failures, statuses = [], {}
     for event in from_schema(schema).execute():
         if isinstance(event, NonFatalError):
             failures.append(str(event.value))
         if isinstance(event, ScenarioFinished):
-            for case_id, checks in event.recorder.checks.items():
-                case = event.recorder.cases[case_id].value
-                phase = calls.setdefault(event.phase.name, {})
-                phase[case.operation.label] = phase.get(case.operation.label, 0) + 1
-                answer = event.recorder.interactions[case_id].response
-                code = answer.status_code if answer else None
-                statuses.setdefault(case.operation.label, set()).add(code)
-                failures += [
-                    f"{case.operation.label} {check.name}: {check.failure_info.failure} {check.failure_info.code_sample}"
-                    for check in checks
-                    if check.failure_info
-                ]
-    return failures, calls, statuses
+            failures += failed(event.recorder)
+            for phase, operation, status in answered(event):
+                statuses.setdefault((phase, operation), set()).add(status)
+    return failures, statuses
 
 
-def test_no_check_fails_on_any_operation(bench, done, monkeypatch):
+def failed(recorder):
+    for case_id, checks in recorder.checks.items():
+        operation = recorder.cases[case_id].value.operation.label
+        for check in checks:
+            if check.failure_info:
+                told = check.failure_info
+                yield f"{operation} {check.name}: {told.failure} {told.code_sample}"
+
+
+def answered(event):
+    for case_id, interaction in event.recorder.interactions.items():
+        if interaction.response is not None and case_id in event.recorder.cases:
+            operation = event.recorder.cases[case_id].value.operation
+            yield event.phase.name, operation.label, interaction.response.status_code
+
+
+@pytest.fixture
+def key(bench, monkeypatch):
+    """One that may do everything, on an API that forgives wrong ones."""
     monkeypatch.setattr(refusals, "N_ALLOWED", 10**9)
-    key = bench.key("local", "read", "write", "admin", max_running=10**6)
-    failures, calls, statuses = found(bench.app(), key)
-    print(calls, statuses)
+    return bench.key("local", "read", "write", "admin", max_running=10**6)
+
+
+def test_no_check_fails_on_any_operation(bench, key):
+    app = bench.app()
+    failures, statuses = found(app, key)
     assert not failures, "\n\n".join(failures[:20])
+    operations = sum(len(by_method) for by_method in app.openapi()["paths"].values())
+    assert len({operation for _, operation in statuses}) == operations
+    linked = {operation for phase, operation in statuses if phase == "STATEFUL_TESTING"}
+    assert len(linked) > 5
+    assert 202 in statuses["STATEFUL_TESTING", f"POST {PARTS}cancel"]
+
+
+def test_no_check_fails_on_a_finished_study(bench, done, key):
+    bench.store.checkpoints.create(
+        done.id, bench.store.trials.front(done.id).trials[0].number, "packed"
+    )
+    bench.work()
+    place = {"path.study_id": done.id, "path.number": 0, "path.name": "fisher_directional"}
+    place |= {"path.path": "config.json", "query.study": [done.id]}
+    failures, statuses = found(
+        bench.app(),
+        key,
+        parameters=place,
+        phases={"coverage": {"enabled": False}, "stateful": {"enabled": False}},
+        operations=[{"include-method-regex": "POST|DELETE", "enabled": False}],
+    )
+    assert not failures, "\n\n".join(failures[:20])
+    assert all(
+        200 in found for (_, operation), found in statuses.items() if "report" not in operation
+    )
+    assert len(statuses) >= 16

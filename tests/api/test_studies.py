@@ -131,3 +131,19 @@ def test_trials_are_listed_by_text_and_read_with_their_formats(client, done):
     assert client.get(f"{links['trials']}/999").status_code == 404
     assert client.get(f"{links['trials']}/{2**40}").status_code == 404
     assert client.get(f"{links['trials']}/x").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("asked", "usual", "queue"),
+    [
+        ("auto", "auto", "cpu"),
+        ("cuda", "auto", "gpu"),
+        ("auto", "cuda", "gpu"),
+        ("cpu", "cuda", "cpu"),
+    ],
+)
+def test_a_study_begins_where_its_device_is(asked, usual, queue, bench):
+    bench.settings = bench.settings.model_copy(update={"device": usual})
+    with bench.client() as client:
+        submit(client, device=asked)
+    assert [task.queue for task in bench.store.activity.tasks()] == [queue]

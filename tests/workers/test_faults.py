@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from servers import PostgresServer
 from store.studies import request, run
 
 from bitfront.errors import StorageError
@@ -25,6 +26,11 @@ IS_SOAK = bool(os.environ.get("BITFRONT_SOAK"))
 
 @pytest.fixture
 def environment(tmp_path, store):
+    return settings(tmp_path, store)
+
+
+def settings(tmp_path, store):
+    """Of simulated workers."""
     return {
         "BITFRONT_HOME": str(tmp_path / "home"),
         "BITFRONT_DATABASE_URL": store.url,
@@ -118,7 +124,7 @@ def test_a_frozen_worker_comes_back_too_late(store, environment):
         assert claim.fence == 2
         os.kill(pid, signal.SIGCONT)
         time.sleep(1.5)
-        assert store.trials.of(study.id, finished=True) == []
+        assert store.trials.get(study.id, task.number).state is TrialState.RUNNING
         store.queue.release(claim)
         until(lambda: is_over(store, study.id))
     counted = [e for e in store.activity.events(study.id) if e.kind == "trial"]
@@ -133,10 +139,14 @@ def test_workers_that_are_stopped_and_replaced_burn_no_attempt(store, environmen
     study, _ = store.studies.create(asked, "anna")
     while not is_over(store, study.id):
         with simulated(2, environment):
-            until(lambda: is_over(store, study.id) or time.monotonic() % 2 < 0.1)
-            time.sleep(0.3)
+            done = len(store.trials.of(study.id, finished=True))
+            _until_more(store, study.id, done + 8)
     assert rows(store, study.id) == expected
     assert all(task.attempts == 1 for task in store.activity.tasks(study.id))
+
+
+def _until_more(store, study_id, n):
+    until(lambda: is_over(store, study_id) or len(store.trials.of(study_id, finished=True)) >= n)
 
 
 def test_two_coordinators_make_no_trial_twice(store, environment):
@@ -147,6 +157,34 @@ def test_two_coordinators_make_no_trial_twice(store, environment):
     with simulated(4, {**environment, "SIMULATED_SECONDS": "0"}):
         until(lambda: is_over(store, study.id), 100)
     assert rows(store, study.id) == expected
+
+
+def test_a_database_that_crashes_costs_only_its_absence(tmp_path):
+    """F3: PostgreSQL is killed in mid-study and comes back."""
+    server = PostgresServer()
+    server.start()
+    try:
+        store = Store(server.url, lease_seconds=2.0)
+        store.db.upgrade()
+        asked = request(n_trials=60, n_parallel=4)
+        expected = undisturbed(store, asked)
+        study, _ = store.studies.create(asked, "anna")
+        environment = settings(tmp_path, store)
+        with simulated(2, {**environment, "SIMULATED_SECONDS": "0.1"}):
+            until(lambda: len(store.trials.of(study.id, finished=True)) > 10)
+            server.kill()
+            begun = time.monotonic()
+            with pytest.raises(StorageError, match=r"The database"):
+                store.studies.get(study.id)
+            assert time.monotonic() - begun < 3
+            time.sleep(10 if IS_SOAK else 2)
+            server.start()
+            store.db.wait(10)
+            until(lambda: is_over(store, study.id), 100)
+        assert rows(store, study.id) == expected
+        store.db.pool.dispose()
+    finally:
+        server.remove()
 
 
 def test_a_full_disk_is_one_line_and_the_study_goes_on_after(tmp_path):
@@ -193,27 +231,32 @@ def small_disk(folder, megabytes):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_leases_go_by_the_clock_of_the_database(store):
+def test_leases_go_by_the_clock_of_the_database(database_url):
     """F9: a worker whose own clock is an hour off neither loses its task nor keeps it longer."""
+    here = Store(database_url, lease_seconds=60.0)
+    here.db.upgrade()
+    here.studies.create(request(), "anna")
+    assert _claimed(here.url, skew=-3600, lease=60) == "1"
+    assert here.queue.claim("here", ["cpu"]) is None
+    here.studies.create(request(), "anna")
+    assert here.queue.claim("here", ["cpu"]).attempt == 1
+    assert _claimed(here.url, skew=3600, lease=60) == "None"
+    here.studies.create(request(), "anna")
+    assert _claimed(here.url, skew=3600, lease=0.1) == "1"
+    time.sleep(0.2)
+    assert here.queue.claim("here", ["cpu"]).attempt == 2
+    here.db.pool.dispose()
+
+
+def _claimed(url, skew, lease):
+    """Which attempt a worker with another clock gets, if any."""
     code = (
-        "import sys, time_machine\n"
+        "import sys, time, time_machine\n"
         "from bitfront.store import Store\n"
-        "with time_machine.travel(__import__('time').time() + float(sys.argv[2])):\n"
-        "    store = Store(sys.argv[1], lease_seconds=2.0)\n"
+        "with time_machine.travel(time.time() + float(sys.argv[2])):\n"
+        "    store = Store(sys.argv[1], lease_seconds=float(sys.argv[3]))\n"
         "    claim = store.queue.claim('skewed', ['cpu'])\n"
         "    print(claim.attempt if claim else None)\n"
     )
-
-    def claimed(skew):
-        command = [sys.executable, "-c", code, store.url, str(skew)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    store.studies.create(request(), "anna")
-    begun = time.monotonic()
-    assert claimed(-3600) == "1"
-    if time.monotonic() - begun < 1.5:
-        assert store.queue.claim("here", ["cpu"]) is None
-    time.sleep(2.1)
-    assert store.queue.claim("here", ["cpu"]).attempt == 2
-    assert claimed(3600) == "None"
+    command = [sys.executable, "-c", code, url, str(skew), str(lease)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

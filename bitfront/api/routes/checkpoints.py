@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mimetypes
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Request, Response
@@ -170,6 +169,5 @@ def get_checkpoint_file(
     digest = manifests.files(here, _checkpoint(stored, number, here)).get(path)
     if digest is None:
         raise NotFound(f"Checkpoint {number} of study {stored.id} has no file {path[:200]!r}.")
-    is_json = mimetypes.guess_type(path)[0] == "application/json"
-    media_type = "application/json" if is_json else "application/octet-stream"
-    return sent(request, here.artifacts, digest, media_type, {"Cache-Control": "private, no-cache"})
+    headers = {"Cache-Control": "private, no-cache"}
+    return sent(request, here.artifacts, digest, "application/octet-stream", headers)

@@ -70,8 +70,11 @@ def create_study(
 ) -> StudyAnswer:
     """Store a study and queue its first task; workers do the rest."""
     study = body.study(Sources(here.settings))
+    device = here.settings.device if study.device == "auto" else study.device
+    # Where it is left open, the worker that prepares it says where the rest runs.
+    queue = "gpu" if device == "cuda" else "cpu"
     stored, is_new = here.store.studies.create(
-        study, known.owner, key=key, max_running=known.max_running
+        study, known.owner, queue, key=key, max_running=known.max_running
     )
     response.headers["Location"] = study_links(stored.id)["self"]
     response.headers["Idempotency-Replayed"] = "false" if is_new else "true"

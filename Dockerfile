@@ -1,0 +1,18 @@
+# One image for every part of the service: bitfront serve, worker, dashboard, upgrade.
+FROM python:3.11.14-slim-bookworm AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/bitfront
+COPY pyproject.toml README.md LICENSE constraints.txt /src/
+COPY bitfront /src/bitfront
+RUN /opt/bitfront/bin/pip install -c /src/constraints.txt "/src[service]" \
+    && /opt/bitfront/bin/pip uninstall -y pip
+
+FROM python:3.11.14-slim-bookworm
+RUN useradd --uid 10001 --create-home bitfront && install -d -o bitfront -g bitfront /data /work
+COPY --from=build /opt/bitfront /opt/bitfront
+ENV PATH=/opt/bitfront/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER bitfront
+WORKDIR /work
+EXPOSE 8765 8766 9464
+ENTRYPOINT ["bitfront"]
+CMD ["serve"]

@@ -1,0 +1,180 @@
+"""Keys, upgrades, collection, and what `serve` refuses before it serves."""
+
+import json
+import os
+import socket
+import sqlite3
+import time
+
+import pytest
+
+from bitfront.artifacts import Artifacts
+from bitfront.collection import collect
+from bitfront.errors import Unauthorised
+from bitfront.settings import Settings
+from bitfront.store import Store
+from bitfront.store.records import Outcome
+from bitfront.study import Budget, Study
+from tests.cli.commands import one_line
+
+DAY = 24 * 3600
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """The database that commands find by themselves."""
+    for name in [name for name in os.environ if name.startswith("BITFRONT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("BITFRONT_HOME", str(tmp_path / "home"))
+    made = Store(Settings().database)
+    yield made
+    made.db.pool.dispose()
+
+
+def test_a_key_is_made_listed_and_revoked(store, run):
+    code, secret, told = run("key", "create", "anna", "--scopes", "read,admin", "--days", 2)
+    assert code == 0
+    assert "shown this once" in told
+    key = store.keys.verified(secret.strip())
+    assert (key.owner, key.scopes) == ("anna", ("read", "admin"))
+    assert key.expires_at == pytest.approx(time.time() + 2 * DAY, abs=60)
+    (line,) = run("key", "list")[1].splitlines()
+    assert line.split()[:3] == [key.id, "anna", "read,admin"]
+    assert "valid until" in line
+    assert secret.strip() not in run("key", "list", "--json")[1]
+    assert run("key", "revoke", key.id)[0] == 0
+    assert "revoked" in run("key", "list")[1]
+    with pytest.raises(Unauthorised):
+        store.keys.verified(secret.strip())
+
+
+def test_keys_that_cannot_be_are_one_line(store, run):
+    for arguments in (["create", "anna", "--scopes", "root"], ["revoke", "0" * 32]):
+        run("upgrade")
+        code, _, errors = run("key", *arguments)
+        assert one_line(code, errors)
+
+
+def test_a_database_is_upgraded_and_a_newer_one_is_left_alone(store, tmp_path, run):
+    code, _, errors = run("key", "list")
+    assert one_line(code, errors)
+    assert "bitfront upgrade" in errors
+    assert run("upgrade")[0] == 0
+    assert run("upgrade")[0] == 0
+    assert run("key", "list")[:2] == (0, "")
+    with sqlite3.connect(tmp_path / "home" / "bitfront.db") as database:
+        database.execute("update alembic_version set version_num = 'of tomorrow'")
+    code, _, errors = run("upgrade")
+    assert one_line(code, errors)
+
+
+@pytest.fixture
+def artifacts(store, tmp_path):
+    store.db.upgrade()
+    return Artifacts(Settings().artifacts)
+
+
+def stored(artifacts, tmp_path, text, days=0.0):
+    path = tmp_path / "file"
+    path.write_text(text)
+    then = time.time() - days * DAY
+    os.utime(path, (then, then))
+    digest = artifacts.put(path)
+    path.unlink()
+    return digest
+
+
+def grown_old(store, *digests):
+    with store.db.writing() as connection:
+        for digest in digests:
+            connection.exec_driver_sql(
+                "update artifacts set created_at = created_at - ? where digest = ?",
+                (2 * DAY, digest),
+            )
+
+
+def test_what_nothing_refers_to_is_collected_after_a_day(store, artifacts, tmp_path, run):
+    names = ("used", "unused", "new", "unlisted", "unlisted and new")
+    days = (2, 2, 0, 2, 0)
+    digests = {
+        name: stored(artifacts, tmp_path, name, n) for name, n in zip(names, days, strict=True)
+    }
+    for name in names[:3]:
+        store.files.add(digests[name], 4)
+    study, _ = store.studies.create(Study("org/tiny", Budget(4, "bpw")), "anna")
+    claim = store.queue.claim("worker-1", ("cpu",))
+    store.queue.finish(claim, Outcome({"bank/used": digests["used"]}))
+    grown_old(store, digests["used"], digests["unused"])
+    code, out, _ = run("collect")
+    assert (code, out) == (0, "Removed 1 unused and 1 unlisted files.\n")
+    assert set(artifacts.all()) == {digests[n] for n in ("used", "new", "unlisted and new")}
+    assert store.files.of(study.id) == {"bank/used": digests["used"]}
+    assert run("collect")[1] == "Removed 0 unused and 0 unlisted files.\n"
+
+
+def test_what_is_listed_again_while_it_is_collected_stays(store, artifacts, tmp_path):
+    """A worker that stores a file again renews it, and the collector looks once more."""
+    digest = stored(artifacts, tmp_path, "unused", 2)
+    store.files.add(digest, 6)
+    grown_old(store, digest)
+    assert store.files.unused(DAY) == [digest]
+    store.files.add(digest, 6)
+    assert not store.files.forget(digest, DAY, artifacts.remove)
+    assert not store.files.forget_unlisted(digest, artifacts.remove)
+    assert collect(store, artifacts).n_unused == 0
+    assert artifacts.has(digest)
+
+
+def test_a_file_whose_bytes_cannot_be_removed_stays_listed(store, artifacts, tmp_path):
+    digest = stored(artifacts, tmp_path, "unused", 2)
+    store.files.add(digest, 6)
+    grown_old(store, digest)
+
+    def fail(_digest):
+        raise PermissionError
+
+    with pytest.raises(PermissionError):
+        store.files.forget(digest, DAY, fail)
+    assert store.files.listed() == {digest}
+
+
+def test_other_machines_are_served_only_with_a_key(store, run):
+    code, _, errors = run("serve", "--host", "0.0.0.0", "--port", 0, "--no-dashboard")
+    assert one_line(code, errors)
+    assert "bitfront key create OWNER" in errors
+
+
+@pytest.mark.parametrize("option", ["--port", "--dashboard-port", "--metrics-port"])
+def test_a_port_in_use_is_one_line(option, store, run):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, _, errors = run("serve", "--port", 0, "--dashboard-port", 0, option, port)
+    assert one_line(code, errors)
+    assert f"127.0.0.1:{port}" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["serve", "--model-root", "nowhere"], "No folder at nowhere"),
+        (["serve", "--host", "no.such.host.invalid"], "no.such.host.invalid"),
+        (["serve", "--port", "70000"], "65535"),
+        (["worker", "--queue", "tpu"], "cpu or gpu"),
+        (["worker"], "bitfront upgrade"),
+    ],
+    ids=str,
+)
+def test_parts_that_cannot_start_are_one_line(arguments, expected, store, run):
+    code, _, errors = run(*arguments)
+    assert one_line(code, errors)
+    assert expected in errors
+
+
+def test_json_keys_have_no_secret(store, run):
+    run("key", "create", "anna")
+    (row,) = map(json.loads, run("key", "list", "--json")[1].splitlines())
+    assert set(row) == {
+        "id", "owner", "scopes", "max_running", "created_at", "expires_at", "revoked_at",
+    }  # fmt: skip
