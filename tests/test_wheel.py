@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ASSETS = {"py.typed", "report/page.html", "report/page.css", "report/page.js"} | {
+ASSETS = {
+    "py.typed",
+    "report/page.html",
+    "report/page.css",
+    "report/page.js",
+    "store/migrations/script.py.mako",
+} | {
     path.relative_to(ROOT / "bitfront").as_posix()
     for folder in ("templates", "static")
     for path in (ROOT / "bitfront" / "api" / "ui" / folder).iterdir()

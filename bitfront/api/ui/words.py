@@ -61,12 +61,16 @@ def standing(stored: StoredStudy, n_failed: int = 0, n_workers: int = 1) -> str:
     """Where a study stands, in a sentence."""
     counted = f"{stored.done} of {stored.total}" if stored.total else ""
     doing = {
-        "prepare": "Loading the model and preparing its weights",
+        "prepare": "Preparing the model",
+        "text": "Reading the texts",
+        "load": "Loading the model",
+        "quantize": "Quantizing each layer in each format",
         "estimate": "Estimating how sensitive each layer is",
         "search": "Searching: allocations measured on the calibration text",
         "evaluate": "Measuring finalists on the evaluation text",
-    }.get(stored.stage, stored.stage.capitalize())
-    idle = "" if n_workers else " No worker was heard of in the last minute: start one."
+    }.get(stored.stage, f"Estimating: {stored.stage}")
+    unheard = " No worker was heard of in the last minute: if none is starting, start one."
+    idle = "" if n_workers else unheard
     if stored.state is StudyState.WAITING:
         return f"Waiting for a worker.{idle}"
     if stored.state is StudyState.RUNNING:

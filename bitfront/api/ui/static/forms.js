@@ -52,9 +52,9 @@ function estimated(told) {
     `up to ${count(n)} measurements of ${count(told.n_tokens[text])} tokens in all on the ${text} text`);
   const lines = [`${texts.join(", ")}; the estimator sees ${count(told.n_estimator_tokens)} tokens.`];
   if (told.model) {
-    const gigabytes = Object.values(told.model.bank_bytes).reduce((sum, n) => sum + n, 0) / 1e9;
-    const times = Object.entries(told.model.seconds_at_least).map(([device, s]) => `${device} ${s.toPrecision(2)} s`);
-    lines.push(`${count(told.model.n_layers)} layers; ${gigabytes.toPrecision(3)} GB of disk; at the peak rate, which nothing reaches: ${times.join(", ")}.`);
+    const megabytes = Object.values(told.model.bank_bytes).reduce((sum, n) => sum + n, 0) / 1e6;
+    const times = Object.entries(told.model.seconds_at_least).map(([device, s]) => `${device} ${s < 1 ? "under 1" : count(Math.round(s))} s`);
+    lines.push(`${count(told.model.n_layers)} layers; ${count(Math.ceil(megabytes))} MB of disk; at the peak rate, which nothing reaches: ${times.join(", ")}.`);
   } else lines.push("Sizes and times are known for models in a folder of this installation only.");
   return lines.join(" ");
 }

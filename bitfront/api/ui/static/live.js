@@ -42,7 +42,7 @@ const live = {
     let took = 0;
     if (!document.hidden) took = await live.refresh();
     const seconds = Number(live.region()?.dataset.seconds || 5);
-    live.timer = setTimeout(live.tick, Math.max(seconds * 1000, 10 * took));
+    live.timer = setTimeout(live.tick, Math.max(seconds * 1000, 3 * took));
   },
 
   async show(url, focus) {
