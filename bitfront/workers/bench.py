@@ -116,7 +116,13 @@ class Bench:
         return self._warm.prepared
 
     def job(self, study_id: str, progress: Progress) -> Job:
-        """The study ready to measure, with its trials as the database has them."""
+        """The study ready to propose, with its trials as the database has them."""
+        job = self.loaded(study_id, progress)
+        job.stored.extend(self.store.trials.of(study_id))
+        return job
+
+    def loaded(self, study_id: str, progress: Progress) -> Job:
+        """The study ready to measure, without its trials, which may be many."""
         made = self.prepared(study_id, progress)
         warm = self._warm
         assert warm is not None
@@ -126,9 +132,7 @@ class Bench:
         now = self.store.studies.get(study_id).study
         # What may change while a study is loaded.
         study = replace(made.study, n_trials=now.n_trials, max_minutes=now.max_minutes)
-        job = replace(warm.job, study=study, stored=[])
-        job.stored.extend(self.store.trials.of(study_id))
-        return job
+        return replace(warm.job, study=study, stored=[])
 
     def _shown(self, event: Event) -> None:
         if self._report is not None:

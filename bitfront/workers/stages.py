@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from bitfront.errors import NotFound
 from bitfront.proposing import Proposer, baselines, is_due
 from bitfront.run import export_checkpoint, finalists
 from bitfront.store.records import Claim, Outcome, Proposed, Stage
@@ -37,7 +36,7 @@ def prepare(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
 
 def estimate(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     """Estimate the loss of every layer in every format; the baselines can be measured then."""
-    job = bench.job(claim.study_id, lease.progress)
+    job = bench.loaded(claim.study_id, lease.progress)
     files = bench.stored(claim.study_id, lease.check, ("tables/", "pairs.json", "references/"))
     uniform = baselines(job.problem.space)
     proposed = tuple(Proposed(Trial(0, a, "calibration", "uniform")) for a in uniform)
@@ -72,10 +71,8 @@ def propose(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
 
 def evaluate(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     """Measure an allocation on the real model."""
-    job = bench.job(claim.study_id, lease.progress)
-    trial = next((t for t in job.stored if t.number == claim.number), None)
-    if trial is None:
-        raise NotFound(f"Study {claim.study_id} has no trial {claim.number}.")
+    job = bench.loaded(claim.study_id, lease.progress)
+    trial = bench.store.trials.get(claim.study_id, claim.number)
     measured = job.measurement.trial(
         trial.number,
         trial.allocation,
