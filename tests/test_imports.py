@@ -36,7 +36,7 @@ ROWS = (
     NOUNS,
     {"formats"},
     {"artifacts", "broker"},
-    {"packing", "plugins", "files", "settings", "logs", "processes"},
+    {"packing", "plugins", "files", "settings", "logs", "traces", "processes"},
     {"errors", "version"},
 )
 LEVEL = {unit: level for level, row in enumerate(ROWS) for unit in row}

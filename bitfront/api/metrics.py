@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bitfront.errors import StorageError
 from bitfront.store import Store
+from bitfront.traces import span
 
 _SEEN_SECONDS = 120
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -66,7 +67,11 @@ class Counted:
                 self.counts.seconds.labels(known, route).observe(time.perf_counter() - began)
             await send(message)
 
-        await self.app(scope, receive, counting if scope["type"] == "http" else send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        with span("request", method=scope["method"], path=scope["path"]):
+            await self.app(scope, receive, counting)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def serve(
     from bitfront.cli.serving import serve as serve_until_stopped
     from bitfront.logs import set_up_logs
     from bitfront.settings import Settings
+    from bitfront.traces import set_up_traces
 
     settings = Settings()
     settings = settings.model_copy(
@@ -67,6 +68,7 @@ def serve(
         with listening(dashboard_host, 0) as free:
             dashboard_port = free.getsockname()[1]
     set_up_logs()
+    set_up_traces("api")
     shown = dashboard_port if dashboard else None
     plan = Plan(host, port, n_workers, QUEUES, dashboard_host, shown, metrics_port)
     serve_until_stopped(settings, plan)

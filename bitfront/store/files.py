@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from bitfront.store.database import Database
+from bitfront.store.database import Database, insert_new
 from bitfront.store.tables import artifacts, files
 
 
@@ -29,7 +29,7 @@ class Files:
         row = {"digest": digest, "nbytes": nbytes, "created_at": self.db.now}
         try:
             with self.db.writing() as connection:
-                connection.execute(sa.insert(artifacts).values(row))
+                insert_new(connection, artifacts, row)
         except IntegrityError:
             # Another worker stored the same file at the same time.
             self._renewed(digest)
@@ -87,7 +87,7 @@ class Files:
         try:
             with self.db.writing() as connection:
                 # Whoever wants to list it waits for this row, and then finds no bytes.
-                connection.execute(sa.insert(artifacts).values(row))
+                insert_new(connection, artifacts, row)
                 remove(digest)
                 connection.execute(sa.delete(artifacts).where(artifacts.c.digest == digest))
         except IntegrityError:

@@ -81,9 +81,9 @@ def add_trials(
     study: Row[tuple[object, ...]],
     space: SearchSpace,
     proposed: Sequence[Proposed],
-) -> None:
-    """Store allocations and queue their measurement; those already there are left alone."""
-    study_id = study.id
+) -> int:
+    """Store allocations and queue their measurement; how many were not there already."""
+    study_id, n_new = study.id, 0
     for new in proposed:
         trial = new.trial
         same = sa.select(trials.c.number).where(
@@ -111,6 +111,8 @@ def add_trials(
         add_task(connection, db, study_id, Stage.EVALUATE, number, study.queue)
         body = {"number": number, "text": trial.text, "origin": trial.origin}
         note(connection, db, study_id, "proposed", body)
+        n_new += 1
+    return n_new
 
 
 def _next(connection: Connection, column: sa.Column[int], study_id: str) -> int:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from bitfront.errors import LostLease
-from bitfront.store.database import Database
+from bitfront.store.database import Database, insert_new
 from bitfront.store.lifecycle import add_trials, advance, lock, note, set_state, space_of
 from bitfront.store.records import Claim, Outcome, Stage, StudyState, TaskRow, TaskState
 from bitfront.store.tables import checkpoints, files, spaces, studies, tasks, trials, workers
@@ -178,27 +178,27 @@ class Queue:
         if outcome.space is not None:
             body = outcome.space.to_json()
             digest = hashlib.sha256(body.encode()).hexdigest()
-            known = sa.select(spaces.c.digest).where(spaces.c.digest == digest)
-            if connection.execute(known).first() is None:
-                connection.execute(sa.insert(spaces).values(digest=digest, body=body))
+            insert_new(connection, spaces, {"digest": digest, "body": body})
             changes["space"] = digest
         if outcome.study is not None:
             changes["request"] = outcome.study.to_json()
         if outcome.queue is not None:
             changes["queue"] = outcome.queue
-        if outcome.search_ended:
-            changes["search_ended"] = True
-        if changes:
-            change = sa.update(studies).where(studies.c.id == claim.study_id)
-            connection.execute(change.values(changes))
         for name, digest in outcome.files.items():
             place = (files.c.study_id == claim.study_id, files.c.name == name)
             connection.execute(sa.delete(files).where(*place))
             row = {"study_id": claim.study_id, "name": name, "digest": digest}
             connection.execute(sa.insert(files).values(row))
+        n_new = 0
         if outcome.proposed:
-            space = space_of(connection, str(changes.get("space", study.space)))
-            add_trials(connection, self.db, study, space, outcome.proposed)
+            space = outcome.space or space_of(connection, str(study.space))
+            n_new = add_trials(connection, self.db, study, space, outcome.proposed)
+        # A search that repeats itself has nothing left either: nobody would ask it again.
+        if outcome.search_ended or (claim.stage is Stage.PROPOSE and not n_new):
+            changes["search_ended"] = True
+        if changes:
+            change = sa.update(studies).where(studies.c.id == claim.study_id)
+            connection.execute(change.values(changes))
         if outcome.measured is not None:
             self._measured(connection, claim, outcome.measured)
         if claim.stage is Stage.MATERIALISE:
@@ -342,7 +342,7 @@ class Queue:
                     "version": version,
                 }
                 row |= {"started_at": self.db.now, "seen_at": self.db.now}
-                connection.execute(sa.insert(workers).values(row))
+                insert_new(connection, workers, row)
 
 
 def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:

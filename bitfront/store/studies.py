@@ -166,16 +166,17 @@ class Studies:
             return _stored(study_row(connection, study_id, owner))
 
     def resume(self, study_id: str, owner: str | None = None) -> StoredStudy:
-        """Go on with a study that was cancelled, failed, or ended without some measurements.
+        """Go on with a study that was cancelled or failed.
 
         Raises:
             NotFound: as `get`.
-            Conflict: it is complete, or not over yet.
+            Conflict: it ran to its end, or is not over yet.
         """
         with self.db.writing() as connection:
             state = StudyState(locked_study(connection, study_id, owner).state)
-            if state not in {StudyState.CANCELLED, StudyState.FAIL, StudyState.PARTIAL}:
-                raise Conflict(f"Study {study_id} is {state}: there is nothing to resume.")
+            if state not in {StudyState.CANCELLED, StudyState.FAIL}:
+                more = ": extend it to measure more" if state.is_final else ""
+                raise Conflict(f"Study {study_id} is {state}, not cancelled or failed{more}.")
             self._reopen(connection, study_id)
             return _stored(study_row(connection, study_id, owner))
 

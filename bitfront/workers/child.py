@@ -21,6 +21,7 @@ from bitfront.logs import set_up_logs
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.records import Stage
+from bitfront.traces import set_up_traces
 from bitfront.version import __version__
 from bitfront.workers.work import AnyPlace, Work, work
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     """Work until told to stop, orphaned, or grown too large."""
     is_stopping, settings = told_to_stop(), Settings()
     set_up_logs()
+    set_up_traces("worker")
     if not settings.hub:
         os.environ["HF_HUB_OFFLINE"] = "1"
     # These take seconds to import, during which signals are already heard.

@@ -22,6 +22,7 @@ from bitfront.logs import set_up_logs
 from bitfront.relay import Relay, ring_due
 from bitfront.settings import Settings
 from bitfront.store import Store
+from bitfront.traces import set_up_traces
 from bitfront.version import __version__
 from bitfront.workers.bench import Bench
 from bitfront.workers.stages import STAGES
@@ -66,6 +67,7 @@ def _is_stopping() -> bool:
 @worker_process_init.connect
 def _begin_process(**_: object) -> None:
     set_up_logs()
+    set_up_traces("worker")
 
 
 @worker_ready.connect

@@ -11,6 +11,7 @@ from bitfront.errors import BitfrontError, LostLease, StorageError
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.records import Claim, Outcome, Stage
+from bitfront.traces import span
 from bitfront.workers.lease import GivenUp, Lease, closed
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,10 @@ def work(
     told = {"study": claim.study_id, "stage": claim.stage, "number": claim.number}
     logger.info("begins", extra=told)
     try:
-        with Lease(queue, claim, bench.settings.task_seconds, is_stopping) as lease:
+        with (
+            span(f"task {claim.stage}", study=claim.study_id, number=claim.number),
+            Lease(queue, claim, bench.settings.task_seconds, is_stopping) as lease,
+        ):
             outcome = stages[claim.stage](bench, claim, lease)
         queue.finish(claim, outcome)
         logger.info("done", extra=told)

@@ -9,8 +9,8 @@ from store.studies import outcome, request, run
 
 from bitfront.errors import Conflict, InvalidArgument, LostLease, NotFound
 from bitfront.store import Store
-from bitfront.store.records import Stage, StudyState, TaskState
-from bitfront.trial import TrialState
+from bitfront.store.records import Outcome, Proposed, Stage, StudyState, TaskState
+from bitfront.trial import Trial, TrialState
 
 
 def rows(store, study_id):
@@ -194,6 +194,17 @@ def test_a_finished_study_can_be_extended(store):
         return [(t.allocation, t.values) for t in store.trials.of(study_id, "calibration")]
 
     assert searched(study.id) == searched(alone.id)
+
+
+def test_a_search_that_repeats_itself_has_ended(store):
+    study, _ = store.studies.create(request(n_trials=12), "anna")
+    run(store, n=2 + 3)
+    claim = store.queue.claim("w", ["cpu"])
+    known = Trial(0, store.trials.get(study.id, 0).allocation, "calibration", "sweep")
+    store.queue.finish(claim, Outcome(proposed=(Proposed(known, is_proposal=True),)))
+    run(store)
+    assert store.studies.get(study.id).state is StudyState.COMPLETE
+    assert len(store.trials.of(study.id, "calibration")) == 3
 
 
 def test_one_key_makes_one_study(store):
