@@ -88,8 +88,8 @@ def main() -> None:
             row |= shown(store, port, pid, study_id)
             if arguments.page:
                 row["page_seconds"] = page_seconds(f"http://127.0.0.1:{port}/study/{study_id}")
-        store.db.engine.dispose()
-    row |= {"database": store.db.engine.dialect.name, "n_layers": arguments.layers}
+        store.db.pool.dispose()
+    row |= {"database": store.db.pool.dialect.name, "n_layers": arguments.layers}
     row["load"] = round(os.getloadavg()[1], 1)
     record.add(**row)
     sys.stdout.write(f"{row}\n")

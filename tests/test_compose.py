@@ -86,6 +86,13 @@ def test_every_variable_is_a_setting(name):
     assert set(PARTS[name].get("environment", {})) <= known | OTHERS
 
 
+def test_every_setting_has_a_row_in_the_documentation():
+    page = (ROOT / "docs" / "service.md").read_text()
+    rows = {name for line in page.splitlines() for name in re.findall(r"`(BITFRONT_\w+)`", line)}
+    ours = {f"BITFRONT_{field.upper()}" for field in Settings.model_fields}
+    assert ours == rows - {"BITFRONT_URL", "BITFRONT_API_KEY"}
+
+
 def test_settings_read_what_the_file_gives(monkeypatch):
     for name, value in PARTS["gpu-worker"]["environment"].items():
         monkeypatch.setenv(name, filled(value, {"POSTGRES_PASSWORD": "a", "REDIS_PASSWORD": "b"}))

@@ -123,7 +123,7 @@ def on_sqlite(tmp_path_factory):
     store.db.upgrade()
     with running(store, folder) as dashboard:
         yield store, dashboard
-    store.db.engine.dispose()
+    store.db.pool.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,7 @@ def test_beyond_this_machine_it_listens_with_keys_only(tmp_path):
     _, reader = store.keys.create("ann", ("read",))
     with running(store, tmp_path, DASHBOARD_HOST="0.0.0.0") as dashboard:
         a_browser_signs_in_and_out(dashboard, admin, reader)
-    store.db.engine.dispose()
+    store.db.pool.dispose()
 
 
 def test_its_page_draws_history_front_and_bits(on_sqlite, tmp_path):

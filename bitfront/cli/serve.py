@@ -83,7 +83,7 @@ def _roots(given: list[Path] | None, known: tuple[Path, ...]) -> tuple[Path, ...
 def worker(queue: Queue = None, n: N = 1) -> None:
     """Work on studies until told to stop: by Celery where a broker is set, else on this machine."""
     need_extra()
-    from bitfront.logs import set_up_logs
+    from bitfront.logs import set_up_logs, without_secrets
     from bitfront.processes import stoppable
     from bitfront.settings import Settings
     from bitfront.store import Store
@@ -104,7 +104,8 @@ def worker(queue: Queue = None, n: N = 1) -> None:
     from bitfront.workers.local import LocalWorkers
 
     with stoppable(), LocalWorkers(n, [queue] if queue else QUEUES):
-        print(f"{n} {'worker' if n == 1 else 'workers'} on {settings.database}", flush=True)
+        where = without_secrets(settings.database)
+        print(f"{n} {'worker' if n == 1 else 'workers'} on {where}", flush=True)
         threading.Event().wait()
 
 

@@ -67,6 +67,8 @@ def serve(settings: Settings, plan: Plan) -> None:
         store.db.wait(30.0)
         store.db.upgrade()
         _check_host(plan.host, store)
+        if plan.dashboard_port is not None:
+            _check_host(plan.dashboard_host, store)
         artifacts = Artifacts(settings.artifacts)
         app = create_app(store, artifacts, settings)
         beside = _Beside(settings, plan, store, artifacts, stack)

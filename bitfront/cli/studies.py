@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,8 +23,9 @@ def studies(state: State = None, as_json: AsJson = False) -> None:
             if as_json:
                 print(json.dumps(asdict(study)))
             else:
-                asked = study.request
-                print(f"{line(study)}  {asked.get('model')}  {asked.get('budget')}")
+                model = Path(str(study.request.get("model")))
+                shown = model.name if model.is_absolute() else model
+                print(f"{line(study)}  {shown}  {study.request.get('budget')}")
 
 
 def cancel(study: StudyId) -> None:

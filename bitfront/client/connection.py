@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import time
@@ -95,11 +96,14 @@ class Connection:
         Raises:
             BitfrontError: what the server refused, or that it does not answer.
         """
-        patience = Patience(self)
+        patience, sent = Patience(self), self._headers(headers)
+        content = None if body is None else _encoded(body)
+        if content is not None:
+            sent["Content-Type"] = "application/json"
         while True:
             try:
                 answer = self._http.request(
-                    method, path, json=body, params=params, headers=self._headers(headers)
+                    method, path, content=content, params=params, headers=sent
                 )
                 _check(answer)
                 return answer
@@ -153,6 +157,15 @@ class Connection:
             f"{self.url} answers {answer.status_code}, but not as a bitfront server does: check "
             "the address in BITFRONT_URL."
         )
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(
+            f"The request cannot be sent ({error}): give texts, finite numbers, lists and tables."
+        ) from error
 
 
 class Patience:

@@ -44,9 +44,13 @@ def paths(folder: Path) -> tuple[Path, ...]:
     if index.exists():
         try:
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            found = tuple(sorted(folder / name for name in names))
+            found = tuple(sorted(folder / str(name) for name in names))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidModel(f"Cannot read {index}: {error}. Download it again.") from error
+        if outside := [name for name in sorted(names) if Path(name).name != name]:
+            raise InvalidModel(
+                f"{index} names {outside[0]!r}, which is not a file beside it: download it again."
+            )
         if missing := [path for path in found if not path.exists()]:
             raise InvalidModel(f"{missing[0]} is missing: download it again.")
         return found

@@ -24,12 +24,20 @@ class Files:
 
     def add(self, digest: str, nbytes: int) -> None:
         """Note that an artifact is stored; again renews its time, which `unused` goes by."""
-        with self.db.writing() as connection:
-            place = artifacts.c.digest == digest
-            again = sa.update(artifacts).where(place).values(created_at=self.db.now)
-            if not connection.execute(again).rowcount:
-                row = {"digest": digest, "nbytes": nbytes, "created_at": self.db.now}
+        if self._renewed(digest):
+            return
+        row = {"digest": digest, "nbytes": nbytes, "created_at": self.db.now}
+        try:
+            with self.db.writing() as connection:
                 connection.execute(sa.insert(artifacts).values(row))
+        except IntegrityError:
+            # Another worker stored the same file at the same time.
+            self._renewed(digest)
+
+    def _renewed(self, digest: str) -> bool:
+        again = sa.update(artifacts).where(artifacts.c.digest == digest)
+        with self.db.writing() as connection:
+            return connection.execute(again.values(created_at=self.db.now)).rowcount > 0
 
     def of(self, study_id: str, prefix: str = "") -> dict[str, str]:
         """Name of each stored file of a study to its digest."""

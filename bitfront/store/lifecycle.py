@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
@@ -117,9 +118,21 @@ def _next(connection: Connection, column: sa.Column[int], study_id: str) -> int:
     return int(connection.execute(query.where(trials.c.study_id == study_id)).scalar_one())
 
 
-def advance(connection: Connection, db: Database, study_id: str) -> None:
-    """Queue what comes next, or end the study."""
-    study = lock(connection, study_id)
+def advance(
+    connection: Connection,
+    db: Database,
+    study_id: str,
+    study: Row[tuple[object, ...]] | None = None,
+) -> None:
+    """Queue what comes next, or end the study.
+
+    Args:
+        connection: of the transaction.
+        db: the database.
+        study_id: which study.
+        study: its row, where the caller holds it and has not changed it.
+    """
+    study = study or lock(connection, study_id)
     if study is None:
         return
     state = StudyState(study.state)
@@ -127,13 +140,13 @@ def advance(connection: Connection, db: Database, study_id: str) -> None:
         set_state(connection, db, study_id, StudyState.CANCELLED)
     if state is not StudyState.RUNNING:
         return
-    stage = _unfinished_stage(connection, study_id)
-    if stage is not None:
+    n = _counts(connection, study_id)
+    if not n.calibration:  # preparing leaves the space, estimating the baselines
+        stage = Stage.PREPARE if study.space is None else Stage.ESTIMATE
         add_task(connection, db, study_id, stage, 0, study.queue)
         _show(connection, db, study, stage.value, 0, 1)
         return
-    n = _counts(connection, study_id)
-    request = Study.from_json(study.request)
+    request = _request(study.request)
     if n.calibration_open or not study.search_ended:
         n_done = n.calibration - n.calibration_open
         _show(connection, db, study, "search", n_done, max(request.n_trials, n.calibration))
@@ -174,11 +187,9 @@ def _counts(connection: Connection, study_id: str) -> Row[tuple[object, ...]]:
     return connection.execute(query).one()
 
 
-def _unfinished_stage(connection: Connection, study_id: str) -> Stage | None:
-    for stage in (Stage.PREPARE, Stage.ESTIMATE):
-        if not _is_done(connection, study_id, stage, 0):
-            return stage
-    return None
+@lru_cache(maxsize=64)
+def _request(text: str) -> Study:
+    return Study.from_json(text)
 
 
 def _is_done(connection: Connection, study_id: str, stage: Stage, number: int) -> bool:

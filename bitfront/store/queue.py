@@ -159,11 +159,10 @@ class Queue:
             LostLease: another has the task by now; nothing is stored.
         """
         with self.db.writing() as connection:
-            study = self._fenced(connection, claim)
+            study = self._fenced(connection, claim, TaskState.COMPLETE)
             if study is not None:
-                self._leave(connection, claim, study, outcome)
-                _close(connection, self.db, claim.task, TaskState.COMPLETE)
-                advance(connection, self.db, claim.study_id)
+                changed = self._leave(connection, claim, study, outcome)
+                advance(connection, self.db, claim.study_id, None if changed else study)
         if study is None:
             raise LostLease(f"The result of claim {claim.fence} of task {claim.task} is too late.")
 
@@ -173,7 +172,8 @@ class Queue:
         claim: Claim,
         study: Row[tuple[object, ...]],
         outcome: Outcome,
-    ) -> None:
+    ) -> bool:
+        """Store what a task leaves; whether the study's own row changed."""
         changes: dict[str, object] = {}
         if outcome.space is not None:
             body = outcome.space.to_json()
@@ -203,6 +203,7 @@ class Queue:
             self._measured(connection, claim, outcome.measured)
         if claim.stage is Stage.MATERIALISE:
             self._written(connection, claim, TaskState.COMPLETE, None)
+        return bool(changes)
 
     def _measured(self, connection: Connection, claim: Claim, trial: Trial) -> None:
         place = (trials.c.study_id == claim.study_id, trials.c.number == claim.number)
@@ -232,14 +233,11 @@ class Queue:
             final: another attempt would end alike; else the task is tried again while attempts
                 are left.
         """
+        again = None if final or claim.attempt >= MAX_ATTEMPTS else TaskState.WAITING
         with self.db.writing() as connection:
-            if self._fenced(connection, claim) is None:
-                return
-            if final or claim.attempt >= MAX_ATTEMPTS:
+            study = self._fenced(connection, claim, again or TaskState.FAIL, error)
+            if study is not None and again is None:
                 self._bury(connection, claim, error)
-            else:
-                again = {"state": TaskState.WAITING, "rung_at": None, "error": error}
-                connection.execute(sa.update(tasks).where(tasks.c.id == claim.task).values(again))
 
     def release(self, claim: Claim) -> None:
         """Give a task back unharmed: the worker stops. It burns no attempt."""
@@ -255,8 +253,7 @@ class Queue:
     def abandon(self, claim: Claim) -> None:
         """Give a task up because its study is being cancelled."""
         with self.db.writing() as connection:
-            if self._fenced(connection, claim) is not None:
-                _close(connection, self.db, claim.task, TaskState.CANCELLED)
+            if self._fenced(connection, claim, TaskState.CANCELLED) is not None:
                 advance(connection, self.db, claim.study_id)
 
     def _set_aside(self, task: int) -> None:
@@ -271,16 +268,15 @@ class Queue:
                 return
             stage = Stage(row.stage)
             claim = Claim(task, row.study_id, stage, row.number, row.fence, row.attempts)
-            self._bury(
-                connection,
-                claim,
+            error = (
                 f"{stage} ended its worker or outlived its lease {row.attempts} times: "
-                "it is set aside.",
+                "it is set aside."
             )
+            _close(connection, self.db, claim, TaskState.FAIL, error)
+            self._bury(connection, claim, error)
 
     def _bury(self, connection: Connection, claim: Claim, error: str) -> None:
         """A task that will not be tried again; the study goes on without it where it can."""
-        _close(connection, self.db, claim.task, TaskState.FAIL, error)
         if claim.stage is Stage.EVALUATE:
             place = (trials.c.study_id == claim.study_id, trials.c.number == claim.number)
             row = connection.execute(sa.select(trials).where(*place)).one()
@@ -296,16 +292,16 @@ class Queue:
             if study is not None and not StudyState(study.state).is_final:
                 set_state(connection, self.db, claim.study_id, StudyState.FAIL, error)
 
-    def _fenced(self, connection: Connection, claim: Claim) -> Row[tuple[object, ...]] | None:
-        """The study, held, if the claim still holds its task; else a stale result is counted."""
+    def _fenced(
+        self, connection: Connection, claim: Claim, state: TaskState, error: str | None = None
+    ) -> Row[tuple[object, ...]] | None:
+        """End a claim and hold its study; `None`, and one more is counted, where it is too late."""
         study = lock(connection, claim.study_id)
-        row = connection.execute(
-            sa.select(tasks.c.id).where(*_held(claim)).with_for_update()
-        ).first()
-        if study is not None and row is None:
+        is_mine = _close(connection, self.db, claim, state, error)
+        if study is not None and not is_mine:
             body = {"task": claim.task, "fence": claim.fence, "stage": claim.stage}
             note(connection, self.db, claim.study_id, "stale", body)
-        return study if row is not None else None
+        return study if is_mine else None
 
     def take_to_ring(self, seconds: float, n: int = 100) -> list[TaskRow]:
         """Tasks to be done that nobody rang for within the last seconds; marked as rung for."""
@@ -358,10 +354,13 @@ def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def _close(
-    connection: Connection, db: Database, task: int, state: TaskState, error: str | None = None
-) -> None:
-    values = {"state": state, "error": error, "finished_at": db.now, "lease_until": None}
-    connection.execute(sa.update(tasks).where(tasks.c.id == task).values(values))
+    connection: Connection, db: Database, claim: Claim, state: TaskState, error: str | None
+) -> bool:
+    """End a claim; whether it was still held."""
+    values: dict[str, object] = {"state": state, "error": error, "lease_until": None}
+    values |= {"rung_at": None} if state is TaskState.WAITING else {"finished_at": db.now}
+    change = sa.update(tasks).where(*_held(claim)).values(values)
+    return connection.execute(change).rowcount > 0
 
 
 def task_row(row: Row[tuple[object, ...]]) -> TaskRow:

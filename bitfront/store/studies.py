@@ -64,15 +64,15 @@ class Studies:
         digest = hashlib.sha256(body.encode()).hexdigest()
         with self.db.writing() as connection:
             if key is not None:
-                made = self._made_before(connection, owner, key, digest, study_id)
-                if made is not None:
-                    return _stored(made), False
+                before = self._made_before(connection, owner, key, digest)
+                if before is not None:
+                    return _stored(before), False
             if max_running is not None:
                 self._check_quota(connection, owner, max_running)
             row: dict[str, object] = {"id": study_id, "owner": owner, "request": body}
             row |= {"queue": queue}
             row |= {"state": StudyState.WAITING, "stage": Stage.PREPARE, "created_at": self.db.now}
-            connection.execute(sa.insert(studies).values(row))
+            made = connection.execute(sa.insert(studies).values(row).returning(studies)).one()
             if key is not None:
                 used: dict[str, object] = {
                     "owner": owner,
@@ -84,10 +84,10 @@ class Studies:
                 connection.execute(sa.insert(idempotency).values(used))
             note(connection, self.db, study_id, "state", {"state": StudyState.WAITING})
             add_task(connection, self.db, study_id, Stage.PREPARE, 0, queue)
-            return _stored(study_row(connection, study_id, None)), True
+            return _stored(made), True
 
     def _made_before(
-        self, connection: Connection, owner: str, key: str, digest: str, study_id: str
+        self, connection: Connection, owner: str, key: str, digest: str
     ) -> Row[tuple[object, ...]] | None:
         # One row a key to lock: two requests with a new key must not both find nothing.
         if connection.dialect.name == "postgresql":
@@ -203,11 +203,13 @@ class Studies:
                 n_trials=study.n_trials if n_trials is None else n_trials,
                 max_minutes=study.max_minutes if max_minutes is None else max_minutes,
             )
-            shorter = study.max_minutes is not None and more.max_minutes < study.max_minutes  # type: ignore[operator]
+            # A study without a bound has all the time there is.
+            bound = float("inf") if study.max_minutes is None else study.max_minutes
+            shorter = more.max_minutes is not None and more.max_minutes < bound
             if more == study or more.n_trials < study.n_trials or shorter:
                 raise InvalidArgument(
-                    f"Study {study_id} has {study.n_trials} trials and {study.max_minutes} "
-                    "minutes: give more of one of them."
+                    f"Study {study_id} has {study.n_trials} trials and "
+                    f"{study.max_minutes or 'unbounded'} minutes: give more of one of them."
                 )
             change = sa.update(studies).where(studies.c.id == study_id)
             connection.execute(change.values(request=more.to_json()))

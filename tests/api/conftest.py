@@ -188,6 +188,16 @@ def bench(tmp_path: Path, empty_folder: Path) -> Iterator[Bench]:
     made.store.db.pool.dispose()
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory, empty_folder: Path) -> Iterator[Bench]:
+    """A store for tests in which nothing may be stored."""
+    folder = tmp_path_factory.mktemp("untouched")
+    shutil.copytree(empty_folder, folder, dirs_exist_ok=True)
+    made = bench_at(folder)
+    yield made
+    made.store.db.pool.dispose()
+
+
 @pytest.fixture
 def client(bench: Bench) -> Iterator[TestClient]:
     """A client of a machine without keys."""

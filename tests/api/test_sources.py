@@ -145,8 +145,7 @@ NO_VALUES = [
 ]
 
 
-@pytest.fixture
-def hostile(bench):
+def laid_out(bench):
     """A client of an installation with a model, a text, a secret beside them, and links to it."""
     models, (texts,) = bench.settings.model_roots[0], bench.settings.data_roots
     secret = bench.settings.home / "secret"
@@ -163,6 +162,16 @@ def hostile(bench):
     (texts / "link.txt").symlink_to(secret / "model" / "config.json")
     (texts / "loop.txt").symlink_to(texts / "loop.txt")
     return bench.client()
+
+
+@pytest.fixture
+def hostile(bench):
+    return laid_out(bench)
+
+
+@pytest.fixture(scope="module")
+def refusing(untouched):
+    return laid_out(untouched)
 
 
 def post(client, body, path="/v1/studies"):
@@ -184,8 +193,8 @@ def test_there_are_enough_of_them():
 
 
 @pytest.mark.parametrize("model", [*NO_PLACES, "hollow"], ids=ascii)
-def test_models_from_elsewhere_are_refused(hostile, bench, model):
-    refused(hostile, bench, {**GOOD, "model": model})
+def test_models_from_elsewhere_are_refused(refusing, untouched, model):
+    refused(refusing, untouched, {**GOOD, "model": model})
 
 
 @pytest.mark.parametrize(
@@ -194,13 +203,13 @@ def test_models_from_elsewhere_are_refused(hostile, bench, model):
     + ["link.txt", "loop.txt", "a.pkl", "a.py", "b.txt", "org/name@main", "org/a:b:c:d"],
     ids=ascii,
 )
-def test_texts_from_elsewhere_are_refused(hostile, bench, text):
-    refused(hostile, bench, {**GOOD, "calibration": text})
+def test_texts_from_elsewhere_are_refused(refusing, untouched, text):
+    refused(refusing, untouched, {**GOOD, "calibration": text})
 
 
 @pytest.mark.parametrize("change", NO_VALUES, ids=lambda change: ascii(change)[:60])
-def test_values_that_no_study_has_are_refused(hostile, bench, change):
-    refused(hostile, bench, {**GOOD, **change})
+def test_values_that_no_study_has_are_refused(refusing, untouched, change):
+    refused(refusing, untouched, {**GOOD, **change})
 
 
 @pytest.mark.parametrize(

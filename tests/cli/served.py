@@ -70,6 +70,12 @@ class Command:
         ]
 
 
+def cpu_seconds(pid):
+    """Time of a process on a processor, which other processes do not change."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
 def serving(folder, *options, **environment):
     """A server whose files are in a folder, and its address."""
@@ -77,6 +83,7 @@ def serving(folder, *options, **environment):
     command = Command("serve", *options, env=env, cwd=folder)
     try:
         command.url = command.until(r"^API +(http\S+)")[1]
+        command.cpu_seconds = cpu_seconds(command.process.pid)
         yield command
     finally:
         if command.process.poll() is None:

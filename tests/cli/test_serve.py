@@ -148,8 +148,9 @@ def until(condition, seconds=90):
         time.sleep(0.1)
 
 
-def test_the_server_loads_no_torch_and_little_memory(submitted):
+def test_the_server_is_soon_there_without_torch_and_with_little_memory(submitted):
     *_, server = submitted
+    assert server.cpu_seconds < 5.0
     with open(f"/proc/{server.process.pid}/maps") as file:
         assert "torch" not in file.read()
     with open(f"/proc/{server.process.pid}/status") as file:

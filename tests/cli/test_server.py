@@ -71,6 +71,8 @@ BAD_STUDIES = {
     "no text": (b"\xff\xfe", "is not TOML"),
     "unknown field": (STUDY + "n_trails = 3", "n_trails"),
     "no budget": ('model = "org/tiny"', "budget"),
+    "a date": (STUDY.replace("3", "2026-01-01"), "cannot be sent"),
+    "no number": (STUDY + "max_minutes = nan", "cannot be sent"),
     "unknown plug-in": (STUDY + 'estimator = "fischer"', "Did you mean 'fisher'"),
     "place on this machine": (STUDY.replace("org/tiny", "/etc"), "cannot be used"),
 }

@@ -144,6 +144,13 @@ def test_other_machines_are_served_only_with_a_key(store, run):
     assert "bitfront key create OWNER" in errors
 
 
+def test_the_dashboard_too_needs_a_key_for_other_machines(store, monkeypatch, run):
+    monkeypatch.setenv("BITFRONT_DASHBOARD_HOST", "0.0.0.0")
+    code, _, errors = run("serve", "--port", 0, "--dashboard-port", 0)
+    assert one_line(code, errors)
+    assert "bitfront key create OWNER" in errors
+
+
 @pytest.mark.parametrize("option", ["--port", "--dashboard-port", "--metrics-port"])
 def test_a_port_in_use_is_one_line(option, store, run):
     with socket.socket() as taken:

@@ -154,6 +154,14 @@ def test_missing_shard(folder):
     assert "model-00001-of-00002.safetensors is missing" in refused(folder)
 
 
+@pytest.mark.parametrize("name", ["../other/model.safetensors", "/etc/hostname", "a/../../b"])
+def test_an_index_cannot_name_files_elsewhere(folder, name):
+    (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
+    index = {"weight_map": {"model.norm.weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "not a file beside it" in refused(folder)
+
+
 def test_missing_tensor(folder):
     change_weights(folder, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
     assert "model.layers.1.mlp.up_proj.weight" in refused(folder)

@@ -184,6 +184,8 @@ def test_a_finished_study_can_be_extended(store):
     run(store)
     with pytest.raises(InvalidArgument):
         store.studies.extend(study.id, n_trials=5)
+    with pytest.raises(InvalidArgument):  # it has all the time there is
+        store.studies.extend(study.id, max_minutes=10)
     store.studies.extend(study.id, n_trials=20)
     run(store)
     assert store.studies.get(study.id).state is StudyState.COMPLETE
@@ -259,9 +261,9 @@ def test_waiting_tasks_are_rung_until_they_are_taken(store):
     assert store.queue.take_to_ring(5) == []
     store.queue.unring([task.id])
     assert [t.id for t in store.queue.take_to_ring(5)] == [task.id]
-    assert [t.id for t in store.queue.take_to_ring(0)] == [task.id]
+    assert [t.id for t in store.queue.take_to_ring(-1)] == [task.id]
     store.queue.claim("w", ["cpu"])
-    assert store.queue.take_to_ring(0) == []
+    assert store.queue.take_to_ring(-1) == []
 
 
 @pytest.mark.parametrize("seed", range(3))
