@@ -121,8 +121,10 @@ class _Watched:
         self._wanted = {"search": int(study.request.get("n_trials", 0)), "evaluate": 0}
         self._ended: Counter[str] = Counter()
         self._proposed: Counter[str] = Counter()
-        self._waits_since = time.monotonic()
+        self._begun = time.monotonic()
         self._is_told = False
+        # What happened before comes at once and says nothing about the pace.
+        self._is_live = False
 
     def take(self, event: RemoteEvent) -> None:
         """Show an event."""
@@ -132,10 +134,12 @@ class _Watched:
         elif event.kind == "trial" and stage:
             self._ended[stage] += 1
             total = max(self._wanted[stage], self._proposed[stage], self._ended[stage])
-            self._show(stage, self._ended[stage], total, _trial(event.body))
+            trial = _trial(event.body) if self._is_live else None
+            self._show(stage, self._ended[stage], total, trial)
 
     def look(self) -> None:
         """Show where the study stands while nothing else happens."""
+        self._is_live = True
         try:
             study = self._client.get(self._study.id)
         except Unreachable:
@@ -146,7 +150,7 @@ class _Watched:
             self._show(study.stage, study.done, study.total)
 
     def _tell_of_waiting(self) -> None:
-        if not self._is_told and time.monotonic() - self._waits_since > _WAITING_SECONDS:
+        if not self._is_told and time.monotonic() - self._begun > _WAITING_SECONDS:
             self._is_told = True
             logger.warning("No worker has taken the study yet: `bitfront worker` starts one.")
 

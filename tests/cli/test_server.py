@@ -149,7 +149,7 @@ def test_events_are_lines_of_json(done, run):
     assert last == {"study": done, "state": "COMPLETE", "error": None}
 
 
-def test_what_happens_is_shown_as_a_local_search_shows_it(bench, client, monkeypatch, run):
+def test_what_happened_before_the_watch_is_counted_and_not_listed(bench, client, monkeypatch, run):
     study = client.submit(BODY)
     # As if it ran while it is watched: the stream of this process comes whole.
     bench.work()
@@ -160,9 +160,10 @@ def test_what_happens_is_shown_as_a_local_search_shows_it(bench, client, monkeyp
     code, out, errors = run("watch", study.id)
     assert code == 0
     assert "Measured front" in out
-    trials = [line for line in errors.splitlines() if " bpw" in line]
-    assert [line.split()[1] for line in trials].count("Search") == 3
-    assert any("Evaluate 3/3" in line for line in trials)
+    # All of it is over when it is heard of: no line for each trial.
+    assert [line.split()[1:] for line in errors.splitlines()][-1] == ["Evaluate", "3/3"]
+    assert not any(" bpw" in line for line in errors.splitlines())
+    assert any("Search 3/3" in line for line in errors.splitlines())
 
 
 @pytest.mark.parametrize("format", ["json", "csv", "parquet"])
