@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 
 from bitfront.store.database import Database, insert_new
 from bitfront.store.tables import artifacts, files
@@ -27,11 +26,9 @@ class Files:
         if self._renewed(digest):
             return
         row = {"digest": digest, "nbytes": nbytes, "created_at": self.db.now}
-        try:
-            with self.db.writing() as connection:
-                insert_new(connection, artifacts, row)
-        except IntegrityError:
-            # Another worker stored the same file at the same time.
+        with self.db.writing() as connection:
+            is_new = insert_new(connection, artifacts, row)
+        if not is_new:  # another worker stored the same file at the same time
             self._renewed(digest)
 
     def _renewed(self, digest: str) -> bool:
@@ -84,12 +81,10 @@ class Files:
     def forget_unlisted(self, digest: str, remove: Callable[[str], None]) -> bool:
         """Take away the bytes of an artifact that is not listed; false when it is by now."""
         row = {"digest": digest, "nbytes": 0, "created_at": self.db.now}
-        try:
-            with self.db.writing() as connection:
-                # Whoever wants to list it waits for this row, and then finds no bytes.
-                insert_new(connection, artifacts, row)
-                remove(digest)
-                connection.execute(sa.delete(artifacts).where(artifacts.c.digest == digest))
-        except IntegrityError:
-            return False
+        with self.db.writing() as connection:
+            # Whoever wants to list it waits for this row, and then finds no bytes.
+            if not insert_new(connection, artifacts, row):
+                return False
+            remove(digest)
+            connection.execute(sa.delete(artifacts).where(artifacts.c.digest == digest))
         return True
