@@ -189,7 +189,8 @@ def insert_new(connection: Connection, table: Table, row: Mapping[str, object]) 
     """Insert a row unless one with its key is there, made by whoever; whether it was new."""
     is_sqlite = connection.dialect.name == "sqlite"
     insert = sqlite.insert(table) if is_sqlite else postgresql.insert(table)
-    return connection.execute(insert.values(row).on_conflict_do_nothing()).rowcount > 0
+    new = insert.values(row).on_conflict_do_nothing().returning(*table.primary_key)
+    return connection.execute(new).first() is not None
 
 
 def _scripts() -> ScriptDirectory:
