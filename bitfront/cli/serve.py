@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bitfront.cli.server import need_extra
+from bitfront.cli.installation import open_store, read_settings
 from bitfront.errors import InvalidArgument
 
 Host = Annotated[str, typer.Option(help="Address to listen at.")]
@@ -48,14 +48,12 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the API and its pages, and work on what is submitted; Ctrl-C stops it."""
-    need_extra()
+    settings = read_settings()
     from bitfront.cli.serving import Plan, listening
     from bitfront.cli.serving import serve as serve_until_stopped
     from bitfront.logs import set_up_logs
-    from bitfront.settings import Settings
     from bitfront.traces import set_up_traces
 
-    settings = Settings()
     settings = settings.model_copy(
         update={
             "model_roots": _roots(model_root, settings.model_roots),
@@ -84,18 +82,14 @@ def _roots(given: list[Path] | None, known: tuple[Path, ...]) -> tuple[Path, ...
 
 def worker(queue: Queue = None, n: N = 1) -> None:
     """Work on studies until told to stop: by Celery where a broker is set, else on this machine."""
-    need_extra()
+    settings = read_settings()
     from bitfront.logs import set_up_logs, without_secrets
     from bitfront.processes import stoppable
-    from bitfront.settings import Settings
-    from bitfront.store import Store
 
-    settings = Settings()
     if queue not in (None, *QUEUES):
         raise InvalidArgument(f"Unknown queue {queue!r}: give {' or '.join(QUEUES)}.")
     set_up_logs()
-    store = Store(settings.database, settings.lease_seconds)
-    store.db.wait(30.0)
+    store = open_store(settings)
     store.db.check_schema()
     store.db.pool.dispose()
     if settings.broker_url:
@@ -115,7 +109,7 @@ def dashboard(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Mirror every study anew.")] = False,
 ) -> None:
     """Show studies in Optuna's dashboard, read only, until told to stop."""
-    need_extra()
+    read_settings()
     from bitfront.dashboard.__main__ import run
     from bitfront.logs import set_up_logs
     from bitfront.processes import end_with_parent, stoppable

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from bitfront.api.app import create_app
 from bitfront.api.metrics import create_metrics_app
 from bitfront.artifacts import Artifacts
+from bitfront.cli.installation import open_store
 from bitfront.collection import Collector
 from bitfront.errors import InvalidArgument
 from bitfront.processes import Processes, stoppable
@@ -63,8 +64,7 @@ def serve(settings: Settings, plan: Plan) -> None:
     """
     with stoppable(), ExitStack() as stack:
         listener = stack.enter_context(listening(plan.host, plan.port))
-        store = Store(settings.database, settings.lease_seconds)
-        store.db.wait(30.0)
+        store = open_store(settings)
         store.db.upgrade()
         _check_host(plan.host, store)
         if plan.dashboard_port is not None:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bitfront.cli.installation import open_store, read_settings
 from bitfront.cli.options import AsJson
-from bitfront.cli.server import need_extra
 
 if TYPE_CHECKING:
-    from bitfront.store import Store
     from bitfront.store.records import ApiKey
 
 key = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
@@ -24,20 +23,20 @@ _DAY = 24 * 3600.0
 
 def upgrade() -> None:
     """Bring the database up to this version; what is up to date is left alone."""
-    store = _store()
+    store = open_store(read_settings())
     store.db.upgrade()
     print("The database is up to date.")
 
 
 def collect() -> None:
     """Remove stored files that no study refers to; `bitfront serve` does so every hour."""
-    store = _store()
+    settings = read_settings()
+    store = open_store(settings)
     store.db.check_schema()
     from bitfront.artifacts import Artifacts
     from bitfront.collection import collect as collect_unused
-    from bitfront.settings import Settings
 
-    removed = collect_unused(store, Artifacts(Settings().artifacts))
+    removed = collect_unused(store, Artifacts(settings.artifacts))
     print(f"Removed {removed.n_unused} unused and {removed.n_unlisted} unlisted files.")
 
 
@@ -53,7 +52,7 @@ def create_key(
     ] = 16,
 ) -> None:
     """Make a key and print it, this once: only its hash is kept."""
-    store = _store()
+    store = open_store(read_settings())
     store.db.upgrade()
     names = [name.strip() for name in scopes.split(",") if name.strip()]
     seconds = None if days is None else days * _DAY
@@ -65,7 +64,7 @@ def create_key(
 @key.command("list")
 def list_keys(as_json: AsJson = False) -> None:
     """List keys, oldest first, without their secrets."""
-    store = _store()
+    store = open_store(read_settings())
     store.db.check_schema()
     for each in store.keys.all():
         print(json.dumps(asdict(each)) if as_json else _line(each))
@@ -76,21 +75,10 @@ def revoke_key(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a key.")],
 ) -> None:
     """End a key; requests with it are refused from now on."""
-    store = _store()
+    store = open_store(read_settings())
     store.db.check_schema()
     store.keys.revoke(key_id)
     print(f"Key {key_id} is revoked.")
-
-
-def _store() -> Store:
-    need_extra()
-    from bitfront.settings import Settings
-    from bitfront.store import Store
-
-    settings = Settings()
-    store = Store(settings.database, settings.lease_seconds)
-    store.db.wait(30.0)
-    return store
 
 
 def _line(each: ApiKey) -> str:

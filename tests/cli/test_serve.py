@@ -187,3 +187,9 @@ def test_watchers_do_not_keep_a_server_from_stopping(folder, tmp_path):
         assert server.stop(signal.SIGTERM) == 0
         assert time.monotonic() - began < 20
         assert not [line for line in server.lines if "Traceback" in line]
+
+
+def test_a_worker_alone_works_until_it_is_told_to_stop(submitted, folder):
+    worker = Command("worker", "--queue", "gpu", env={"BITFRONT_HOME": str(folder / "home")})
+    worker.until("^1 worker on sqlite:")
+    assert worker.stop() == 0

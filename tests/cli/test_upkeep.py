@@ -179,6 +179,27 @@ def test_parts_that_cannot_start_are_one_line(arguments, expected, store, run):
     assert expected in errors
 
 
+@pytest.mark.parametrize(
+    "command", [["serve", "--port", "0"], ["worker"], ["key", "list"]], ids=str
+)
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("BITFRONT_DEVICE", "tpu", "'auto', 'cpu' or 'cuda'"),
+        ("BITFRONT_LEASE_SECONDS", "-1", "greater than 0"),
+        ("BITFRONT_MODEL_ROOTS", "/models", '["/models"]'),
+        ("BITFRONT_DATABASE_URL", "mysql://host/name", "postgresql+psycopg://"),
+        ("BITFRONT_HOME", "/proc/none", "Cannot write to /proc/none"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(name, value, expected, command, monkeypatch, run):
+    monkeypatch.setenv(name, value)
+    code, _, errors = run(*command)
+    assert one_line(code, errors)
+    assert expected in errors
+    assert name in errors or name == "BITFRONT_DATABASE_URL" or "field" in errors
+
+
 def test_json_keys_have_no_secret(store, run):
     run("key", "create", "anna")
     (row,) = map(json.loads, run("key", "list", "--json")[1].splitlines())
