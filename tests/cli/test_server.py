@@ -111,7 +111,7 @@ def test_a_study_is_cancelled_resumed_and_extended_by_a_part_of_its_id(bench, cl
     bench.work()
     code, _, errors = run("cancel", short)
     assert one_line(code, errors)
-    assert "RUNNING" in run("extend", short, "--n-trials", 6, "--max-minutes", 5)[1]
+    assert "RUNNING" in run("extend", short, "--n-trials", 6)[1]
     assert bench.store.studies.get(study).study.n_trials == 6
     code, _, errors = run("extend", short)
     assert one_line(code, errors)
