@@ -35,8 +35,11 @@ class Artifacts:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
+        # A cached listing would hide what other machines stored since.
         try:
-            return cast("tuple[Any, str]", fsspec.core.url_to_fs(self.url))
+            return cast(
+                "tuple[Any, str]", fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            )
         except (ImportError, ValueError) as error:
             raise InvalidArgument(
                 f"Cannot keep artifacts at {self.url!r}: {error}. "

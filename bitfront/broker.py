@@ -6,6 +6,7 @@ A message says only that something waits. What a worker does is what it claims f
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -66,3 +67,13 @@ def ring(app: Celery, queue: str, task: int) -> bool:
         logger.warning("the broker cannot be reached: %s", error)
         return False
     return True
+
+
+def n_unheard(app: Celery, queue: str) -> int:
+    """How many messages of a queue no worker took yet; 0 when the broker cannot be reached."""
+    try:
+        with app.connection_for_write() as connection:
+            channel: Any = connection.default_channel
+            return int(channel.client.llen(queue))
+    except (OperationalError, RedisError, OSError):
+        return 0

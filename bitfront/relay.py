@@ -8,7 +8,7 @@ from types import TracebackType
 
 from celery import Celery
 
-from bitfront.broker import ring
+from bitfront.broker import n_unheard, ring
 from bitfront.errors import StorageError
 from bitfront.store import Store
 
@@ -24,10 +24,20 @@ def ring_due(store: Store, app: Celery) -> None:
     Raises:
         StorageError: the database cannot be used.
     """
-    due = store.queue.take_to_ring(_AGAIN_SECONDS)
-    missed = [task.id for task in due if not ring(app, task.queue, task.id)]
-    if missed:
-        store.queue.unring(missed)
+    due = store.doorbell.take_to_ring(_AGAIN_SECONDS)
+    unheard: dict[str, int] = {}
+    for index, task in enumerate(due):
+        if task.queue not in unheard:
+            unheard[task.queue] = n_unheard(app, task.queue)
+        n_waiting = sum(each.queue == task.queue for each in due)
+        # Messages that nobody took yet wake workers as well as new ones would.
+        if unheard[task.queue] >= n_waiting:
+            continue
+        if not ring(app, task.queue, task.id):
+            # Each attempt takes seconds, and the others would fare alike.
+            store.doorbell.unring([each.id for each in due[index:]])
+            return
+        unheard[task.queue] += 1
 
 
 class Relay:

@@ -286,19 +286,8 @@ class Results:
         if not path.exists():
             return None
         # Opened here because numpy leaves a damaged file open.
-        with (
-            reading(path),
-            path.open("rb") as file,
-            np.load(file, allow_pickle=False) as stored,
-        ):
-            return LayerTable(
-                space,
-                stored["values"],
-                str(stored["quantity"]),
-                str(stored["source"]),
-                str(stored["reduction"]),
-                str(stored.get("note", "")),
-            )
+        with reading(path), path.open("rb") as file:
+            return LayerTable.read(file, space)
 
     def remove_table(self, name: str) -> None:
         """Remove `tables/<name>.npz`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,19 @@ class LayerTable:
                 f"Table {self.quantity!r} of {self.source or 'unknown source'} is not finite at "
                 f"layer {self.space.layers[row].name!r}, "
                 f"format {self.space.formats[column].name!r}: check weights and text."
+            )
+
+    @classmethod
+    def read(cls, file: BinaryIO, space: SearchSpace) -> LayerTable:
+        """A table of a space, from the `.npz` that `Results.save_table` writes; never unpickles."""
+        with np.load(file, allow_pickle=False) as stored:
+            return cls(
+                space,
+                stored["values"],
+                str(stored["quantity"]),
+                str(stored["source"]),
+                str(stored["reduction"]),
+                str(stored.get("note", "")),
             )
 
     @cached_property

@@ -38,11 +38,12 @@ def report_data(directory: Path) -> ReportData:
         chosen=front.best("kl", **study.budget.bounds()),
         provenance=results.environment
         | results.identity
-        | {"never quantized": _never_quantized(space)},
+        | {"never quantized": never_quantized(space)},
     )
 
 
-def _never_quantized(space: SearchSpace) -> str:
+def never_quantized(space: SearchSpace) -> str:
+    """What of the model stays as it is, in words."""
     n_others = space.n_weights + sum(layer.n_weights for layer, _ in space.pinned)
     share = space.fixed_bytes / (space.fixed_bytes + 2 * n_others)
     return f"{space.fixed_bytes:,} bytes, {share:.1%} of the model: not in bits per weight"

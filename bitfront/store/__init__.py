@@ -8,6 +8,7 @@ from functools import cached_property
 from bitfront.store.activity import Activity
 from bitfront.store.checkpoints import Checkpoints
 from bitfront.store.database import Database
+from bitfront.store.doorbell import Doorbell
 from bitfront.store.files import Files
 from bitfront.store.finished import Finished
 from bitfront.store.keys import Keys
@@ -49,6 +50,11 @@ class Store:
     def queue(self) -> Queue:
         """Tasks and their leases."""
         return Queue(self.db, self.lease_seconds)
+
+    @cached_property
+    def doorbell(self) -> Doorbell:
+        """Tasks that workers are to be told of."""
+        return Doorbell(self.db)
 
     @cached_property
     def checkpoints(self) -> Checkpoints:

@@ -97,7 +97,15 @@ class Database:
     def pool(self) -> Engine:
         """Made on first use; a forked or spawned process makes its own."""
         if not self._is_sqlite:
-            connect: dict[str, Any] = {"connect_timeout": 3}
+            # A network that swallows packets is noticed within seconds; a server that is frozen
+            # while its machine answers is not.
+            connect: dict[str, Any] = {
+                "connect_timeout": 3,
+                "tcp_user_timeout": 10_000,
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
+            }
             return create_engine(
                 self._parsed, pool_pre_ping=True, pool_timeout=3, connect_args=connect
             )

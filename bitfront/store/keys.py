@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from bitfront.store.tables import api_keys, audit
 
 SCOPES = ("read", "write", "admin")
 """Reading studies; submitting and changing them; seeing workers and everyone's studies."""
-_PREFIX = "bf"
+_KEY = re.compile(r"bf_([0-9a-f]{32})_([0-9a-f]{48})")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Keys:
         with self.db.writing() as connection:
             connection.execute(sa.insert(api_keys).values(row))
             made = connection.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one()
-        return _key(made), f"{_PREFIX}_{key_id}_{secret}"
+        return _key(made), f"bf_{key_id}_{secret}"
 
     def verified(self, text: str) -> ApiKey:
         """The key of a secret text.
@@ -81,8 +82,8 @@ class Keys:
         Raises:
             Unauthorised: unknown, expired or revoked; which of them is not said.
         """
-        prefix, _, rest = text.partition("_")
-        key_id, _, secret = rest.partition("_")
+        found = _KEY.fullmatch(text)
+        key_id, secret = found.groups() if found else ("", "")
         with self.db.reading() as connection:
             over = sa.or_(
                 api_keys.c.revoked_at.is_not(None),
@@ -93,7 +94,7 @@ class Keys:
         # An unknown id takes as long as a wrong secret.
         salt, stored = (row.salt, row.hash) if row else ("0" * 32, "0" * 64)
         is_right = hmac.compare_digest(_hash(salt, secret), stored)
-        if row is None or not is_right or row.is_over or prefix != _PREFIX:
+        if row is None or not is_right or row.is_over:
             raise Unauthorised("This API key is not valid: ask an administrator for one.")
         return _key(row)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
@@ -19,6 +19,7 @@ from bitfront.store.database import Database, insert_new
 from bitfront.store.lifecycle import add_trials, advance, lock, note, set_state, space_of
 from bitfront.store.records import Claim, Outcome, Stage, StudyState, TaskRow, TaskState
 from bitfront.store.tables import checkpoints, files, spaces, studies, tasks, trials, workers
+from bitfront.study import Study
 from bitfront.trial import Trial, TrialState
 
 MAX_ATTEMPTS = 3
@@ -78,13 +79,7 @@ class Queue:
             .join(studies, studies.c.id == tasks.c.study_id)
             .where(tasks.c.queue.in_(queues))
             .where(sa.or_(tasks.c.state == TaskState.WAITING, ended))
-            .where(
-                sa.or_(
-                    studies.c.state.in_((StudyState.WAITING, StudyState.RUNNING)),
-                    ended,
-                    tasks.c.stage.in_(_ANY_STUDY),
-                )
-            )
+            .where(may_run(ended))
         )
         if task is not None:
             query = query.where(tasks.c.id == task)
@@ -123,16 +118,17 @@ class Queue:
             LostLease: another has the task by now.
         """
         with self.db.writing() as connection:
+            # The study before its task, as everywhere.
+            if stage and claim.stage in (Stage.PREPARE, Stage.ESTIMATE):
+                shown = {"stage": stage, "done": done, "total": total}
+                change = sa.update(studies).where(studies.c.id == claim.study_id)
+                connection.execute(change.values(shown))
             until = {"lease_until": self.db.now + self.lease_seconds}
             mine = sa.update(tasks).where(*_held(claim)).values(until)
             if not connection.execute(mine).rowcount:
                 raise LostLease(f"Task {claim.task} is no longer held by claim {claim.fence}.")
             query = sa.select(studies.c.state).where(studies.c.id == claim.study_id)
             state = connection.execute(query).scalar_one()
-            if stage and claim.stage in (Stage.PREPARE, Stage.ESTIMATE):
-                shown = {"stage": stage, "done": done, "total": total}
-                change = sa.update(studies).where(studies.c.id == claim.study_id)
-                connection.execute(change.values(shown))
         return state == StudyState.CANCELLING and claim.stage not in _ANY_STUDY
 
     def is_cancelled(self, claim: Claim) -> bool:
@@ -160,7 +156,12 @@ class Queue:
         """
         with self.db.writing() as connection:
             study = self._fenced(connection, claim, TaskState.COMPLETE)
-            if study is not None:
+            if study is not None and outcome.search_ended and _is_extended(study, outcome):
+                # It ended for a request that has been extended since.
+                again = {"state": TaskState.WAITING, "rung_at": None, "attempts": 0}
+                change = sa.update(tasks).where(tasks.c.id == claim.task)
+                connection.execute(change.values(again))
+            elif study is not None:
                 changed = self._leave(connection, claim, study, outcome)
                 advance(connection, self.db, claim.study_id, None if changed else study)
         if study is None:
@@ -180,8 +181,10 @@ class Queue:
             digest = hashlib.sha256(body.encode()).hexdigest()
             insert_new(connection, spaces, {"digest": digest, "body": body})
             changes["space"] = digest
-        if outcome.study is not None:
-            changes["request"] = outcome.study.to_json()
+        if outcome.dtype and outcome.device:
+            request = Study.from_json(study.request)
+            settled = replace(request, dtype=outcome.dtype, device=outcome.device)
+            changes["request"] = settled.to_json()
         if outcome.queue is not None:
             changes["queue"] = outcome.queue
         for name, digest in outcome.files.items():
@@ -233,22 +236,30 @@ class Queue:
             final: another attempt would end alike; else the task is tried again while attempts
                 are left.
         """
-        again = None if final or claim.attempt >= MAX_ATTEMPTS else TaskState.WAITING
+        is_last = final or claim.attempt >= MAX_ATTEMPTS
         with self.db.writing() as connection:
-            study = self._fenced(connection, claim, again or TaskState.FAIL, error)
-            if study is not None and again is None:
+            state = TaskState.FAIL if is_last else self._back(connection, claim)
+            study = self._fenced(connection, claim, state, error)
+            if study is not None and is_last:
                 self._bury(connection, claim, error)
+            elif study is not None and state is TaskState.CANCELLED:
+                advance(connection, self.db, claim.study_id)
 
     def release(self, claim: Claim) -> None:
         """Give a task back unharmed: the worker stops. It burns no attempt."""
-        back = {
-            "state": TaskState.WAITING,
-            "rung_at": None,
-            "worker": None,
-            "attempts": tasks.c.attempts - 1,
-        }
         with self.db.writing() as connection:
-            connection.execute(sa.update(tasks).where(*_held(claim)).values(back))
+            state = self._back(connection, claim)
+            unharmed = {"worker": None, "attempts": tasks.c.attempts - 1}
+            connection.execute(sa.update(tasks).where(*_held(claim)).values(unharmed))
+            if _close(connection, self.db, claim, state, None) and state is TaskState.CANCELLED:
+                advance(connection, self.db, claim.study_id)
+
+    def _back(self, connection: Connection, claim: Claim) -> TaskState:
+        """What a task becomes that is not done: nobody would take one of a cancelled study."""
+        study = lock(connection, claim.study_id)
+        is_cancelled = study is not None and study.state == StudyState.CANCELLING
+        ends = is_cancelled and claim.stage not in _ANY_STUDY
+        return TaskState.CANCELLED if ends else TaskState.WAITING
 
     def abandon(self, claim: Claim) -> None:
         """Give a task up because its study is being cancelled."""
@@ -303,32 +314,6 @@ class Queue:
             note(connection, self.db, claim.study_id, "stale", body)
         return study if is_mine else None
 
-    def take_to_ring(self, seconds: float, n: int = 100) -> list[TaskRow]:
-        """Tasks to be done that nobody rang for within the last seconds; marked as rung for."""
-        late = sa.or_(tasks.c.rung_at.is_(None), tasks.c.rung_at < self.db.now - seconds)
-        ended = sa.and_(tasks.c.state == TaskState.RUNNING, tasks.c.lease_until < self.db.now)
-        query = (
-            sa.select(tasks)
-            .where(sa.or_(tasks.c.state == TaskState.WAITING, ended), late)
-            .order_by(tasks.c.id)
-            .limit(n)
-        )
-        with self.db.reading() as connection:
-            # Most often there is none, and reading waits for nobody.
-            if connection.execute(query).first() is None:
-                return []
-        with self.db.writing() as connection:
-            rows = connection.execute(query.with_for_update(skip_locked=True)).all()
-            change = sa.update(tasks).where(tasks.c.id.in_([row.id for row in rows]))
-            connection.execute(change.values(rung_at=self.db.now))
-            return [task_row(row) for row in rows]
-
-    def unring(self, task_ids: Sequence[int]) -> None:
-        """Note that ringing for some tasks failed."""
-        with self.db.writing() as connection:
-            change = sa.update(tasks).where(tasks.c.id.in_(task_ids))
-            connection.execute(change.values(rung_at=None))
-
     def seen(self, worker: str, queue: str, transport: str, version: str) -> None:
         """Note that a worker lives."""
         with self.db.writing() as connection:
@@ -343,6 +328,20 @@ class Queue:
                 }
                 row |= {"started_at": self.db.now, "seen_at": self.db.now}
                 insert_new(connection, workers, row)
+
+
+def may_run(ended: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Tasks of studies that go on, those that a dead worker left, and checkpoints of any study."""
+    goes_on = studies.c.state.in_((StudyState.WAITING, StudyState.RUNNING))
+    return sa.or_(goes_on, ended, tasks.c.stage.in_(_ANY_STUDY))
+
+
+def _is_extended(study: Row[tuple[object, ...]], outcome: Outcome) -> bool:
+    """Whether the study may measure longer than the outcome knew."""
+    if outcome.asked is None:
+        return False
+    now, then = Study.from_json(study.request), outcome.asked
+    return (now.n_trials, now.max_minutes) != (then.n_trials, then.max_minutes)
 
 
 def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:

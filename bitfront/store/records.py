@@ -122,20 +122,24 @@ class Outcome:
     Args:
         files: name in the study's folder to the digest of a stored artifact.
         space: what is searched, from `prepare`.
-        study: the request with what `prepare` resolved, such as the dtype.
+        dtype: of the weights, settled by `prepare`.
+        device: that the study is measured on, settled by `prepare`.
         queue: where the rest of the study runs, from `prepare`.
         proposed: allocations to measure next.
         measured: the trial of `evaluate`.
         search_ended: `propose` found nothing more to measure.
+        asked: the request that it knew; one that was extended since has not ended.
     """
 
     files: Mapping[str, str] = field(default_factory=dict)
     space: SearchSpace | None = None
-    study: Study | None = None
+    dtype: str | None = None
+    device: str | None = None
     queue: str | None = None
     proposed: tuple[Proposed, ...] = ()
     measured: Trial | None = None
     search_ended: bool = False
+    asked: Study | None = None
 
 
 @dataclass(frozen=True)

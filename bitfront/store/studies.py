@@ -104,6 +104,10 @@ class Studies:
         return study_row(connection, used.study_id, owner)
 
     def _check_quota(self, connection: Connection, owner: str, max_running: int) -> None:
+        if connection.dialect.name == "postgresql":
+            # Two requests of an owner must not both count before either adds.
+            number = int.from_bytes(hashlib.sha256(f"quota {owner}".encode()).digest()[:7])
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
         open_states = [state for state in StudyState if not state.is_final]
         query = sa.select(sa.func.count()).where(
             studies.c.owner == owner, studies.c.state.in_(open_states)
@@ -240,7 +244,7 @@ class Studies:
 
     def _reopen(self, connection: Connection, study_id: str) -> None:
         row = study_row(connection, study_id, None)
-        new = StudyState.RUNNING if row.started_at else StudyState.WAITING
+        new = StudyState.RUNNING if row.started_at or row.space else StudyState.WAITING
         set_state(connection, self.db, study_id, new)
         # Failed measurements are results and stay; everything else is tried again.
         undone = sa.or_(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from bitfront.artifacts import Artifacts
-from bitfront.errors import MismatchedArtifact, StorageError
+from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
 from bitfront.inputs import environment
 from bitfront.job import Job
 from bitfront.progress import Event, Progress
@@ -96,6 +96,13 @@ class Bench:
     def study(self, study_id: str) -> Study:
         """The request; where it leaves the device open, that of this machine."""
         study = self.store.studies.get(study_id).study
+        for name in (study.model, study.calibration.source, study.evaluation.source):
+            # Accepted as a name of the hub, which the library would take for a path that it finds.
+            if not Path(name).is_absolute() and Path(name).exists():
+                raise InvalidArgument(
+                    f"{name!r} names something on the hub and also a path where this worker runs: "
+                    "start workers in another folder."
+                )
         return replace(study, device=self.settings.device) if study.device == "auto" else study
 
     def prepared(self, study_id: str, progress: Progress) -> Prepared:
@@ -179,7 +186,7 @@ class Bench:
             if name not in known:
                 check()
                 new[name] = self.put(path)
-        known.update(new)
+        # Known only when the next `fetch` finds them: the task may not come to its end.
         return new
 
     def put(self, path: Path) -> str:

@@ -109,7 +109,10 @@ class Lease:
             elif self._is_stopping():
                 self._reason = "stopped"
             else:
-                renewed = self._renewed(now, renewed)
+                try:
+                    renewed = self._renewed(now, renewed)
+                except Exception:  # without this thread the lease would run out unseen
+                    logger.exception("task %d cannot renew its lease", self._claim.task)
             if self._reason and not self._done.wait(_GRACE_SECONDS):
                 self._end()
 

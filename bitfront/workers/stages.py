@@ -28,10 +28,8 @@ def prepare(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     module = made.inputs.model.module
     # "auto" may mean something else to the next worker.
     dtype, device = str(module.dtype).removeprefix("torch."), str(module.device).partition(":")[0]
-    asked = bench.store.studies.get(claim.study_id).study
-    study = replace(asked, dtype=dtype, device=device)
     queue = "gpu" if device == "cuda" else "cpu"
-    return Outcome(files, space=made.inputs.space, study=study, queue=queue)
+    return Outcome(files, space=made.inputs.space, dtype=dtype, device=device, queue=queue)
 
 
 def estimate(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
@@ -66,7 +64,8 @@ def propose(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
             proposed.append(Proposed(replace(running, values=new.spent), is_proposal=True))
     files = bench.stored(claim.study_id, lease.check, ("tables/", "references/"))
     # What was proposed comes first; the next task finds the search at its end again.
-    return Outcome(files, proposed=tuple(proposed), search_ended=ended and not proposed)
+    is_over = ended and not proposed
+    return Outcome(files, proposed=tuple(proposed), search_ended=is_over, asked=job.study)
 
 
 def evaluate(bench: Bench, claim: Claim, lease: Lease) -> Outcome:

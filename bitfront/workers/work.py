@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol, TypeVar
@@ -10,11 +11,14 @@ from typing import Protocol, TypeVar
 from bitfront.errors import BitfrontError, LostLease, StorageError
 from bitfront.settings import Settings
 from bitfront.store import Store
+from bitfront.store.queue import Queue
 from bitfront.store.records import Claim, Outcome, Stage
 from bitfront.traces import span
 from bitfront.workers.lease import GivenUp, Lease, closed
 
 logger = logging.getLogger(__name__)
+
+_AWAY_SECONDS = 1.0
 
 
 class Place(Protocol):
@@ -63,13 +67,14 @@ def work(
             Lease(queue, claim, bench.settings.task_seconds, is_stopping) as lease,
         ):
             outcome = stages[claim.stage](bench, claim, lease)
-        queue.finish(claim, outcome)
+            _finish(queue, claim, outcome, lease)
         logger.info("done", extra=told)
     except GivenUp as stopped:
         logger.info("given up: %s", stopped.reason, extra=told)
         closed(queue, claim, stopped.reason)
     except LostLease as late:
         logger.warning("%s", late, extra=told)
+        bench.cool()
     except StorageError as error:
         # The disk may be freed, the database may be back.
         _failed(bench, claim, error, final=False)
@@ -80,10 +85,23 @@ def work(
         _failed(bench, claim, error, final=False)
 
 
+def _finish(queue: Queue, claim: Claim, outcome: Outcome, lease: Lease) -> None:
+    """Store what was done, however long the database is away: doing it again would cost more."""
+    while True:
+        try:
+            queue.finish(claim, outcome)
+            return
+        except StorageError as error:
+            logger.warning("the result of task %d waits: %s", claim.task, error)
+            lease.check()
+            time.sleep(_AWAY_SECONDS)
+
+
 def _failed(bench: Place, claim: Claim, error: Exception, final: bool) -> None:
     bench.cool()
     kind = "" if isinstance(error, BitfrontError) else f"{type(error).__name__}: "
-    line = f"{kind}{' '.join(str(error).split())}"[:2000]
+    # PostgreSQL stores no NUL.
+    line = f"{kind}{' '.join(str(error).split())}"[:2000].replace("\0", "")
     # With the database gone the lease ends by itself.
     with suppress(StorageError):
         bench.store.queue.fail(claim, line, final)

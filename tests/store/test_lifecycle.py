@@ -3,6 +3,8 @@
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from store.studies import outcome, request, run
@@ -164,6 +166,70 @@ def test_cancelled_and_resumed_it_ends_as_if_never_stopped(store, n_done):
     assert rows(store, study.id) == rows(store, alone.id)
 
 
+@pytest.mark.parametrize("how", ["release", "fail"])
+def test_a_task_given_back_while_it_is_cancelled_ends_the_study(store, how):
+    study, _ = store.studies.create(request(n_trials=12), "anna")
+    run(store, n=3)
+    claim = store.queue.claim("w", ["cpu"])
+    store.studies.cancel(study.id)
+    if how == "release":
+        store.queue.release(claim)
+    else:
+        store.queue.fail(claim, "out of memory", final=False)
+    assert store.studies.get(study.id).state is StudyState.CANCELLED
+    store.studies.resume(study.id)
+    run(store)
+    assert store.studies.get(study.id).state is StudyState.COMPLETE
+
+
+def test_a_search_that_is_extended_while_it_ends_goes_on(store):
+    study, _ = store.studies.create(request(n_trials=12), "anna")
+    while True:
+        claim = store.queue.claim("w", ["cpu"])
+        left = outcome(store, claim)
+        if left.search_ended:
+            break
+        store.queue.finish(claim, left)
+    known = store.studies.get(study.id).study
+    store.studies.extend(study.id, n_trials=20)
+    store.queue.finish(claim, replace(left, asked=known))
+    run(store)
+    assert len(store.trials.of(study.id, "calibration")) == 20
+
+
+def test_what_preparing_settles_leaves_an_extension_alone(store):
+    study, _ = store.studies.create(request(n_trials=12), "anna")
+    claim = store.queue.claim("w", ["cpu"])
+    store.studies.extend(study.id, n_trials=20)
+    left = outcome(store, claim)
+    store.queue.finish(claim, replace(left, dtype="float32", device="cpu"))
+    now = store.studies.get(study.id).study
+    assert (now.n_trials, now.dtype, now.device) == (20, "float32", "cpu")
+
+
+def test_a_quota_holds_for_requests_at_once(store):
+    def post(_):
+        try:
+            return store.studies.create(request(), "anna", max_running=1)
+        except Conflict:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(made is not None for made in pool.map(post, range(8))) == 1
+
+
+def test_nobody_rings_for_a_failed_study(store):
+    study, _ = store.studies.create(request(n_trials=12), "anna")
+    run(store, n=3)
+    waiting = store.activity.tasks(study.id, [TaskState.WAITING])
+    claim = store.queue.claim("w", ["cpu"])
+    assert waiting
+    store.queue.fail(claim, "no", final=True)  # a measurement: the study goes on
+    assert store.doorbell.take_to_ring(-1)
+    store.studies.cancel(study.id)
+    assert store.doorbell.take_to_ring(-1) == []
+
+
 def test_a_measurement_that_ends_while_it_is_cancelled_is_kept(store):
     study, _ = store.studies.create(request(n_trials=12), "anna")
     run(store, n=5)
@@ -268,13 +334,13 @@ def test_a_point_asked_for_twice_is_written_once(store):
 
 def test_waiting_tasks_are_rung_until_they_are_taken(store):
     store.studies.create(request(), "anna")
-    (task,) = store.queue.take_to_ring(5)
-    assert store.queue.take_to_ring(5) == []
-    store.queue.unring([task.id])
-    assert [t.id for t in store.queue.take_to_ring(5)] == [task.id]
-    assert [t.id for t in store.queue.take_to_ring(-1)] == [task.id]
+    (task,) = store.doorbell.take_to_ring(5)
+    assert store.doorbell.take_to_ring(5) == []
+    store.doorbell.unring([task.id])
+    assert [t.id for t in store.doorbell.take_to_ring(5)] == [task.id]
+    assert [t.id for t in store.doorbell.take_to_ring(-1)] == [task.id]
     store.queue.claim("w", ["cpu"])
-    assert store.queue.take_to_ring(-1) == []
+    assert store.doorbell.take_to_ring(-1) == []
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -103,7 +103,7 @@ def test_ten_messages_for_one_task_measure_once(store, environment, tiny_study):
     only_on_postgres(store)
     study, _ = store.studies.create(tiny_study(4, 4, **CHOICES), "anna")
     app = celery_app(Settings())
-    (task,) = store.queue.take_to_ring(5)
+    (task,) = store.doorbell.take_to_ring(5)
     for _ in range(10):
         assert ring(app, "cpu", task.id)
     with Relay(store, app), celery_worker(environment):
@@ -132,4 +132,4 @@ def test_ringing_without_a_broker_is_quick_and_forgotten(store, environment, red
     ring_due(store, app)
     assert time.monotonic() - begun < 15
     redis.start()
-    assert len(store.queue.take_to_ring(5)) == 1  # as if never rung
+    assert len(store.doorbell.take_to_ring(5)) == 1  # as if never rung

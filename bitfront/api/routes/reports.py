@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
-from bitfront.api.downloads import sent
 from bitfront.api.openapi import problems
 from bitfront.api.routes.studies import Owned
 from bitfront.api.site import Here
-from bitfront.errors import NotFound
+from bitfront.api.study_report import report_page
 
 router = APIRouter(tags=["report"])
 
@@ -26,15 +25,11 @@ _POLICY = (
     response_class=Response,
     responses={
         200: {"content": {"text/html": {"schema": {"type": "string"}}}},
-        206: {"description": "The range that was asked for."},
-        304: {"description": "As before."},
-        **problems(404, 416),
+        **problems(404),
     },
 )
-def get_report(stored: Owned, here: Here, request: Request) -> Response:
-    """One HTML page with front, bit map and sensitivities, once workers have written it."""
-    digest = here.store.files.of(stored.id, "report.html").get("report.html")
-    if digest is None:
-        raise NotFound(f"Study {stored.id} has no report yet: it is written when the study ends.")
+def get_report(stored: Owned, here: Here) -> Response:
+    """One HTML page with front, bit map and sensitivities, of what is measured by now."""
     headers = {"Content-Security-Policy": _POLICY, "X-Frame-Options": "SAMEORIGIN"}
-    return sent(request, here.artifacts, digest, "text/html; charset=utf-8", headers)
+    page = report_page(here, stored)
+    return Response(page, media_type="text/html; charset=utf-8", headers=headers)

@@ -96,7 +96,7 @@ def show_study(
         exporters=kinds.names("exporters"),
         checkpoints=here.store.checkpoints.of(study_id),
         files=_written(here, study_id),
-        has_report=bool(here.store.files.of(study_id, "report.html")),
+        has_report=loss is not None and bool(measured.front),
         events=here.store.activity.latest(study_id, N_EVENTS),
         request_json=json.dumps(request_of(stored.study), indent=2),
     )
