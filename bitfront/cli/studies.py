@@ -35,7 +35,7 @@ def cancel(study: StudyId) -> None:
 
 
 def resume(study: StudyId) -> None:
-    """Go on with a study that was cancelled, failed, or is incomplete."""
+    """Go on with a study that was cancelled or failed."""
     with connected() as client:
         print(line(client.resume(client.find(study))))
 

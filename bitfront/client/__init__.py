@@ -160,7 +160,7 @@ class Client:
         return self._change(study_id, "cancel")
 
     def resume(self, study_id: str) -> RemoteStudy:
-        """Go on with a study that was cancelled, failed, or is incomplete."""
+        """Go on with a study that was cancelled or failed."""
         return self._change(study_id, "resume")
 
     def extend(

@@ -132,7 +132,7 @@ def cancel_study(study_id: StudyPath, known: Writer, here: Here) -> StudyAnswer:
     responses={**_CHANGED, **problems(404, 409)},
 )
 def resume_study(study_id: StudyPath, known: Writer, here: Here) -> StudyAnswer:
-    """Go on with a study that was cancelled, failed, or ended without some measurements."""
+    """Go on with a study that was cancelled or failed."""
     return study_answer(here.store.studies.resume(study_id, known.sees))
 
 
