@@ -36,7 +36,7 @@ from store.studies import SPACE, request
 from bitfront.formats import named
 from bitfront.space import Layer, SearchSpace
 from bitfront.store import Store
-from bitfront.store.records import Outcome, Proposed, Stage
+from bitfront.store.records import Claim, Outcome, Proposed, Stage
 from bitfront.store.tables import trials
 from bitfront.trial import Trial
 
@@ -146,17 +146,22 @@ def getter(path: str) -> Callable[[http.client.HTTPConnection, int], int]:
     return send
 
 
+def claimed(store: Store, study_id: str) -> Claim:
+    """The latest task of a study, taken."""
+    claim = store.queue.claim("b", ["cpu"], task=store.activity.tasks(study_id)[-1].id)
+    assert claim is not None
+    return claim
+
+
 def long_study(store: Store, n: int, n_groups: int) -> str:
     """A study of `n` finished trials, put into the table at once."""
     menu = tuple(map(named, ("int2_g64", "int4_g64", "int8_g64")))
     layers = tuple(Layer(f"layers.{i}", (64, 64), f"layers.{i}", i) for i in range(n_groups))
     space = SearchSpace(layers, menu) if n_groups != len(SPACE.layers) else SPACE
     study, _ = store.studies.create(request(n_trials=n + 100), "benchmark")
-    claim = store.queue.claim("b", ["cpu"])
-    assert claim is not None
+    claim = claimed(store, study.id)
     store.queue.finish(claim, Outcome(space=space, queue="cpu"))
-    claim = store.queue.claim("b", ["cpu"])
-    assert claim is not None
+    claim = claimed(store, study.id)
     first = space.decode(space.uniform(0))
     store.queue.finish(
         claim, Outcome(proposed=(Proposed(Trial(0, first, "calibration", "uniform")),))
