@@ -1,5 +1,5 @@
 # make demo: the main job on a real model.  make test: every test.  make test-ui: pages in a browser.
-# make soak: faults at length, an hour.  make check: format, lint, types.
+# make soak: faults of the service at length.  make check: format, lint, types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
