@@ -169,19 +169,21 @@ class Studies:
             advance(connection, self.db, study_id)
             return _stored(study_row(connection, study_id, owner))
 
-    def resume(self, study_id: str, owner: str | None = None) -> StoredStudy:
+    def resume(
+        self, study_id: str, owner: str | None = None, max_running: int | None = None
+    ) -> StoredStudy:
         """Go on with a study that was cancelled or failed.
 
         Raises:
             NotFound: as `get`.
-            Conflict: it ran to its end, or is not over yet.
+            Conflict: it ran to its end, is not over yet, or its owner has too many studies.
         """
         with self.db.writing() as connection:
             state = StudyState(locked_study(connection, study_id, owner).state)
             if state not in {StudyState.CANCELLED, StudyState.FAIL}:
                 more = ": extend it to measure more" if state.is_final else ""
                 raise Conflict(f"Study {study_id} is {state}, not cancelled or failed{more}.")
-            self._reopen(connection, study_id)
+            self._reopen(connection, study_id, max_running)
             return _stored(study_row(connection, study_id, owner))
 
     def extend(
@@ -190,12 +192,13 @@ class Studies:
         n_trials: int | None = None,
         max_minutes: float | None = None,
         owner: str | None = None,
+        max_running: int | None = None,
     ) -> StoredStudy:
         """Give a study more measurements or more time; one that is over goes on.
 
         Raises:
             NotFound: as `get`.
-            Conflict: it is being cancelled.
+            Conflict: it is being cancelled, or it is over and its owner has too many studies.
             InvalidArgument: fewer or less than it had, or nothing at all.
         """
         with self.db.writing() as connection:
@@ -220,7 +223,7 @@ class Studies:
             connection.execute(change.values(request=more.to_json()))
             self._search_on(connection, study_id)
             if state.is_final:
-                self._reopen(connection, study_id)
+                self._reopen(connection, study_id, max_running)
             else:
                 # The steps in all have changed.
                 advance(connection, self.db, study_id)
@@ -242,8 +245,10 @@ class Studies:
         )
         connection.execute(again.values(state=TaskState.WAITING, attempts=0, rung_at=None))
 
-    def _reopen(self, connection: Connection, study_id: str) -> None:
+    def _reopen(self, connection: Connection, study_id: str, max_running: int | None) -> None:
         row = study_row(connection, study_id, None)
+        if max_running is not None:
+            self._check_quota(connection, row.owner, max_running)
         new = StudyState.RUNNING if row.started_at or row.space else StudyState.WAITING
         set_state(connection, self.db, study_id, new)
         # Failed measurements are results and stay; everything else is tried again.

@@ -218,6 +218,17 @@ def test_a_quota_holds_for_requests_at_once(store):
         assert sum(made is not None for made in pool.map(post, range(8))) == 1
 
 
+def test_a_quota_holds_for_what_is_resumed_and_extended(store):
+    first, _ = store.studies.create(request(), "anna", max_running=1)
+    store.studies.cancel(first.id)
+    store.studies.create(request(), "anna", max_running=1)
+    with pytest.raises(Conflict, match="at most 1"):
+        store.studies.resume(first.id, "anna", max_running=1)
+    with pytest.raises(Conflict, match="at most 1"):
+        store.studies.extend(first.id, 64, owner="anna", max_running=1)
+    assert store.studies.get(first.id).study.n_trials == first.study.n_trials
+
+
 def test_nobody_rings_for_a_failed_study(store):
     study, _ = store.studies.create(request(n_trials=12), "anna")
     run(store, n=3)

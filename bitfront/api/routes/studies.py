@@ -133,7 +133,7 @@ def cancel_study(study_id: StudyPath, known: Writer, here: Here) -> StudyAnswer:
 )
 def resume_study(study_id: StudyPath, known: Writer, here: Here) -> StudyAnswer:
     """Go on with a study that was cancelled or failed."""
-    return study_answer(here.store.studies.resume(study_id, known.sees))
+    return study_answer(here.store.studies.resume(study_id, known.sees, known.max_running))
 
 
 @router.post(
@@ -156,7 +156,9 @@ def extend_study(
             f"{here.settings.max_trials:,}."
         )
     return study_answer(
-        here.store.studies.extend(study_id, body.n_trials, body.max_minutes, known.sees)
+        here.store.studies.extend(
+            study_id, body.n_trials, body.max_minutes, known.sees, known.max_running
+        )
     )
 
 
