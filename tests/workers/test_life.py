@@ -112,7 +112,7 @@ def test_a_running_study_is_cancelled_within_seconds(store, environment, tiny_st
     with LocalWorkers(1, ["cpu"], environment):
         until(lambda: len(store.trials.of(study.id, finished=True)) > 2)
         store.studies.cancel(study.id)
-        until(lambda: is_over(store, study.id), seconds=5)
+        until(lambda: is_over(store, study.id), seconds=20)
     assert store.studies.get(study.id).state is StudyState.CANCELLED
 
 
