@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 PARENT = "BITFRONT_PARENT"
 """In the environment of each: the process that started it, without which it has no use."""
 _POLL_SECONDS = 0.2
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 30.0
 _QUICK_SECONDS = 5.0
 _LONGEST_PAUSE = 30.0
 
