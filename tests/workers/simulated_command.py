@@ -1,6 +1,6 @@
 """The command `bitfront`, whose workers measure nothing.
 
-    python -m workers.simulated_command worker --queue cpu        with tests/ on the path
+python -m workers.simulated_command worker --queue cpu        with tests/ on the path
 """
 
 from functools import partial
