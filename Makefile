@@ -21,6 +21,7 @@ test-ui: $(VENV)/installed-tests
 
 soak: $(VENV)/installed-tests
 	BITFRONT_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 3600 -v $(SOAK)
+	@echo Rows of faults: benchmarks/results/soak.csv
 
 check: $(VENV)/installed-tests
 	$(BIN)/ruff format --check .

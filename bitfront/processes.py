@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,6 +106,20 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=look, name="parent", daemon=True).start()
+
+
+def end_when_stuck(seconds: float) -> None:
+    """Have this process end, saying where it was, once no Python ran in it for some seconds.
+
+    A library that holds the interpreter stops every thread that could notice; this clock is none.
+    """
+
+    def go_on() -> None:
+        while True:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+            time.sleep(min(1.0, seconds / 4))
+
+    threading.Thread(target=go_on, name="alive", daemon=True).start()
 
 
 @contextmanager

@@ -20,13 +20,14 @@ from celery.signals import worker_process_init, worker_ready, worker_shutting_do
 from bitfront.artifacts import Artifacts
 from bitfront.broker import WORK, celery_app
 from bitfront.logs import set_up_logs
-from bitfront.processes import end_with_parent
+from bitfront.processes import end_when_stuck, end_with_parent
 from bitfront.relay import Relay, ring_due
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.records import Stage
 from bitfront.traces import set_up_traces
 from bitfront.version import __version__
+from bitfront.workers.lease import STUCK_LEASES
 from bitfront.workers.work import Work, work
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def bench() -> Bench:
     """Of this process: it keeps a study loaded from one message to the next."""
     from bitfront.workers.bench import Bench
 
+    # From here on: loading a library may hold the interpreter for long.
+    end_when_stuck(STUCK_LEASES * settings.lease_seconds)
     store = Store(settings.database, settings.lease_seconds)
     return Bench(store, Artifacts(settings.artifacts), settings)
 

@@ -8,14 +8,17 @@ from functools import cache
 
 from workers.simulated import STAGES, SimulatedBench
 
+from bitfront.processes import end_when_stuck
 from bitfront.store import Store
 from bitfront.workers import tasks
+from bitfront.workers.lease import STUCK_LEASES
 
 
 @cache
 def bench():
     """Of this process."""
     settings = tasks.settings
+    end_when_stuck(STUCK_LEASES * settings.lease_seconds)
     return SimulatedBench(Store(settings.database, settings.lease_seconds), settings)
 
 
