@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,7 +115,7 @@ def end_when_stuck(seconds: float) -> None:
 
     def go_on() -> None:
         while True:
-            faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(seconds, exit=True, file=2)
             time.sleep(min(1.0, seconds / 4))
 
     threading.Thread(target=go_on, name="alive", daemon=True).start()
