@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -209,51 +208,6 @@ def test_a_database_that_crashes_costs_only_its_absence(tmp_path):
         store.db.pool.dispose()
     finally:
         server.remove()
-
-
-@pytest.mark.fault("F8", database="sqlite", transport="local")
-def test_a_full_disk_is_one_line_and_the_study_goes_on_after(tmp_path):
-    """F8: SQLite on a small file system."""
-    with small_disk(tmp_path / "disk", 2) as disk:
-        store = Store(f"sqlite:///{disk / 'bitfront.db'}")
-        store.db.upgrade()
-        study, _ = store.studies.create(request(n_trials=8), "anna")
-        run(store, n=3)
-        filler = disk / "filler"
-        with pytest.raises(OSError, match="No space left"):
-            filler.write_bytes(b"0" * 4_000_000)
-        with pytest.raises(StorageError, match="database or disk is full"):
-            _create_many(store)
-        filler.unlink()
-        for other in store.studies.page("ben"):
-            store.studies.cancel(other.id)
-        run(store)
-        assert store.studies.get(study.id).state is StudyState.COMPLETE
-        with store.db.reading() as connection:
-            assert connection.exec_driver_sql("pragma integrity_check").scalar() == "ok"
-        store.db.pool.dispose()
-
-
-def _create_many(store):
-    for _ in range(1000):
-        store.studies.create(request(n_trials=8), "ben")
-
-
-@contextmanager
-def small_disk(folder, megabytes):
-    folder.mkdir()
-    options = f"size={megabytes}m"
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.fault("F9", transport="local")
