@@ -4,6 +4,7 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
+from soak import n
 from store.studies import SPACE, outcome, request, run
 from workers.parts import installation, until
 from workers.test_kills import BODY
@@ -111,7 +112,7 @@ def test_artifacts_are_whole_or_not_there(store, tmp_path):
 
 
 @pytest.mark.fault("F8", database="sqlite")
-@pytest.mark.parametrize("transport", ["local", "celery"])
+@pytest.mark.parametrize("transport", n(["local"], ["local", "celery"]))
 def test_logs_that_cannot_be_written_stop_nothing(tmp_path, transport):
     with (
         small_disk(tmp_path / "disk", 1) as disk,
