@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from servers import RedisServer
@@ -119,9 +120,11 @@ def test_a_stopped_celery_worker_gives_its_task_back(store, environment, tiny_st
     only_on_postgres(store)
     study, _ = store.studies.create(tiny_study(4, 4, n_trials=300), "anna")
     with Relay(store, celery_app(Settings())):
-        with celery_worker(environment):
+        with celery_worker(environment) as worker:
             for _ in range(2):
                 progresses(store, study.id)
+            # Who measures is another process, which is killed where it takes long to begin.
+            assert "torch" not in Path(f"/proc/{worker.pid}/maps").read_text()
         assert store.activity.tasks(study.id, [TaskState.RUNNING]) == []
         assert all(task.attempts <= 1 for task in store.activity.tasks(study.id))
 
