@@ -1,11 +1,11 @@
 # make demo: the main job on a real model.  make test: every test.  make test-ui: pages in a browser.
-# make soak: faults of the service at length.  make check: format, lint, types.
+# make soak: faults of the service at length, into benchmarks/results/soak.csv.  make check: format, lint, types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-SOAK := tests/workers tests/store tests/api
+SOAK := tests/workers tests/store
 
 .PHONY: demo test test-ui soak check docs clean
 
@@ -20,7 +20,7 @@ test-ui: $(VENV)/installed-tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ui
 
 soak: $(VENV)/installed-tests
-	BITFRONT_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 3600 -v $(SOAK)
+	BITFRONT_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 3600 -v -m fault $(SOAK)
 
 check: $(VENV)/installed-tests
 	$(BIN)/ruff format --check .

@@ -25,6 +25,7 @@ class Record:
         name: file name without its ending.
         columns: names of the measured values, in order.
         folder: where the file lies.
+        command: what made the rows; empty for the script that runs.
 
     >>> import tempfile
     >>> record = Record("demo", ("layers", "seconds"), Path(tempfile.mkdtemp()))
@@ -36,6 +37,7 @@ class Record:
     name: str
     columns: tuple[str, ...]
     folder: Path = FOLDER
+    command: str = ""
 
     def __post_init__(self) -> None:
         # Before anything is measured: rows of other columns would not fit those in the file.
@@ -61,7 +63,8 @@ class Record:
             writer = csv.DictWriter(file, (*ORIGIN, *self.columns), restval="", lineterminator="\n")
             if is_new:
                 writer.writeheader()
-            writer.writerow(origin() | values)
+            made_by = {"command": self.command} if self.command else {}
+            writer.writerow(origin() | made_by | values)
 
     def rows(self) -> list[dict[str, str]]:
         """Every row so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 PARENT = "BITFRONT_PARENT"
 """In the environment of each: the process that started it, without which it has no use."""
 _POLL_SECONDS = 0.2
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 30.0
 _QUICK_SECONDS = 5.0
 _LONGEST_PAUSE = 30.0
 
@@ -104,6 +105,20 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=look, name="parent", daemon=True).start()
+
+
+def end_when_stuck(seconds: float) -> None:
+    """Have this process end, saying where it was, once no Python ran in it for some seconds.
+
+    A library that holds the interpreter stops every thread that could notice; this clock is none.
+    """
+
+    def go_on() -> None:
+        while True:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+            time.sleep(min(1.0, seconds / 4))
+
+    threading.Thread(target=go_on, name="alive", daemon=True).start()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from servers import database, postgres
+from soak import pytest_runtest_makereport as pytest_runtest_makereport
 from torch import nn
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 

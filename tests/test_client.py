@@ -256,6 +256,14 @@ def test_a_server_that_cannot_work_now_is_asked_again():
         client.get(ID)
 
 
+def test_a_server_that_was_there_is_waited_for():
+    there = httpx2.Response(200, json=study_json())
+    client, seen = scripted(there, *[httpx2.ConnectError("refused")] * 3, there)
+    client.get(ID)
+    assert client.get(ID).id == ID
+    assert len(seen) == 5
+
+
 def stream(*events, cut=False):
     """An answer with events; `cut` breaks it off after them."""
 

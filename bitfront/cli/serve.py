@@ -84,7 +84,7 @@ def worker(queue: Queue = None, n: N = 1) -> None:
     """Work on studies until told to stop: by Celery where a broker is set, else on this machine."""
     settings = read_settings()
     from bitfront.logs import set_up_logs, without_secrets
-    from bitfront.processes import stoppable
+    from bitfront.processes import Processes, stoppable
 
     if queue not in (None, *QUEUES):
         raise InvalidArgument(f"Unknown queue {queue!r}: give {' or '.join(QUEUES)}.")
@@ -92,14 +92,13 @@ def worker(queue: Queue = None, n: N = 1) -> None:
     store = open_store(settings)
     store.db.check_schema()
     store.db.pool.dispose()
+    from bitfront.workers.local import CeleryWorker, LocalWorkers
+
     if settings.broker_url:
-        from bitfront.workers import tasks
-
-        tasks.main([queue or QUEUES[0], str(n)])
-        return
-    from bitfront.workers.local import LocalWorkers
-
-    with stoppable(), LocalWorkers(n, [queue] if queue else QUEUES):
+        kept: Processes = CeleryWorker(queue or QUEUES[0], n)
+    else:
+        kept = LocalWorkers(n, [queue] if queue else QUEUES)
+    with stoppable(), kept:
         where = without_secrets(settings.database)
         print(f"{n} {'worker' if n == 1 else 'workers'} on {where}", flush=True)
         threading.Event().wait()

@@ -31,7 +31,7 @@ def silent(message: str) -> None:
     """Say nothing of a pause."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Connection:
     """A server, and the key with which it is asked.
 
@@ -41,6 +41,7 @@ class Connection:
         patience: seconds for which a server that went away is waited for.
         waiting: is told why a request is made again.
         http: makes the requests instead of a connection to `url`.
+        is_reached: whether the server was ever there; one that never was is not waited for.
 
     Raises:
         InvalidArgument: `url` is no address, or `key` has letters that no key has.
@@ -51,6 +52,7 @@ class Connection:
     patience: float
     waiting: Callable[[str], None] = field(default=silent, repr=False)
     http: httpx2.Client | None = field(default=None, repr=False)
+    is_reached: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"https?://[^/\s]\S*", self.url):
@@ -63,16 +65,14 @@ class Connection:
     @property
     def _http(self) -> httpx2.Client:
         if self.http is None:
-            made = httpx2.Client(base_url=self.url.rstrip("/"), timeout=_CALL)
-            object.__setattr__(self, "http", made)
-        assert self.http is not None
+            self.http = httpx2.Client(base_url=self.url.rstrip("/"), timeout=_CALL)
         return self.http
 
     def close(self) -> None:
         """Let go of it; the next request opens it again."""
         if self.http is not None:
             self.http.close()
-            object.__setattr__(self, "http", None)
+            self.http = None
 
     def call(
         self,
@@ -105,6 +105,7 @@ class Connection:
                 answer = self._http.request(
                     method, path, content=content, params=params, headers=sent
                 )
+                self.is_reached = True
                 _check(answer)
                 return answer
             except LOST as error:
@@ -178,12 +179,12 @@ class Patience:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._pause = _FIRST_PAUSE
-        self._reached = False
         self._lost_at: float | None = None
 
     def answered(self) -> None:
         """The server is there."""
-        self._pause, self._reached, self._lost_at = _FIRST_PAUSE, True, None
+        self._pause, self._lost_at = _FIRST_PAUSE, None
+        self._connection.is_reached = True
 
     def wait(self, error: Exception, repeatable: bool = True) -> None:
         """Pause before the next try.
@@ -192,13 +193,13 @@ class Patience:
             BitfrontError: there is no use in one.
         """
         where = self._connection.url
-        if isinstance(error, _UNREACHED) and not self._reached:
+        if isinstance(error, _UNREACHED) and not self._connection.is_reached:
             raise Unreachable(
                 f"No server answers at {where}: start one with `bitfront serve`, or set "
                 "BITFRONT_URL to the address of yours."
             ) from error
         now = time.monotonic()
-        self._reached = True
+        self._connection.is_reached = True
         self._lost_at = self._lost_at or now
         if not repeatable and isinstance(error, BitfrontError):
             raise error

@@ -18,11 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from bitfront.artifacts import Artifacts
 from bitfront.errors import BitfrontError, StorageError
 from bitfront.logs import set_up_logs
+from bitfront.processes import end_when_stuck
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.records import Stage
 from bitfront.traces import set_up_traces
 from bitfront.version import __version__
+from bitfront.workers.lease import STUCK_LEASES
 from bitfront.workers.work import AnyPlace, Work, work
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     from bitfront.workers.bench import Bench
     from bitfront.workers.stages import STAGES
 
+    end_when_stuck(STUCK_LEASES * settings.lease_seconds)
     store = Store(settings.database, settings.lease_seconds)
     bench = Bench(store, Artifacts(settings.artifacts), settings)
     try:

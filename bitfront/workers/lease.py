@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
 """Between looks at whether the study was cancelled."""
+STUCK_LEASES = 3.0
+"""A process in which no Python ran for so many leases is ended: its lease thread is stuck too."""
 _GRACE_SECONDS = 3.0
 """What runs no Python for so long after it was told to stop is ended with its process."""
 

@@ -1,4 +1,4 @@
-"""Local workers: processes of this machine that are started again when they end."""
+"""Workers of this machine: processes that are started again when they end."""
 
 from __future__ import annotations
 
@@ -32,3 +32,23 @@ class LocalWorkers(Processes):
         place = f"{socket.gethostname()}-{os.getpid()}"
         command = [sys.executable, "-m", module]
         super().__init__([[*command, f"{place}-{slot}", *queues] for slot in range(n)], environment)
+
+
+class CeleryWorker(Processes):
+    """Keeps a Celery worker alive inside a `with` block: losing its broker may end it.
+
+    Args:
+        queue: what it takes tasks from.
+        n: how many processes work.
+        environment: settings for it, on top of this process's own.
+        module: what it runs, given the queue and the number.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        n: int = 1,
+        environment: Mapping[str, str] | None = None,
+        module: str = "bitfront.workers.tasks",
+    ) -> None:
+        super().__init__([[sys.executable, "-m", module, queue, str(n)]], environment)

@@ -9,9 +9,10 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from celery import Celery
 from celery.signals import worker_process_init, worker_ready, worker_shutting_down
@@ -19,14 +20,18 @@ from celery.signals import worker_process_init, worker_ready, worker_shutting_do
 from bitfront.artifacts import Artifacts
 from bitfront.broker import WORK, celery_app
 from bitfront.logs import set_up_logs
+from bitfront.processes import end_when_stuck, end_with_parent
 from bitfront.relay import Relay, ring_due
 from bitfront.settings import Settings
 from bitfront.store import Store
+from bitfront.store.records import Stage
 from bitfront.traces import set_up_traces
 from bitfront.version import __version__
-from bitfront.workers.bench import Bench
-from bitfront.workers.stages import STAGES
-from bitfront.workers.work import work
+from bitfront.workers.lease import STUCK_LEASES
+from bitfront.workers.work import Work, work
+
+if TYPE_CHECKING:
+    from bitfront.workers.bench import Bench
 
 logger = logging.getLogger(__name__)
 
@@ -37,21 +42,36 @@ app: Celery = celery_app(settings)
 @cache
 def bench() -> Bench:
     """Of this process: it keeps a study loaded from one message to the next."""
+    from bitfront.workers.bench import Bench
+
+    # From here on: loading a library may hold the interpreter for long.
+    end_when_stuck(STUCK_LEASES * settings.lease_seconds)
     store = Store(settings.database, settings.lease_seconds)
     return Bench(store, Artifacts(settings.artifacts), settings)
+
+
+def stages() -> Mapping[Stage, Work[Bench]]:
+    """What this worker can do.
+
+    Imported by the process that works, which takes seconds: its parent measures nothing, and kills
+    a child that is not there soon.
+    """
+    from bitfront.workers.stages import STAGES
+
+    return STAGES
 
 
 @app.task(name=WORK, max_retries=2)
 def wake(task: int) -> None:
     """Do what this worker had best do now, which need not be the task that was rung for."""
     logger.debug("rung for task %d", task)
-    place = bench()
+    place, known = bench(), stages()
     queues = [os.environ["BITFRONT_QUEUE"]]
     name = f"{socket.gethostname()}-{os.getppid()}-{os.getpid()}"
     place.store.queue.seen(name, queues[0], "celery", __version__)
     claim = place.store.queue.claim(name, queues, place.warm)
     if claim is not None:
-        work(place, claim, STAGES, _is_stopping)
+        work(place, claim, known, _is_stopping)
         ring_due(place.store, app)
 
 
@@ -86,6 +106,7 @@ def _stop(**_: object) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run a worker of one queue until it is told to stop."""
+    end_with_parent()
     queue, n = arguments[0], arguments[1] if len(arguments) > 1 else "1"
     os.environ["BITFRONT_QUEUE"] = queue
     if not settings.hub:

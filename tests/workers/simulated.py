@@ -3,11 +3,14 @@
     python -m workers.simulated NAME QUEUE...        with tests/ on the path
 
 Everything but the stages is that of a real worker. `SIMULATED_SECONDS` says how long a measurement
-takes, `SIMULATED_POISON` names a trial that kills whoever measures it, and how: `kill`, `exit` or
-`loop`.
+takes, `SIMULATED_POISON` (study:trial:how) a trial that kills whoever measures it, by one of
+`POISONS`.
 """
 
+import ctypes
 import os
+import re
+import resource
 import signal
 import sys
 import time
@@ -16,10 +19,12 @@ from dataclasses import dataclass
 from store.studies import outcome
 
 from bitfront.logs import set_up_logs
+from bitfront.processes import end_when_stuck
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.records import Stage
 from bitfront.workers.child import loop, told_to_stop
+from bitfront.workers.lease import STUCK_LEASES
 
 
 @dataclass
@@ -38,9 +43,9 @@ def simulated(bench, claim, lease):
     """Take the time of a measurement, then leave what the study's made-up values say."""
     bench.warm = claim.study_id
     if claim.stage is Stage.EVALUATE:
-        poisoned, _, how = os.environ.get("SIMULATED_POISON", ":").partition(":")
-        if poisoned == str(claim.number):
-            _die(how)
+        poisoned, _, how = os.environ.get("SIMULATED_POISON", "").rpartition(":")
+        if poisoned == f"{claim.study_id}:{claim.number}":
+            POISONS[how]()
         end = time.monotonic() + float(os.environ.get("SIMULATED_SECONDS", "0.05"))
         while (left := end - time.monotonic()) > 0:
             lease.check()
@@ -48,14 +53,35 @@ def simulated(bench, claim, lease):
     return outcome(bench.store, claim)
 
 
-def _die(how):
-    if how == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if how == "exit":
-        os._exit(3)
-    sum(10**12 * [0]) if how == "memory" else None
-    while how == "loop":  # never looks at the lease
+def _run_out_of_memory():
+    """Of what the process may have; a system without memory left kills it instead."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, hard))
+    try:
+        bytearray(8 << 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+
+
+def _loop():
+    """For ever, without a look at the lease."""
+    while True:
         time.sleep(0.01)
+
+
+def _loop_in_c():
+    """For ever in a library that lets no other thread run."""
+    re.match("(x+x+)+y", 60 * "x")
+
+
+POISONS = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "exit": lambda: os._exit(3),
+    "segfault": lambda: ctypes.string_at(0),
+    "memory": _run_out_of_memory,
+    "loop": _loop,
+    "loop_in_c": _loop_in_c,
+}
 
 
 STAGES = dict.fromkeys(Stage, simulated)
@@ -65,6 +91,7 @@ def main(arguments):
     """As `bitfront.workers.child.main`."""
     is_stopping, settings = told_to_stop(), Settings()
     set_up_logs()
+    end_when_stuck(STUCK_LEASES * settings.lease_seconds)
     store = Store(settings.database, settings.lease_seconds)
     loop(arguments[0], arguments[1:], SimulatedBench(store, settings), STAGES, is_stopping)
     return 0

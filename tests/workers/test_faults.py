@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from servers import PostgresServer
+from soak import IS_SOAK, n
 from store.studies import request, run
+from workers.simulated import POISONS
 
 from bitfront.errors import StorageError
 from bitfront.store import Store
@@ -20,8 +21,6 @@ from bitfront.trial import TrialState
 from bitfront.workers.local import LocalWorkers
 
 TESTS = Path(__file__).parents[1]
-IS_SOAK = bool(os.environ.get("BITFRONT_SOAK"))
-"""The long form, `make soak`."""
 
 
 @pytest.fixture
@@ -70,7 +69,8 @@ def undisturbed(store, asked):
     return rows(store, study.id)
 
 
-def test_random_kills_leave_every_trial_counted_once(store, environment):
+@pytest.mark.fault("F1", transport="local")
+def test_random_kills_leave_every_trial_counted_once(store, environment, record_property):
     """F1: random workers die again and again, the soak's twenty times."""
     asked = request(n_trials=300 if IS_SOAK else 80, n_parallel=6)
     expected = undisturbed(store, asked)
@@ -91,26 +91,46 @@ def test_random_kills_leave_every_trial_counted_once(store, environment):
     failed = {row[0] for row in found if row[3] is TrialState.FAIL}
     assert [r for r in found if r[0] not in failed] == [r for r in expected if r[0] not in failed]
     assert len(failed) <= n_kills // 3
+    record_property("rounds", n_kills)
+    record_property("kills", f"child:{n_kills}")
+    record_property("trials", len(found))
+    record_property("stale", store.activity.n_stale())
 
 
+@pytest.mark.fault("F6", transport="local")
 @pytest.mark.parametrize(
     ("database_url", "how"),
-    [("postgresql", "kill"), ("sqlite", "exit"), ("sqlite", "loop")],
+    n(
+        [("postgresql", "kill"), ("postgresql", "loop_in_c")]
+        + [("sqlite", how) for how in ("exit", "segfault", "memory", "loop", "loop_in_c")],
+        [(database, how) for database in ("sqlite", "postgresql") for how in POISONS],
+    ),
     indirect=["database_url"],
 )
-def test_a_poisonous_measurement_is_set_aside(store, environment, how):
+def test_a_poisonous_measurement_is_set_aside(store, environment, how, record_property):
     """F6: three workers die or hang of it, the others' work is unharmed."""
-    study, _ = store.studies.create(request(n_trials=12, n_parallel=4), "anna")
-    poison = {"SIMULATED_POISON": f"6:{how}", "BITFRONT_TASK_SECONDS": "1"}
+    asked = request(n_trials=12, n_parallel=4)
+    expected = undisturbed(store, asked)
+    study, _ = store.studies.create(asked, "anna")
+    other, _ = store.studies.create(request(n_trials=12, seed=1), "ben")
+    poison = {"SIMULATED_POISON": f"{study.id}:6:{how}", "BITFRONT_TASK_SECONDS": "1"}
+    if how == "loop_in_c":
+        poison["BITFRONT_TASK_SECONDS"] = "3600"  # nobody in the process could tell
     with simulated(2, {**environment, **poison}):
-        until(lambda: is_over(store, study.id), 100)
+        until(lambda: is_over(store, study.id) and is_over(store, other.id), 200)
     assert store.studies.get(study.id).state is StudyState.PARTIAL
+    assert store.studies.get(other.id).state is StudyState.COMPLETE
     failed = [t for t in store.trials.of(study.id) if t.state is TrialState.FAIL]
     assert [t.number for t in failed] == [6]
     (task,) = store.activity.tasks(study.id, [TaskState.FAIL])
     assert task.attempts == 3
+    unharmed = [row for row in rows(store, study.id) if row[0] != 6 and row[1] == "calibration"]
+    assert unharmed == [row for row in expected if row[0] != 6 and row[1] == "calibration"]
+    record_property("kills", f"{how}:{task.attempts}")
+    record_property("trials", len(rows(store, study.id)))
 
 
+@pytest.mark.fault("F7", transport="local")
 def test_a_frozen_worker_comes_back_too_late(store, environment):
     """F7: it leaves nothing, for its task is another's by then."""
     study, _ = store.studies.create(request(n_trials=8), "anna")
@@ -132,6 +152,7 @@ def test_a_frozen_worker_comes_back_too_late(store, environment):
     assert store.studies.get(study.id).state is StudyState.COMPLETE
 
 
+@pytest.mark.fault("F13", transport="local")
 def test_workers_that_are_stopped_and_replaced_burn_no_attempt(store, environment):
     """F13: a rolling restart under load."""
     asked = request(n_trials=40, n_parallel=4)
@@ -149,6 +170,7 @@ def _until_more(store, study_id, n):
     until(lambda: is_over(store, study_id) or len(store.trials.of(study_id, finished=True)) >= n)
 
 
+@pytest.mark.fault("F15", transport="local")
 def test_two_coordinators_make_no_trial_twice(store, environment):
     """F15: whoever finishes a task decides what comes next; six do at once."""
     asked = request(n_trials=60, n_parallel=12)
@@ -159,6 +181,7 @@ def test_two_coordinators_make_no_trial_twice(store, environment):
     assert rows(store, study.id) == expected
 
 
+@pytest.mark.fault("F3", database="postgresql", transport="local")
 def test_a_database_that_crashes_costs_only_its_absence(tmp_path):
     """F3: PostgreSQL is killed in mid-study and comes back."""
     server = PostgresServer()
@@ -187,50 +210,7 @@ def test_a_database_that_crashes_costs_only_its_absence(tmp_path):
         server.remove()
 
 
-def test_a_full_disk_is_one_line_and_the_study_goes_on_after(tmp_path):
-    """F8: SQLite on a small file system."""
-    with small_disk(tmp_path / "disk", 2) as disk:
-        store = Store(f"sqlite:///{disk / 'bitfront.db'}")
-        store.db.upgrade()
-        study, _ = store.studies.create(request(n_trials=8), "anna")
-        run(store, n=3)
-        filler = disk / "filler"
-        with pytest.raises(OSError, match="No space left"):
-            filler.write_bytes(b"0" * 4_000_000)
-        with pytest.raises(StorageError, match="database or disk is full"):
-            _create_many(store)
-        filler.unlink()
-        for other in store.studies.page("ben"):
-            store.studies.cancel(other.id)
-        run(store)
-        assert store.studies.get(study.id).state is StudyState.COMPLETE
-        with store.db.reading() as connection:
-            assert connection.exec_driver_sql("pragma integrity_check").scalar() == "ok"
-        store.db.pool.dispose()
-
-
-def _create_many(store):
-    for _ in range(1000):
-        store.studies.create(request(n_trials=8), "ben")
-
-
-@contextmanager
-def small_disk(folder, megabytes):
-    folder.mkdir()
-    options = f"size={megabytes}m"
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
+@pytest.mark.fault("F9", transport="local")
 def test_leases_go_by_the_clock_of_the_database(database_url):
     """F9: a worker whose own clock is an hour off neither loses its task nor keeps it longer."""
     here = Store(database_url, lease_seconds=60.0)

@@ -1,0 +1,15 @@
+"""The command `bitfront`, whose workers measure nothing.
+
+python -m workers.simulated_command worker --queue cpu        with tests/ on the path
+"""
+
+from functools import partial
+
+from bitfront import cli
+from bitfront.workers import local
+
+local.LocalWorkers = partial(local.LocalWorkers, module="workers.simulated")
+local.CeleryWorker = partial(local.CeleryWorker, module="workers.simulated_tasks")
+
+if __name__ == "__main__":
+    cli.main()
