@@ -100,7 +100,9 @@ class Bench:
         """Values that any worker would find, from the allocation alone."""
         trial = self.store.trials.get(claim.study_id, claim.number)
         choice = self.space.encode(trial.allocation)
-        bits = float((np.array([2, 4, 8])[choice] * [2 * 64, 256]).sum() / 384)
+        layers = self.space.layers
+        sizes = [sum(layers[i].n_weights for i in group) for group in self.space.groups]
+        bits = float(np.average(np.array([2, 4, 8])[choice], weights=sizes))
         values = {"kl": 2.0**-bits * 3, "kl_stderr": 0.001, "perplexity": 10 + 2.0**-bits}
         values |= {"top1_error": 0.3, "bits": bits, "bits_per_weight": bits + 0.25}
         values |= {"bytes": 1024 + round(bits * 6144), "seconds": 0.1}
@@ -111,7 +113,10 @@ class Bench:
         if claim.stage is Stage.PREPARE:
             return Outcome(space=self.space, queue="cpu")
         if claim.stage is Stage.ESTIMATE:
-            baselines = [self.trial((column,) * 2, origin="uniform") for column in range(3)]
+            baselines = [
+                self.trial((column,) * len(self.space.groups), origin="uniform")
+                for column in range(3)
+            ]
             files = {"tables/fisher_directional.npz": self.table()}
             return Outcome(files, proposed=tuple(map(Proposed, baselines)))
         if claim.stage is Stage.PROPOSE:
@@ -135,7 +140,7 @@ class Bench:
         known = {t.allocation.digest for t in self.store.trials.of(claim.study_id, "calibration")}
         if len(known) >= request.n_trials:
             return Outcome(search_ended=True)
-        for choice in itertools.product(range(3), repeat=2):
+        for choice in itertools.product(range(3), repeat=len(self.space.groups)):
             trial = self.trial(choice)
             if trial.allocation.digest not in known:
                 return Outcome(proposed=(Proposed(trial, True),))
