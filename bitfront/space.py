@@ -280,6 +280,13 @@ class _Formats(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self.space.pinned) + len(self.space.layers)
 
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, _Formats) and other.space.digest == self.space.digest:
+            return self.columns == other.columns
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as any mapping's
+
     def __repr__(self) -> str:
         return repr(dict(self))
 

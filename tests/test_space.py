@@ -76,6 +76,8 @@ def test_a_decoded_allocation_is_what_its_formats_are(space):
     decoded = space.decode([2, 1])
     plain = Allocation(dict(decoded.formats))
     assert decoded == plain
+    assert decoded == space.decode([2, 1])
+    assert decoded != space.decode([1, 1])
     assert decoded.digest == plain.digest
     trial = Trial(0, decoded, "calibration", "sweep", TrialState.RUNNING)
     assert Trial.from_json(trial.to_json()).allocation == plain
