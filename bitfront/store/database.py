@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from bitfront.store.clock import NOW
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
+_N_CONNECTIONS = 16
 _UPGRADE_LOCK = 0x62697466
 _KINDS = ("sqlite", "postgresql")
 
@@ -44,12 +46,14 @@ class Database:
 
     Args:
         url: `sqlite:///path/to/bitfront.db` or `postgresql+psycopg://user:password@host/name`.
+        answer_seconds: how long a PostgreSQL server may be silent before it counts as down.
 
     Raises:
         InvalidArgument: another database, or no URL at all.
     """
 
     url: str
+    answer_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         try:
@@ -85,9 +89,13 @@ class Database:
     @cached_property
     def pool(self) -> Engine:
         """Made on first use; a forked or spawned process makes its own."""
+        # As many as are kept: those above would be made anew for each transaction.
+        size: dict[str, Any] = {"pool_size": _N_CONNECTIONS, "max_overflow": 0}
         if not self._is_sqlite:
-            # A network that swallows packets is noticed within seconds; a server that is frozen
-            # while its machine answers is not.
+            # Loaded with its driver, which one machine need not have.
+            from bitfront.store import postgres
+
+            # A network that swallows packets is noticed within seconds.
             connect: dict[str, Any] = {
                 "connect_timeout": 3,
                 "tcp_user_timeout": 10_000,
@@ -95,11 +103,11 @@ class Database:
                 "keepalives_interval": 2,
                 "keepalives_count": 3,
             }
-            return create_engine(
-                self._parsed, pool_pre_ping=True, pool_timeout=3, connect_args=connect
-            )
+            engine = create_engine(self._parsed, pool_timeout=3, connect_args=connect, **size)
+            postgres.bound(engine, self.answer_seconds)
+            return engine
         Path(str(self._parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(self._parsed, connect_args={"timeout": _BUSY_SECONDS})
+        engine = create_engine(self._parsed, connect_args={"timeout": _BUSY_SECONDS}, **size)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -134,6 +142,14 @@ class Database:
         Raises:
             MismatchedArtifact: a newer version made the database.
         """
+        # A migration takes as long as it takes.
+        patient = replace(self, answer_seconds=math.inf)
+        try:
+            patient._upgrade()
+        finally:
+            patient.pool.dispose()
+
+    def _upgrade(self) -> None:
         with self.writing() as connection:
             if not self._is_sqlite:
                 connection.execute(text(f"select pg_advisory_xact_lock({_UPGRADE_LOCK})"))

@@ -23,6 +23,8 @@ SCOPES = ("read", "write", "admin")
 """Reading studies; submitting and changing them; seeing workers and everyone's studies."""
 _KEY = re.compile(r"bf_([0-9a-f]{32})_([0-9a-f]{48})")
 
+_NOTE = sa.insert(audit).values(at=NOW)
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -124,10 +126,10 @@ class Keys:
 
     def note(self, owner: str, key_id: str | None, action: str, target: str, status: int) -> None:
         """Write down who did what, and how it ended."""
-        row: dict[str, object] = {"at": NOW, "owner": owner, "key_id": key_id, "action": action}
+        row: dict[str, object] = {"owner": owner, "key_id": key_id, "action": action}
         row |= {"target": target[:200], "status": status}
         with self.db.writing() as connection:
-            connection.execute(sa.insert(audit).values(row))
+            connection.execute(_NOTE, row)
 
 
 def _hash(salt: str, secret: str) -> str:

@@ -20,7 +20,7 @@ from bitfront.store.lifecycle import add_trials, advance, lock, note, set_state,
 from bitfront.store.records import Claim, Outcome, Stage, StudyState, TaskRow, TaskState
 from bitfront.store.tables import checkpoints, files, spaces, studies, tasks, trials, workers
 from bitfront.study import Study
-from bitfront.trial import Trial, TrialState
+from bitfront.trial import Trial, TrialState, checked
 
 MAX_ATTEMPTS = 3
 """A task that ended this many claims without a result or a release is set aside."""
@@ -227,7 +227,7 @@ class Queue:
             change = sa.update(studies).where(studies.c.id == claim.study_id)
             connection.execute(change.values(changes))
         if outcome.measured is not None:
-            self._measured(connection, claim, outcome.measured)
+            self._measured(connection, claim, checked(outcome.measured))
         if claim.stage is Stage.MATERIALISE:
             self._written(connection, claim, TaskState.COMPLETE, None)
         return bool(changes)
