@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
@@ -181,10 +181,8 @@ class Queue:
             digest = hashlib.sha256(body.encode()).hexdigest()
             insert_new(connection, spaces, {"digest": digest, "body": body})
             changes["space"] = digest
-        if outcome.dtype and outcome.device:
-            request = Study.from_json(study.request)
-            settled = replace(request, dtype=outcome.dtype, device=outcome.device)
-            changes["request"] = settled.to_json()
+        if outcome.settled is not None:
+            changes["request"] = outcome.settled.of(Study.from_json(study.request)).to_json()
         if outcome.queue is not None:
             changes["queue"] = outcome.queue
         for name, digest in outcome.files.items():

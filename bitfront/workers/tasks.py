@@ -25,6 +25,7 @@ from bitfront.store import Store
 from bitfront.traces import set_up_traces
 from bitfront.version import __version__
 from bitfront.workers.bench import Bench
+from bitfront.workers.fetching import OFFLINE
 from bitfront.workers.stages import STAGES
 from bitfront.workers.work import work
 
@@ -88,8 +89,8 @@ def main(arguments: Sequence[str]) -> None:
     """Run a worker of one queue until it is told to stop."""
     queue, n = arguments[0], arguments[1] if len(arguments) > 1 else "1"
     os.environ["BITFRONT_QUEUE"] = queue
-    if not settings.hub:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+    # For the pool's processes, which import everything anew.
+    os.environ[OFFLINE] = "1"
     command = ["worker", "--pool", "prefork", "--concurrency", n, "--queues", queue]
     command += ["--loglevel", "INFO", "--hostname", f"{queue}-{os.getpid()}@%h"]
     command += ["--without-gossip", "--without-mingle"]

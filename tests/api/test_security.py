@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from bitfront.store.tables import audit
 
-BODY = {"model": "org/tiny", "budget": "4.25bpw"}
+BODY = {"model": "org/tiny@main", "budget": "4.25bpw"}
 FILLED = {"number": "0", "name": "fisher_directional", "path": "config.json"}
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 BODY = {
-    "model": "org/tiny",
+    "model": "org/tiny@main",
     "budget": "4.25bpw",
     "formats": ["int2_g64", "int4_g64", "int8_g64"],
     "n_trials": 5,

@@ -11,7 +11,7 @@ from store.studies import outcome, request, run
 
 from bitfront.errors import Conflict, InvalidArgument, LostLease, NotFound
 from bitfront.store import Store
-from bitfront.store.records import Outcome, Proposed, Stage, StudyState, TaskState
+from bitfront.store.records import Outcome, Proposed, Settled, Stage, StudyState, TaskState
 from bitfront.trial import Trial, TrialState
 
 
@@ -201,10 +201,11 @@ def test_what_preparing_settles_leaves_an_extension_alone(store):
     study, _ = store.studies.create(request(n_trials=12), "anna")
     claim = store.queue.claim("w", ["cpu"])
     store.studies.extend(study.id, n_trials=20)
-    left = outcome(store, claim)
-    store.queue.finish(claim, replace(left, dtype="float32", device="cpu"))
+    settled = Settled("float32", "cpu", "0" * 40, "org/a@1", "org/b@2")
+    store.queue.finish(claim, replace(outcome(store, claim), settled=settled))
     now = store.studies.get(study.id).study
-    assert (now.n_trials, now.dtype, now.device) == (20, "float32", "cpu")
+    assert (now.n_trials, now.dtype, now.device, now.revision) == (20, "float32", "cpu", "0" * 40)
+    assert (now.calibration.source, now.evaluation.source) == ("org/a@1", "org/b@2")
 
 
 def test_a_quota_holds_for_requests_at_once(store):

@@ -62,6 +62,7 @@ def standing(stored: StoredStudy, n_failed: int = 0, n_workers: int = 1) -> str:
     counted = f"{stored.done} of {stored.total}" if stored.total else ""
     doing = {
         "prepare": "Preparing the model",
+        "fetch": "Fetching model and texts from the hub",
         "text": "Reading the texts",
         "load": "Loading the model",
         "quantize": "Quantizing each layer in each format",
