@@ -16,13 +16,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import (
     URL,
-    ColumnElement,
     Connection,
     Engine,
     Table,
     create_engine,
     event,
-    literal_column,
     make_url,
     select,
     text,
@@ -32,16 +30,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
+from bitfront.store.clock import NOW
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
 _UPGRADE_LOCK = 0x62697466
-_CLOCKS = {
-    # `unixepoch('subsec')` is NULL before SQLite 3.42.
-    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
-    # `now()` is the time at which the transaction began.
-    "postgresql": "extract(epoch from clock_timestamp())::float8",
-}
+_KINDS = ("sqlite", "postgresql")
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class Database:
                 "The database URL cannot be read: give sqlite:///FILE or "
                 "postgresql+psycopg://USER:PASSWORD@HOST/NAME."
             ) from error
-        if parsed.get_backend_name() not in _CLOCKS:
+        if parsed.get_backend_name() not in _KINDS:
             raise InvalidArgument(
                 f"Database {parsed.get_backend_name()!r} is not supported: "
                 "use sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME."
@@ -83,15 +77,10 @@ class Database:
     def _is_sqlite(self) -> bool:
         return make_url(self.url).get_backend_name() == "sqlite"
 
-    @property
-    def now(self) -> ColumnElement[float]:
-        """Seconds since 1970 on the database's clock: no lease depends on a worker's own."""
-        return literal_column(_CLOCKS["sqlite" if self._is_sqlite else "postgresql"])
-
     def time(self) -> float:
-        """What that clock says."""
+        """Seconds since 1970 on the database's clock."""
         with self.reading() as connection:
-            return float(connection.execute(select(self.now)).scalar_one())
+            return float(connection.execute(select(NOW)).scalar_one())
 
     @cached_property
     def pool(self) -> Engine:
@@ -115,6 +104,10 @@ class Database:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
 
+    @cached_property
+    def _reader(self) -> Engine:
+        return self.pool.execution_options(bitfront_reads=True)
+
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction; on SQLite it holds the write lock from its beginning.
@@ -132,8 +125,7 @@ class Database:
         Raises:
             StorageError: the database cannot be reached.
         """
-        reader = self.pool.execution_options(bitfront_reads=True)
-        with _explained(), reader.connect() as connection:
+        with _explained(), self._reader.connect() as connection:
             yield connection
 
     def upgrade(self) -> None:

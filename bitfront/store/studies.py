@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from bitfront.errors import Conflict, InvalidArgument, KeyReused, NotFound, OverQuota
+from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.ids import new_id
 from bitfront.store.lifecycle import add_task, advance, lock, note, set_state
@@ -71,7 +72,7 @@ class Studies:
                 self._check_quota(connection, owner, max_running)
             row: dict[str, object] = {"id": study_id, "owner": owner, "request": body}
             row |= {"queue": queue}
-            row |= {"state": StudyState.WAITING, "stage": Stage.PREPARE, "created_at": self.db.now}
+            row |= {"state": StudyState.WAITING, "stage": Stage.PREPARE, "created_at": NOW}
             made = connection.execute(sa.insert(studies).values(row).returning(studies)).one()
             if key is not None:
                 used: dict[str, object] = {
@@ -80,10 +81,10 @@ class Studies:
                     "body_digest": digest,
                     "study_id": study_id,
                 }
-                used["created_at"] = self.db.now
+                used["created_at"] = NOW
                 connection.execute(sa.insert(idempotency).values(used))
-            note(connection, self.db, study_id, "state", {"state": StudyState.WAITING})
-            add_task(connection, self.db, study_id, Stage.PREPARE, 0, queue)
+            note(connection, study_id, "state", {"state": StudyState.WAITING})
+            add_task(connection, study_id, Stage.PREPARE, 0, queue)
             return _stored(made), True
 
     def _made_before(
@@ -162,11 +163,11 @@ class Studies:
                 tasks.c.state == TaskState.WAITING,
                 tasks.c.stage != Stage.MATERIALISE,
             )
-            dropped = {"state": TaskState.CANCELLED, "finished_at": self.db.now}
+            dropped = {"state": TaskState.CANCELLED, "finished_at": NOW}
             connection.execute(sa.update(tasks).where(*waiting).values(dropped))
             if state is not StudyState.CANCELLING:
-                set_state(connection, self.db, study_id, StudyState.CANCELLING)
-            advance(connection, self.db, study_id)
+                set_state(connection, study_id, StudyState.CANCELLING)
+            advance(connection, study_id)
             return _stored(study_row(connection, study_id, owner))
 
     def resume(
@@ -226,7 +227,7 @@ class Studies:
                 self._reopen(connection, study_id, max_running)
             else:
                 # The steps in all have changed.
-                advance(connection, self.db, study_id)
+                advance(connection, study_id)
             return _stored(study_row(connection, study_id, owner))
 
     def _search_on(self, connection: Connection, study_id: str) -> None:
@@ -250,7 +251,7 @@ class Studies:
         if max_running is not None:
             self._check_quota(connection, row.owner, max_running)
         new = StudyState.RUNNING if row.started_at or row.space else StudyState.WAITING
-        set_state(connection, self.db, study_id, new)
+        set_state(connection, study_id, new)
         # Failed measurements are results and stay; everything else is tried again.
         undone = sa.or_(
             tasks.c.state == TaskState.CANCELLED,
@@ -259,7 +260,7 @@ class Studies:
         again = {"state": TaskState.WAITING, "attempts": 0, "rung_at": None, "error": None}
         place = (tasks.c.study_id == study_id, tasks.c.stage != Stage.MATERIALISE, undone)
         connection.execute(sa.update(tasks).where(*place).values(again))
-        advance(connection, self.db, study_id)
+        advance(connection, study_id)
 
     def delete(self, study_id: str, owner: str | None = None) -> None:
         """Remove a study and all that only it refers to.
