@@ -19,6 +19,7 @@ from bitfront.api import problems
 from bitfront.api.site import Here, Site
 from bitfront.errors import BitfrontError, Unauthorised
 from bitfront.store.keys import SCOPES
+from bitfront.store.quotas import Quota
 
 LOCAL = "local"
 """Owner of what is done on a machine without keys."""
@@ -46,13 +47,13 @@ class Caller:
         owner: whose studies they make.
         scopes: what they may do.
         key_id: of their key; `None` on a machine without keys.
-        max_running: studies that the owner may have unfinished at once; `None` for no bound.
+        quota: what the owner may have.
     """
 
     owner: str
     scopes: tuple[str, ...]
     key_id: str | None = None
-    max_running: int | None = None
+    quota: Quota = Quota()
 
     @property
     def sees(self) -> str | None:
@@ -83,7 +84,8 @@ def caller(
         here.refusals.wrong(address, key)
         raise
     here.refusals.right(key)
-    return Caller(found.owner, found.scopes, found.id, found.max_running)
+    quota = Quota(found.max_running, found.max_device_hours)
+    return Caller(found.owner, found.scopes, found.id, quota)
 
 
 def _without_key(request: Request, here: Site) -> Caller:

@@ -16,6 +16,7 @@ from bitfront.errors import InvalidArgument, NotFound, Unauthorised
 from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.ids import new_id
+from bitfront.store.quotas import device_seconds
 from bitfront.store.records import ApiKey
 from bitfront.store.tables import api_keys, audit
 
@@ -40,6 +41,7 @@ class Keys:
         scopes: Sequence[str] = ("read", "write"),
         max_running: int = 16,
         seconds: float | None = None,
+        max_device_hours: float | None = None,
     ) -> tuple[ApiKey, str]:
         """Make a key.
 
@@ -48,6 +50,7 @@ class Keys:
             scopes: any of `SCOPES`.
             max_running: studies that the owner may have unfinished at once.
             seconds: how long it holds; `None` for ever.
+            max_device_hours: hours that workers may hold the owner's tasks; `None` for no bound.
 
         Returns:
             The key, and its secret text, which is shown this once.
@@ -69,6 +72,7 @@ class Keys:
             "hash": _hash(salt, secret),
             "scopes": ",".join(scopes),
             "max_running": max_running,
+            "max_device_hours": max_device_hours,
             "created_at": NOW,
             "expires_at": None if seconds is None else NOW + seconds,
         }
@@ -104,6 +108,11 @@ class Keys:
         with self.db.reading() as connection:
             query = sa.select(api_keys).order_by(api_keys.c.id)
             return [_key(row) for row in connection.execute(query)]
+
+    def device_seconds(self, owner: str) -> float:
+        """How long workers held tasks of an owner."""
+        with self.db.reading() as connection:
+            return device_seconds(connection, owner)
 
     def exist(self) -> bool:
         """Whether any key was ever made: without one, the API serves this machine only."""
@@ -141,6 +150,7 @@ def _key(row: Row[tuple[object, ...]]) -> ApiKey:
         row.owner,
         tuple(row.scopes.split(",")),
         row.max_running,
+        row.max_device_hours,
         row.created_at,
         row.expires_at,
         row.revoked_at,

@@ -157,6 +157,7 @@ class Outcome:
         proposed: allocations to measure next.
         measured: the trial of `evaluate`.
         search_ended: `propose` found nothing more to measure.
+        stopped: why the search ends before that; empty where it does not.
         asked: the request that it knew; one that was extended since has not ended.
     """
 
@@ -167,6 +168,7 @@ class Outcome:
     proposed: tuple[Proposed, ...] = ()
     measured: Trial | None = None
     search_ended: bool = False
+    stopped: str = ""
     asked: Study | None = None
 
 
@@ -286,6 +288,7 @@ class ApiKey:
         owner: whose studies it sees.
         scopes: what it may do.
         max_running: studies that its owner may have unfinished at once.
+        max_device_hours: hours that workers may hold its owner's tasks; `None` for no bound.
         created_at: when it was made.
         expires_at: when it ends; `None` for never.
         revoked_at: when it was revoked.
@@ -295,6 +298,7 @@ class ApiKey:
     owner: str
     scopes: tuple[str, ...]
     max_running: int
+    max_device_hours: float | None
     created_at: float
     expires_at: float | None
     revoked_at: float | None

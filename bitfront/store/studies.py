@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from bitfront.errors import Conflict, InvalidArgument, KeyReused, NotFound, OverQuota
+from bitfront.errors import Conflict, InvalidArgument, KeyReused, NotFound
 from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.ids import new_id
 from bitfront.store.lifecycle import add_task, advance, lock, note, set_state
+from bitfront.store.quotas import Quota, keep_usage
 from bitfront.store.records import (
     Stage,
     StoredStudy,
@@ -25,6 +26,8 @@ from bitfront.store.tables import (
     tasks,
 )
 from bitfront.study import Study
+
+FREE = Quota()
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Studies:
         owner: str,
         queue: str = "cpu",
         key: str | None = None,
-        max_running: int | None = None,
+        quota: Quota = FREE,
     ) -> tuple[StoredStudy, bool]:
         """Store a study and queue its first task.
 
@@ -52,14 +55,14 @@ class Studies:
             owner: whose it is.
             queue: where its first task runs.
             key: an idempotency key; the same key and request give the study that is there.
-            max_running: how many unfinished studies the owner may have.
+            quota: what the owner may have.
 
         Returns:
             The study, and whether it is new.
 
         Raises:
             KeyReused: the key was used for another request.
-            OverQuota: the owner has too many unfinished studies.
+            OverQuota: the owner has too many unfinished studies, or no device hours left.
         """
         body, study_id = study.to_json(), new_id()
         digest = hashlib.sha256(body.encode()).hexdigest()
@@ -68,10 +71,9 @@ class Studies:
                 before = self._made_before(connection, owner, key, digest)
                 if before is not None:
                     return _stored(before), False
-            if max_running is not None:
-                self._check_quota(connection, owner, max_running)
+            quota.check(connection, owner)
             row: dict[str, object] = {"id": study_id, "owner": owner, "request": body}
-            row |= {"queue": queue}
+            row |= {"queue": queue, "max_device_hours": quota.max_device_hours}
             row |= {"state": StudyState.WAITING, "stage": Stage.PREPARE, "created_at": NOW}
             made = connection.execute(sa.insert(studies).values(row).returning(studies)).one()
             if key is not None:
@@ -103,22 +105,6 @@ class Studies:
                 f"Idempotency-Key {key!r} was used for another request: use a new key for it."
             )
         return study_row(connection, used.study_id, owner)
-
-    def _check_quota(self, connection: Connection, owner: str, max_running: int) -> None:
-        if connection.dialect.name == "postgresql":
-            # Two requests of an owner must not both count before either adds.
-            number = int.from_bytes(hashlib.sha256(f"quota {owner}".encode()).digest()[:7])
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
-        open_states = [state for state in StudyState if not state.is_final]
-        query = sa.select(sa.func.count()).where(
-            studies.c.owner == owner, studies.c.state.in_(open_states)
-        )
-        n_open = connection.execute(query).scalar_one()
-        if n_open >= max_running:
-            raise OverQuota(
-                f"{owner} has {n_open} unfinished studies of at most {max_running}: "
-                "wait for one or cancel it."
-            )
 
     def get(self, study_id: str, owner: str | None = None) -> StoredStudy:
         """One study.
@@ -170,21 +156,23 @@ class Studies:
             advance(connection, study_id)
             return _stored(study_row(connection, study_id, owner))
 
-    def resume(
-        self, study_id: str, owner: str | None = None, max_running: int | None = None
-    ) -> StoredStudy:
-        """Go on with a study that was cancelled or failed.
+    def resume(self, study_id: str, owner: str | None = None, quota: Quota = FREE) -> StoredStudy:
+        """Go on with a study that was cancelled, failed, or was stopped on its way.
 
         Raises:
             NotFound: as `get`.
-            Conflict: it ran to its end, is not over yet, or its owner has too many studies.
+            Conflict: it ran to its end, is not over yet, or its owner has no quota left.
         """
         with self.db.writing() as connection:
-            state = StudyState(locked_study(connection, study_id, owner).state)
-            if state not in {StudyState.CANCELLED, StudyState.FAIL}:
+            row = locked_study(connection, study_id, owner)
+            state = StudyState(row.state)
+            is_stopped = state is StudyState.PARTIAL and row.error is not None
+            if not (is_stopped or state in {StudyState.CANCELLED, StudyState.FAIL}):
                 more = ": extend it to measure more" if state.is_final else ""
                 raise Conflict(f"Study {study_id} is {state}, not cancelled or failed{more}.")
-            self._reopen(connection, study_id, max_running)
+            if is_stopped:
+                self._search_on(connection, study_id)
+            self._reopen(connection, study_id, quota)
             return _stored(study_row(connection, study_id, owner))
 
     def extend(
@@ -193,13 +181,13 @@ class Studies:
         n_trials: int | None = None,
         max_minutes: float | None = None,
         owner: str | None = None,
-        max_running: int | None = None,
+        quota: Quota = FREE,
     ) -> StoredStudy:
         """Give a study more measurements or more time; one that is over goes on.
 
         Raises:
             NotFound: as `get`.
-            Conflict: it is being cancelled, or it is over and its owner has too many studies.
+            Conflict: it is being cancelled, or it is over and its owner has no quota left.
             InvalidArgument: fewer or less than it had, or nothing at all.
         """
         with self.db.writing() as connection:
@@ -224,7 +212,7 @@ class Studies:
             connection.execute(change.values(request=more.to_json()))
             self._search_on(connection, study_id)
             if state.is_final:
-                self._reopen(connection, study_id, max_running)
+                self._reopen(connection, study_id, quota)
             else:
                 # The steps in all have changed.
                 advance(connection, study_id)
@@ -236,7 +224,7 @@ class Studies:
         if not row.search_ended:
             return
         change = sa.update(studies).where(studies.c.id == study_id)
-        connection.execute(change.values(search_ended=False))
+        connection.execute(change.values(search_ended=False, error=None))
         last = sa.select(sa.func.max(tasks.c.number)).where(
             tasks.c.study_id == study_id, tasks.c.stage == Stage.PROPOSE
         )
@@ -246,10 +234,11 @@ class Studies:
         )
         connection.execute(again.values(state=TaskState.WAITING, attempts=0, rung_at=None))
 
-    def _reopen(self, connection: Connection, study_id: str, max_running: int | None) -> None:
+    def _reopen(self, connection: Connection, study_id: str, quota: Quota) -> None:
         row = study_row(connection, study_id, None)
-        if max_running is not None:
-            self._check_quota(connection, row.owner, max_running)
+        quota.check(connection, row.owner)
+        bound = sa.update(studies).where(studies.c.id == study_id)
+        connection.execute(bound.values(max_device_hours=quota.max_device_hours))
         new = StudyState.RUNNING if row.started_at or row.space else StudyState.WAITING
         set_state(connection, study_id, new)
         # Failed measurements are results and stay; everything else is tried again.
@@ -273,6 +262,7 @@ class Studies:
             state = StudyState(locked_study(connection, study_id, owner).state)
             if not state.is_final:
                 raise Conflict(f"Study {study_id} is {state}: cancel it first.")
+            keep_usage(connection, study_id)
             connection.execute(sa.delete(studies).where(studies.c.id == study_id))
 
 

@@ -41,6 +41,7 @@ def test_a_key_is_made_listed_and_revoked(store, run):
     (line,) = run("key", "list")[1].splitlines()
     assert line.split()[:3] == [key.id, "anna", "read,admin"]
     assert "valid until" in line
+    assert line.endswith("0 device hours")
     assert secret.strip() not in run("key", "list", "--json")[1]
     assert run("key", "revoke", key.id)[0] == 0
     assert "revoked" in run("key", "list")[1]
@@ -204,5 +205,6 @@ def test_json_keys_have_no_secret(store, run):
     run("key", "create", "anna")
     (row,) = map(json.loads, run("key", "list", "--json")[1].splitlines())
     assert set(row) == {
-        "id", "owner", "scopes", "max_running", "created_at", "expires_at", "revoked_at",
+        "id", "owner", "scopes", "max_running", "max_device_hours", "created_at", "expires_at",
+        "revoked_at",
     }  # fmt: skip

@@ -11,6 +11,7 @@ from store.studies import outcome, request, run
 
 from bitfront.errors import Conflict, InvalidArgument, LostLease, NotFound
 from bitfront.store import Store
+from bitfront.store.quotas import Quota
 from bitfront.store.records import Outcome, Proposed, Settled, Stage, StudyState, TaskState
 from bitfront.trial import Trial, TrialState
 
@@ -211,7 +212,7 @@ def test_what_preparing_settles_leaves_an_extension_alone(store):
 def test_a_quota_holds_for_requests_at_once(store):
     def post(_):
         try:
-            return store.studies.create(request(), "anna", max_running=1)
+            return store.studies.create(request(), "anna", quota=Quota(1))
         except Conflict:
             return None
 
@@ -220,13 +221,13 @@ def test_a_quota_holds_for_requests_at_once(store):
 
 
 def test_a_quota_holds_for_what_is_resumed_and_extended(store):
-    first, _ = store.studies.create(request(), "anna", max_running=1)
+    first, _ = store.studies.create(request(), "anna", quota=Quota(1))
     store.studies.cancel(first.id)
-    store.studies.create(request(), "anna", max_running=1)
+    store.studies.create(request(), "anna", quota=Quota(1))
     with pytest.raises(Conflict, match="at most 1"):
-        store.studies.resume(first.id, "anna", max_running=1)
+        store.studies.resume(first.id, "anna", quota=Quota(1))
     with pytest.raises(Conflict, match="at most 1"):
-        store.studies.extend(first.id, 64, owner="anna", max_running=1)
+        store.studies.extend(first.id, 64, owner="anna", quota=Quota(1))
     assert store.studies.get(first.id).study.n_trials == first.study.n_trials
 
 
@@ -313,7 +314,7 @@ def test_owners_see_their_own(store):
     assert store.studies.page("ben") == []
     assert [s.id for s in store.studies.page("anna")] == [study.id]
     with pytest.raises(Conflict, match="at most 1"):
-        store.studies.create(request(), "anna", max_running=1)
+        store.studies.create(request(), "anna", quota=Quota(1))
 
 
 def test_a_study_is_deleted_with_all_that_is_its(store):

@@ -74,7 +74,7 @@ def create_study(
     # Where it is left open, the worker that prepares it says where the rest runs.
     queue = "gpu" if device == "cuda" else "cpu"
     stored, is_new = here.store.studies.create(
-        study, known.owner, queue, key=key, max_running=known.max_running
+        study, known.owner, queue, key=key, quota=known.quota
     )
     response.headers["Location"] = study_links(stored.id)["self"]
     response.headers["Idempotency-Replayed"] = "false" if is_new else "true"
@@ -133,7 +133,7 @@ def cancel_study(study_id: StudyPath, known: Writer, here: Here) -> StudyAnswer:
 )
 def resume_study(study_id: StudyPath, known: Writer, here: Here) -> StudyAnswer:
     """Go on with a study that was cancelled or failed."""
-    return study_answer(here.store.studies.resume(study_id, known.sees, known.max_running))
+    return study_answer(here.store.studies.resume(study_id, known.sees, known.quota))
 
 
 @router.post(
@@ -157,7 +157,7 @@ def extend_study(
         )
     return study_answer(
         here.store.studies.extend(
-            study_id, body.n_trials, body.max_minutes, known.sees, known.max_running
+            study_id, body.n_trials, body.max_minutes, known.sees, known.quota
         )
     )
 
