@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
+import torch
+
 from bitfront.artifacts import Artifacts
 from bitfront.errors import MismatchedArtifact, StorageError
 from bitfront.inputs import environment
@@ -31,6 +33,16 @@ _KEPT_FOLDERS = 4
 _HUB = "hub"
 _NOT_STORED = {"trials.jsonl", "screened.jsonl", "study.json"}
 """Files of a results folder whose truth is the database, or which only this worker needs."""
+
+
+def use_gpu(index: int) -> None:
+    """Have `cuda` mean one GPU in this process, another one in each process of the machine.
+
+    Args:
+        index: of the process among those of the machine; they share GPUs where there are fewer.
+    """
+    if n_gpus := torch.cuda.device_count():
+        torch.cuda.set_device(index % n_gpus)
 
 
 @dataclass(eq=False)
@@ -94,6 +106,7 @@ class Bench:
                 index += 1
             else:
                 self._lock = lock
+                use_gpu(index)
                 return folder
 
     def study(self, study_id: str) -> Study:

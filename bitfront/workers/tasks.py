@@ -14,7 +14,12 @@ from functools import cache
 from pathlib import Path
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import (
+    heartbeat_sent,
+    worker_process_init,
+    worker_ready,
+    worker_shutting_down,
+)
 
 from bitfront.artifacts import Artifacts
 from bitfront.broker import WORK, celery_app
@@ -24,6 +29,7 @@ from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.traces import set_up_traces
 from bitfront.version import __version__
+from bitfront.workers.beat import beat
 from bitfront.workers.bench import Bench
 from bitfront.workers.fetching import OFFLINE
 from bitfront.workers.stages import STAGES
@@ -78,6 +84,12 @@ def _begin(**_: object) -> None:
     _stop_file(os.getpid()).unlink(missing_ok=True)
     store = Store(settings.database, settings.lease_seconds)
     Relay(store, app).__enter__()
+
+
+@heartbeat_sent.connect
+def _beat(**_: object) -> None:
+    # Sent by the very loop that takes messages, and only while the broker is there.
+    beat(settings.home)
 
 
 @worker_shutting_down.connect
