@@ -42,6 +42,7 @@ _STAGES = {
     "screen": "Screen",
     "search": "Search",
     "evaluate": "Evaluate",
+    "wait": "Wait for a worker",
     "write": "Write",
     "download": "Download",
 }

@@ -174,9 +174,6 @@ class Protection:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                if scope["path"] == "/docs":
-                    # Its scripts come from elsewhere; it is off unless settings say otherwise.
-                    del headers["Content-Security-Policy"]
             await send(message)
 
         try:

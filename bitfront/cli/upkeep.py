@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from dataclasses import asdict
@@ -63,7 +64,7 @@ def create_key(
     store.db.upgrade()
     names = [name.strip() for name in scopes.split(",") if name.strip()]
     seconds = None if days is None else days * _DAY
-    made, secret = store.keys.create(owner, names, max_running, seconds, max_device_hours)
+    made, secret = store.keys.create(owner, names, max_running, seconds, max_device_hours, _who())
     print(f"Key {made.id} of {made.owner}, shown this once:", file=sys.stderr)
     print(secret)
 
@@ -85,7 +86,7 @@ def revoke_key(
     """End a key; requests with it are refused from now on."""
     store = open_store(read_settings())
     store.db.check_schema()
-    store.keys.revoke(key_id)
+    store.keys.revoke(key_id, _who())
     print(f"Key {key_id} is revoked.")
 
 
@@ -100,6 +101,16 @@ def _line(each: ApiKey, hours: float) -> str:
     bound = "" if each.max_device_hours is None else f" of {each.max_device_hours:g}"
     used = f"{hours:.4g}{bound} device hours"
     return f"{each.id}  {each.owner}  {','.join(each.scopes)}  {state}  {used}"
+
+
+def _who() -> str:
+    """Who made or ended a key, for the audit log; a container's user may have no name."""
+    from bitfront.store.keys import OPERATOR
+
+    try:
+        return f"{OPERATOR} {getpass.getuser()}"
+    except (OSError, KeyError):
+        return OPERATOR
 
 
 def _day(seconds: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from bitfront.errors import Conflict, InvalidArgument, KeyReused, NotFound
+from bitfront.errors import Conflict, InFlight, InvalidArgument, KeyReused, NotFound
 from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.ids import new_id
@@ -62,6 +62,7 @@ class Studies:
 
         Raises:
             KeyReused: the key was used for another request.
+            InFlight: a request with that key is being answered.
             OverQuota: the owner has too many unfinished studies, or no device hours left.
         """
         body, study_id = study.to_json(), new_id()
@@ -92,12 +93,19 @@ class Studies:
     def _made_before(
         self, connection: Connection, owner: str, key: str, digest: str
     ) -> Row[tuple[object, ...]] | None:
-        # One row a key to lock: two requests with a new key must not both find nothing.
+        # One lock a key: two requests with a new key must not both find nothing. Who waited for it
+        # would hold a connection; on SQLite a writer waits for every other anyway.
+        is_mine = True
         if connection.dialect.name == "postgresql":
             number = int.from_bytes(hashlib.sha256(f"{owner} {key}".encode()).digest()[:7])
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+            taken = sa.select(sa.func.pg_try_advisory_xact_lock(number))
+            is_mine = connection.execute(taken).scalar_one()
         place = (idempotency.c.owner == owner, idempotency.c.key == key)
         used = connection.execute(sa.select(idempotency).where(*place)).first()
+        if used is None and not is_mine:
+            raise InFlight(
+                f"A request with Idempotency-Key {key!r} is being answered: send it again."
+            )
         if used is None:
             return None
         if used.body_digest != digest:

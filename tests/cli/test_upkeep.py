@@ -7,6 +7,7 @@ import sqlite3
 import time
 
 import pytest
+import sqlalchemy as sa
 
 from bitfront.artifacts import Artifacts
 from bitfront.collection import collect
@@ -14,6 +15,7 @@ from bitfront.errors import Unauthorised
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.records import Outcome
+from bitfront.store.tables import audit
 from bitfront.study import Budget, Study
 from tests.cli.commands import one_line
 
@@ -47,6 +49,14 @@ def test_a_key_is_made_listed_and_revoked(store, run):
     assert "revoked" in run("key", "list")[1]
     with pytest.raises(Unauthorised):
         store.keys.verified(secret.strip())
+    with store.db.reading() as connection:
+        rows = connection.execute(sa.select(audit).order_by(audit.c.id)).all()
+    assert [(row.action, row.key_id, row.target, row.status) for row in rows] == [
+        ("create_key", key.id, "anna: read,admin", 201),
+        ("revoke_key", key.id, "anna", 204),
+    ]
+    assert all(row.owner.startswith("operator ") for row in rows)
+    assert secret.strip() not in repr(rows)
 
 
 def test_keys_that_cannot_be_are_one_line(store, run):

@@ -292,6 +292,10 @@ def test_checkpoints_are_listed_until_they_can_be_downloaded(empty, browse):
     )
     empty.store.checkpoints.create(done.id, number, "packed")
     assert "not yet" in page(client, f"/ui/studies/{done.id}").text
+    claim = empty.store.queue.claim("w", ["cpu"])
+    badges = page(client, f"/ui/studies/{done.id}").all("span", **{"class": "badge running"})
+    assert len(badges) == 1
+    empty.store.queue.release(claim)
     empty.hand().run()
     outline = page(client, f"/ui/studies/{done.id}")
     assert "model.safetensors" in outline.text

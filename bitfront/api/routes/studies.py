@@ -27,7 +27,8 @@ IdempotencyKey = Annotated[
     Header(
         pattern="^[!-~]+$",
         max_length=200,
-        description="New for each study; the same again gives the study that was made.",
+        description="New for each study; the same again gives the study that was made, or "
+        "a 409 while its first request is being answered.",
         examples=["7f2c1d0e-5b1f-4a55-9d0b-0b6a4a8f6f11"],
     ),
 ]
@@ -49,6 +50,11 @@ _ON = to_study(
     "list_checkpoints", "create_checkpoint", "cancel_study", "resume_study", "extend_study",
     "delete_study",
 )  # fmt: skip
+_IN_FLIGHT: dict[int | str, dict[str, Any]] = {
+    status: {**answer, "description": "A request with this Idempotency-Key is being answered."}
+    for status, answer in problems(409).items()
+    if status == 409
+}
 _CHANGED: dict[int | str, dict[str, Any]] = {
     202: {"links": to_study("get_study", "watch_events", "cancel_study", "get_front")}
 }
@@ -59,7 +65,7 @@ _CHANGED: dict[int | str, dict[str, Any]] = {
     operation_id="create_study",
     summary="Submit a study",
     status_code=202,
-    responses={202: {"links": _ON}, **problems(400, 413, 415)},
+    responses={202: {"links": _ON}, **problems(400, 413, 415), **_IN_FLIGHT},
 )
 def create_study(
     body: Annotated[StudyBody, Body(examples=[EXAMPLE])],
