@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
 from bitfront.allocation import Allocation
@@ -59,7 +59,8 @@ class Trial:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        plain = replace(self, allocation=Allocation(dict(self.allocation.formats)))
+        return json.dumps(asdict(plain), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Trial:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bitfront.api import problems
+from bitfront.api.machine import is_loopback, is_named
 from bitfront.api.site import Here, Site
 from bitfront.errors import BitfrontError, Unauthorised
 from bitfront.store.keys import SCOPES
@@ -32,7 +32,6 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-_LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 _log = logging.getLogger(__name__)
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="key", description="A key of `bitfront key create`."
@@ -107,14 +106,13 @@ def _is_of_this_machine(request: Request) -> bool:
     A page of another site may send simple requests here, and one whose name resolves to this
     machine may read the answers; neither can choose `Host` or leave out `Origin`.
     """
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
     try:
-        is_near = request.client is not None and ipaddress.ip_address(request.client.host)
-        host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        is_named = urlsplit(f"//{host}").hostname in _LOCAL_NAMES
         is_ours = origin is None or urlsplit(origin).netloc == host
     except ValueError:
         return False
-    return bool(is_near and is_near.is_loopback and is_named and is_ours)
+    is_near = request.client is not None and is_loopback(request.client.host)
+    return is_near and is_named(host) and is_ours
 
 
 Known = Annotated[Caller, Depends(caller)]

@@ -6,7 +6,6 @@ claim. Messages of a transport only wake workers: a lost or doubled one changes 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -224,10 +223,9 @@ class Queue:
         """Store what a task leaves; whether the study's own row changed."""
         changes: dict[str, object] = {}
         if outcome.space is not None:
-            body = outcome.space.to_json()
-            digest = hashlib.sha256(body.encode()).hexdigest()
-            insert_new(connection, spaces, {"digest": digest, "body": body})
-            changes["space"] = digest
+            row = {"digest": outcome.space.digest, "body": outcome.space.to_json()}
+            insert_new(connection, spaces, row)
+            changes["space"] = outcome.space.digest
         if outcome.settled is not None:
             changes["request"] = outcome.settled.of(Study.from_json(study.request)).to_json()
         if outcome.queue is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import Row, bindparam
 
@@ -134,7 +135,7 @@ def _row(row: Row[tuple[object, ...]]) -> TrialRow:
 def _trial(row: Row[tuple[object, ...]], space: SearchSpace) -> Trial:
     return Trial(
         row.number,
-        space.decode(list(row.choice)),
+        space.decode(np.frombuffer(row.choice, np.uint8)),
         row.text,
         row.origin,
         TrialState(row.state),

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from store.studies import request
 
-from bitfront.errors import InFlight
+from bitfront.errors import InFlight, KeyReused
 
 
 class Slow:
@@ -50,3 +50,6 @@ def test_twenty_at_once_make_one_study(store):
     assert len({study.id for study, _ in answers}) == 1
     assert sum(is_new for _, is_new in answers) == 1
     assert len(store.studies.page()) == 1
+    with pytest.raises(KeyReused, match="another request"):
+        store.studies.create(request(seed=1), "anna", key="k")
+    assert store.studies.create(request(), "ben", key="k")[1]

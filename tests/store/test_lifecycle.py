@@ -286,25 +286,6 @@ def test_a_search_that_repeats_itself_has_ended(store):
     assert len(store.trials.of(study.id, "calibration")) == 3
 
 
-def test_one_key_makes_one_study(store):
-    made = []
-
-    def post():
-        made.append(store.studies.create(request(), "anna", key="k"))
-
-    threads = [threading.Thread(target=post) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(made) == 8
-    assert len({study.id for study, _ in made}) == 1
-    assert sum(is_new for _, is_new in made) == 1
-    with pytest.raises(Conflict, match="another request"):
-        store.studies.create(request(seed=1), "anna", key="k")
-    assert store.studies.create(request(), "ben", key="k")[1]
-
-
 def test_owners_see_their_own(store):
     study, _ = store.studies.create(request(), "anna")
     with pytest.raises(NotFound):

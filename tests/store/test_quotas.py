@@ -60,15 +60,15 @@ def test_a_lease_that_ended_counts_until_its_end(store):
 
 
 def test_without_hours_nothing_is_submitted_resumed_or_extended(store):
-    quota = Quota(max_device_hours=2.0)
+    quota = Quota(max_device_hours=200.0)
     first, _ = store.studies.create(request(), "anna", quota=quota)
     second, _ = store.studies.create(request(), "anna", quota=quota)
     run(store)
     store.studies.cancel(store.studies.create(request(), "anna", quota=quota)[0].id)
     cancelled = store.studies.page("anna", StudyState.CANCELLED)[0]
-    use(store, first.id, 1.25)
-    use(store, second.id, 0.8)
-    said = r"anna has used 2\.05 device hours of at most 2: ask for a key with more"
+    use(store, first.id, 125.0)
+    use(store, second.id, 80.0)
+    said = r"anna has used 205 device hours of at most 200: ask for a key with more"
     for ask in (
         lambda: store.studies.create(request(), "anna", quota=quota),
         lambda: store.studies.resume(cancelled.id, "anna", quota),
@@ -77,28 +77,28 @@ def test_without_hours_nothing_is_submitted_resumed_or_extended(store):
         with pytest.raises(OverQuota, match=said):
             ask()
     assert store.studies.get(first.id).study.n_trials != 99
-    more = Quota(max_device_hours=3.0)
+    more = Quota(max_device_hours=300.0)
     assert store.studies.resume(cancelled.id, "anna", more).state is StudyState.WAITING
     store.studies.create(request(), "bert", quota=quota)
 
 
 def test_a_running_study_stops_proposing_and_measures_what_it_has(store):
-    quota = Quota(max_device_hours=1.0)
+    quota = Quota(max_device_hours=100.0)
     whole, _ = store.studies.create(request(n_trials=16), "bert")
     study, _ = store.studies.create(request(n_trials=16), "anna", quota=quota)
     run(store, n=18)
     done = len(store.trials.of(study.id, finished=True))
-    use(store, study.id, 1.0)
+    use(store, study.id, 100.0)
     run(store)
     stopped = store.studies.get(study.id)
     assert stopped.state is StudyState.PARTIAL
-    assert stopped.error.startswith("anna has used 1 device hours of at most 1: ")
+    assert stopped.error.startswith("anna has used 100 device hours of at most 100: ")
     assert len(store.trials.of(study.id, "calibration", finished=True)) >= done
     assert len(store.trials.of(study.id, "calibration")) < 16
     assert store.trials.front(study.id).trials
     with pytest.raises(OverQuota):
         store.studies.resume(study.id, "anna", quota)
-    resumed = store.studies.resume(study.id, "anna", Quota(max_device_hours=2.0))
+    resumed = store.studies.resume(study.id, "anna", Quota(max_device_hours=200.0))
     assert (resumed.state, resumed.error) == (StudyState.RUNNING, None)
     run(store)
     assert store.studies.get(study.id).state is StudyState.COMPLETE
@@ -111,14 +111,14 @@ def test_a_running_study_stops_proposing_and_measures_what_it_has(store):
 
 
 def test_a_study_that_has_measured_nothing_fails_and_can_be_resumed(store):
-    quota = Quota(max_device_hours=1.0)
+    quota = Quota(max_device_hours=100.0)
     study, _ = store.studies.create(request(), "anna", quota=quota)
     run(store, n=1)
-    use(store, study.id, 1.5)
+    use(store, study.id, 150.0)
     assert run(store) == 0
     failed = store.studies.get(study.id)
     assert failed.state is StudyState.FAIL
-    assert "has used 1.5 device hours of at most 1" in failed.error
-    store.studies.resume(study.id, "anna", Quota(max_device_hours=9.0))
+    assert "has used 150 device hours of at most 100" in failed.error
+    store.studies.resume(study.id, "anna", Quota(max_device_hours=900.0))
     run(store)
     assert store.studies.get(study.id).state is StudyState.COMPLETE
