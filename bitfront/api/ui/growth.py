@@ -12,7 +12,7 @@ from bitfront.store.records import TrialRow
 
 
 def growth(rows: Sequence[TrialRow]) -> tuple[list[int], list[float]]:
-    """Numbers of trials, and the hypervolume over (log KL, bytes) after each; that of the last is 1.
+    """Numbers of trials, and the hypervolume over (log KL, bytes) after each: 1 after the last.
 
     The corner is the worst of all of them. Only trials after which it grew are in it, and the last.
 
