@@ -125,7 +125,7 @@ def hammered(
 
 def posted(connection: http.client.HTTPConnection, index: int) -> int:
     """Submit a study with a key of its own."""
-    body = json.dumps({"model": "org/model", "budget": "4.5bpw"})
+    body = json.dumps({"model": "org/model@main", "budget": "4.5bpw"})
     key = f"{index}-{time.perf_counter_ns()}"
     headers = {"Content-Type": "application/json", "Idempotency-Key": key}
     connection.request("POST", "/v1/studies", body, headers)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from bitfront.errors import InvalidArgument, MismatchedArtifact, NotFound, StorageError
-from bitfront.files import replacing
+from bitfront.files import link_or_copy, replacing
 
 _CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -68,7 +66,7 @@ class Artifacts:
         if folder is not None:
             target = folder / _name(digest)
             with replacing(target) as temporary:
-                _link_or_copy(path, temporary)
+                link_or_copy(path, temporary)
             return digest
         system, root = self._place
         try:
@@ -96,7 +94,7 @@ class Artifacts:
         source = self._existing(digest)
         with replacing(path) as temporary:
             if folder is not None:
-                _link_or_copy(Path(source), temporary)
+                link_or_copy(Path(source), temporary)
             else:
                 self._place[0].get_file(source, str(temporary))
             if digest_of(temporary) != digest:
@@ -166,10 +164,3 @@ def _name(digest: str) -> str:
 def _protocols(system: Any) -> tuple[str, ...]:
     protocol = system.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or a file system without links
-        shutil.copyfile(source, target)

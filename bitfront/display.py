@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bitfront.trial import Trial
 
 _STAGES = {
+    "fetch": "Fetch from the hub",
     "load": "Load model",
     "text": "Cut texts",
     "quantize": "Quantize",
@@ -41,6 +42,7 @@ _STAGES = {
     "screen": "Screen",
     "search": "Search",
     "evaluate": "Evaluate",
+    "wait": "Wait for a worker",
     "write": "Write",
     "download": "Download",
 }

@@ -11,8 +11,9 @@ BitfrontError
 ├── StorageError         a file or the database could not be written (disk full, no permission)
 ├── NotFound             no study, trial, checkpoint, ... of that name, or not one of yours
 ├── Conflict             what is asked does not go with the state of what it is asked of
+│   ├── InFlight         an idempotency key came back before its first request was answered
 │   ├── KeyReused        an idempotency key came back with another request
-│   └── OverQuota        the owner has as many unfinished studies as are allowed
+│   └── OverQuota        the owner has the unfinished studies, or used the hours, that are allowed
 ├── LostLease            a worker held a task too long: another has it
 ├── Unauthorised         no API key, or not one that may do this
 └── Unreachable          no server of bitfront answers at an address
@@ -83,12 +84,16 @@ class Conflict(BitfrontError):
     """What is asked does not go with the state of what it is asked of."""
 
 
+class InFlight(Conflict):
+    """The idempotency key of a request that is being answered: the same again is answered soon."""
+
+
 class KeyReused(Conflict):
     """The idempotency key of an earlier, other request."""
 
 
 class OverQuota(Conflict):
-    """More unfinished studies than the owner may have."""
+    """More unfinished studies, or more hours of devices, than the owner may have."""
 
 
 class LostLease(BitfrontError):

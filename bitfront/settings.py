@@ -27,7 +27,6 @@ class Settings(BaseSettings):
         task_seconds: longest time of one task.
         max_worker_gb: a worker that used more memory is started anew; 0 for no limit.
         device: what a worker measures on where a study leaves it open.
-        docs: whether the API shows its documentation at `/docs`.
         optuna_url: SQLite or PostgreSQL of the Optuna mirror, for nothing else; empty for a file
             in `home`, or the schema `optuna` beside the tables of a PostgreSQL `database_url`.
         dashboard_host: where the dashboard listens; beyond this machine only once a key exists.
@@ -50,7 +49,6 @@ class Settings(BaseSettings):
     task_seconds: PositiveFloat = 6 * 3600.0
     max_worker_gb: NonNegativeFloat = 0.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    docs: bool = False
     optuna_url: str = ""
     dashboard_host: str = "127.0.0.1"
     dashboard_port: Annotated[int, Field(ge=0, le=65_535)] = 8766

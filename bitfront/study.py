@@ -27,6 +27,7 @@ _UNITS = {
     "MiB": 2.0**20,
     "GiB": 2.0**30,
 }
+_WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
 _BUDGET = re.compile(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([A-Za-z]+)\s*")
 
 
@@ -126,7 +127,8 @@ class TextSource:
 
     Args:
         source: a text file, a JSON-lines file (key `text`), or a `datasets` name
-            (`name`, `name:config` or `name:config:split`).
+            (`name`, `name:config` or `name:config:split`, where `name@revision` names a branch, tag
+            or commit).
         n_sequences: how many token blocks.
         sequence_length: tokens of one block.
     """
@@ -181,8 +183,8 @@ class Study:
 
     model: str
     budget: Budget
-    calibration: TextSource = TextSource("Salesforce/wikitext:wikitext-2-raw-v1:train")
-    evaluation: TextSource = TextSource("Salesforce/wikitext:wikitext-2-raw-v1:test")
+    calibration: TextSource = TextSource(f"{_WIKITEXT}:train")
+    evaluation: TextSource = TextSource(f"{_WIKITEXT}:test")
     formats: tuple[str, ...] = ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
     quantizer: Choice = Choice("rtn")
     estimator: Choice = Choice("fisher_directional")

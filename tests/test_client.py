@@ -278,6 +278,14 @@ def stream(*events, cut=False):
     return httpx2.Response(200, headers=headers, content=body())
 
 
+def test_a_submission_in_flight_is_sent_again_with_its_key():
+    early = problem(409, "in_flight", "A request with this key is being answered.")
+    client, seen = scripted(early, early, httpx2.Response(202, json=study_json()))
+    assert client.submit({"model": "org/tiny@main", "budget": "4bpw"}).id == ID
+    assert len({request.headers["idempotency-key"] for request in seen}) == 1
+    assert len(seen) == 3
+
+
 def test_a_stream_that_breaks_off_is_taken_up_where_it_ended():
     first = stream((1, "state", {"state": "WAITING"}), (4, "trial", {"number": 0}), cut=True)
     restarting = [httpx2.ConnectError("refused")] * 5

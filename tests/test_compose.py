@@ -73,7 +73,7 @@ def test_every_part_is_pinned_restarted_and_waited_for(name):
         assert part["cap_drop"] == ["ALL"]
     assert part["restart"]
     assert part["logging"]["options"]["max-size"]
-    assert name in {"init", "cpu-worker", "gpu-worker"} or part["healthcheck"]["test"]
+    assert name == "init" or part["healthcheck"]["test"]
     for other, condition in part.get("depends_on", {}).items():
         assert other in PARTS
         is_done = condition["condition"] == "service_completed_successfully"
@@ -126,7 +126,11 @@ def test_the_gpu_worker_is_asked_for_and_gets_its_device():
     part = PARTS["gpu-worker"]
     assert part["profiles"] == ["gpu"]
     (device,) = part["deploy"]["resources"]["reservations"]["devices"]
+    # A container with a count of GPUs gets the first ones: a second container would get the same.
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert device["count"] == "all"
+    words = [filled(word, {"GPU_WORKERS": "8"}) for word in part["command"]]
+    assert parsed(words)[1]["n"] == 8
     for worker in ("gpu-worker", "cpu-worker"):
         assert "container_name" not in PARTS[worker], "could not be scaled"
 
@@ -145,7 +149,7 @@ def parsed(words):
 
 @pytest.mark.parametrize("name", OURS)
 def test_commands_are_those_of_bitfront(name):
-    command, options = parsed(OURS[name]["command"])
+    command, options = parsed([filled(word, {}) for word in OURS[name]["command"]])
     expected = {"init": "upgrade", "api": "serve", "optuna-dashboard": "dashboard"}
     assert command == expected.get(name, "worker")
     if command == "worker":
@@ -255,12 +259,20 @@ class Cluster:
 
     def is_healthy(self, name, test):
         _, program, *words = test
+        if program == "bitfront":
+            return self.checked(name, words) == 0
         if program != "python":
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", self.redis_port)) == 0
         words = [self.here(word, name) for word in words]
         done = subprocess.run([sys.executable, *words], check=False, capture_output=True)
         return done.returncode == 0
+
+    def checked(self, name, words):
+        """Exit code of a health check that is a command of ours."""
+        command = [sys.executable, "-m", "bitfront.cli", *words]
+        env = self.environment(name)
+        return subprocess.run(command, env=env, check=False, capture_output=True).returncode
 
     def redis(self):
         """The command of the file, at a port and in a folder of its own."""
@@ -306,6 +318,7 @@ def test_the_parts_search_together(cluster):
     parts, body = cluster
     parts.run("init")
     key = parts.run("init", "key", "create", "anna", "--scopes", "read,write,admin").strip()
+    assert parts.checked("cpu-worker", PARTS["cpu-worker"]["healthcheck"]["test"][2:]) == 1
     with ExitStack() as stack:
         for each in (parts.redis(), parts.up("api"), parts.up("cpu-worker")):
             stack.enter_context(each)

@@ -56,7 +56,7 @@ def create_app(store: Store, artifacts: Artifacts, settings: Settings) -> FastAP
         title="bitfront",
         version=__version__,
         description=_DESCRIPTION,
-        docs_url="/docs" if settings.docs else None,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,

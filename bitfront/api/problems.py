@@ -18,7 +18,7 @@ from bitfront.errors import BitfrontError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
-"""When to ask again after a 503."""
+"""When to ask again after a 503, or while the same request is being answered."""
 
 _STATUS: dict[type[BitfrontError], int] = {
     errors.NotFound: 404,
@@ -73,7 +73,8 @@ def of(error: Exception, instance: str) -> Response:
         return problem(401, "unauthorised", str(error), instance, challenge)
     if isinstance(error, BitfrontError):
         status = next((s for kind, s in _STATUS.items() if isinstance(error, kind)), 422)
-        retry = {"Retry-After": str(RETRY_SECONDS)} if status in {429, 503} else {}
+        is_soon = status in {429, 503} or isinstance(error, errors.InFlight)
+        retry = {"Retry-After": str(RETRY_SECONDS)} if is_soon else {}
         return problem(status, _snake(type(error).__name__), str(error), instance, retry)
     if isinstance(error, RequestValidationError):
         return _of_validation(error, instance)

@@ -16,7 +16,6 @@ from bitfront.study import Budget, Study, TextSource
 MAX_INT = 2**31 - 1
 """Largest whole number that every database stores."""
 _UNITS = "bits|bpw|B|KB|MB|GB|KiB|MiB|GiB"
-_HUB_TEST = "Salesforce/wikitext:wikitext-2-raw-v1"
 
 FormatName = Annotated[
     str,
@@ -86,7 +85,7 @@ class TextBody(Body):
     """Where tokens come from and how many are used."""
 
     source: Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)]
-    """`org/name:config:split` of the hub, or a file below a data folder of the installation."""
+    """`org/name@revision:config:split` of the hub, or a file below a data folder."""
     n_sequences: Annotated[int, Field(ge=1, le=65_536)] = TextSource.n_sequences
     """Token blocks."""
     sequence_length: Annotated[int, Field(ge=8, le=131_072)] = TextSource.sequence_length
@@ -100,12 +99,12 @@ class StudyBody(Body):
     """A search to run: a model, a budget, and choices that all have defaults."""
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)]
-    """`org/name` or `org/name@revision` of the hub, or a path below a model folder."""
+    """`org/name@revision` of the hub, or a path below a model folder."""
     budget: BudgetText
     """Size of the result: average `bits` of codes, `bpw` as stored, or bytes."""
-    calibration: TextGiven = f"{_HUB_TEST}:train"
+    calibration: TextGiven = Study.calibration.source
     """Text that estimators, quantizers and the search see."""
-    evaluation: TextGiven = f"{_HUB_TEST}:test"
+    evaluation: TextGiven = Study.evaluation.source
     """Text of the reported values."""
     formats: Annotated[list[FormatName], Field(min_length=1, max_length=64)] = list(Study.formats)
     """Menu of formats, each once."""
@@ -234,7 +233,7 @@ class CheckpointBody(Body):
 
 
 EXAMPLE: dict[str, Any] = {
-    "model": "HuggingFaceTB/SmolLM2-135M",
+    "model": "HuggingFaceTB/SmolLM2-135M@main",
     "budget": "4.25bpw",
     "formats": ["int3_g64", "int4_g64", "int8_g64"],
     "estimator": "fisher_directional",

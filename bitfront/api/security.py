@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,9 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bitfront.api import problems
+from bitfront.api.machine import is_loopback, is_named
 from bitfront.api.site import Here, Site
 from bitfront.errors import BitfrontError, Unauthorised
 from bitfront.store.keys import SCOPES
+from bitfront.store.quotas import Quota
 from bitfront.store.records import ApiKey
 
 LOCAL = "local"
@@ -32,7 +33,6 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-_LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 _log = logging.getLogger(__name__)
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="key", description="A key of `bitfront key create`."
@@ -47,13 +47,13 @@ class Caller:
         owner: whose studies they make.
         scopes: what they may do.
         key_id: of their key; `None` on a machine without keys.
-        max_running: studies that the owner may have unfinished at once; `None` for no bound.
+        quota: what the owner may have.
     """
 
     owner: str
     scopes: tuple[str, ...]
     key_id: str | None = None
-    max_running: int | None = None
+    quota: Quota = Quota()
 
     @property
     def sees(self) -> str | None:
@@ -79,7 +79,8 @@ async def caller(
         here.recent.add(key, await run_in_threadpool(verified, request, here, key))
     found = here.recent.key(key)
     assert found is not None
-    return Caller(found.owner, found.scopes, found.id, found.max_running)
+    quota = Quota(found.max_running, found.max_device_hours)
+    return Caller(found.owner, found.scopes, found.id, quota)
 
 
 def verified(request: Request, here: Site, key: str) -> ApiKey:
@@ -123,14 +124,13 @@ def _is_of_this_machine(request: Request) -> bool:
     A page of another site may send simple requests here, and one whose name resolves to this
     machine may read the answers; neither can choose `Host` or leave out `Origin`.
     """
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
     try:
-        is_near = request.client is not None and ipaddress.ip_address(request.client.host)
-        host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        is_named = urlsplit(f"//{host}").hostname in _LOCAL_NAMES
         is_ours = origin is None or urlsplit(origin).netloc == host
     except ValueError:
         return False
-    return bool(is_near and is_near.is_loopback and is_named and is_ours)
+    is_near = request.client is not None and is_loopback(request.client.host)
+    return is_near and is_named(host) and is_ours
 
 
 Known = Annotated[Caller, Depends(caller)]
@@ -190,9 +190,6 @@ class Protection:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                if scope["path"] == "/docs":
-                    # Its scripts come from elsewhere; it is off unless settings say otherwise.
-                    del headers["Content-Security-Policy"]
             await send(message)
 
         try:

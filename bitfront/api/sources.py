@@ -17,10 +17,13 @@ from bitfront.settings import Settings
 
 MAX_LENGTH = 300
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,95}"
-HUB_MODEL = rf"^{_PART}/{_PART}(?:@{_PART}(?:/{_PART})?)?$"
-"""`org/name` or `org/name@revision`."""
-HUB_TEXT = rf"^{_PART}/{_PART}(?::{_PART}){{0,2}}$"
-"""`org/name`, `org/name:config` or `org/name:config:split`."""
+_NAME = rf"{_PART}/{_PART}"
+_REVISION = rf"@{_PART}(?:/{_PART})?"
+HUB_MODEL = rf"^{_NAME}{_REVISION}$"
+"""`org/name@revision`."""
+HUB_TEXT = rf"^{_NAME}{_REVISION}(?::{_PART}){{0,2}}$"
+"""`org/name@revision`, with `:config` or `:config:split` after it."""
+_UNPINNED = re.compile(rf"({_NAME})((?::{_PART}){{0,2}})")
 _PATH = re.compile(r"/?(?:[A-Za-z0-9_][A-Za-z0-9_ .+=-]*/)*[A-Za-z0-9_][A-Za-z0-9_ .+=-]*/?")
 _PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npy", ".npz"}
 _TEXTS = {".txt", ".md", ".json", ".jsonl"}
@@ -51,7 +54,8 @@ class Sources:
                 return str(path), None
         elif self.settings.hub and re.fullmatch(HUB_MODEL, text):
             name, _, revision = text.partition("@")
-            return name, revision or None
+            return name, revision
+        self._check_revision("Model", text)
         raise InvalidArgument(
             f"Model {_shown(text)} cannot be used: give {self._allowed('org/name@revision')}"
             f"a folder or .gguf file below {_roots(self.settings.model_roots)}."
@@ -68,10 +72,25 @@ class Sources:
                 return str(path)
         elif self.settings.hub and re.fullmatch(HUB_TEXT, text):
             return text
+        self._check_revision("Text", text)
         raise InvalidArgument(
-            f"Text {_shown(text)} cannot be used: give {self._allowed('org/name:config:split')}"
+            f"Text {_shown(text)} cannot be used: "
+            f"give {self._allowed('org/name@revision:config:split')}"
             f"a {', '.join(sorted(_TEXTS))} file below {_roots(self.settings.data_roots)}."
         )
+
+    def _check_revision(self, what: str, text: str) -> None:
+        """Refuse a name that means something else on another day.
+
+        Raises:
+            InvalidArgument: a name of the hub without a revision.
+        """
+        if self.settings.hub and (found := _UNPINNED.fullmatch(text)):
+            name, rest = found.groups()
+            raise InvalidArgument(
+                f"{what} {_shown(text)} names no revision: give {name}@COMMIT{rest}, or a branch "
+                "or tag such as @main, of which the study keeps the commit."
+            )
 
     def _allowed(self, pattern: str) -> str:
         return f"{pattern} of the hub, or " if self.settings.hub else ""

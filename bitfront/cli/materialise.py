@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,8 +35,7 @@ def materialise(
 
     with connected(_PATIENCE) as client, Display(as_json) as display:
         made = client.materialise(client.find(study), at=at, exporter=exporter)
-        display.show(Event("write", 0, 1))
-        written = _written(client, made)
+        written = _written(client, made, lambda stage: display.show(Event(stage, 0, 1)))
         display.show(Event("write", 1, 1))
         _check_free(out, written)
         client.download(
@@ -59,14 +59,21 @@ def _check_free(out: Path, written: RemoteCheckpoint) -> None:
         )
 
 
-def _written(client: Client, made: RemoteCheckpoint) -> RemoteCheckpoint:
-    """The checkpoint once it has files.
+def _written(
+    client: Client, made: RemoteCheckpoint, show: Callable[[str], None]
+) -> RemoteCheckpoint:
+    """The checkpoint once it has files; shows whether it waits or is being written.
 
     Raises:
         Conflict: it could not be written.
     """
+    shown = ""
     while True:
         now = client.checkpoint(made.study_id, made.number)
+        stage = "write" if now.state != "WAITING" else "wait"
+        if stage != shown:
+            show(stage)
+            shown = stage
         if now.state == "COMPLETE":
             return now
         if now.is_over:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -80,9 +80,24 @@ def _roots(given: list[Path] | None, known: tuple[Path, ...]) -> tuple[Path, ...
     return tuple(root.resolve() for root in roots)
 
 
-def worker(queue: Queue = None, n: N = 1) -> None:
-    """Work on studies until told to stop: by Celery where a broker is set, else on this machine."""
+def worker(
+    queue: Queue = None,
+    n: N = 1,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether a worker of this machine lives.")
+    ] = False,
+) -> None:
+    """Work on studies until told to stop: by Celery where a broker is set, else on this machine.
+
+    Each process has a GPU of its own where there are as many.
+    """
     settings = read_settings()
+    from bitfront.workers.beat import BEAT_SECONDS, beat, is_alive
+
+    if check:
+        lives = is_alive(settings.home)
+        print("A worker lives." if lives else "No worker was heard of in the last minute.")
+        raise typer.Exit(int(not lives))
     from bitfront.logs import set_up_logs, without_secrets
     from bitfront.processes import Processes, stoppable
 
@@ -101,7 +116,9 @@ def worker(queue: Queue = None, n: N = 1) -> None:
     with stoppable(), kept:
         where = without_secrets(settings.database)
         print(f"{n} {'worker' if n == 1 else 'workers'} on {where}", flush=True)
-        threading.Event().wait()
+        while True:
+            beat(settings.home)
+            time.sleep(BEAT_SECONDS)
 
 
 def dashboard(

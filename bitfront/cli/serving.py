@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 import sys
@@ -17,6 +16,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from bitfront.api.app import create_app
+from bitfront.api.machine import is_loopback
 from bitfront.api.metrics import create_metrics_app
 from bitfront.artifacts import Artifacts
 from bitfront.cli.installation import open_store
@@ -113,18 +113,6 @@ def address(host: str, port: int) -> str:
     """Where a client on this machine finds a server."""
     near = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{near}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a host.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0"), is_loopback("localhost")
-    (True, False, True)
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_host(host: str, store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from dataclasses import asdict
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 key = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
-_DAY = 24 * 3600.0
+_HOUR = 3600.0
+_DAY = 24 * _HOUR
 
 
 def upgrade() -> None:
@@ -50,13 +52,19 @@ def create_key(
     max_running: Annotated[
         int, typer.Option(min=1, help="Studies that the owner may have unfinished at once.")
     ] = 16,
+    max_device_hours: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Hours that workers may hold tasks of the owner. Default: no bound."
+        ),
+    ] = None,
 ) -> None:
     """Make a key and print it, this once: only its hash is kept."""
     store = open_store(read_settings())
     store.db.upgrade()
     names = [name.strip() for name in scopes.split(",") if name.strip()]
     seconds = None if days is None else days * _DAY
-    made, secret = store.keys.create(owner, names, max_running, seconds)
+    made, secret = store.keys.create(owner, names, max_running, seconds, max_device_hours, _who())
     print(f"Key {made.id} of {made.owner}, shown this once:", file=sys.stderr)
     print(secret)
 
@@ -67,7 +75,8 @@ def list_keys(as_json: AsJson = False) -> None:
     store = open_store(read_settings())
     store.db.check_schema()
     for each in store.keys.all():
-        print(json.dumps(asdict(each)) if as_json else _line(each))
+        hours = store.keys.device_seconds(each.owner) / _HOUR
+        print(json.dumps(asdict(each)) if as_json else _line(each, hours))
 
 
 @key.command("revoke")
@@ -77,11 +86,11 @@ def revoke_key(
     """End a key; requests with it are refused from now on."""
     store = open_store(read_settings())
     store.db.check_schema()
-    store.keys.revoke(key_id)
+    store.keys.revoke(key_id, _who())
     print(f"Key {key_id} is revoked.")
 
 
-def _line(each: ApiKey) -> str:
+def _line(each: ApiKey, hours: float) -> str:
     state = "valid"
     if each.expires_at is not None:
         state = f"valid until {_day(each.expires_at)}"
@@ -89,7 +98,19 @@ def _line(each: ApiKey) -> str:
             state = f"expired {_day(each.expires_at)}"
     if each.revoked_at is not None:
         state = f"revoked {_day(each.revoked_at)}"
-    return f"{each.id}  {each.owner}  {','.join(each.scopes)}  {state}"
+    bound = "" if each.max_device_hours is None else f" of {each.max_device_hours:g}"
+    used = f"{hours:.4g}{bound} device hours"
+    return f"{each.id}  {each.owner}  {','.join(each.scopes)}  {state}  {used}"
+
+
+def _who() -> str:
+    """Who made or ended a key, for the audit log; a container's user may have no name."""
+    from bitfront.store.keys import OPERATOR
+
+    try:
+        return f"{OPERATOR} {getpass.getuser()}"
+    except (OSError, KeyError):
+        return OPERATOR
 
 
 def _day(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """Client: what a bitfront server can be asked to do, from Python.
 
 with Client("http://127.0.0.1:8765") as client:
-    study = client.submit({"model": "org/name", "budget": "4.25bpw"})
+    study = client.submit({"model": "org/name@main", "budget": "4.25bpw"})
     for event in client.watch(study.id):
         print(event.kind, event.body)
     points = client.front(study.id, "csv")

@@ -17,7 +17,13 @@ from bitfront import errors
 from bitfront.errors import BitfrontError, InvalidArgument, Unreachable
 from bitfront.version import __version__
 
-LOST = (httpx2.NetworkError, httpx2.ProtocolError, httpx2.TimeoutException, errors.StorageError)
+LOST = (
+    httpx2.NetworkError,
+    httpx2.ProtocolError,
+    httpx2.TimeoutException,
+    errors.StorageError,
+    errors.InFlight,
+)
 """The answer did not come, or says that the server cannot work just now."""
 _UNREACHED = (httpx2.ConnectError, httpx2.ConnectTimeout)
 _CALL = httpx2.Timeout(30.0, connect=5.0)

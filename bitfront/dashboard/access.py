@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import ipaddress
-import threading
-import time
-from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
+from bitfront.api.machine import is_loopback, is_named
+from bitfront.api.refusals import Refusals
 from bitfront.errors import InvalidArgument, Unauthorised
 from bitfront.store import Store
 from bitfront.store.records import ApiKey
@@ -21,9 +18,6 @@ COOKIE = "bitfront_key"
 """The web page's own cookie: who signed in there is signed in here, on any port of the host."""
 
 SCOPE = "admin"
-N_WRONG, WRONG_SECONDS = 10, 60.0
-_LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
-_N_REMEMBERED = 10_000
 
 Environ = Mapping[str, Any]
 
@@ -38,12 +32,11 @@ class Access:
 
     Args:
         store: where keys are.
+        refusals: who sent wrong ones lately, to this process.
     """
 
     store: Store
-    _wrong: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict, init=False)
-    _right: OrderedDict[bytes, None] = field(default_factory=OrderedDict, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    refusals: Refusals = field(default_factory=Refusals)
 
     def check(self, environ: Environ) -> ApiKey | None:
         """The key of a request; `None` where none is needed.
@@ -53,7 +46,8 @@ class Access:
             TooManyWrong: keys are guessed.
         """
         if not self.store.keys.exist():
-            if not _is_of_this_machine(environ):
+            is_near = is_loopback(str(environ.get("REMOTE_ADDR", "")))
+            if not (is_near and is_named(str(environ.get("HTTP_HOST", "")))):
                 raise Unauthorised(
                     "Without any key, only this machine is served, by the name localhost or "
                     "127.0.0.1: make a key with `bitfront key create`."
@@ -72,23 +66,14 @@ class Access:
             TooManyWrong: keys are guessed from that address. One that was right before is still
                 looked at: behind a proxy, all clients have one address.
         """
-        digest = hashlib.sha256(text.encode(errors="replace")).digest()
-        with self._lock:
-            times = self._wrong.get(address, deque())
-            n_late = sum(at > time.monotonic() - WRONG_SECONDS for at in times)
-            if n_late >= N_WRONG and digest not in self._right:
-                raise TooManyWrong
+        if self.refusals.seconds_left(address, text):
+            raise TooManyWrong
         try:
             key = self.store.keys.verified(text)
         except Unauthorised:
-            with self._lock:
-                self._right.pop(digest, None)
-                self._wrong.setdefault(address, deque(maxlen=N_WRONG)).append(time.monotonic())
-                _shorten(self._wrong)
+            self.refusals.wrong(address, text)
             raise
-        with self._lock:
-            self._right[digest] = None
-            _shorten(self._right)
+        self.refusals.right(text)
         if SCOPE not in key.scopes:
             raise Unauthorised(
                 f"This key has the scopes {', '.join(key.scopes)}, and {SCOPE} is needed, because "
@@ -104,7 +89,7 @@ def check_host(host: str, store: Store) -> None:
     Raises:
         InvalidArgument: no key exists, and the address is not of this machine alone.
     """
-    if not _is_loopback(host) and not store.keys.exist():
+    if not is_loopback(host) and not store.keys.exist():
         raise InvalidArgument(
             f"The dashboard cannot listen at {host} without keys: make one with "
             "`bitfront key create`, or set BITFRONT_DASHBOARD_HOST to 127.0.0.1."
@@ -129,24 +114,3 @@ def _sent(environ: Environ) -> str:
     except CookieError:
         return ""
     return cookie.value if cookie else ""
-
-
-def _is_of_this_machine(environ: Environ) -> bool:
-    # A page from elsewhere whose name resolves to this machine cannot choose `Host`.
-    try:
-        name = urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname
-    except ValueError:
-        return False
-    return name in _LOCAL_NAMES and _is_loopback(str(environ.get("REMOTE_ADDR", "")))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _shorten(remembered: OrderedDict[Any, Any]) -> None:
-    while len(remembered) > _N_REMEMBERED:
-        remembered.popitem(last=False)

@@ -12,9 +12,11 @@ from typing import Any, BinaryIO
 import torch
 
 from bitfront.errors import InvalidText
+from bitfront.files import replacing
 
 _MAX_CHARACTERS = 20_000_000
 """Text beyond this is not read: a constant, so that blocks of two calls stay comparable."""
+_KEYS = ("text", "messages", "prompt", "completion", "response")
 _SUFFIXES = {".txt", ".md", ".jsonl", ".json"}
 _PIECE = 1_000_000
 """Characters tokenized at a time."""
@@ -37,7 +39,8 @@ def token_blocks(
 
     Args:
         source: a `.jsonl` or `.json` file (one record a line, or one list), any other file as
-            UTF-8 text, or a `datasets` name: `name`, `name:config` or `name:config:split`.
+            UTF-8 text, or a `datasets` name: `name`, `name:config` or `name:config:split`, where
+            `name@revision` names a branch, tag or commit.
             A record has `text`; or `messages` (chat turns); or `prompt` with, if any, `completion`
             or `response`. Records are joined by an empty line.
         tokenizer: of the model.
@@ -269,10 +272,17 @@ def _dataset_rows(source: str) -> Iterator[tuple[str, Any]]:
     """Each row of a dataset, read as it arrives, with its place."""
     import datasets  # heavy, and only this source needs it
 
-    name, _, rest = source.partition(":")
+    place, _, rest = source.partition(":")
+    name, revision = (place, "") if Path(place).exists() else split_revision(place)
     config, _, split = rest.partition(":")
     try:
-        rows = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+        rows = datasets.load_dataset(
+            name,
+            config or None,
+            split=split or "train",
+            revision=revision or None,
+            streaming=True,
+        )
         yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
     except Exception as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
@@ -280,3 +290,34 @@ def _dataset_rows(source: str) -> Iterator[tuple[str, Any]]:
             f"Cannot load {source!r} with datasets ({reason}): give a text file, a .jsonl file, "
             "or name:config:split of a dataset that can be reached."
         ) from error
+
+
+def split_revision(name: str) -> tuple[str, str]:
+    """The two parts of `name@revision`; the second is empty where there is none.
+
+    >>> split_revision("org/text@main"), split_revision("org/text")
+    (('org/text', 'main'), ('org/text', ''))
+    """
+    first, _, revision = name.partition("@")
+    return first, revision
+
+
+def save_rows(source: str, path: Path) -> None:
+    """Write a `datasets` name down as JSON lines that give the same tokens.
+
+    Args:
+        source: as that of `token_blocks`.
+        path: of the file; as much is written as is ever read of a text.
+
+    Raises:
+        InvalidText: it cannot be loaded.
+        StorageError: the file cannot be written.
+    """
+    n_characters = 0
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for _, record in _dataset_rows(source):
+            kept = {key: record[key] for key in _KEYS if record.get(key) is not None}
+            # A row without any is the reader's to refuse: it names the keys that are there.
+            n_characters += file.write(json.dumps(kept or dict.fromkeys(record, "")) + "\n")
+            if n_characters >= 2 * _MAX_CHARACTERS:
+                break

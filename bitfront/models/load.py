@@ -18,7 +18,8 @@ from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
 from bitfront.models import weight_files
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-_HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+"""Files of a hub model that are downloaded: none of them can run code."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ def load_model(
             f"device {device!r}: torch finds no CUDA device here; use cpu or auto."
         )
     chosen = compute_dtype(device) if dtype == "auto" else getattr(torch, dtype)
-    path = local_path(source) or _downloaded(source, revision)
+    path = local_path(source) or downloaded(source, revision)
     with _quiet():
         if path.is_file():
             module, tokenizer = _from_gguf(path, source, chosen)
@@ -109,19 +110,24 @@ def local_path(source: str) -> Path | None:
     return None
 
 
-def _downloaded(source: str, revision: str | None) -> Path:
+def downloaded(source: str, revision: str | None) -> Path:
+    """The folder of a hub model in the local cache; its name is the commit.
+
+    Raises:
+        InvalidModel: the hub and the cache have no such model or revision, or no safetensors of it.
+    """
     from huggingface_hub import snapshot_download  # only hub models need it
 
     try:
         with _quiet():
             folder = Path(
                 snapshot_download(
-                    source, revision=revision, allow_patterns=_HUB_PATTERNS, ignore_patterns=["*/*"]
+                    source, revision=revision, allow_patterns=HUB_PATTERNS, ignore_patterns=["*/*"]
                 )
             )
     except Exception as error:
         raise InvalidModel(
-            f"Cannot get {source!r} from the hub ({_first_line(error)}): "
+            f"Cannot get {_at(source, revision)!r} from the hub ({_first_line(error)}): "
             "check the name and the network, or give a local folder."
         ) from error
     if not any(folder.glob("*.safetensors")):
@@ -131,6 +137,10 @@ def _downloaded(source: str, revision: str | None) -> Path:
             "file and give that."
         )
     return folder
+
+
+def _at(source: str, revision: str | None) -> str:
+    return f"{source}@{revision}" if revision else source
 
 
 def _from_folder(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy import Row
 
 from bitfront.store.clock import NOW
 from bitfront.store.database import Database
-from bitfront.store.queue import task_row
 from bitfront.store.records import Stage, StoredEvent, TaskRow, TaskState, Worker
 from bitfront.store.tables import events, studies, tasks, workers
 
@@ -90,3 +90,22 @@ class Activity:
         query = sa.select(sa.func.count()).where(events.c.kind == "stale")
         with self.db.reading() as connection:
             return int(connection.execute(query).scalar_one())
+
+
+def task_row(row: Row[tuple[object, ...]]) -> TaskRow:
+    """A row of `tasks` as people look at it."""
+    return TaskRow(
+        row.id,
+        row.study_id,
+        Stage(row.stage),
+        row.number,
+        row.queue,
+        TaskState(row.state),
+        row.attempts,
+        row.worker,
+        row.lease_until,
+        row.created_at,
+        row.started_at,
+        row.finished_at,
+        row.error,
+    )

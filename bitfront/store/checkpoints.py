@@ -47,7 +47,7 @@ class Checkpoints:
                 raise NotFound(f"Study {study_id} has no trial {trial}.")
             if state != TrialState.COMPLETE:
                 raise Conflict(f"Trial {trial} of study {study_id} is {state}, not measured.")
-            same = sa.select(checkpoints).where(
+            same = _CHECKPOINTS.where(
                 checkpoints.c.study_id == study_id,
                 checkpoints.c.trial == trial,
                 checkpoints.c.exporter == exporter,
@@ -79,19 +79,31 @@ class Checkpoints:
 
     def of(self, study_id: str) -> list[Checkpoint]:
         """Checkpoints of a study in the order they were asked for."""
-        query = sa.select(checkpoints).where(checkpoints.c.study_id == study_id)
+        query = _CHECKPOINTS.where(checkpoints.c.study_id == study_id)
         with self.db.reading() as connection:
             rows = connection.execute(query.order_by(checkpoints.c.number))
             return [_checkpoint(row) for row in rows]
 
 
+_CHECKPOINTS = sa.select(checkpoints, tasks.c.state.label("task")).outerjoin(
+    tasks,
+    sa.and_(
+        tasks.c.study_id == checkpoints.c.study_id,
+        tasks.c.stage == Stage.MATERIALISE,
+        tasks.c.number == checkpoints.c.number,
+    ),
+)
+
+
 def _checkpoint(row: Row[tuple[object, ...]]) -> Checkpoint:
+    # Only its task knows that it is being written, and forgets that when its worker gives it back.
+    is_written_now = row.state == TaskState.WAITING and row.task == TaskState.RUNNING
     return Checkpoint(
         row.study_id,
         row.number,
         row.trial,
         row.exporter,
-        TaskState(row.state),
+        TaskState.RUNNING if is_written_now else TaskState(row.state),
         row.error,
         row.created_at,
         row.finished_at,

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from bitfront.store.activity import task_row
 from bitfront.store.clock import NOW
 from bitfront.store.database import Database
-from bitfront.store.queue import may_run, task_row
+from bitfront.store.queue import may_run
 from bitfront.store.records import TaskRow
 from bitfront.store.tables import studies, tasks
 

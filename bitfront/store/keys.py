@@ -10,17 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
 from bitfront.errors import InvalidArgument, NotFound, Unauthorised
 from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.ids import new_id
+from bitfront.store.quotas import device_seconds
 from bitfront.store.records import ApiKey
 from bitfront.store.tables import api_keys, audit
 
 SCOPES = ("read", "write", "admin")
 """Reading studies; submitting and changing them; seeing workers and everyone's studies."""
+OPERATOR = "operator"
+"""Who does what is done on the database itself."""
 _KEY = re.compile(r"bf_([0-9a-f]{32})_([0-9a-f]{48})")
 
 _NOTE = sa.insert(audit).values(at=NOW)
@@ -42,6 +45,8 @@ class Keys:
         scopes: Sequence[str] = ("read", "write"),
         max_running: int = 16,
         seconds: float | None = None,
+        max_device_hours: float | None = None,
+        by: str = OPERATOR,
     ) -> tuple[ApiKey, str]:
         """Make a key.
 
@@ -50,6 +55,8 @@ class Keys:
             scopes: any of `SCOPES`.
             max_running: studies that the owner may have unfinished at once.
             seconds: how long it holds; `None` for ever.
+            max_device_hours: hours that workers may hold the owner's tasks; `None` for no bound.
+            by: who makes it, for the audit log.
 
         Returns:
             The key, and its secret text, which is shown this once.
@@ -71,11 +78,13 @@ class Keys:
             "hash": _hash(salt, secret),
             "scopes": ",".join(scopes),
             "max_running": max_running,
+            "max_device_hours": max_device_hours,
             "created_at": NOW,
             "expires_at": None if seconds is None else NOW + seconds,
         }
         with self.db.writing() as connection:
             connection.execute(sa.insert(api_keys).values(row))
+            _note(connection, by, key_id, "create_key", f"{owner}: {row['scopes']}", 201)
             made = connection.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one()
         return _key(made), f"bf_{key_id}_{secret}"
 
@@ -107,13 +116,22 @@ class Keys:
             query = sa.select(api_keys).order_by(api_keys.c.id)
             return [_key(row) for row in connection.execute(query)]
 
+    def device_seconds(self, owner: str) -> float:
+        """How long workers held tasks of an owner."""
+        with self.db.reading() as connection:
+            return device_seconds(connection, owner)
+
     def exist(self) -> bool:
         """Whether any key was ever made: without one, the API serves this machine only."""
         with self.db.reading() as connection:
             return connection.execute(sa.select(api_keys.c.id).limit(1)).first() is not None
 
-    def revoke(self, key_id: str) -> None:
+    def revoke(self, key_id: str, by: str = OPERATOR) -> None:
         """End a key.
+
+        Args:
+            key_id: which one.
+            by: who ends it, for the audit log.
 
         Raises:
             NotFound: there is none of that id.
@@ -121,15 +139,23 @@ class Keys:
         with self.db.writing() as connection:
             place = api_keys.c.id == key_id
             change = sa.update(api_keys).where(place).values(revoked_at=NOW)
-            if not connection.execute(change).rowcount:
+            found = connection.execute(change.returning(api_keys.c.owner)).scalar()
+            if found is None:
                 raise NotFound(f"No API key {key_id!r}.")
+            _note(connection, by, key_id, "revoke_key", found, 204)
 
     def note(self, owner: str, key_id: str | None, action: str, target: str, status: int) -> None:
         """Write down who did what, and how it ended."""
-        row: dict[str, object] = {"owner": owner, "key_id": key_id, "action": action}
-        row |= {"target": target[:200], "status": status}
         with self.db.writing() as connection:
-            connection.execute(_NOTE, row)
+            _note(connection, owner, key_id, action, target, status)
+
+
+def _note(
+    connection: Connection, owner: str, key_id: str | None, action: str, target: str, status: int
+) -> None:
+    row: dict[str, object] = {"owner": owner[:64], "key_id": key_id, "action": action}
+    row |= {"target": target[:200], "status": status}
+    connection.execute(_NOTE, row)
 
 
 def _hash(salt: str, secret: str) -> str:
@@ -143,6 +169,7 @@ def _key(row: Row[tuple[object, ...]]) -> ApiKey:
         row.owner,
         tuple(row.scopes.split(",")),
         row.max_running,
+        row.max_device_hours,
         row.created_at,
         row.expires_at,
         row.revoked_at,

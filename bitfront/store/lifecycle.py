@@ -212,8 +212,10 @@ def advance(
     _show(connection, study, "evaluate", n_done, n.evaluation)
     if not n.evaluation_open:
         dead = connection.execute(_SET_ASIDE, {"study": study_id}).first()
-        ended = StudyState.COMPLETE if dead is None else StudyState.PARTIAL
-        set_state(connection, study_id, ended)
+        # One that goes on and has an error was stopped on its way.
+        is_whole = dead is None and study.error is None
+        ended = StudyState.COMPLETE if is_whole else StudyState.PARTIAL
+        set_state(connection, study_id, ended, study.error)
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, bindparam
@@ -17,7 +17,8 @@ from bitfront.errors import LostLease
 from bitfront.store.clock import NOW
 from bitfront.store.database import Database, insert_new
 from bitfront.store.lifecycle import add_trials, advance, lock, note, set_state, space_of
-from bitfront.store.records import Claim, Outcome, Stage, StudyState, TaskRow, TaskState
+from bitfront.store.quotas import spent
+from bitfront.store.records import Claim, Outcome, Stage, StudyState, TaskState
 from bitfront.store.tables import checkpoints, files, spaces, studies, tasks, trials, workers
 from bitfront.study import Study
 from bitfront.trial import Trial, TrialState, checked
@@ -26,6 +27,8 @@ MAX_ATTEMPTS = 3
 """A task that ended this many claims without a result or a release is set aside."""
 
 _ANY_STUDY = (Stage.MATERIALISE,)
+_BEGINS = (Stage.PREPARE, Stage.ESTIMATE, Stage.PROPOSE)
+"""Stages that lead to more measurements; those that are asked for are made in any case."""
 
 
 def may_run() -> sa.ColumnElement[bool]:
@@ -53,6 +56,10 @@ _CLAIMABLE = (
     .with_for_update(of=tasks, skip_locked=True)
 )
 _CLAIMABLE_TASK = _CLAIMABLE.where(tasks.c.id == bindparam("task"))
+_LEASED = tasks.c.seconds + tasks.c.lease_until - tasks.c.started_at
+_USED = sa.case(
+    (tasks.c.lease_until < NOW, _LEASED), else_=tasks.c.seconds + NOW - tasks.c.started_at
+)
 _TAKEN = (
     sa.update(tasks)
     .where(tasks.c.id == bindparam("task"))
@@ -60,7 +67,8 @@ _TAKEN = (
         state=TaskState.RUNNING,
         fence=tasks.c.fence + 1,
         attempts=tasks.c.attempts + 1,
-        lease_until=NOW + bindparam("seconds", type_=sa.Float()),
+        seconds=sa.case((tasks.c.state == TaskState.RUNNING, _LEASED), else_=tasks.c.seconds),
+        lease_until=NOW + bindparam("lease", type_=sa.Float()),
         started_at=NOW,
     )
 )
@@ -70,10 +78,11 @@ _HELD = (
     tasks.c.state == TaskState.RUNNING,
 )
 _RENEWED = (
-    sa.update(tasks).where(*_HELD).values(lease_until=NOW + bindparam("seconds", type_=sa.Float()))
+    sa.update(tasks).where(*_HELD).values(lease_until=NOW + bindparam("lease", type_=sa.Float()))
 )
-_GIVEN_BACK = sa.update(tasks).where(*_HELD).values(lease_until=None, rung_at=None)
-_ENDED = sa.update(tasks).where(*_HELD).values(lease_until=None, finished_at=NOW)
+_CLOSED = sa.update(tasks).where(*_HELD).values(lease_until=None, seconds=_USED)
+_GIVEN_BACK = _CLOSED.values(rung_at=None)
+_ENDED = _CLOSED.values(finished_at=NOW)
 _UNHARMED = sa.update(tasks).where(*_HELD).values(worker=None, attempts=tasks.c.attempts - 1)
 _STATE = sa.select(studies.c.state).where(studies.c.id == bindparam("study"))
 _STATE_OF_HELD = (
@@ -126,10 +135,22 @@ class Queue:
                 continue
             if claim.stage is Stage.PREPARE:
                 self._begun(claim.study_id)
+            if claim.stage in _BEGINS and self._is_over_quota(claim):
+                continue
             return claim
 
+    def _is_over_quota(self, claim: Claim) -> bool:
+        """Whether its owner has no device hours left; then the study is led to its end."""
+        with self.db.reading() as connection:
+            line = spent(connection, claim.study_id)
+        if line and claim.stage is Stage.PROPOSE:
+            self.finish(claim, Outcome(search_ended=True, stopped=line))
+        elif line:
+            self.fail(claim, line, final=True)
+        return bool(line)
+
     def _taken(self, connection: Connection, row: Row[tuple[object, ...]], worker: str) -> Claim:
-        values = {"task": row.id, "worker": worker, "seconds": self.lease_seconds}
+        values = {"task": row.id, "worker": worker, "lease": self.lease_seconds}
         connection.execute(_TAKEN, values)
         stage = Stage(row.stage)
         return Claim(row.id, row.study_id, stage, row.number, row.fence + 1, row.attempts + 1)
@@ -155,7 +176,7 @@ class Queue:
                 shown = {"stage": stage, "done": done, "total": total}
                 change = sa.update(studies).where(studies.c.id == claim.study_id)
                 connection.execute(change.values(shown))
-            values = {**_held(claim), "seconds": self.lease_seconds}
+            values = {**_held(claim), "lease": self.lease_seconds}
             if not connection.execute(_RENEWED, values).rowcount:
                 raise LostLease(f"Task {claim.task} is no longer held by claim {claim.fence}.")
             state = connection.execute(_STATE, {"study": claim.study_id}).scalar_one()
@@ -205,10 +226,8 @@ class Queue:
             row = {"digest": outcome.space.digest, "body": outcome.space.to_json()}
             insert_new(connection, spaces, row)
             changes["space"] = outcome.space.digest
-        if outcome.dtype and outcome.device:
-            request = Study.from_json(study.request)
-            settled = replace(request, dtype=outcome.dtype, device=outcome.device)
-            changes["request"] = settled.to_json()
+        if outcome.settled is not None:
+            changes["request"] = outcome.settled.of(Study.from_json(study.request)).to_json()
         if outcome.queue is not None:
             changes["queue"] = outcome.queue
         for name, digest in outcome.files.items():
@@ -223,6 +242,8 @@ class Queue:
         # A search that repeats itself has nothing left either: nobody would ask it again.
         if outcome.search_ended or (claim.stage is Stage.PROPOSE and not n_new):
             changes["search_ended"] = True
+        if outcome.stopped:
+            changes["error"] = outcome.stopped
         if changes:
             change = sa.update(studies).where(studies.c.id == claim.study_id)
             connection.execute(change.values(changes))
@@ -370,22 +391,3 @@ def _close(connection: Connection, claim: Claim, state: TaskState, error: str | 
     change = _GIVEN_BACK if state is TaskState.WAITING else _ENDED
     values = {**_held(claim), "state": state, "error": error}
     return connection.execute(change, values).rowcount > 0
-
-
-def task_row(row: Row[tuple[object, ...]]) -> TaskRow:
-    """A row of `tasks` as people look at it."""
-    return TaskRow(
-        row.id,
-        row.study_id,
-        Stage(row.stage),
-        row.number,
-        row.queue,
-        TaskState(row.state),
-        row.attempts,
-        row.worker,
-        row.lease_until,
-        row.created_at,
-        row.started_at,
-        row.finished_at,
-        row.error,
-    )

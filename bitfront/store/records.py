@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from bitfront.space import SearchSpace
@@ -116,29 +116,59 @@ class Proposed:
 
 
 @dataclass(frozen=True)
+class Settled:
+    """What `prepare` settles of a request, so that every later task means the same by it.
+
+    Args:
+        dtype: of the weights.
+        device: that the study is measured on.
+        revision: commit of a hub model.
+        calibration: its source, with the commit of a hub text.
+        evaluation: likewise.
+    """
+
+    dtype: str
+    device: str
+    revision: str | None
+    calibration: str
+    evaluation: str
+
+    def of(self, study: Study) -> Study:
+        """The request as it is settled."""
+        return replace(
+            study,
+            dtype=self.dtype,
+            device=self.device,
+            revision=self.revision,
+            calibration=replace(study.calibration, source=self.calibration),
+            evaluation=replace(study.evaluation, source=self.evaluation),
+        )
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a finished task leaves; all of it is stored, or none.
 
     Args:
         files: name in the study's folder to the digest of a stored artifact.
         space: what is searched, from `prepare`.
-        dtype: of the weights, settled by `prepare`.
-        device: that the study is measured on, settled by `prepare`.
+        settled: what the request left open, from `prepare`.
         queue: where the rest of the study runs, from `prepare`.
         proposed: allocations to measure next.
         measured: the trial of `evaluate`.
         search_ended: `propose` found nothing more to measure.
+        stopped: why the search ends before that; empty where it does not.
         asked: the request that it knew; one that was extended since has not ended.
     """
 
     files: Mapping[str, str] = field(default_factory=dict)
     space: SearchSpace | None = None
-    dtype: str | None = None
-    device: str | None = None
+    settled: Settled | None = None
     queue: str | None = None
     proposed: tuple[Proposed, ...] = ()
     measured: Trial | None = None
     search_ended: bool = False
+    stopped: str = ""
     asked: Study | None = None
 
 
@@ -258,6 +288,7 @@ class ApiKey:
         owner: whose studies it sees.
         scopes: what it may do.
         max_running: studies that its owner may have unfinished at once.
+        max_device_hours: hours that workers may hold its owner's tasks; `None` for no bound.
         created_at: when it was made.
         expires_at: when it ends; `None` for never.
         revoked_at: when it was revoked.
@@ -267,6 +298,7 @@ class ApiKey:
     owner: str
     scopes: tuple[str, ...]
     max_running: int
+    max_device_hours: float | None
     created_at: float
     expires_at: float | None
     revoked_at: float | None

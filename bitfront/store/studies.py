@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
 
-from bitfront.errors import Conflict, InvalidArgument, KeyReused, NotFound, OverQuota
+from bitfront.errors import Conflict, InFlight, InvalidArgument, KeyReused, NotFound
 from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.ids import new_id
 from bitfront.store.lifecycle import add_task, advance, lock, note, set_state
+from bitfront.store.quotas import Quota, keep_usage
 from bitfront.store.records import (
     Stage,
     StoredStudy,
@@ -42,12 +43,11 @@ _NEW_KEY = {
     .returning(idempotency.c.key)
     for name, kind in (("sqlite", sqlite), ("postgresql", postgresql))
 }
-_OTHER_UNFINISHED = sa.select(sa.func.count()).where(
-    studies.c.owner == bindparam("owner"),
-    studies.c.id != bindparam("study"),
-    studies.c.state.in_([state for state in StudyState if not state.is_final]),
+_IS_MINE = sa.select(sa.func.pg_try_advisory_xact_lock(bindparam("number", type_=sa.BigInteger)))
+_USED_KEY = sa.select(idempotency).where(
+    idempotency.c.owner == bindparam("owner"), idempotency.c.key == bindparam("key")
 )
-_LOCKED_NUMBER = sa.select(sa.func.pg_advisory_xact_lock(bindparam("number", type_=sa.BigInteger)))
+FREE = Quota()
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Studies:
         owner: str,
         queue: str = "cpu",
         key: str | None = None,
-        max_running: int | None = None,
+        quota: Quota = FREE,
     ) -> tuple[StoredStudy, bool]:
         """Store a study and queue its first task.
 
@@ -75,27 +75,30 @@ class Studies:
             owner: whose it is.
             queue: where its first task runs.
             key: an idempotency key; the same key and request give the study that is there.
-            max_running: how many unfinished studies the owner may have.
+            quota: what the owner may have.
 
         Returns:
             The study, and whether it is new.
 
         Raises:
             KeyReused: the key was used for another request.
-            OverQuota: the owner has too many unfinished studies.
+            InFlight: a request with that key is being answered.
+            OverQuota: the owner has too many unfinished studies, or no device hours left.
         """
         body, study_id = study.to_json(), new_id()
-        row = {"id": study_id, "owner": owner, "request": body, "queue": queue}
+        row: dict[str, object] = {"id": study_id, "owner": owner, "request": body, "queue": queue}
+        row["max_device_hours"] = quota.max_device_hours
         digest = hashlib.sha256(body.encode()).hexdigest()
         used = {"owner": owner, "key": key, "body_digest": digest, "study_id": study_id}
         with self.db.writing() as connection:
+            if key is not None:
+                self._refuse_in_flight(connection, owner, key)
             created_at = connection.execute(_NEW_STUDY, row).scalar_one()
             new_key = _NEW_KEY[connection.dialect.name]
             if key is not None and connection.execute(new_key, used).first() is None:
                 connection.execute(sa.delete(studies).where(studies.c.id == study_id))
                 return _stored(self._made_before(connection, owner, key, digest)), False
-            if max_running is not None:
-                self._check_quota(connection, study_id, owner, max_running)
+            quota.check(connection, owner, study_id)
             note(connection, study_id, "state", {"state": StudyState.WAITING})
             add_task(connection, study_id, Stage.PREPARE, 0, queue)
         state, stage = StudyState.WAITING, Stage.PREPARE.value
@@ -106,28 +109,26 @@ class Studies:
     def _made_before(
         self, connection: Connection, owner: str, key: str, digest: str
     ) -> Row[tuple[object, ...]]:
-        place = (idempotency.c.owner == owner, idempotency.c.key == key)
-        used = connection.execute(sa.select(idempotency).where(*place)).one()
+        used = connection.execute(_USED_KEY, {"owner": owner, "key": key}).one()
         if used.body_digest != digest:
             raise KeyReused(
                 f"Idempotency-Key {key!r} was used for another request: use a new key for it."
             )
         return study_row(connection, used.study_id, owner)
 
-    def _check_quota(
-        self, connection: Connection, study_id: str, owner: str, max_running: int
-    ) -> None:
-        """Refuse one study more than an owner may have, itself not counted."""
-        if connection.dialect.name == "postgresql":
-            # Two requests of an owner must not both count before either adds.
-            number = int.from_bytes(hashlib.sha256(f"quota {owner}".encode()).digest()[:7])
-            connection.execute(_LOCKED_NUMBER, {"number": number})
-        place = {"study": study_id, "owner": owner}
-        n_open = connection.execute(_OTHER_UNFINISHED, place).scalar_one()
-        if n_open >= max_running:
-            raise OverQuota(
-                f"{owner} has {n_open} unfinished studies of at most {max_running}: "
-                "wait for one or cancel it."
+    def _refuse_in_flight(self, connection: Connection, owner: str, key: str) -> None:
+        """Have a second request not wait for the first, which would hold a connection.
+
+        On SQLite a writer waits for every other anyway.
+        """
+        if connection.dialect.name != "postgresql":
+            return
+        number = int.from_bytes(hashlib.sha256(f"{owner} {key}".encode()).digest()[:7])
+        if connection.execute(_IS_MINE, {"number": number}).scalar_one():
+            return
+        if connection.execute(_USED_KEY, {"owner": owner, "key": key}).first() is None:
+            raise InFlight(
+                f"A request with Idempotency-Key {key!r} is being answered: send it again."
             )
 
     def get(self, study_id: str, owner: str | None = None) -> StoredStudy:
@@ -180,21 +181,23 @@ class Studies:
             advance(connection, study_id)
             return _stored(study_row(connection, study_id, owner))
 
-    def resume(
-        self, study_id: str, owner: str | None = None, max_running: int | None = None
-    ) -> StoredStudy:
-        """Go on with a study that was cancelled or failed.
+    def resume(self, study_id: str, owner: str | None = None, quota: Quota = FREE) -> StoredStudy:
+        """Go on with a study that was cancelled, failed, or was stopped on its way.
 
         Raises:
             NotFound: as `get`.
-            Conflict: it ran to its end, is not over yet, or its owner has too many studies.
+            Conflict: it ran to its end, is not over yet, or its owner has no quota left.
         """
         with self.db.writing() as connection:
-            state = StudyState(locked_study(connection, study_id, owner).state)
-            if state not in {StudyState.CANCELLED, StudyState.FAIL}:
+            row = locked_study(connection, study_id, owner)
+            state = StudyState(row.state)
+            is_stopped = state is StudyState.PARTIAL and row.error is not None
+            if not (is_stopped or state in {StudyState.CANCELLED, StudyState.FAIL}):
                 more = ": extend it to measure more" if state.is_final else ""
                 raise Conflict(f"Study {study_id} is {state}, not cancelled or failed{more}.")
-            self._reopen(connection, study_id, max_running)
+            if is_stopped:
+                self._search_on(connection, study_id)
+            self._reopen(connection, study_id, quota)
             return _stored(study_row(connection, study_id, owner))
 
     def extend(
@@ -203,13 +206,13 @@ class Studies:
         n_trials: int | None = None,
         max_minutes: float | None = None,
         owner: str | None = None,
-        max_running: int | None = None,
+        quota: Quota = FREE,
     ) -> StoredStudy:
         """Give a study more measurements or more time; one that is over goes on.
 
         Raises:
             NotFound: as `get`.
-            Conflict: it is being cancelled, or it is over and its owner has too many studies.
+            Conflict: it is being cancelled, or it is over and its owner has no quota left.
             InvalidArgument: fewer or less than it had, or nothing at all.
         """
         with self.db.writing() as connection:
@@ -234,7 +237,7 @@ class Studies:
             connection.execute(change.values(request=more.to_json()))
             self._search_on(connection, study_id)
             if state.is_final:
-                self._reopen(connection, study_id, max_running)
+                self._reopen(connection, study_id, quota)
             else:
                 # The steps in all have changed.
                 advance(connection, study_id)
@@ -246,7 +249,7 @@ class Studies:
         if not row.search_ended:
             return
         change = sa.update(studies).where(studies.c.id == study_id)
-        connection.execute(change.values(search_ended=False))
+        connection.execute(change.values(search_ended=False, error=None))
         last = sa.select(sa.func.max(tasks.c.number)).where(
             tasks.c.study_id == study_id, tasks.c.stage == Stage.PROPOSE
         )
@@ -256,10 +259,11 @@ class Studies:
         )
         connection.execute(again.values(state=TaskState.WAITING, attempts=0, rung_at=None))
 
-    def _reopen(self, connection: Connection, study_id: str, max_running: int | None) -> None:
+    def _reopen(self, connection: Connection, study_id: str, quota: Quota) -> None:
         row = study_row(connection, study_id, None)
-        if max_running is not None:
-            self._check_quota(connection, study_id, row.owner, max_running)
+        quota.check(connection, row.owner, study_id)
+        bound = sa.update(studies).where(studies.c.id == study_id)
+        connection.execute(bound.values(max_device_hours=quota.max_device_hours))
         new = StudyState.RUNNING if row.started_at or row.space else StudyState.WAITING
         set_state(connection, study_id, new)
         # Failed measurements are results and stay; everything else is tried again.
@@ -283,6 +287,7 @@ class Studies:
             state = StudyState(locked_study(connection, study_id, owner).state)
             if not state.is_final:
                 raise Conflict(f"Study {study_id} is {state}: cancel it first.")
+            keep_usage(connection, study_id)
             connection.execute(sa.delete(studies).where(studies.c.id == study_id))
 
 

@@ -49,6 +49,8 @@ studies = Table(
     Column("done", Integer, nullable=False, default=0),
     Column("total", Integer, nullable=False, default=0),
     Column("search_ended", Boolean, nullable=False, default=False),
+    # Of the key that submitted, resumed or extended it last.
+    Column("max_device_hours", Float),
     Column("queue", String(16), nullable=False),
     Column("space", String(64), ForeignKey("spaces.digest")),
     Column("error", Text),
@@ -94,6 +96,8 @@ tasks = Table(
     Column("fence", Integer, nullable=False, default=0),
     # Claims that ended neither in a result nor in an orderly release.
     Column("attempts", Integer, nullable=False, default=0),
+    # That ended claims held it.
+    Column("seconds", Float, nullable=False, default=0.0),
     Column("worker", String(128)),
     Column("lease_until", Float),
     # When the transport was last told of it; NULL while it was not.
@@ -173,10 +177,19 @@ api_keys = Table(
     Column("hash", String(64), nullable=False),
     Column("scopes", String(200), nullable=False),
     Column("max_running", Integer, nullable=False),
+    Column("max_device_hours", Float),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("revoked_at", Float),
 )
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    Column("seconds", Float, nullable=False),
+)
+"""How long workers held tasks of studies that were deleted since."""
 
 audit = Table(
     "audit",

@@ -12,22 +12,37 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
+import torch
+
 from bitfront.artifacts import Artifacts
-from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
+from bitfront.errors import MismatchedArtifact, StorageError
 from bitfront.inputs import environment
 from bitfront.job import Job
+from bitfront.models.hub import fetched, located, needs_hub
 from bitfront.progress import Event, Progress
 from bitfront.results import Results
 from bitfront.run import Prepared, estimated, prepared
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.study import Study
+from bitfront.workers.fetching import fetched_beside
 
 logger = logging.getLogger(__name__)
 
 _KEPT_FOLDERS = 4
+_HUB = "hub"
 _NOT_STORED = {"trials.jsonl", "screened.jsonl", "study.json"}
 """Files of a results folder whose truth is the database, or which only this worker needs."""
+
+
+def use_gpu(index: int) -> None:
+    """Have `cuda` mean one GPU in this process, another one in each process of the machine.
+
+    Args:
+        index: of the process among those of the machine; they share GPUs where there are fewer.
+    """
+    if n_gpus := torch.cuda.device_count():
+        torch.cuda.set_device(index % n_gpus)
 
 
 @dataclass(eq=False)
@@ -91,19 +106,27 @@ class Bench:
                 index += 1
             else:
                 self._lock = lock
+                use_gpu(index)
                 return folder
 
     def study(self, study_id: str) -> Study:
-        """The request; where it leaves the device open, that of this machine."""
-        study = self.store.studies.get(study_id).study
-        for name in (study.model, study.calibration.source, study.evaluation.source):
-            # Accepted as a name of the hub, which the library would take for a path that it finds.
-            if not Path(name).is_absolute() and Path(name).exists():
-                raise InvalidArgument(
-                    f"{name!r} names something on the hub and also a path where this worker runs: "
-                    "start workers in another folder."
-                )
+        """The request, with files for what the hub has; a device left open is this machine's."""
+        study = located(self.store.studies.get(study_id).study, self.folder / study_id / _HUB)
         return replace(study, device=self.settings.device) if study.device == "auto" else study
+
+    def request(self, study_id: str, progress: Progress) -> Study:
+        """The request with the commit of each revision; fetches what it names on the hub.
+
+        Raises:
+            InvalidModel, InvalidText: the hub does not have it.
+        """
+        study, folder = self.store.studies.get(study_id).study, self.folder / study_id / _HUB
+        if not needs_hub(study):
+            return study
+        event = Event("fetch", 0, 1)
+        # What an earlier attempt brought: a branch may have moved since.
+        known = fetched(folder)
+        return known or fetched_beside(study, folder, self.settings.hub, lambda: progress(event))
 
     def prepared(self, study_id: str, progress: Progress) -> Prepared:
         """The study loaded and quantized; kept until another one is asked for."""

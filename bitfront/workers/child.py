@@ -24,6 +24,7 @@ from bitfront.store import Store
 from bitfront.store.records import Stage
 from bitfront.traces import set_up_traces
 from bitfront.version import __version__
+from bitfront.workers.fetching import OFFLINE
 from bitfront.workers.lease import STUCK_LEASES
 from bitfront.workers.work import AnyPlace, Work, work
 
@@ -39,8 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     is_stopping, settings = told_to_stop(), Settings()
     set_up_logs()
     set_up_traces("worker")
-    if not settings.hub:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ[OFFLINE] = "1"
     # These take seconds to import, during which signals are already heard.
     from bitfront.workers.bench import Bench
     from bitfront.workers.stages import STAGES

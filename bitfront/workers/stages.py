@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from bitfront.proposing import Proposer, baselines, is_due
 from bitfront.run import export_checkpoint, finalists
-from bitfront.store.records import Claim, Outcome, Proposed, Stage
+from bitfront.store.records import Claim, Outcome, Proposed, Settled, Stage
 from bitfront.trial import Trial, TrialState
 from bitfront.workers.bench import Bench
 from bitfront.workers.lease import Lease
@@ -21,7 +21,8 @@ _MAX_PROPOSALS = 16
 
 
 def prepare(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
-    """Load the model, quantize every layer in every format, note what it predicts."""
+    """Fetch and load the model, quantize every layer in every format, note what it predicts."""
+    request = bench.request(claim.study_id, lease.progress)
     made = bench.prepared(claim.study_id, lease.progress)
     bench.write_environment(claim.study_id)
     files = bench.stored(claim.study_id, lease.check)
@@ -29,7 +30,10 @@ def prepare(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     # "auto" may mean something else to the next worker.
     dtype, device = str(module.dtype).removeprefix("torch."), str(module.device).partition(":")[0]
     queue = "gpu" if device == "cuda" else "cpu"
-    return Outcome(files, space=made.inputs.space, dtype=dtype, device=device, queue=queue)
+    settled = Settled(
+        dtype, device, request.revision, request.calibration.source, request.evaluation.source
+    )
+    return Outcome(files, space=made.inputs.space, settled=settled, queue=queue)
 
 
 def estimate(bench: Bench, claim: Claim, lease: Lease) -> Outcome:

@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import (
+    heartbeat_sent,
+    worker_process_init,
+    worker_ready,
+    worker_shutting_down,
+)
 
 from bitfront.artifacts import Artifacts
 from bitfront.broker import WORK, celery_app
@@ -27,6 +32,8 @@ from bitfront.store import Store
 from bitfront.store.records import Stage
 from bitfront.traces import set_up_traces
 from bitfront.version import __version__
+from bitfront.workers.beat import beat
+from bitfront.workers.fetching import OFFLINE
 from bitfront.workers.lease import STUCK_LEASES
 from bitfront.workers.work import Work, work
 
@@ -99,6 +106,12 @@ def _begin(**_: object) -> None:
     Relay(store, app).__enter__()
 
 
+@heartbeat_sent.connect
+def _beat(**_: object) -> None:
+    # Sent by the very loop that takes messages, and only while the broker is there.
+    beat(settings.home)
+
+
 @worker_shutting_down.connect
 def _stop(**_: object) -> None:
     _stop_file(os.getpid()).touch()
@@ -109,8 +122,8 @@ def main(arguments: Sequence[str]) -> None:
     end_with_parent()
     queue, n = arguments[0], arguments[1] if len(arguments) > 1 else "1"
     os.environ["BITFRONT_QUEUE"] = queue
-    if not settings.hub:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+    # For the pool's processes, which import everything anew.
+    os.environ[OFFLINE] = "1"
     command = ["worker", "--pool", "prefork", "--concurrency", n, "--queues", queue]
     command += ["--loglevel", "INFO", "--hostname", f"{queue}-{os.getpid()}@%h"]
     command += ["--without-gossip", "--without-mingle"]

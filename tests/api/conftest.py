@@ -27,7 +27,7 @@ from bitfront.study import Budget, Study
 from bitfront.trial import Trial, TrialState
 
 MENU = ("int2_g64", "int4_g64", "int8_g64")
-BODY = {"model": "org/tiny", "budget": "4.25bpw", "formats": list(MENU), "n_trials": 3}
+BODY = {"model": "org/tiny@main", "budget": "4.25bpw", "formats": list(MENU), "n_trials": 3}
 
 
 def small_space() -> SearchSpace:

@@ -18,7 +18,7 @@ from bitfront.errors import InvalidModel
 from bitfront.formats import catalogue, named
 from bitfront.plugins import Plugins
 
-BODY = {"model": "org/tiny", "budget": "4.25bpw", "n_trials": 8}
+BODY = {"model": "org/tiny@main", "budget": "4.25bpw", "n_trials": 8}
 
 
 @pytest.mark.parametrize("kind", kinds.KINDS)
@@ -72,8 +72,8 @@ def test_plugins_are_listed_with_schemas(client):
 
 
 def test_an_estimate_counts_measurements_and_tokens(client):
-    calibration = {"source": "org/text", "n_sequences": 16, "sequence_length": 100}
-    evaluation = {"source": "org/text", "n_sequences": 10, "sequence_length": 50}
+    calibration = {"source": "org/text@main", "n_sequences": 16, "sequence_length": 100}
+    evaluation = {"source": "org/text@main", "n_sequences": 10, "sequence_length": 50}
     body = {**BODY, "calibration": calibration, "evaluation": evaluation, "n_finalists": 3}
     answer = client.post("/v1/estimate", json=body).json()
     assert answer["n_measurements"] == {"calibration": 8, "evaluation": 3}

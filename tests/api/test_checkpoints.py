@@ -127,6 +127,22 @@ def test_a_manifest_vouches_for_point_and_files(client, bench, place):
     assert not signing.is_signed({**manifest, "signature": {}}, secret)
 
 
+def test_a_checkpoint_is_running_while_a_worker_has_it(client, done, bench):
+    place = client.post(f"/v1/studies/{done.id}/checkpoints", json={"trial": 0}).headers["Location"]
+
+    def states():
+        listed = client.get(f"/v1/studies/{done.id}/checkpoints").json()["items"][-1]["state"]
+        return client.get(place).json()["state"], listed
+
+    assert states() == ("WAITING", "WAITING")
+    claim = bench.store.queue.claim("worker-1", ("cpu",))
+    assert states() == ("RUNNING", "RUNNING")
+    bench.store.queue.release(claim)
+    assert states() == ("WAITING", "WAITING")
+    bench.work()
+    assert states() == ("COMPLETE", "COMPLETE")
+
+
 def test_a_checkpoint_that_is_not_written_has_no_manifest(client, done):
     place = client.post(f"/v1/studies/{done.id}/checkpoints", json={"trial": 0}).headers["Location"]
     assert client.get(f"{place}/manifest").status_code == 409

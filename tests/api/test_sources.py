@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-GOOD = {"model": "org/tiny", "budget": "4.25bpw"}
+GOOD = {"model": "org/tiny@main", "budget": "4.25bpw"}
 
 NO_PLACES = [
     "http://169.254.169.254/latest/meta-data",
@@ -53,7 +53,9 @@ NO_PLACES = [
     "org/name@a@b",
     "org/name@../x",
     "org/name@a b",
+    "org/name",
     "org/name:config",
+    "org/name@main:config",
     "ｏrg/name",
     "org/nämé",
     "org/name\u202e",
@@ -131,10 +133,10 @@ NO_VALUES = [
     {"revision": "../x"},
     {"revision": "a" * 101},
     {"model": "org/name@main", "revision": "main"},
-    {"calibration": {"source": "org/text", "n_sequences": 0}},
-    {"calibration": {"source": "org/text", "sequence_length": 7}},
-    {"calibration": {"source": "org/text", "n_sequences": 10**9}},
-    {"calibration": {"source": "org/text", "path": "/etc/passwd"}},
+    {"calibration": {"source": "org/text@main", "n_sequences": 0}},
+    {"calibration": {"source": "org/text@main", "sequence_length": 7}},
+    {"calibration": {"source": "org/text@main", "n_sequences": 10**9}},
+    {"calibration": {"source": "org/text@main", "path": "/etc/passwd"}},
     {"evaluation": None},
     {"owner": "root"},
     {"state": "COMPLETE"},
@@ -209,8 +211,8 @@ def test_models_from_elsewhere_are_refused(refusing, untouched, model):
 
 @pytest.mark.parametrize(
     "text",
-    [t for t in NO_PLACES if t != "org/name:config" and "weights" not in t]
-    + ["link.txt", "loop.txt", "a.pkl", "a.py", "b.txt", "org/name@main", "org/a:b:c:d"],
+    [t for t in NO_PLACES if t != "org/name@main:config" and "weights" not in t]
+    + ["link.txt", "loop.txt", "a.pkl", "a.py", "b.txt", "org/name:b:c", "org/a@main:b:c:d"],
     ids=ascii,
 )
 def test_texts_from_elsewhere_are_refused(refusing, untouched, text):
@@ -225,8 +227,7 @@ def test_values_that_no_study_has_are_refused(refusing, untouched, change):
 @pytest.mark.parametrize(
     ("model", "stored", "revision"),
     [
-        ("org/name", "org/name", None),
-        ("Org-1/na_me.v2", "Org-1/na_me.v2", None),
+        ("Org-1/na_me.v2@v1.0", "Org-1/na_me.v2", "v1.0"),
         ("org/name@main", "org/name", "main"),
         ("org/name@refs/pr", "org/name", "refs/pr"),
         ("small", "models/small", None),
@@ -253,6 +254,23 @@ def test_without_the_hub_only_the_roots_are_left(hostile, bench):
     refused(hostile, bench, GOOD)
     texts = {"calibration": "a.txt", "evaluation": "a.txt"}
     assert post(hostile, {**GOOD, "model": "small", **texts}).status_code == 202
+
+
+def test_names_without_a_revision_are_told_how_to_name_one(hostile):
+    wrong = post(hostile, {**GOOD, "model": "org/tiny"}).json()["detail"]
+    assert wrong == (
+        "Model 'org/tiny' names no revision: give org/tiny@COMMIT, or a branch or tag such as "
+        "@main, of which the study keeps the commit."
+    )
+    wrong = post(hostile, {**GOOD, "calibration": "org/text:small:test"}).json()["detail"]
+    assert "give org/text@COMMIT:small:test, or" in wrong
+
+
+def test_a_revision_may_have_a_field_of_its_own(hostile, bench):
+    answer = post(hostile, {**GOOD, "model": "org/name", "revision": "v1"})
+    assert answer.status_code == 202, answer.text
+    study = bench.store.studies.page()[0].study
+    assert (study.model, study.revision) == ("org/name", "v1")
 
 
 def test_messages_name_the_remedy(hostile):

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 BODY = {
-    "model": "org/tiny",
+    "model": "org/tiny@main",
     "budget": "4.25bpw",
     "formats": ["int2_g64", "int4_g64", "int8_g64"],
     "n_trials": 5,
@@ -98,6 +98,14 @@ def test_an_owner_has_only_so_many_unfinished_studies(bench):
     client = bench.client(key=bench.key("a", max_running=2))
     assert [submit(client, str(n)).status_code for n in range(3)] == [202, 202, 429]
     assert submit(client, "1").status_code == 202
+
+
+def test_an_owner_has_only_so_many_device_hours(bench):
+    key = bench.key("a", max_device_hours=0.0)
+    answer = submit(bench.client(key=key), "1")
+    assert (answer.status_code, answer.json()["code"]) == (429, "over_quota")
+    assert answer.json()["detail"].startswith("a has used 0 device hours of at most 0: ")
+    assert submit(bench.client(key=bench.key("a")), "1").status_code == 202
 
 
 def test_pages_hold_every_study_once_and_the_newest_first(client, bench):

@@ -13,7 +13,7 @@ from tests.api.conftest import BODY, bench_at
 from tests.cli.commands import one_line
 
 STUDY = """
-model = "org/tiny"
+model = "org/tiny@main"
 budget = "4.25bpw"
 formats = ["int2_g64", "int4_g64", "int8_g64"]
 n_trials = 3
@@ -74,7 +74,7 @@ BAD_STUDIES = {
     "a date": (STUDY.replace("3", "2026-01-01"), "cannot be sent"),
     "no number": (STUDY + "max_minutes = nan", "cannot be sent"),
     "unknown plug-in": (STUDY + 'estimator = "fischer"', "Did you mean 'fisher'"),
-    "place on this machine": (STUDY.replace("org/tiny", "/etc"), "cannot be used"),
+    "place on this machine": (STUDY.replace("org/tiny@main", "/etc"), "cannot be used"),
 }
 
 

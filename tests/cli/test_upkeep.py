@@ -7,6 +7,7 @@ import sqlite3
 import time
 
 import pytest
+import sqlalchemy as sa
 
 from bitfront.artifacts import Artifacts
 from bitfront.collection import collect
@@ -14,6 +15,7 @@ from bitfront.errors import Unauthorised
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.records import Outcome
+from bitfront.store.tables import audit
 from bitfront.study import Budget, Study
 from tests.cli.commands import one_line
 
@@ -41,11 +43,20 @@ def test_a_key_is_made_listed_and_revoked(store, run):
     (line,) = run("key", "list")[1].splitlines()
     assert line.split()[:3] == [key.id, "anna", "read,admin"]
     assert "valid until" in line
+    assert line.endswith("0 device hours")
     assert secret.strip() not in run("key", "list", "--json")[1]
     assert run("key", "revoke", key.id)[0] == 0
     assert "revoked" in run("key", "list")[1]
     with pytest.raises(Unauthorised):
         store.keys.verified(secret.strip())
+    with store.db.reading() as connection:
+        rows = connection.execute(sa.select(audit).order_by(audit.c.id)).all()
+    assert [(row.action, row.key_id, row.target, row.status) for row in rows] == [
+        ("create_key", key.id, "anna: read,admin", 201),
+        ("revoke_key", key.id, "anna", 204),
+    ]
+    assert all(row.owner.startswith("operator ") for row in rows)
+    assert secret.strip() not in repr(rows)
 
 
 def test_keys_that_cannot_be_are_one_line(store, run):
@@ -204,5 +215,6 @@ def test_json_keys_have_no_secret(store, run):
     run("key", "create", "anna")
     (row,) = map(json.loads, run("key", "list", "--json")[1].splitlines())
     assert set(row) == {
-        "id", "owner", "scopes", "max_running", "created_at", "expires_at", "revoked_at",
+        "id", "owner", "scopes", "max_running", "max_device_hours", "created_at", "expires_at",
+        "revoked_at",
     }  # fmt: skip

@@ -11,7 +11,8 @@ from store.studies import outcome, request, run
 
 from bitfront.errors import Conflict, InvalidArgument, LostLease, NotFound
 from bitfront.store import Store
-from bitfront.store.records import Outcome, Proposed, Stage, StudyState, TaskState
+from bitfront.store.quotas import Quota
+from bitfront.store.records import Outcome, Proposed, Settled, Stage, StudyState, TaskState
 from bitfront.trial import Trial, TrialState
 
 
@@ -201,16 +202,17 @@ def test_what_preparing_settles_leaves_an_extension_alone(store):
     study, _ = store.studies.create(request(n_trials=12), "anna")
     claim = store.queue.claim("w", ["cpu"])
     store.studies.extend(study.id, n_trials=20)
-    left = outcome(store, claim)
-    store.queue.finish(claim, replace(left, dtype="float32", device="cpu"))
+    settled = Settled("float32", "cpu", "0" * 40, "org/a@1", "org/b@2")
+    store.queue.finish(claim, replace(outcome(store, claim), settled=settled))
     now = store.studies.get(study.id).study
-    assert (now.n_trials, now.dtype, now.device) == (20, "float32", "cpu")
+    assert (now.n_trials, now.dtype, now.device, now.revision) == (20, "float32", "cpu", "0" * 40)
+    assert (now.calibration.source, now.evaluation.source) == ("org/a@1", "org/b@2")
 
 
 def test_a_quota_holds_for_requests_at_once(store):
     def post(_):
         try:
-            return store.studies.create(request(), "anna", max_running=1)
+            return store.studies.create(request(), "anna", quota=Quota(1))
         except Conflict:
             return None
 
@@ -219,13 +221,13 @@ def test_a_quota_holds_for_requests_at_once(store):
 
 
 def test_a_quota_holds_for_what_is_resumed_and_extended(store):
-    first, _ = store.studies.create(request(), "anna", max_running=1)
+    first, _ = store.studies.create(request(), "anna", quota=Quota(1))
     store.studies.cancel(first.id)
-    store.studies.create(request(), "anna", max_running=1)
+    store.studies.create(request(), "anna", quota=Quota(1))
     with pytest.raises(Conflict, match="at most 1"):
-        store.studies.resume(first.id, "anna", max_running=1)
+        store.studies.resume(first.id, "anna", quota=Quota(1))
     with pytest.raises(Conflict, match="at most 1"):
-        store.studies.extend(first.id, 64, owner="anna", max_running=1)
+        store.studies.extend(first.id, 64, owner="anna", quota=Quota(1))
     assert store.studies.get(first.id).study.n_trials == first.study.n_trials
 
 
@@ -284,25 +286,6 @@ def test_a_search_that_repeats_itself_has_ended(store):
     assert len(store.trials.of(study.id, "calibration")) == 3
 
 
-def test_one_key_makes_one_study(store):
-    made = []
-
-    def post():
-        made.append(store.studies.create(request(), "anna", key="k"))
-
-    threads = [threading.Thread(target=post) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(made) == 8
-    assert len({study.id for study, _ in made}) == 1
-    assert sum(is_new for _, is_new in made) == 1
-    with pytest.raises(Conflict, match="another request"):
-        store.studies.create(request(seed=1), "anna", key="k")
-    assert store.studies.create(request(), "ben", key="k")[1]
-
-
 def test_owners_see_their_own(store):
     study, _ = store.studies.create(request(), "anna")
     with pytest.raises(NotFound):
@@ -312,7 +295,7 @@ def test_owners_see_their_own(store):
     assert store.studies.page("ben") == []
     assert [s.id for s in store.studies.page("anna")] == [study.id]
     with pytest.raises(Conflict, match="at most 1"):
-        store.studies.create(request(), "anna", max_running=1)
+        store.studies.create(request(), "anna", quota=Quota(1))
 
 
 def test_a_study_is_deleted_with_all_that_is_its(store):

@@ -274,7 +274,7 @@ def test_a_study_is_submitted_once_and_refusals_are_shown(visit, tmp_path, serve
     page.locator("#model").fill("../etc/passwd")
     page.locator("#form-new button.main").press("Enter")
     expect(page.locator(".problem")).to_contain_text("cannot be used")
-    page.locator("#model").fill("org/tiny-llama")
+    page.locator("#model").fill("org/tiny-llama@main")
     page.locator("#budget").fill("3.25")
     page.locator("#form-new button.main").press("Enter")
     page.wait_for_url("**/studies/**")
@@ -287,7 +287,7 @@ def test_a_study_is_submitted_once_and_refusals_are_shown(visit, tmp_path, serve
 def test_an_estimate_is_said_before_anything_is_made(visit, tmp_path, serve):
     live = site(tmp_path)
     page = visit(f"{serve(live)}/new")
-    page.locator("#model").fill("org/tiny-llama")
+    page.locator("#model").fill("org/tiny-llama@main")
     page.locator("[data-estimate]").press("Enter")
     expect(page.locator("#estimate")).to_contain_text("up to 32 measurements of 65,536 tokens")
     assert live.store.studies.page() == []

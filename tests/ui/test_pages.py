@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bitfront.api.ui.growth import growth
 from bitfront.api.ui.words import standing
 from bitfront.report.agreement import tau
 from bitfront.store.records import StudyState
@@ -292,6 +293,10 @@ def test_checkpoints_are_listed_until_they_can_be_downloaded(empty, browse):
     )
     empty.store.checkpoints.create(done.id, number, "packed")
     assert "not yet" in page(client, f"/ui/studies/{done.id}").text
+    claim = empty.store.queue.claim("w", ["cpu"])
+    badges = page(client, f"/ui/studies/{done.id}").all("span", **{"class": "badge running"})
+    assert len(badges) == 1
+    empty.store.queue.release(claim)
     empty.hand().run()
     outline = page(client, f"/ui/studies/{done.id}")
     assert "model.safetensors" in outline.text
@@ -335,3 +340,15 @@ def test_every_state_has_words(full):
     stored = full.store.studies.get(full.ids["RUNNING"])
     for state in StudyState:
         assert standing(replace(stored, state=state))
+
+
+def test_the_hypervolume_of_a_search_grows_to_its_last(full, browse):
+    done = full.ids["COMPLETE"]
+    grown = browse(full).get(f"/ui/studies/{done}/data.json").json()["growth"]
+    assert grown["number"] == sorted(grown["number"])
+    assert grown["share"] == sorted(grown["share"])
+    assert 0 < grown["share"][0] < grown["share"][-1] == 1.0
+    rows = [r for r in full.store.trials.rows(done, "calibration") if "kl" in r.values]
+    assert grown["number"][-1] == rows[-1].number
+    assert growth([]) == ([], [])
+    assert growth(rows[:1]) == ([rows[0].number], [1.0])

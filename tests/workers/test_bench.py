@@ -1,27 +1,8 @@
-"""Where a worker works: what it refuses to take for a model."""
-
-from dataclasses import replace
-
-import pytest
-from store.studies import request
+"""Where a worker works."""
 
 from bitfront.artifacts import Artifacts
-from bitfront.errors import InvalidArgument
 from bitfront.settings import Settings
-from bitfront.study import TextSource
-from bitfront.workers.bench import Bench
-
-
-@pytest.mark.parametrize("where", ["model", "calibration", "evaluation"])
-def test_a_name_of_the_hub_is_never_a_path(store, tmp_path, monkeypatch, where):
-    (tmp_path / "private").mkdir()
-    (tmp_path / "private" / "notes").write_text("secret")
-    monkeypatch.chdir(tmp_path)
-    named = "private/notes" if where == "model" else TextSource("private/notes")
-    study, _ = store.studies.create(replace(request(), **{where: named}), "anna")
-    bench = Bench(store, Artifacts(str(tmp_path / "artifacts")), Settings(home=tmp_path / "home"))
-    with pytest.raises(InvalidArgument, match=r"private/notes.*also a path"):
-        bench.study(study.id)
+from bitfront.workers.bench import Bench, use_gpu
 
 
 def test_two_benches_of_a_machine_have_folders_of_their_own(store, tmp_path):
@@ -34,3 +15,14 @@ def test_two_benches_of_a_machine_have_folders_of_their_own(store, tmp_path):
     assert third.folder == taken
     second.close()
     third.close()
+
+
+def test_processes_of_a_machine_have_gpus_in_turn(monkeypatch):
+    """Two GPUs, as `torch` would tell of them; without any, nothing is chosen."""
+    chosen = []
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    for n_gpus in (0, 2):
+        monkeypatch.setattr("torch.cuda.device_count", lambda n=n_gpus: n)
+        for index in range(3):
+            use_gpu(index)
+    assert chosen == [0, 1, 0]

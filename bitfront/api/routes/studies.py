@@ -28,7 +28,8 @@ IdempotencyKey = Annotated[
     Header(
         pattern="^[!-~]+$",
         max_length=200,
-        description="New for each study; the same again gives the study that was made.",
+        description="New for each study; the same again gives the study that was made, or "
+        "a 409 while its first request is being answered.",
         examples=["7f2c1d0e-5b1f-4a55-9d0b-0b6a4a8f6f11"],
     ),
 ]
@@ -50,6 +51,11 @@ _ON = to_study(
     "list_checkpoints", "create_checkpoint", "cancel_study", "resume_study", "extend_study",
     "delete_study",
 )  # fmt: skip
+_IN_FLIGHT: dict[int | str, dict[str, Any]] = {
+    status: {**answer, "description": "A request with this Idempotency-Key is being answered."}
+    for status, answer in problems(409).items()
+    if status == 409
+}
 _CHANGED: dict[int | str, dict[str, Any]] = {
     202: {"links": to_study("get_study", "watch_events", "cancel_study", "get_front")}
 }
@@ -60,7 +66,7 @@ _CHANGED: dict[int | str, dict[str, Any]] = {
     operation_id="create_study",
     summary="Submit a study",
     status_code=202,
-    responses={202: {"links": _ON}, **problems(400, 413, 415)},
+    responses={202: {"links": _ON}, **problems(400, 413, 415), **_IN_FLIGHT},
 )
 async def create_study(
     body: Annotated[StudyBody, Body(examples=[EXAMPLE])],
@@ -82,7 +88,7 @@ def _created(body: StudyBody, key: str, known: Caller, here: Site) -> tuple[Stud
     # Where it is left open, the worker that prepares it says where the rest runs.
     queue = "gpu" if device == "cuda" else "cpu"
     stored, is_new = here.store.studies.create(
-        study, known.owner, queue, key=key, max_running=known.max_running
+        study, known.owner, queue, key=key, quota=known.quota
     )
     return study_answer(stored), is_new
 
@@ -144,7 +150,7 @@ def cancel_study(study_id: StudyPath, known: Writer, here: Here) -> StudyAnswer:
 )
 def resume_study(study_id: StudyPath, known: Writer, here: Here) -> StudyAnswer:
     """Go on with a study that was cancelled or failed."""
-    return study_answer(here.store.studies.resume(study_id, known.sees, known.max_running))
+    return study_answer(here.store.studies.resume(study_id, known.sees, known.quota))
 
 
 @router.post(
@@ -168,7 +174,7 @@ def extend_study(
         )
     return study_answer(
         here.store.studies.extend(
-            study_id, body.n_trials, body.max_minutes, known.sees, known.max_running
+            study_id, body.n_trials, body.max_minutes, known.sees, known.quota
         )
     )
 

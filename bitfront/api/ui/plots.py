@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bitfront.api.ui.growth import growth
 from bitfront.api.ui.measurements import Agreement, Measurements
 from bitfront.pareto import LATENCY
 from bitfront.report.agreement import main_format
@@ -45,7 +46,13 @@ def plotted(measured: Measurements, agreement: Agreement | None) -> dict[str, An
         "best": None if measured.best is None else measured.best.number,
         "left_out": max(len(rest) - MAX_POINTS, 0) + max(len(pale) - MAX_POINTS, 0),
         "audit": _audit(agreement),
+        "growth": _growth(measured),
     }
+
+
+def _growth(measured: Measurements) -> dict[str, list[Any]]:
+    numbers, volumes = growth(measured.on("calibration"))
+    return {"number": numbers, "share": volumes}
 
 
 def _limits(measured: Measurements) -> dict[str, float]:

@@ -143,7 +143,8 @@ def _tag(here: Site, stored: StoredStudy, view: str) -> str:
     last = here.store.activity.latest(stored.id, 1)
     clock = 0 if stored.state.is_final else int(here.store.db.time()) // 10
     parts = (__version__, last[0].id if last else 0, stored.state, stored.stage, stored.done)
-    text = " ".join(map(str, (*parts, stored.total, clock, view)))
+    written = [each.state for each in here.store.checkpoints.of(stored.id)]
+    text = " ".join(map(str, (*parts, stored.total, clock, view, *written)))
     return f'"{text.encode().hex()}"'
 
 

@@ -62,6 +62,7 @@ def standing(stored: StoredStudy, n_failed: int = 0, n_workers: int = 1) -> str:
     counted = f"{stored.done} of {stored.total}" if stored.total else ""
     doing = {
         "prepare": "Preparing the model",
+        "fetch": "Fetching model and texts from the hub",
         "text": "Reading the texts",
         "load": "Loading the model",
         "quantize": "Quantizing each layer in each format",
@@ -80,8 +81,9 @@ def standing(stored: StoredStudy, n_failed: int = 0, n_workers: int = 1) -> str:
         StudyState.CANCELLING: "Being cancelled: what runs is given up within seconds.",
         StudyState.CANCELLED: "Cancelled. What was measured stays; resume it to go on.",
         StudyState.FAIL: "Failed. What was measured stays; resume it to try again.",
-        StudyState.PARTIAL: f"Ended without {n_failed} {plural} that failed; "
-        "the front is of all others.",
+        StudyState.PARTIAL: "Stopped on its way; the front is of what was measured."
+        if stored.error
+        else f"Ended without {n_failed} {plural} that failed; the front is of all others.",
         StudyState.COMPLETE: "Complete.",
     }[stored.state]
 

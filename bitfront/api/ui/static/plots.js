@@ -103,11 +103,28 @@ function drawAudit() {
   Plotly.react(target, traces, layout(axis("predicted: sum of the loss table", { type: "log", exponentformat: "e" }), axis("measured KL, nats per token", { type: "log", exponentformat: "e" }), 400), CONFIG);
 }
 
+function drawGrowth() {
+  const figure = document.getElementById("growth-plot");
+  const { number, share } = data.growth;
+  figure.hidden = number.length < 2;
+  if (figure.hidden) return;
+  const step = { x: number, y: share, mode: "lines+markers", line: { shape: "hv", color: COLOURS.front, width: 1.5 }, marker: { color: COLOURS.front, size: 5 }, hovertemplate: "trial %{x}: %{y:.4f}<extra></extra>" };
+  Plotly.react(document.getElementById("growth"), [step], layout(axis("trial", { rangemode: "tozero" }), axis("share of the last", {}), 260), CONFIG);
+}
+
+function drawLeftOut() {
+  const note = document.getElementById("left-out");
+  note.hidden = !data.left_out;
+  note.textContent = `${data.left_out.toLocaleString("en")} older points are not drawn; an export has them all.`;
+}
+
 function draw() {
   if (!data) return;
   const n = data.front.number.length + data.rest.number.length + data.pale.number.length;
   panel.hidden = !n;
   if (n) drawFront();
+  drawLeftOut();
+  drawGrowth();
   drawAudit();
 }
 

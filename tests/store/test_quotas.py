@@ -1,0 +1,124 @@
+"""Hours of devices: counted by owner, refused beforehand; what a study comes to without them."""
+
+import time
+
+import pytest
+import sqlalchemy as sa
+from store.studies import outcome, request, run
+
+from bitfront.errors import OverQuota
+from bitfront.store.quotas import Quota
+from bitfront.store.records import Stage, StudyState
+from bitfront.store.tables import tasks
+
+HOUR = 3600.0
+
+
+def use(store, study_id, hours):
+    """As if the first task of a study had taken that much longer."""
+    with store.db.writing() as connection:
+        change = sa.update(tasks).where(tasks.c.study_id == study_id, tasks.c.number == 0)
+        change = change.where(tasks.c.stage == Stage.PREPARE)
+        connection.execute(change.values(seconds=tasks.c.seconds + hours * HOUR))
+
+
+def test_seconds_are_counted_however_a_claim_ends(store):
+    study, _ = store.studies.create(request(), "anna")
+    counted = []
+    for end in ("release", "fail", "finish"):
+        claim = store.queue.claim("w", ["cpu"])
+        time.sleep(0.2)
+        if end == "release":
+            store.queue.release(claim)
+        elif end == "fail":
+            store.queue.fail(claim, "it broke", final=False)
+        else:
+            store.queue.finish(claim, outcome(store, claim))
+        counted.append(store.keys.device_seconds("anna"))
+    assert counted[0] >= 0.2
+    assert counted[1] >= counted[0] + 0.2
+    assert counted[2] >= counted[1] + 0.2
+    assert store.keys.device_seconds("bert") == 0
+    run(store)
+    used = store.keys.device_seconds("anna")
+    store.studies.delete(study.id)
+    assert store.keys.device_seconds("anna") == pytest.approx(used)
+
+
+def test_a_lease_that_ended_counts_until_its_end(store):
+    study, _ = store.studies.create(request(), "anna")
+    store.queue.claim("dead", ["cpu"])  # holds two seconds
+    end = time.monotonic() + 20
+    while (claim := store.queue.claim("w", ["cpu"])) is None:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert store.keys.device_seconds("anna") == pytest.approx(2.0, abs=0.1)
+    time.sleep(0.2)
+    store.queue.finish(claim, outcome(store, claim))
+    assert store.keys.device_seconds("anna") >= 2.1
+    assert study.owner == "anna"
+
+
+def test_without_hours_nothing_is_submitted_resumed_or_extended(store):
+    quota = Quota(max_device_hours=200.0)
+    first, _ = store.studies.create(request(), "anna", quota=quota)
+    second, _ = store.studies.create(request(), "anna", quota=quota)
+    run(store)
+    store.studies.cancel(store.studies.create(request(), "anna", quota=quota)[0].id)
+    cancelled = store.studies.page("anna", StudyState.CANCELLED)[0]
+    use(store, first.id, 125.0)
+    use(store, second.id, 80.0)
+    said = r"anna has used 205 device hours of at most 200: ask for a key with more"
+    for ask in (
+        lambda: store.studies.create(request(), "anna", quota=quota),
+        lambda: store.studies.resume(cancelled.id, "anna", quota),
+        lambda: store.studies.extend(first.id, 99, owner="anna", quota=quota),
+    ):
+        with pytest.raises(OverQuota, match=said):
+            ask()
+    assert store.studies.get(first.id).study.n_trials != 99
+    more = Quota(max_device_hours=300.0)
+    assert store.studies.resume(cancelled.id, "anna", more).state is StudyState.WAITING
+    store.studies.create(request(), "bert", quota=quota)
+
+
+def test_a_running_study_stops_proposing_and_measures_what_it_has(store):
+    quota = Quota(max_device_hours=100.0)
+    whole, _ = store.studies.create(request(n_trials=16), "bert")
+    study, _ = store.studies.create(request(n_trials=16), "anna", quota=quota)
+    run(store, n=18)
+    done = len(store.trials.of(study.id, finished=True))
+    use(store, study.id, 100.0)
+    run(store)
+    stopped = store.studies.get(study.id)
+    assert stopped.state is StudyState.PARTIAL
+    assert stopped.error.startswith("anna has used 100 device hours of at most 100: ")
+    assert len(store.trials.of(study.id, "calibration", finished=True)) >= done
+    assert len(store.trials.of(study.id, "calibration")) < 16
+    assert store.trials.front(study.id).trials
+    with pytest.raises(OverQuota):
+        store.studies.resume(study.id, "anna", quota)
+    resumed = store.studies.resume(study.id, "anna", Quota(max_device_hours=200.0))
+    assert (resumed.state, resumed.error) == (StudyState.RUNNING, None)
+    run(store)
+    assert store.studies.get(study.id).state is StudyState.COMPLETE
+
+    def choices(study_id):
+        trials = store.trials.of(study_id, "calibration")
+        return [trial.allocation for trial in trials]
+
+    assert choices(study.id) == choices(whole.id)
+
+
+def test_a_study_that_has_measured_nothing_fails_and_can_be_resumed(store):
+    quota = Quota(max_device_hours=100.0)
+    study, _ = store.studies.create(request(), "anna", quota=quota)
+    run(store, n=1)
+    use(store, study.id, 150.0)
+    assert run(store) == 0
+    failed = store.studies.get(study.id)
+    assert failed.state is StudyState.FAIL
+    assert "has used 150 device hours of at most 100" in failed.error
+    store.studies.resume(study.id, "anna", Quota(max_device_hours=900.0))
+    run(store)
+    assert store.studies.get(study.id).state is StudyState.COMPLETE

@@ -1,0 +1,231 @@
+"""Models and texts of the hub: fetched once at their revision; then no worker needs a network.
+
+No hub is reachable here, so `hub.Hub` stands in for it: the real client libraries ask it.
+"""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hub import Hub
+from workers.test_life import CHOICES, is_over, measured, until
+
+import bitfront
+from bitfront import TextSource, run_study
+from bitfront.artifacts import Artifacts
+from bitfront.errors import InvalidModel, InvalidText
+from bitfront.settings import Settings
+from bitfront.store import Store
+from bitfront.store.records import Stage, StudyState, TaskState
+from bitfront.workers.bench import Bench
+from bitfront.workers.local import LocalWorkers
+
+ROOT = Path(bitfront.__file__).parents[1]
+GUARD = """
+import os, socket, sys
+
+def guarded(act):
+    def refuse(*arguments, **options):
+        is_local = arguments and getattr(arguments[0], "family", None) == socket.AF_UNIX
+        who = "fetching" if "bitfront.workers.fetching" in sys.orig_argv else "other"
+        if not is_local:
+            with open(os.environ["GUARD_LOG"], "a") as log:
+                log.write(who + "\\n")
+            if who == "other":
+                raise OSError("no network here")
+        return act(*arguments, **options)
+    return refuse
+
+socket.getaddrinfo = guarded(socket.getaddrinfo)
+
+class Guarded(socket.socket):
+    connect = guarded(socket.socket.connect)
+    connect_ex = guarded(socket.socket.connect_ex)
+
+socket.socket = Guarded
+"""
+"""For `sitecustomize`: which processes use the network is written down, all but one are refused."""
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with Hub(tmp_path / "hub") as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+        yield hub
+
+
+@pytest.fixture
+def books(tmp_path, calibration_file, evaluation_file):
+    """A data set of two splits."""
+    folder = tmp_path / "books"
+    folder.mkdir()
+    names = {"train": calibration_file, "test": evaluation_file}
+    for split, path in names.items():
+        rows = [{"text": text, "page": 1} for text in path.read_text().split("\n\n")]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    files = "".join(f"  - split: {split}\n    path: {split}.jsonl\n" for split in names)
+    (folder / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path):
+    url = f"sqlite:///{tmp_path / 'bitfront.db'}"
+    Store(url).db.upgrade()
+    return Settings(
+        home=tmp_path / "home", database_url=url, artifacts_url=str(tmp_path / "artifacts")
+    )
+
+
+@pytest.fixture
+def bench(settings):
+    made = Bench(Store(settings.database, 2.0), Artifacts(settings.artifacts), settings)
+    yield made
+    made.close()
+
+
+def of_hub(study, revision="main"):
+    """The study with its model and texts on the hub."""
+    texts = {
+        name: replace(getattr(study, name), source=f"org/books@{revision}:default:{split}")
+        for name, split in (("calibration", "train"), ("evaluation", "test"))
+    }
+    return replace(study, model="org/tiny", revision=revision, **texts)
+
+
+def test_a_revision_is_what_is_fetched_and_a_branch_is_its_commit(
+    hub, bench, books, tiny_folder, tiny_study, tmp_path
+):
+    (model, text) = ("models/org/tiny", "datasets/org/books")
+    first, first_text = hub.push(model, tiny_folder), hub.push(text, books)
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    for path in tiny_folder.iterdir():
+        (newer / path.name).write_bytes(path.read_bytes())
+    (newer / "generation_config.json").write_text("{}")
+    second, second_text = hub.push(model, newer), hub.push(text, books)
+    pinned = of_hub(tiny_study(4, 4))
+    train = f"org/books@{first_text}:default:train"
+    pinned = replace(pinned, revision=first, calibration=TextSource(train, 4, 64))
+    for study, commit, texts in (
+        (pinned, first, [train, f"org/books@{second_text}:default:test"]),
+        (of_hub(tiny_study(4, 4)), second, [f"org/books@{second_text}:default:train"]),
+    ):
+        stored, _ = bench.store.studies.create(study, "anna")
+        settled = bench.request(stored.id, lambda _event: None)
+        assert settled.revision == commit
+        assert [settled.calibration.source, settled.evaluation.source][: len(texts)] == texts
+        here = bench.study(stored.id)
+        config = (tiny_folder if commit == first else newer) / "generation_config.json"
+        found = bench.folder / stored.id / "hub" / "model" / "generation_config.json"
+        assert found.read_bytes() == config.read_bytes()
+        assert here.model == str(found.parent)
+    # A second attempt of the same study takes what is there, though the branch moved.
+    hub.push(model, tiny_folder)
+    assert bench.request(stored.id, lambda _event: None).revision == second
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"revision": "no-such-tag"}, InvalidModel, r"Cannot get 'org/tiny@no-such-tag'"),
+        (
+            {"evaluation": TextSource("org/books@main:default:nowhere")},
+            InvalidText,
+            r"Cannot load 'org/books@[0-9a-f]{40}:default:nowhere'",
+        ),
+    ],
+    ids=["revision", "split"],
+)
+def test_what_the_hub_does_not_have_is_one_line(
+    hub, bench, books, tiny_folder, tiny_study, change, kind, message
+):
+    hub.push("models/org/tiny", tiny_folder)
+    hub.push("datasets/org/books", books)
+    stored, _ = bench.store.studies.create(replace(of_hub(tiny_study(4, 4)), **change), "anna")
+    with pytest.raises(kind, match=message) as caught:
+        bench.request(stored.id, lambda _event: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_worker_without_the_hub_has_its_cache(hub, bench, tiny_folder, tiny_study):
+    commit = hub.push("models/org/tiny", tiny_folder)
+    study = replace(tiny_study(4, 4), model="org/tiny", revision="main")
+    ids = [bench.store.studies.create(study, "anna")[0].id for _ in range(2)]
+    bench.request(ids[0], lambda _event: None)
+    n_asked = len(hub.asked)
+    bench.settings.hub = False
+    assert bench.request(ids[1], lambda _event: None).revision == commit
+    assert len(hub.asked) == n_asked
+
+
+def test_a_name_of_the_hub_is_never_a_path(hub, bench, tiny_study, tmp_path, monkeypatch):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "notes").write_text("secret")
+    monkeypatch.chdir(tmp_path)
+    text = TextSource("private/notes@main:default:train")
+    for change in ({"model": "private/notes", "revision": "main"}, {"calibration": text}):
+        stored, _ = bench.store.studies.create(replace(tiny_study(4, 4), **change), "anna")
+        with pytest.raises((InvalidModel, InvalidText), match="Cannot get 'private/notes@main'"):
+            bench.request(stored.id, lambda _event: None)
+
+
+def test_fetching_ends_when_it_is_given_up(hub, bench, tiny_study):
+    class Stopped(BaseException):
+        pass
+
+    def stop(_event):
+        raise Stopped
+
+    stored, _ = bench.store.studies.create(of_hub(tiny_study(4, 4)), "anna")
+    with pytest.raises(Stopped):
+        bench.request(stored.id, stop)
+    assert not (bench.folder / stored.id / "hub" / "request.json").exists()
+
+
+def test_after_fetching_no_worker_needs_a_network(
+    hub, bench, books, settings, tiny_folder, tiny_study, tmp_path
+):
+    """A second machine, with no cache and the hub gone, does all but the first stage."""
+    hub.push("models/org/tiny", tiny_folder)
+    hub.push("datasets/org/books", books)
+    request = tiny_study(4, 4, device="cpu", dtype="float32", **CHOICES)
+    same = {name: TextSource(str(books / f"{split}.jsonl"), 4, 64)
+            for name, split in (("calibration", "train"), ("evaluation", "test"))}  # fmt: skip
+    front = run_study(replace(request, **same), tmp_path / "alone")
+    store = bench.store
+    study, _ = store.studies.create(of_hub(request), "anna")
+    (tmp_path / "sitecustomize.py").write_text(GUARD)
+    log = tmp_path / "guard.log"
+    environment = {
+        "BITFRONT_DATABASE_URL": settings.database,
+        "BITFRONT_ARTIFACTS_URL": settings.artifacts,
+        "BITFRONT_LEASE_SECONDS": "2",
+        "GUARD_LOG": str(log),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def machine(name):
+        places = {"BITFRONT_HOME": str(tmp_path / name), "HF_HOME": str(tmp_path / f"{name}-hf")}
+        return LocalWorkers(1, ["cpu"], {**environment, **places})
+
+    def is_prepared():
+        return store.activity.finished(study.id, Stage.PREPARE) or is_over(store, study.id)
+
+    with machine("first"):
+        until(is_prepared)
+    hub.stop()
+    with machine("second"):
+        until(lambda: is_over(store, study.id))
+        assert store.studies.get(study.id).state is StudyState.COMPLETE
+        assert measured(store.trials.front(study.id).trials) == measured(front.trials)
+        number = store.trials.front(study.id).trials[0].number
+        store.checkpoints.create(study.id, number, "packed")
+        until(lambda: store.checkpoints.of(study.id)[0].state is TaskState.COMPLETE)
+    assert set(log.read_text().split()) == {"fetching"}
