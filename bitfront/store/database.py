@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,9 @@ class Database:
 
     url: str
     answer_seconds: float = 30.0
+    _line: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         try:
@@ -77,7 +81,7 @@ class Database:
         # The only driver of ours; a bare postgresql:// would mean psycopg2.
         return parsed if self._is_sqlite else parsed.set(drivername="postgresql+psycopg")
 
-    @property
+    @cached_property
     def _is_sqlite(self) -> bool:
         return make_url(self.url).get_backend_name() == "sqlite"
 
@@ -123,8 +127,21 @@ class Database:
         Raises:
             StorageError: the database cannot be reached, or its disk is full.
         """
-        with _explained(), self.pool.begin() as connection:
+        with self._turn(), _explained(), self.pool.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Writers of one process stand in line for SQLite's lock, which they would sleep before."""
+        if not self._is_sqlite:
+            yield
+            return
+        if not self._line.acquire(timeout=_BUSY_SECONDS):
+            raise StorageError("The database cannot be used now: others write for too long.")
+        try:
+            yield
+        finally:
+            self._line.release()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
