@@ -254,7 +254,7 @@ def watched(store: Store, port: int, n: int, seconds: float) -> tuple[float, flo
 
         while not stopping.is_set():
             with store.db.writing() as connection:
-                note(connection, store.db, study.id, "trial", {"sent_at": time.time()})
+                note(connection, study.id, "trial", {"sent_at": time.time()})
             time.sleep(0.05)
 
     writer = threading.Thread(target=write)

@@ -1,11 +1,12 @@
 """How many workers one study can keep busy, and what the service costs beside a run in one process.
 
-    python benchmarks/scaling.py simulated --workers 1,4,8,16,64 --seconds 1.0 [--database URL]
+    python benchmarks/scaling.py simulated --workers 1,4,8,16,64 --seconds 4 [--postgresql]
     python benchmarks/scaling.py real MODEL CALIBRATION EVALUATION --workers 0,1,2
 
 `simulated`: a measurement sleeps, everything else is the service's own: database, leases, proposals
 by `sweep` over 224 layers. Workers are threads, several to a process, because on two cores 64
-interpreters would measure the machine. Efficiency is trials a second over workers / seconds.
+interpreters would measure the machine. Efficiency is trials a second and worker over those of the
+first count of workers. `--postgresql` starts one from a wheel; else each count has an SQLite file.
 
 `real`: the same study once in this process (0 workers) and with local workers; `overhead` is the
 time a trial takes with one worker over that in one process, less one.
@@ -29,6 +30,9 @@ from pathlib import Path
 import numpy as np
 from record import Record
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from servers import postgres
+
 from bitfront import Budget, Study, TextSource, run_study
 from bitfront.allocation import Allocation
 from bitfront.formats import named
@@ -48,6 +52,8 @@ from bitfront.workers.local import LocalWorkers
 MENU = ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
 N_LAYERS = 224
 THREADS_PER_PROCESS = 8
+ALONE: dict[str, float] = {}
+"""Trials a second of one worker among the fewest."""
 RECORD = Record(
     "scaling",
     (
@@ -194,10 +200,10 @@ def simulated(url: str, n_workers: int, seconds: float, n_trials: int) -> dict[s
         time.sleep(0.5)
     for process in processes:
         process.communicate()
-    return _figures(store, study.id, n_workers, seconds)
+    return _figures(store, study.id, n_workers)
 
 
-def _figures(store: Store, study_id: str, n_workers: int, seconds: float) -> dict[str, float]:
+def _figures(store: Store, study_id: str, n_workers: int) -> dict[str, float]:
     tasks = store.activity.tasks(study_id)
     evaluated = [t for t in tasks if t.stage is Stage.EVALUATE]
     proposing = [t.finished_at - t.started_at for t in tasks if t.stage is Stage.PROPOSE]
@@ -209,7 +215,6 @@ def _figures(store: Store, study_id: str, n_workers: int, seconds: float) -> dic
     return {
         "trials": len(steady),
         "trials_per_second": len(steady) / wall,
-        "efficiency": len(steady) * seconds / wall / n_workers,
         "idle_share": 1 - busy / wall / n_workers,
         "propose_seconds": statistics.median(proposing),
         "propose_share": sum(proposing) / wall,
@@ -254,8 +259,9 @@ def main() -> None:
     parser.add_argument("kind", choices=["simulated", "real", "threads"])
     parser.add_argument("paths", nargs="*", help="model, calibration text, evaluation text")
     parser.add_argument("--workers", default="1,4,8,16,64")
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--database", default="")
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--database", default="", help="of `threads`")
+    parser.add_argument("--postgresql", action="store_true")
     parser.add_argument("--n-trials", type=int, default=24)
     parser.add_argument("--name", default="")
     options = parser.parse_args()
@@ -264,18 +270,31 @@ def main() -> None:
         threads(options.database, counts[0], options.seconds, options.name)
         return
     with tempfile.TemporaryDirectory() as folder:
-        run = _simulated_rows if options.kind == "simulated" else _real_rows
-        run(options, counts, Path(folder))
+        if options.kind == "real":
+            _real_rows(options, counts, Path(folder))
+        elif options.postgresql:
+            for n in counts:
+                with postgres() as url:
+                    _simulated_row(url, n, options.seconds)
+        else:
+            for n in counts:
+                _simulated_row(f"sqlite:///{folder}/{n}.db", n, options.seconds)
 
 
-def _simulated_rows(options: argparse.Namespace, counts: list[int], folder: Path) -> None:
-    for n in counts:
-        url = options.database or f"sqlite:///{folder}/{n}.db"
-        kind = "postgresql" if url.startswith("postgresql") else "sqlite"
-        found = simulated(url, n, options.seconds, max(60, 20 * n))
-        rounded = {name: round(value, 4) for name, value in found.items()}
-        RECORD.add(kind="simulated", database=kind, workers=n, seconds=options.seconds, **rounded)
-        print(n, rounded, flush=True)
+def _simulated_row(url: str, n: int, seconds: float) -> None:
+    found = simulated(url, n, seconds, max(24, 12 * n))
+    each = found["trials_per_second"] / n
+    alone = ALONE.setdefault("rate", each)
+    rounded = {name: round(value, 4) for name, value in found.items()}
+    RECORD.add(
+        kind="simulated",
+        database=url.partition(":")[0].partition("+")[0],
+        workers=n,
+        seconds=seconds,
+        efficiency=round(each / alone, 4),
+        **rounded,
+    )
+    print(n, round(each / alone, 4), rounded, flush=True)
 
 
 def _real_rows(options: argparse.Namespace, counts: list[int], folder: Path) -> None:

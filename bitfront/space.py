@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.formats import named
 from bitfront.formats.base import Format
+
+MAX_FORMATS = 256
+"""A choice is kept as one byte a group."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,11 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if not self.layers or not self.formats:
             raise InvalidArgument("A search space needs at least one layer and one format.")
+        if len(self.formats) > MAX_FORMATS:
+            raise InvalidArgument(
+                f"A menu has at most {MAX_FORMATS} formats, not {len(self.formats)}: "
+                "leave out those that are close to others."
+            )
         _distinct("format", [f.name for f in self.formats])
         _distinct("layer", [x.name for x in (*self.layers, *(p for p, _ in self.pinned))])
         stuck = np.flatnonzero(~self.group_allowed.any(axis=1))
@@ -149,14 +159,27 @@ class SearchSpace:
     def _names(self) -> tuple[str, ...]:
         return tuple(layer.name for layer in self.layers)
 
-    def decode(self, choice: Sequence[int] | NDArray[np.int64]) -> Allocation:
-        """Allocation of the whole model from one format index per group."""
-        formats = {x.name: f.name for x, f in self.pinned}
-        menu = tuple(self._columns)
-        for indices, column in zip(self.groups, choice, strict=True):
-            for index in indices:
-                formats[self.layers[index].name] = menu[column]
-        return Allocation(formats)
+    def decode(self, choice: Sequence[int] | NDArray[np.integer[Any]]) -> Allocation:
+        """Allocation of the whole model from one format index per group.
+
+        Raises:
+            ValueError: not one index per group, or one that the menu lacks.
+        """
+        columns = np.asarray(choice)
+        n_formats = len(self.formats)
+        if len(columns) != len(self.groups) or not ((columns >= 0) & (columns < n_formats)).all():
+            raise ValueError(f"Not {len(self.groups)} indices below {n_formats}: {choice!r}.")
+        return Allocation(_Formats(self, columns.astype(np.uint8).tobytes()))
+
+    @cached_property
+    def _pinned_formats(self) -> dict[str, str]:
+        return {layer.name: format.name for layer, format in self.pinned}
+
+    @cached_property
+    def _group_by_name(self) -> dict[str, int]:
+        """Index of the group of each searched layer."""
+        rows = ((self.layers[i].name, g) for g, group in enumerate(self.groups) for i in group)
+        return dict(rows)
 
     def encode(self, allocation: Allocation) -> NDArray[np.int64]:
         """Format index of each group, `[n_groups]`.
@@ -165,6 +188,11 @@ class SearchSpace:
             InvalidArgument: a layer is missing, its format is not on the menu or does not fit,
                 or the layers of one group differ.
         """
+        formats = allocation.formats
+        if isinstance(formats, _Formats) and formats.space.digest == self.digest:
+            choice = np.frombuffer(formats.columns, np.uint8).astype(np.int64)
+            if self.group_allowed[np.arange(len(choice)), choice].all():
+                return choice
         # Searches ask again for every trial of their history.
         if allocation.digest not in self._encoded:
             self._encoded[allocation.digest] = self._choice(allocation).astype(np.int16)
@@ -216,6 +244,11 @@ class SearchSpace:
         }
         return json.dumps(fields, indent=1)
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of `to_json`, in hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
     @classmethod
     def from_json(cls, text: str) -> SearchSpace:
         """Inverse of `to_json`; what is no such JSON raises what reading it happens to raise."""
@@ -226,6 +259,36 @@ class SearchSpace:
             tuple((_layer(row), named(name)) for row, name in fields["pinned"]),
             fields["fixed_bytes"],
         )
+
+
+class _Formats(Mapping[str, str]):
+    """Formats by layer name, held as one byte a group: a history has thousands of them."""
+
+    def __init__(self, space: SearchSpace, columns: bytes) -> None:
+        self.space = space
+        self.columns = columns
+
+    def __getitem__(self, name: str) -> str:
+        group = self.space._group_by_name.get(name)
+        if group is None:
+            return self.space._pinned_formats[name]
+        return self.space.formats[self.columns[group]].name
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self.space._pinned_formats, self.space._group_by_name)
+
+    def __len__(self) -> int:
+        return len(self.space.pinned) + len(self.space.layers)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, _Formats) and other.space.digest == self.space.digest:
+            return self.columns == other.columns
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as any mapping's
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 def _row(layer: Layer) -> list[object]:

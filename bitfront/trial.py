@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
 from bitfront.allocation import Allocation
@@ -15,6 +15,8 @@ TEXTS = ("calibration", "evaluation")
 """What a trial can be measured on."""
 _MEASURED = ("kl", "bits", "bits_per_weight", "bytes")
 """Values of every complete trial: what fronts and budgets are made of."""
+_ROUNDING = 1e-4
+"""A divergence of nothing may be measured as a little less than nothing."""
 
 
 class TrialState(StrEnum):
@@ -59,7 +61,8 @@ class Trial:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        plain = replace(self, allocation=Allocation(dict(self.allocation.formats)))
+        return json.dumps(asdict(plain), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Trial:
@@ -125,6 +128,24 @@ class Screened:
         if not (is_right and is_number and _is_word(made.digest) and _is_finite(made.seconds)):
             raise InvalidArgument(f"a screened allocation cannot be {text[:60]}")
         return made
+
+
+def checked(trial: Trial) -> Trial:
+    """A measured trial; failed, and without them, where values are not finite or are negative.
+
+    Such a value would stay on every front: nothing compares with it, or nothing beats it.
+    """
+    wrong = {
+        name: value
+        for name, value in trial.values.items()
+        if not _is_finite(value) or value < -_ROUNDING
+    }
+    if not wrong:
+        return trial
+    name, value = next(iter(wrong.items()))
+    values = {name: value for name, value in trial.values.items() if name not in wrong}
+    error = trial.error or f"{name} was measured as {value}, which it cannot be."
+    return replace(trial, state=TrialState.FAIL, values=values, error=error)
 
 
 def _check(trial: Trial) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import redis
 import sqlalchemy as sa
 
@@ -45,12 +46,31 @@ class PostgresServer:
         else:
             self._server.ensure_postgres_running()
 
+    @property
+    def postmaster(self) -> int:
+        """Id of its first process."""
+        return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+
     def kill(self) -> None:
         """As a crash does: no connection is told."""
-        postmaster = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        postmaster = self.postmaster
         os.kill(postmaster, signal.SIGKILL)
         while _lives(postmaster):
             time.sleep(0.05)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop every process of it: sockets stay open and nobody answers."""
+        first = psutil.Process(self.postmaster)
+        first.suspend()
+        every = [first, *first.children(recursive=True)]
+        for process in every:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in every:
+                process.resume()
 
     def remove(self) -> None:
         """Stop it and forget its data."""

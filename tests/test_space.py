@@ -3,8 +3,10 @@ import pytest
 from instances import MENU, random_space
 
 from bitfront import formats
+from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.space import Layer, SearchSpace, shapes
+from bitfront.trial import Trial, TrialState
 
 INT2, INT4, INT8 = (formats.named(f"int{bits}_g64") for bits in (2, 4, 8))
 CHANNEL = formats.named("int4_channel")
@@ -59,6 +61,28 @@ def test_encode_inverts_decode_on_random_spaces(seed):
     np.testing.assert_array_equal(space.encode(space.decode(choice)), choice)
 
 
+@pytest.mark.parametrize("choice", [[2], [2, 1, 0], [2, 3], [-1, 1]])
+def test_what_is_no_choice_is_not_decoded(space, choice):
+    with pytest.raises(ValueError, match="Not 2 indices below 3"):
+        space.decode(choice)
+
+
+def test_a_decoded_choice_that_does_not_fit_is_refused_as_any_other(space):
+    with pytest.raises(InvalidArgument, match="does not fit"):
+        space.encode(space.decode([2, 0]))
+
+
+def test_a_decoded_allocation_is_what_its_formats_are(space):
+    decoded = space.decode([2, 1])
+    plain = Allocation(dict(decoded.formats))
+    assert decoded == plain
+    assert decoded == space.decode([2, 1])
+    assert decoded != space.decode([1, 1])
+    assert decoded.digest == plain.digest
+    trial = Trial(0, decoded, "calibration", "sweep", TrialState.RUNNING)
+    assert Trial.from_json(trial.to_json()).allocation == plain
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -82,6 +106,7 @@ def test_allocations_of_other_spaces_are_refused(space, change, message):
         ((layer("a"),), (), "at least one layer and one format"),
         ((layer("a"), layer("a")), (INT2,), "Repeated layer names: a"),
         ((layer("a"),), (INT2, INT2), "Repeated format names: int2_g64"),
+        ((layer("a"),), (INT2,) * 257, "at most 256 formats, not 257"),
         ((layer("a"), layer("b", (16, 80))), (INT2, INT4), "No format of the menu fits layer 'b'"),
     ],
 )

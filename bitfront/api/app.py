@@ -10,6 +10,7 @@ from bitfront.api import openapi, problems
 from bitfront.api.feed import Feed
 from bitfront.api.limits import RequestLimits
 from bitfront.api.metrics import Counted, RequestCounts
+from bitfront.api.recent import Recent
 from bitfront.api.refusals import Refusals
 from bitfront.api.routes import (
     checkpoints,
@@ -60,7 +61,7 @@ def create_app(store: Store, artifacts: Artifacts, settings: Settings) -> FastAP
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
-    site = Site(store, artifacts, settings, Feed(store), Refusals())
+    site = Site(store, artifacts, settings, Feed(store), Refusals(), Recent())
     app.state.site = site
     app.state.counts = RequestCounts()
     for routes in _ROUTERS:

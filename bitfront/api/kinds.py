@@ -6,6 +6,7 @@ Importing them would load torch, OR-tools and Optuna into a process that only ch
 from __future__ import annotations
 
 import ast
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
 """Folder of each kind, and what one alternative is called in messages."""
 
 _ROOT = Path(__file__).parents[1]
+_PARSING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,19 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(sorted(s for s in stems if s != "base" and not s.startswith("_")))
 
 
-@cache
 def declared(kind: str, name: str) -> Declared:
     """One alternative.
 
     Raises:
         UnknownPlugin: no such file; the message has the nearest name and the list.
     """
+    # `ast.parse` in several threads at once fails with a SystemError (python/cpython#106905).
+    with _PARSING:
+        return _declared(kind, name)
+
+
+@cache
+def _declared(kind: str, name: str) -> Declared:
     folder, word = KINDS[kind]
     known = names(kind)
     if name not in known:

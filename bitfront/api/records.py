@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +16,7 @@ from bitfront.api.answers import (
 )
 from bitfront.plugins import Choice
 from bitfront.store.records import Checkpoint, StoredStudy, TaskRow
-from bitfront.study import Study, TextSource
+from bitfront.study import Study
 from bitfront.trial import Trial
 
 _PARTS = (
@@ -61,18 +59,17 @@ def study_links(study_id: str) -> Links:
 
 def request_of(study: Study) -> dict[str, Any]:
     """A study as a request would have it."""
-    fields = asdict(study)
-    for name, value in vars(study).items():
-        if isinstance(value, Choice):
-            fields[name] = _choice(value)
-        elif isinstance(value, TextSource):
-            fields[name] = asdict(value)
-        elif name in {"searches", "costs"}:
-            fields[name] = [_choice(each) for each in value]
-    return fields | {"budget": str(study.budget), "formats": list(study.formats)}
+    fields = {**vars(study), "budget": str(study.budget), "formats": list(study.formats)}
+    for name in ("calibration", "evaluation"):
+        fields[name] = dict(vars(fields[name]))
+    for name in ("quantizer", "estimator"):
+        fields[name] = _choice(fields[name])
+    for name in ("searches", "costs"):
+        fields[name] = [_choice(each) for each in fields[name]]
+    return fields
 
 
-def _choice(choice: Choice) -> Mapping[str, Any]:
+def _choice(choice: Choice) -> dict[str, Any]:
     return {"name": choice.name, "params": dict(choice.params)}
 
 

@@ -19,6 +19,7 @@ from bitfront.api import problems
 from bitfront.api.site import Here, Site
 from bitfront.errors import BitfrontError, Unauthorised
 from bitfront.store.keys import SCOPES
+from bitfront.store.records import ApiKey
 
 LOCAL = "local"
 """Owner of what is done on a machine without keys."""
@@ -60,7 +61,7 @@ class Caller:
         return None if "admin" in self.scopes else self.owner
 
 
-def caller(
+async def caller(
     request: Request,
     here: Here,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
@@ -72,8 +73,23 @@ def caller(
         HTTPException: 429 after too many wrong keys of this address.
     """
     if credentials is None:
-        return _without_key(request, here)
-    address, key = request.client.host if request.client else "", credentials.credentials
+        return await _without_key(request, here)
+    key = credentials.credentials
+    if not here.recent.has(key):
+        here.recent.add(key, await run_in_threadpool(verified, request, here, key))
+    found = here.recent.key(key)
+    assert found is not None
+    return Caller(found.owner, found.scopes, found.id, found.max_running)
+
+
+def verified(request: Request, here: Site, key: str) -> ApiKey:
+    """The key of a request, as the database has it now.
+
+    Raises:
+        Unauthorised: a wrong one.
+        HTTPException: 429 after too many wrong keys of this address.
+    """
+    address = request.client.host if request.client else ""
     if seconds := here.refusals.seconds_left(address, key):
         detail = f"Too many wrong keys from this address: wait {seconds} s."
         raise HTTPException(429, detail, {"Retry-After": str(seconds)})
@@ -83,14 +99,16 @@ def caller(
         here.refusals.wrong(address, key)
         raise
     here.refusals.right(key)
-    return Caller(found.owner, found.scopes, found.id, found.max_running)
+    return found
 
 
-def _without_key(request: Request, here: Site) -> Caller:
+async def _without_key(request: Request, here: Site) -> Caller:
     if request.headers.get("authorization"):
         raise Unauthorised("This Authorization is not `Bearer KEY`: send a key that way.")
-    if here.store.keys.exist():
-        raise Unauthorised("A key is needed: send Authorization: Bearer KEY.")
+    if not here.recent.has(""):
+        if await run_in_threadpool(here.store.keys.exist):
+            raise Unauthorised("A key is needed: send Authorization: Bearer KEY.")
+        here.recent.add("", None)
     if not _is_of_this_machine(request):
         raise Unauthorised(
             "Without any key, only this machine is served, by the name localhost or 127.0.0.1: "

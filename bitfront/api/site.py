@@ -9,6 +9,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from bitfront.api.feed import Feed
+from bitfront.api.recent import Recent
 from bitfront.api.refusals import Refusals
 from bitfront.artifacts import Artifacts
 from bitfront.settings import Settings
@@ -25,6 +26,7 @@ class Site:
         settings: of the installation.
         feed: events for watchers.
         refusals: who sent wrong keys lately.
+        recent: what the table of keys said a moment ago.
     """
 
     store: Store
@@ -32,6 +34,7 @@ class Site:
     settings: Settings
     feed: Feed
     refusals: Refusals
+    recent: Recent
 
 
 # Not a plain function: those are run in a thread.

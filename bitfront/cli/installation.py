@@ -38,8 +38,12 @@ def read_settings() -> Settings:
         raise InvalidArgument(f'{error}: give JSON, such as ["/models"].') from error
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: Settings, answer_seconds: float = 30.0) -> Store:
     """The database, once it answers.
+
+    Args:
+        settings: of the installation.
+        answer_seconds: how long a PostgreSQL server may be silent before it counts as down.
 
     Raises:
         StorageError: it does not, or its folder cannot be made.
@@ -53,7 +57,7 @@ def open_store(settings: Settings) -> Store:
             f"Cannot write to {settings.home} ({error.strerror}): set BITFRONT_HOME to another "
             "folder."
         ) from error
-    store = Store(settings.database, settings.lease_seconds)
+    store = Store(settings.database, settings.lease_seconds, answer_seconds)
     # A file is there or not; a server may be starting.
     store.db.wait(0.0 if settings.database.startswith("sqlite") else _WAIT_SECONDS)
     return store

@@ -12,6 +12,8 @@ from bitfront.errors import InvalidModel
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _CHUNK = 1 << 24
+_MAX_HEADER_BYTES = 25_000_000
+"""Of a safetensors file; a model of 65,536 layers has a fifth."""
 _VOLATILE = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
 """Fields of config.json that change between equal models."""
 
@@ -24,6 +26,10 @@ def check(folder: Path) -> None:
     """
     for path in paths(folder):
         try:
+            with path.open("rb") as stream:
+                size = int.from_bytes(stream.read(8), "little")
+            if size > _MAX_HEADER_BYTES:
+                raise SafetensorError(f"its header has {size:,} bytes")
             with safe_open(path, framework="pt") as file:
                 file.keys()
         except (OSError, SafetensorError) as error:

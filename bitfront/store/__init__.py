@@ -26,15 +26,17 @@ class Store:
     Args:
         url: as in `Database`.
         lease_seconds: how long a worker holds a task without being heard of.
+        answer_seconds: as in `Database`.
     """
 
     url: str
     lease_seconds: float = 60.0
+    answer_seconds: float = 30.0
 
     @cached_property
     def db(self) -> Database:
         """Connections and transactions."""
-        return Database(self.url)
+        return Database(self.url, self.answer_seconds)
 
     @cached_property
     def studies(self) -> Studies:

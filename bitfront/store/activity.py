@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.queue import task_row
 from bitfront.store.records import Stage, StoredEvent, TaskRow, TaskState, Worker
@@ -67,7 +68,7 @@ class Activity:
 
     def workers(self, within: float = 3600.0) -> list[Worker]:
         """Workers that were heard of within the last seconds."""
-        query = sa.select(workers).where(workers.c.seen_at > self.db.now - within)
+        query = sa.select(workers).where(workers.c.seen_at > NOW - within)
         with self.db.reading() as connection:
             return [Worker(**row._mapping) for row in connection.execute(query.order_by("name"))]
 

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from bitfront.errors import Conflict, NotFound
+from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.lifecycle import add_task
 from bitfront.store.records import Checkpoint, Stage, TaskState
@@ -59,9 +60,9 @@ class Checkpoints:
             count = sa.select(sa.func.count()).where(checkpoints.c.study_id == study_id)
             number = connection.execute(count).scalar_one()
             row = {"study_id": study_id, "number": number, "trial": trial, "exporter": exporter}
-            row |= {"state": TaskState.WAITING, "created_at": self.db.now}
+            row |= {"state": TaskState.WAITING, "created_at": NOW}
             connection.execute(sa.insert(checkpoints).values(row))
-            add_task(connection, self.db, study_id, Stage.MATERIALISE, number, study.queue)
+            add_task(connection, study_id, Stage.MATERIALISE, number, study.queue)
             return _checkpoint(connection.execute(same).one()), True
 
     def _write_again(self, connection: Connection, study_id: str, number: int) -> None:

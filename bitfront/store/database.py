@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import (
     URL,
-    ColumnElement,
     Connection,
     Engine,
     Table,
     create_engine,
     event,
-    literal_column,
     make_url,
     select,
     text,
@@ -32,16 +31,13 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
+from bitfront.store.clock import NOW
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
+_N_CONNECTIONS = 16
 _UPGRADE_LOCK = 0x62697466
-_CLOCKS = {
-    # `unixepoch('subsec')` is NULL before SQLite 3.42.
-    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
-    # `now()` is the time at which the transaction began.
-    "postgresql": "extract(epoch from clock_timestamp())::float8",
-}
+_KINDS = ("sqlite", "postgresql")
 
 
 @dataclass(frozen=True)
@@ -50,12 +46,14 @@ class Database:
 
     Args:
         url: `sqlite:///path/to/bitfront.db` or `postgresql+psycopg://user:password@host/name`.
+        answer_seconds: how long a PostgreSQL server may be silent before it counts as down.
 
     Raises:
         InvalidArgument: another database, or no URL at all.
     """
 
     url: str
+    answer_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         try:
@@ -65,7 +63,7 @@ class Database:
                 "The database URL cannot be read: give sqlite:///FILE or "
                 "postgresql+psycopg://USER:PASSWORD@HOST/NAME."
             ) from error
-        if parsed.get_backend_name() not in _CLOCKS:
+        if parsed.get_backend_name() not in _KINDS:
             raise InvalidArgument(
                 f"Database {parsed.get_backend_name()!r} is not supported: "
                 "use sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME."
@@ -83,22 +81,21 @@ class Database:
     def _is_sqlite(self) -> bool:
         return make_url(self.url).get_backend_name() == "sqlite"
 
-    @property
-    def now(self) -> ColumnElement[float]:
-        """Seconds since 1970 on the database's clock: no lease depends on a worker's own."""
-        return literal_column(_CLOCKS["sqlite" if self._is_sqlite else "postgresql"])
-
     def time(self) -> float:
-        """What that clock says."""
+        """Seconds since 1970 on the database's clock."""
         with self.reading() as connection:
-            return float(connection.execute(select(self.now)).scalar_one())
+            return float(connection.execute(select(NOW)).scalar_one())
 
     @cached_property
     def pool(self) -> Engine:
         """Made on first use; a forked or spawned process makes its own."""
+        # As many as are kept: those above would be made anew for each transaction.
+        size: dict[str, Any] = {"pool_size": _N_CONNECTIONS, "max_overflow": 0}
         if not self._is_sqlite:
-            # A network that swallows packets is noticed within seconds; a server that is frozen
-            # while its machine answers is not.
+            # Loaded with its driver, which one machine need not have.
+            from bitfront.store import postgres
+
+            # A network that swallows packets is noticed within seconds.
             connect: dict[str, Any] = {
                 "connect_timeout": 3,
                 "tcp_user_timeout": 10_000,
@@ -106,14 +103,18 @@ class Database:
                 "keepalives_interval": 2,
                 "keepalives_count": 3,
             }
-            return create_engine(
-                self._parsed, pool_pre_ping=True, pool_timeout=3, connect_args=connect
-            )
+            engine = create_engine(self._parsed, pool_timeout=3, connect_args=connect, **size)
+            postgres.bound(engine, self.answer_seconds)
+            return engine
         Path(str(self._parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(self._parsed, connect_args={"timeout": _BUSY_SECONDS})
+        engine = create_engine(self._parsed, connect_args={"timeout": _BUSY_SECONDS}, **size)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+
+    @cached_property
+    def _reader(self) -> Engine:
+        return self.pool.execution_options(bitfront_reads=True)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -132,8 +133,7 @@ class Database:
         Raises:
             StorageError: the database cannot be reached.
         """
-        reader = self.pool.execution_options(bitfront_reads=True)
-        with _explained(), reader.connect() as connection:
+        with _explained(), self._reader.connect() as connection:
             yield connection
 
     def upgrade(self) -> None:
@@ -142,6 +142,14 @@ class Database:
         Raises:
             MismatchedArtifact: a newer version made the database.
         """
+        # A migration takes as long as it takes.
+        patient = replace(self, answer_seconds=math.inf)
+        try:
+            patient._upgrade()
+        finally:
+            patient.pool.dispose()
+
+    def _upgrade(self) -> None:
         with self.writing() as connection:
             if not self._is_sqlite:
                 connection.execute(text(f"select pg_advisory_xact_lock({_UPGRADE_LOCK})"))

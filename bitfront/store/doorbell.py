@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.queue import may_run, task_row
-from bitfront.store.records import TaskRow, TaskState
+from bitfront.store.records import TaskRow
 from bitfront.store.tables import studies, tasks
 
 
@@ -25,13 +26,11 @@ class Doorbell:
 
     def take_to_ring(self, seconds: float, n: int = 100) -> list[TaskRow]:
         """Tasks to be done that nobody rang for within the last seconds; marked as rung for."""
-        late = sa.or_(tasks.c.rung_at.is_(None), tasks.c.rung_at < self.db.now - seconds)
-        ended = sa.and_(tasks.c.state == TaskState.RUNNING, tasks.c.lease_until < self.db.now)
+        late = sa.or_(tasks.c.rung_at.is_(None), tasks.c.rung_at < NOW - seconds)
         query = (
             sa.select(tasks)
             .join(studies, studies.c.id == tasks.c.study_id)
-            .where(sa.or_(tasks.c.state == TaskState.WAITING, ended), late)
-            .where(may_run(ended))
+            .where(may_run(), late)
             .order_by(tasks.c.id)
             .limit(n)
         )
@@ -42,7 +41,7 @@ class Doorbell:
         with self.db.writing() as connection:
             rows = connection.execute(query.with_for_update(of=tasks, skip_locked=True)).all()
             change = sa.update(tasks).where(tasks.c.id.in_([row.id for row in rows]))
-            connection.execute(change.values(rung_at=self.db.now))
+            connection.execute(change.values(rung_at=NOW))
             return [task_row(row) for row in rows]
 
     def unring(self, task_ids: Sequence[int]) -> None:

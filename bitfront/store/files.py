@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from bitfront.store.clock import NOW
 from bitfront.store.database import Database, insert_new
 from bitfront.store.tables import artifacts, files
 
@@ -25,7 +26,7 @@ class Files:
         """Note that an artifact is stored; again renews its time, which `unused` goes by."""
         if self._renewed(digest):
             return
-        row = {"digest": digest, "nbytes": nbytes, "created_at": self.db.now}
+        row = {"digest": digest, "nbytes": nbytes, "created_at": NOW}
         with self.db.writing() as connection:
             is_new = insert_new(connection, artifacts, row)
         if not is_new:  # another worker stored the same file at the same time
@@ -34,7 +35,7 @@ class Files:
     def _renewed(self, digest: str) -> bool:
         again = sa.update(artifacts).where(artifacts.c.digest == digest)
         with self.db.writing() as connection:
-            return connection.execute(again.values(created_at=self.db.now)).rowcount > 0
+            return connection.execute(again.values(created_at=NOW)).rowcount > 0
 
     def of(self, study_id: str, prefix: str = "") -> dict[str, str]:
         """Name of each stored file of a study to its digest."""
@@ -49,7 +50,7 @@ class Files:
         """Artifacts that no study refers to and that were stored more than some seconds ago."""
         used = sa.select(files.c.digest).where(files.c.digest == artifacts.c.digest).exists()
         query = sa.select(artifacts.c.digest).where(
-            ~used, artifacts.c.created_at < self.db.now - older_than
+            ~used, artifacts.c.created_at < NOW - older_than
         )
         with self.db.reading() as connection:
             return list(connection.execute(query).scalars())
@@ -70,7 +71,7 @@ class Files:
             remove: takes its bytes away, before anybody can list it again.
         """
         used = sa.select(files.c.digest).where(files.c.digest == digest).exists()
-        old = artifacts.c.created_at < self.db.now - older_than
+        old = artifacts.c.created_at < NOW - older_than
         gone = sa.delete(artifacts).where(artifacts.c.digest == digest, ~used, old)
         with self.db.writing() as connection:
             is_gone = connection.execute(gone).rowcount > 0
@@ -80,7 +81,7 @@ class Files:
 
     def forget_unlisted(self, digest: str, remove: Callable[[str], None]) -> bool:
         """Take away the bytes of an artifact that is not listed; false when it is by now."""
-        row = {"digest": digest, "nbytes": 0, "created_at": self.db.now}
+        row = {"digest": digest, "nbytes": 0, "created_at": NOW}
         with self.db.writing() as connection:
             # Whoever wants to list it waits for this row, and then finds no bytes.
             if not insert_new(connection, artifacts, row):

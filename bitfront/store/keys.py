@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import Row
 
 from bitfront.errors import InvalidArgument, NotFound, Unauthorised
+from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.ids import new_id
 from bitfront.store.records import ApiKey
@@ -21,6 +22,8 @@ from bitfront.store.tables import api_keys, audit
 SCOPES = ("read", "write", "admin")
 """Reading studies; submitting and changing them; seeing workers and everyone's studies."""
 _KEY = re.compile(r"bf_([0-9a-f]{32})_([0-9a-f]{48})")
+
+_NOTE = sa.insert(audit).values(at=NOW)
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class Keys:
             "hash": _hash(salt, secret),
             "scopes": ",".join(scopes),
             "max_running": max_running,
-            "created_at": self.db.now,
-            "expires_at": None if seconds is None else self.db.now + seconds,
+            "created_at": NOW,
+            "expires_at": None if seconds is None else NOW + seconds,
         }
         with self.db.writing() as connection:
             connection.execute(sa.insert(api_keys).values(row))
@@ -87,7 +90,7 @@ class Keys:
         with self.db.reading() as connection:
             over = sa.or_(
                 api_keys.c.revoked_at.is_not(None),
-                sa.and_(api_keys.c.expires_at.is_not(None), api_keys.c.expires_at <= self.db.now),
+                sa.and_(api_keys.c.expires_at.is_not(None), api_keys.c.expires_at <= NOW),
             )
             query = sa.select(api_keys, over.label("is_over")).where(api_keys.c.id == key_id)
             row = connection.execute(query).first()
@@ -117,16 +120,16 @@ class Keys:
         """
         with self.db.writing() as connection:
             place = api_keys.c.id == key_id
-            change = sa.update(api_keys).where(place).values(revoked_at=self.db.now)
+            change = sa.update(api_keys).where(place).values(revoked_at=NOW)
             if not connection.execute(change).rowcount:
                 raise NotFound(f"No API key {key_id!r}.")
 
     def note(self, owner: str, key_id: str | None, action: str, target: str, status: int) -> None:
         """Write down who did what, and how it ended."""
-        row = {"at": self.db.now, "owner": owner, "key_id": key_id, "action": action}
+        row: dict[str, object] = {"owner": owner, "key_id": key_id, "action": action}
         row |= {"target": target[:200], "status": status}
         with self.db.writing() as connection:
-            connection.execute(sa.insert(audit).values(row))
+            connection.execute(_NOTE, row)
 
 
 def _hash(salt: str, secret: str) -> str:

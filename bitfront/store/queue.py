@@ -6,26 +6,82 @@ claim. Messages of a transport only wake workers: a lost or doubled one changes 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, bindparam
 
 from bitfront.errors import LostLease
+from bitfront.store.clock import NOW
 from bitfront.store.database import Database, insert_new
 from bitfront.store.lifecycle import add_trials, advance, lock, note, set_state, space_of
 from bitfront.store.records import Claim, Outcome, Stage, StudyState, TaskRow, TaskState
 from bitfront.store.tables import checkpoints, files, spaces, studies, tasks, trials, workers
 from bitfront.study import Study
-from bitfront.trial import Trial, TrialState
+from bitfront.trial import Trial, TrialState, checked
 
 MAX_ATTEMPTS = 3
 """A task that ended this many claims without a result or a release is set aside."""
 
 _ANY_STUDY = (Stage.MATERIALISE,)
+
+
+def may_run() -> sa.ColumnElement[bool]:
+    """Tasks to be done: waiting ones, and those whose lease has ended.
+
+    They are of studies that go on, were left by a dead worker, or write checkpoints of any study.
+    """
+    ended = sa.and_(tasks.c.state == TaskState.RUNNING, tasks.c.lease_until < NOW)
+    goes_on = studies.c.state.in_((StudyState.WAITING, StudyState.RUNNING))
+    is_open = sa.or_(tasks.c.state == TaskState.WAITING, ended)
+    return sa.and_(is_open, sa.or_(goes_on, ended, tasks.c.stage.in_(_ANY_STUDY)))
+
+
+_CLAIMABLE = (
+    sa.select(tasks)
+    .join(studies, studies.c.id == tasks.c.study_id)
+    .where(tasks.c.queue.in_(bindparam("queues", expanding=True)), may_run())
+    .order_by(
+        sa.case((tasks.c.study_id == bindparam("warm"), 0), else_=1),
+        # Proposing first keeps the other workers busy.
+        sa.case((tasks.c.stage == Stage.PROPOSE, 0), else_=1),
+        tasks.c.id,
+    )
+    .limit(1)
+    .with_for_update(of=tasks, skip_locked=True)
+)
+_CLAIMABLE_TASK = _CLAIMABLE.where(tasks.c.id == bindparam("task"))
+_TAKEN = (
+    sa.update(tasks)
+    .where(tasks.c.id == bindparam("task"))
+    .values(
+        state=TaskState.RUNNING,
+        fence=tasks.c.fence + 1,
+        attempts=tasks.c.attempts + 1,
+        lease_until=NOW + bindparam("seconds", type_=sa.Float()),
+        started_at=NOW,
+    )
+)
+_HELD = (
+    tasks.c.id == bindparam("task"),
+    tasks.c.fence == bindparam("claim"),
+    tasks.c.state == TaskState.RUNNING,
+)
+_RENEWED = (
+    sa.update(tasks).where(*_HELD).values(lease_until=NOW + bindparam("seconds", type_=sa.Float()))
+)
+_GIVEN_BACK = sa.update(tasks).where(*_HELD).values(lease_until=None, rung_at=None)
+_ENDED = sa.update(tasks).where(*_HELD).values(lease_until=None, finished_at=NOW)
+_UNHARMED = sa.update(tasks).where(*_HELD).values(worker=None, attempts=tasks.c.attempts - 1)
+_STATE = sa.select(studies.c.state).where(studies.c.id == bindparam("study"))
+_STATE_OF_HELD = (
+    sa.select(studies.c.state).join(tasks, tasks.c.study_id == studies.c.id).where(*_HELD)
+)
+_TRIAL = (trials.c.study_id == bindparam("study"), trials.c.number == bindparam("trial"))
+_SPENT = sa.select(trials.c.measured).where(*_TRIAL)
+_UPDATED_TRIAL = sa.update(trials).where(*_TRIAL)
 
 
 @dataclass(frozen=True)
@@ -57,7 +113,9 @@ class Queue:
         """
         while True:
             with self.db.writing() as connection:
-                row = connection.execute(self._claimable(queues, warm, task)).first()
+                wanted = {"queues": list(queues), "warm": warm or "", "task": task}
+                query = _CLAIMABLE if task is None else _CLAIMABLE_TASK
+                row = connection.execute(query, wanted).first()
                 if row is None:
                     return None
                 is_tried = row.attempts >= MAX_ATTEMPTS
@@ -70,35 +128,9 @@ class Queue:
                 self._begun(claim.study_id)
             return claim
 
-    def _claimable(
-        self, queues: Sequence[str], warm: str | None, task: int | None
-    ) -> sa.Select[tuple[object, ...]]:
-        ended = sa.and_(tasks.c.state == TaskState.RUNNING, tasks.c.lease_until < self.db.now)
-        query = (
-            sa.select(tasks)
-            .join(studies, studies.c.id == tasks.c.study_id)
-            .where(tasks.c.queue.in_(queues))
-            .where(sa.or_(tasks.c.state == TaskState.WAITING, ended))
-            .where(may_run(ended))
-        )
-        if task is not None:
-            query = query.where(tasks.c.id == task)
-        # Proposing first keeps the other workers busy.
-        proposes = sa.case((tasks.c.stage == Stage.PROPOSE, 0), else_=1)
-        mine = sa.case((tasks.c.study_id == (warm or ""), 0), else_=1)
-        query = query.order_by(mine, proposes, tasks.c.id).limit(1)
-        return query.with_for_update(of=tasks, skip_locked=True)
-
     def _taken(self, connection: Connection, row: Row[tuple[object, ...]], worker: str) -> Claim:
-        values = {
-            "state": TaskState.RUNNING,
-            "fence": row.fence + 1,
-            "attempts": row.attempts + 1,
-            "worker": worker,
-            "lease_until": self.db.now + self.lease_seconds,
-            "started_at": self.db.now,
-        }
-        connection.execute(sa.update(tasks).where(tasks.c.id == row.id).values(values))
+        values = {"task": row.id, "worker": worker, "seconds": self.lease_seconds}
+        connection.execute(_TAKEN, values)
         stage = Stage(row.stage)
         return Claim(row.id, row.study_id, stage, row.number, row.fence + 1, row.attempts + 1)
 
@@ -107,9 +139,9 @@ class Queue:
             first = sa.update(studies).where(
                 studies.c.id == study_id, studies.c.state == StudyState.WAITING
             )
-            begun = {"state": StudyState.RUNNING, "started_at": self.db.now}
+            begun = {"state": StudyState.RUNNING, "started_at": NOW}
             if connection.execute(first.values(begun)).rowcount:
-                note(connection, self.db, study_id, "state", {"state": StudyState.RUNNING})
+                note(connection, study_id, "state", {"state": StudyState.RUNNING})
 
     def renew(self, claim: Claim, stage: str = "", done: int = 0, total: int = 0) -> bool:
         """Extend the lease and report progress; true when the work is to be given up.
@@ -123,12 +155,10 @@ class Queue:
                 shown = {"stage": stage, "done": done, "total": total}
                 change = sa.update(studies).where(studies.c.id == claim.study_id)
                 connection.execute(change.values(shown))
-            until = {"lease_until": self.db.now + self.lease_seconds}
-            mine = sa.update(tasks).where(*_held(claim)).values(until)
-            if not connection.execute(mine).rowcount:
+            values = {**_held(claim), "seconds": self.lease_seconds}
+            if not connection.execute(_RENEWED, values).rowcount:
                 raise LostLease(f"Task {claim.task} is no longer held by claim {claim.fence}.")
-            query = sa.select(studies.c.state).where(studies.c.id == claim.study_id)
-            state = connection.execute(query).scalar_one()
+            state = connection.execute(_STATE, {"study": claim.study_id}).scalar_one()
         return state == StudyState.CANCELLING and claim.stage not in _ANY_STUDY
 
     def is_cancelled(self, claim: Claim) -> bool:
@@ -137,13 +167,8 @@ class Queue:
         Raises:
             LostLease: another has the task by now.
         """
-        query = (
-            sa.select(studies.c.state)
-            .join(tasks, tasks.c.study_id == studies.c.id)
-            .where(*_held(claim))
-        )
         with self.db.reading() as connection:
-            state = connection.execute(query).scalar()
+            state = connection.execute(_STATE_OF_HELD, _held(claim)).scalar()
         if state is None:
             raise LostLease(f"Task {claim.task} is no longer held by claim {claim.fence}.")
         return state == StudyState.CANCELLING and claim.stage not in _ANY_STUDY
@@ -163,7 +188,7 @@ class Queue:
                 connection.execute(change.values(again))
             elif study is not None:
                 changed = self._leave(connection, claim, study, outcome)
-                advance(connection, self.db, claim.study_id, None if changed else study)
+                advance(connection, claim.study_id, None if changed else study)
         if study is None:
             raise LostLease(f"The result of claim {claim.fence} of task {claim.task} is too late.")
 
@@ -177,10 +202,9 @@ class Queue:
         """Store what a task leaves; whether the study's own row changed."""
         changes: dict[str, object] = {}
         if outcome.space is not None:
-            body = outcome.space.to_json()
-            digest = hashlib.sha256(body.encode()).hexdigest()
-            insert_new(connection, spaces, {"digest": digest, "body": body})
-            changes["space"] = digest
+            row = {"digest": outcome.space.digest, "body": outcome.space.to_json()}
+            insert_new(connection, spaces, row)
+            changes["space"] = outcome.space.digest
         if outcome.dtype and outcome.device:
             request = Study.from_json(study.request)
             settled = replace(request, dtype=outcome.dtype, device=outcome.device)
@@ -195,7 +219,7 @@ class Queue:
         n_new = 0
         if outcome.proposed:
             space = outcome.space or space_of(connection, str(study.space))
-            n_new = add_trials(connection, self.db, study, space, outcome.proposed)
+            n_new = add_trials(connection, study, space, outcome.proposed)
         # A search that repeats itself has nothing left either: nobody would ask it again.
         if outcome.search_ended or (claim.stage is Stage.PROPOSE and not n_new):
             changes["search_ended"] = True
@@ -203,29 +227,29 @@ class Queue:
             change = sa.update(studies).where(studies.c.id == claim.study_id)
             connection.execute(change.values(changes))
         if outcome.measured is not None:
-            self._measured(connection, claim, outcome.measured)
+            self._measured(connection, claim, checked(outcome.measured))
         if claim.stage is Stage.MATERIALISE:
             self._written(connection, claim, TaskState.COMPLETE, None)
         return bool(changes)
 
     def _measured(self, connection: Connection, claim: Claim, trial: Trial) -> None:
-        place = (trials.c.study_id == claim.study_id, trials.c.number == claim.number)
-        spent = connection.execute(sa.select(trials.c.measured).where(*place)).scalar_one()
+        place = {"study": claim.study_id, "trial": claim.number}
+        spent = connection.execute(_SPENT, place).scalar_one()
         values = {**json.loads(spent), **trial.values}
         done = {"state": trial.state, "measured": json.dumps(values), "error": trial.error}
-        connection.execute(sa.update(trials).where(*place).values(done))
+        connection.execute(_UPDATED_TRIAL, {**place, **done})
         body = {"number": claim.number, "text": trial.text, "origin": trial.origin}
         body |= {"state": trial.state, "values": values, "error": trial.error}
-        note(connection, self.db, claim.study_id, "trial", body)
+        note(connection, claim.study_id, "trial", body)
 
     def _written(
         self, connection: Connection, claim: Claim, state: TaskState, error: str | None
     ) -> None:
         place = (checkpoints.c.study_id == claim.study_id, checkpoints.c.number == claim.number)
-        values = {"state": state, "error": error, "finished_at": self.db.now}
+        values = {"state": state, "error": error, "finished_at": NOW}
         connection.execute(sa.update(checkpoints).where(*place).values(values))
         body = {"number": claim.number, "state": state, "error": error}
-        note(connection, self.db, claim.study_id, "checkpoint", body)
+        note(connection, claim.study_id, "checkpoint", body)
 
     def fail(self, claim: Claim, error: str, final: bool) -> None:
         """Note that a claim ended in an error.
@@ -243,16 +267,15 @@ class Queue:
             if study is not None and is_last:
                 self._bury(connection, claim, error)
             elif study is not None and state is TaskState.CANCELLED:
-                advance(connection, self.db, claim.study_id)
+                advance(connection, claim.study_id)
 
     def release(self, claim: Claim) -> None:
         """Give a task back unharmed: the worker stops. It burns no attempt."""
         with self.db.writing() as connection:
             state = self._back(connection, claim)
-            unharmed = {"worker": None, "attempts": tasks.c.attempts - 1}
-            connection.execute(sa.update(tasks).where(*_held(claim)).values(unharmed))
-            if _close(connection, self.db, claim, state, None) and state is TaskState.CANCELLED:
-                advance(connection, self.db, claim.study_id)
+            connection.execute(_UNHARMED, _held(claim))
+            if _close(connection, claim, state, None) and state is TaskState.CANCELLED:
+                advance(connection, claim.study_id)
 
     def _back(self, connection: Connection, claim: Claim) -> TaskState:
         """What a task becomes that is not done: nobody would take one of a cancelled study."""
@@ -265,7 +288,7 @@ class Queue:
         """Give a task up because its study is being cancelled."""
         with self.db.writing() as connection:
             if self._fenced(connection, claim, TaskState.CANCELLED) is not None:
-                advance(connection, self.db, claim.study_id)
+                advance(connection, claim.study_id)
 
     def _set_aside(self, task: int) -> None:
         """Bury a task whose attempts are used up, unless someone was quicker."""
@@ -274,7 +297,7 @@ class Queue:
             seen = connection.execute(query).one()
             lock(connection, seen.study_id)
             row = connection.execute(query.with_for_update()).one()
-            ended = sa.select(sa.literal(row.lease_until or 0.0) < self.db.now)
+            ended = sa.select(sa.literal(row.lease_until or 0.0) < NOW)
             if row.state != TaskState.RUNNING or not connection.execute(ended).scalar_one():
                 return
             stage = Stage(row.stage)
@@ -283,7 +306,7 @@ class Queue:
                 f"{stage} ended its worker or outlived its lease {row.attempts} times: "
                 "it is set aside."
             )
-            _close(connection, self.db, claim, TaskState.FAIL, error)
+            _close(connection, claim, TaskState.FAIL, error)
             self._bury(connection, claim, error)
 
     def _bury(self, connection: Connection, claim: Claim, error: str) -> None:
@@ -294,31 +317,31 @@ class Queue:
             failed = {"state": TrialState.FAIL, "error": error}
             connection.execute(sa.update(trials).where(*place).values(failed))
             body = {"number": claim.number, "text": row.text, "origin": row.origin, **failed}
-            note(connection, self.db, claim.study_id, "trial", body)
-            advance(connection, self.db, claim.study_id)
+            note(connection, claim.study_id, "trial", body)
+            advance(connection, claim.study_id)
         elif claim.stage is Stage.MATERIALISE:
             self._written(connection, claim, TaskState.FAIL, error)
         else:
             study = lock(connection, claim.study_id)
             if study is not None and not StudyState(study.state).is_final:
-                set_state(connection, self.db, claim.study_id, StudyState.FAIL, error)
+                set_state(connection, claim.study_id, StudyState.FAIL, error)
 
     def _fenced(
         self, connection: Connection, claim: Claim, state: TaskState, error: str | None = None
     ) -> Row[tuple[object, ...]] | None:
         """End a claim and hold its study; `None`, and one more is counted, where it is too late."""
         study = lock(connection, claim.study_id)
-        is_mine = _close(connection, self.db, claim, state, error)
+        is_mine = _close(connection, claim, state, error)
         if study is not None and not is_mine:
             body = {"task": claim.task, "fence": claim.fence, "stage": claim.stage}
-            note(connection, self.db, claim.study_id, "stale", body)
+            note(connection, claim.study_id, "stale", body)
         return study if is_mine else None
 
     def seen(self, worker: str, queue: str, transport: str, version: str) -> None:
         """Note that a worker lives."""
         with self.db.writing() as connection:
             place = workers.c.name == worker
-            lives = sa.update(workers).where(place).values(seen_at=self.db.now)
+            lives = sa.update(workers).where(place).values(seen_at=NOW)
             if not connection.execute(lives).rowcount:
                 row: dict[str, object] = {
                     "name": worker,
@@ -326,14 +349,8 @@ class Queue:
                     "transport": transport,
                     "version": version,
                 }
-                row |= {"started_at": self.db.now, "seen_at": self.db.now}
+                row |= {"started_at": NOW, "seen_at": NOW}
                 insert_new(connection, workers, row)
-
-
-def may_run(ended: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Tasks of studies that go on, those that a dead worker left, and checkpoints of any study."""
-    goes_on = studies.c.state.in_((StudyState.WAITING, StudyState.RUNNING))
-    return sa.or_(goes_on, ended, tasks.c.stage.in_(_ANY_STUDY))
 
 
 def _is_extended(study: Row[tuple[object, ...]], outcome: Outcome) -> bool:
@@ -344,22 +361,15 @@ def _is_extended(study: Row[tuple[object, ...]], outcome: Outcome) -> bool:
     return (now.n_trials, now.max_minutes) != (then.n_trials, then.max_minutes)
 
 
-def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
-    return (
-        tasks.c.id == claim.task,
-        tasks.c.fence == claim.fence,
-        tasks.c.state == TaskState.RUNNING,
-    )
+def _held(claim: Claim) -> dict[str, object]:
+    return {"task": claim.task, "claim": claim.fence}
 
 
-def _close(
-    connection: Connection, db: Database, claim: Claim, state: TaskState, error: str | None
-) -> bool:
+def _close(connection: Connection, claim: Claim, state: TaskState, error: str | None) -> bool:
     """End a claim; whether it was still held."""
-    values: dict[str, object] = {"state": state, "error": error, "lease_until": None}
-    values |= {"rung_at": None} if state is TaskState.WAITING else {"finished_at": db.now}
-    change = sa.update(tasks).where(*_held(claim)).values(values)
-    return connection.execute(change).rowcount > 0
+    change = _GIVEN_BACK if state is TaskState.WAITING else _ENDED
+    values = {**_held(claim), "state": state, "error": error}
+    return connection.execute(change, values).rowcount > 0
 
 
 def task_row(row: Row[tuple[object, ...]]) -> TaskRow:

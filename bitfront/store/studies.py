@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, bindparam
+from sqlalchemy.dialects import postgresql, sqlite
 
 from bitfront.errors import Conflict, InvalidArgument, KeyReused, NotFound, OverQuota
+from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.ids import new_id
 from bitfront.store.lifecycle import add_task, advance, lock, note, set_state
@@ -24,6 +27,27 @@ from bitfront.store.tables import (
     tasks,
 )
 from bitfront.study import Study
+
+_STUDY = sa.select(studies).where(studies.c.id == bindparam("study"))
+_NEW_STUDY = (
+    sa.insert(studies)
+    .values(state=StudyState.WAITING, stage=Stage.PREPARE, created_at=NOW)
+    .returning(studies.c.created_at)
+)
+_NEW_KEY = {
+    name: kind.insert(idempotency)
+    .values(created_at=NOW)
+    # Waits for another request of the same key to be stored or given up.
+    .on_conflict_do_nothing()
+    .returning(idempotency.c.key)
+    for name, kind in (("sqlite", sqlite), ("postgresql", postgresql))
+}
+_OTHER_UNFINISHED = sa.select(sa.func.count()).where(
+    studies.c.owner == bindparam("owner"),
+    studies.c.id != bindparam("study"),
+    studies.c.state.in_([state for state in StudyState if not state.is_final]),
+)
+_LOCKED_NUMBER = sa.select(sa.func.pg_advisory_xact_lock(bindparam("number", type_=sa.BigInteger)))
 
 
 @dataclass(frozen=True)
@@ -61,58 +85,45 @@ class Studies:
             OverQuota: the owner has too many unfinished studies.
         """
         body, study_id = study.to_json(), new_id()
+        row = {"id": study_id, "owner": owner, "request": body, "queue": queue}
         digest = hashlib.sha256(body.encode()).hexdigest()
+        used = {"owner": owner, "key": key, "body_digest": digest, "study_id": study_id}
         with self.db.writing() as connection:
-            if key is not None:
-                before = self._made_before(connection, owner, key, digest)
-                if before is not None:
-                    return _stored(before), False
+            created_at = connection.execute(_NEW_STUDY, row).scalar_one()
+            new_key = _NEW_KEY[connection.dialect.name]
+            if key is not None and connection.execute(new_key, used).first() is None:
+                connection.execute(sa.delete(studies).where(studies.c.id == study_id))
+                return _stored(self._made_before(connection, owner, key, digest)), False
             if max_running is not None:
-                self._check_quota(connection, owner, max_running)
-            row: dict[str, object] = {"id": study_id, "owner": owner, "request": body}
-            row |= {"queue": queue}
-            row |= {"state": StudyState.WAITING, "stage": Stage.PREPARE, "created_at": self.db.now}
-            made = connection.execute(sa.insert(studies).values(row).returning(studies)).one()
-            if key is not None:
-                used: dict[str, object] = {
-                    "owner": owner,
-                    "key": key,
-                    "body_digest": digest,
-                    "study_id": study_id,
-                }
-                used["created_at"] = self.db.now
-                connection.execute(sa.insert(idempotency).values(used))
-            note(connection, self.db, study_id, "state", {"state": StudyState.WAITING})
-            add_task(connection, self.db, study_id, Stage.PREPARE, 0, queue)
-            return _stored(made), True
+                self._check_quota(connection, study_id, owner, max_running)
+            note(connection, study_id, "state", {"state": StudyState.WAITING})
+            add_task(connection, study_id, Stage.PREPARE, 0, queue)
+        state, stage = StudyState.WAITING, Stage.PREPARE.value
+        return StoredStudy(
+            study_id, owner, study, state, stage, 0, 0, None, created_at, None, None
+        ), True
 
     def _made_before(
         self, connection: Connection, owner: str, key: str, digest: str
-    ) -> Row[tuple[object, ...]] | None:
-        # One row a key to lock: two requests with a new key must not both find nothing.
-        if connection.dialect.name == "postgresql":
-            number = int.from_bytes(hashlib.sha256(f"{owner} {key}".encode()).digest()[:7])
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+    ) -> Row[tuple[object, ...]]:
         place = (idempotency.c.owner == owner, idempotency.c.key == key)
-        used = connection.execute(sa.select(idempotency).where(*place)).first()
-        if used is None:
-            return None
+        used = connection.execute(sa.select(idempotency).where(*place)).one()
         if used.body_digest != digest:
             raise KeyReused(
                 f"Idempotency-Key {key!r} was used for another request: use a new key for it."
             )
         return study_row(connection, used.study_id, owner)
 
-    def _check_quota(self, connection: Connection, owner: str, max_running: int) -> None:
+    def _check_quota(
+        self, connection: Connection, study_id: str, owner: str, max_running: int
+    ) -> None:
+        """Refuse one study more than an owner may have, itself not counted."""
         if connection.dialect.name == "postgresql":
             # Two requests of an owner must not both count before either adds.
             number = int.from_bytes(hashlib.sha256(f"quota {owner}".encode()).digest()[:7])
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
-        open_states = [state for state in StudyState if not state.is_final]
-        query = sa.select(sa.func.count()).where(
-            studies.c.owner == owner, studies.c.state.in_(open_states)
-        )
-        n_open = connection.execute(query).scalar_one()
+            connection.execute(_LOCKED_NUMBER, {"number": number})
+        place = {"study": study_id, "owner": owner}
+        n_open = connection.execute(_OTHER_UNFINISHED, place).scalar_one()
         if n_open >= max_running:
             raise OverQuota(
                 f"{owner} has {n_open} unfinished studies of at most {max_running}: "
@@ -162,11 +173,11 @@ class Studies:
                 tasks.c.state == TaskState.WAITING,
                 tasks.c.stage != Stage.MATERIALISE,
             )
-            dropped = {"state": TaskState.CANCELLED, "finished_at": self.db.now}
+            dropped = {"state": TaskState.CANCELLED, "finished_at": NOW}
             connection.execute(sa.update(tasks).where(*waiting).values(dropped))
             if state is not StudyState.CANCELLING:
-                set_state(connection, self.db, study_id, StudyState.CANCELLING)
-            advance(connection, self.db, study_id)
+                set_state(connection, study_id, StudyState.CANCELLING)
+            advance(connection, study_id)
             return _stored(study_row(connection, study_id, owner))
 
     def resume(
@@ -226,7 +237,7 @@ class Studies:
                 self._reopen(connection, study_id, max_running)
             else:
                 # The steps in all have changed.
-                advance(connection, self.db, study_id)
+                advance(connection, study_id)
             return _stored(study_row(connection, study_id, owner))
 
     def _search_on(self, connection: Connection, study_id: str) -> None:
@@ -248,9 +259,9 @@ class Studies:
     def _reopen(self, connection: Connection, study_id: str, max_running: int | None) -> None:
         row = study_row(connection, study_id, None)
         if max_running is not None:
-            self._check_quota(connection, row.owner, max_running)
+            self._check_quota(connection, study_id, row.owner, max_running)
         new = StudyState.RUNNING if row.started_at or row.space else StudyState.WAITING
-        set_state(connection, self.db, study_id, new)
+        set_state(connection, study_id, new)
         # Failed measurements are results and stay; everything else is tried again.
         undone = sa.or_(
             tasks.c.state == TaskState.CANCELLED,
@@ -259,7 +270,7 @@ class Studies:
         again = {"state": TaskState.WAITING, "attempts": 0, "rung_at": None, "error": None}
         place = (tasks.c.study_id == study_id, tasks.c.stage != Stage.MATERIALISE, undone)
         connection.execute(sa.update(tasks).where(*place).values(again))
-        advance(connection, self.db, study_id)
+        advance(connection, study_id)
 
     def delete(self, study_id: str, owner: str | None = None) -> None:
         """Remove a study and all that only it refers to.
@@ -281,7 +292,7 @@ def study_row(connection: Connection, study_id: str, owner: str | None) -> Row[t
     Raises:
         NotFound: there is none, or it is another owner's.
     """
-    row = connection.execute(sa.select(studies).where(studies.c.id == study_id)).first()
+    row = connection.execute(_STUDY, {"study": study_id}).first()
     # Another owner's study does not exist to this one.
     if row is None or owner not in (None, row.owner):
         raise NotFound(f"No study {study_id!r}.")
@@ -303,11 +314,16 @@ def locked_study(
     return row
 
 
+@lru_cache(maxsize=256)
+def _request(text: str) -> Study:
+    return Study.from_json(text)
+
+
 def _stored(row: Row[tuple[object, ...]]) -> StoredStudy:
     return StoredStudy(
         row.id,
         row.owner,
-        Study.from_json(row.request),
+        _request(row.request),
         StudyState(row.state),
         row.stage,
         row.done,

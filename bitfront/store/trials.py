@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+import numpy as np
 import sqlalchemy as sa
-from sqlalchemy import Row
+from sqlalchemy import Row, bindparam
 
 from bitfront.allocation import Allocation
 from bitfront.errors import NotFound
@@ -16,8 +17,14 @@ from bitfront.store.database import Database
 from bitfront.store.lifecycle import space_of
 from bitfront.store.records import TrialRow
 from bitfront.store.studies import study_row
-from bitfront.store.tables import trials
+from bitfront.store.tables import studies, trials
 from bitfront.trial import Trial, TrialState
+
+_TRIAL = (
+    sa.select(trials, studies.c.space)
+    .join(studies, studies.c.id == trials.c.study_id)
+    .where(trials.c.study_id == bindparam("study"), trials.c.number == bindparam("trial"))
+)
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,11 @@ class Trials:
         Raises:
             NotFound: there is none of that number.
         """
-        found = self.of(study_id, after=number - 1, n=1)
-        if not found or found[0].number != number:
-            raise NotFound(f"Study {study_id} has no trial {number}.")
-        return found[0]
+        with self.db.reading() as connection:
+            row = connection.execute(_TRIAL, {"study": study_id, "trial": number}).first()
+            if row is None:
+                raise NotFound(f"Study {study_id} has no trial {number}.")
+            return _trial(row, space_of(connection, row.space))
 
     def front(self, study_id: str, text: str = "evaluation") -> ParetoFront:
         """Non-dominated finished trials of a text; empty where nothing is measured."""
@@ -127,7 +135,7 @@ def _row(row: Row[tuple[object, ...]]) -> TrialRow:
 def _trial(row: Row[tuple[object, ...]], space: SearchSpace) -> Trial:
     return Trial(
         row.number,
-        space.decode(list(row.choice)),
+        space.decode(np.frombuffer(row.choice, np.uint8)),
         row.text,
         row.origin,
         TrialState(row.state),

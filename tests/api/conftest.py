@@ -6,12 +6,14 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from servers import database
 from starlette.testclient import TestClient
 
 from bitfront.api.app import create_app
@@ -98,7 +100,9 @@ class Bench:
         """Values that any worker would find, from the allocation alone."""
         trial = self.store.trials.get(claim.study_id, claim.number)
         choice = self.space.encode(trial.allocation)
-        bits = float((np.array([2, 4, 8])[choice] * [2 * 64, 256]).sum() / 384)
+        layers = self.space.layers
+        sizes = [sum(layers[i].n_weights for i in group) for group in self.space.groups]
+        bits = float(np.average(np.array([2, 4, 8])[choice], weights=sizes))
         values = {"kl": 2.0**-bits * 3, "kl_stderr": 0.001, "perplexity": 10 + 2.0**-bits}
         values |= {"top1_error": 0.3, "bits": bits, "bits_per_weight": bits + 0.25}
         values |= {"bytes": 1024 + round(bits * 6144), "seconds": 0.1}
@@ -109,7 +113,10 @@ class Bench:
         if claim.stage is Stage.PREPARE:
             return Outcome(space=self.space, queue="cpu")
         if claim.stage is Stage.ESTIMATE:
-            baselines = [self.trial((column,) * 2, origin="uniform") for column in range(3)]
+            baselines = [
+                self.trial((column,) * len(self.space.groups), origin="uniform")
+                for column in range(3)
+            ]
             files = {"tables/fisher_directional.npz": self.table()}
             return Outcome(files, proposed=tuple(map(Proposed, baselines)))
         if claim.stage is Stage.PROPOSE:
@@ -133,7 +140,7 @@ class Bench:
         known = {t.allocation.digest for t in self.store.trials.of(claim.study_id, "calibration")}
         if len(known) >= request.n_trials:
             return Outcome(search_ended=True)
-        for choice in itertools.product(range(3), repeat=2):
+        for choice in itertools.product(range(3), repeat=len(self.space.groups)):
             trial = self.trial(choice)
             if trial.allocation.digest not in known:
                 return Outcome(proposed=(Proposed(trial, True),))
@@ -149,12 +156,14 @@ class Bench:
         return n_tasks
 
 
-def bench_at(folder: Path) -> Bench:
-    """A bench whose files are in a folder."""
+def bench_at(folder: Path, database_url: str = "") -> Bench:
+    """A bench whose files are in a folder, and so is its database unless another is named."""
     places = [folder / name for name in ("models", "texts", "scratch")]
     for place in places:
         place.mkdir(parents=True, exist_ok=True)
-    settings = Settings(home=folder, model_roots=(places[0],), data_roots=(places[1],))
+    settings = Settings(
+        home=folder, database_url=database_url, model_roots=(places[0],), data_roots=(places[1],)
+    )
     return Bench(Store(settings.database), Artifacts(settings.artifacts), settings, places[2])
 
 
@@ -167,25 +176,28 @@ def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made.settings.home
 
 
-@pytest.fixture(scope="session")
-def done_folder(tmp_path_factory: pytest.TempPathFactory, empty_folder: Path) -> Path:
-    """A database with one study, which is complete, to be copied."""
-    folder = tmp_path_factory.mktemp("done")
-    shutil.copytree(empty_folder, folder, dirs_exist_ok=True)
-    made = bench_at(folder)
-    made.study(n_trials=5)
-    made.work()
-    made.store.db.pool.dispose()
-    return folder
+@pytest.fixture
+def database_kind() -> str:
+    """What `bench` stores in; a module overrides it to run on PostgreSQL as well."""
+    return "sqlite"
 
 
 @pytest.fixture
-def bench(tmp_path: Path, empty_folder: Path) -> Iterator[Bench]:
+def bench(
+    tmp_path: Path, database_kind: str, empty_folder: Path, request: pytest.FixtureRequest
+) -> Iterator[Bench]:
     """A store of its own for each test."""
-    shutil.copytree(empty_folder, tmp_path, dirs_exist_ok=True)
-    made = bench_at(tmp_path)
-    yield made
-    made.store.db.pool.dispose()
+    with ExitStack() as stack:
+        url = ""
+        if database_kind == "sqlite":
+            shutil.copytree(empty_folder, tmp_path, dirs_exist_ok=True)
+        else:
+            url = stack.enter_context(database(request.getfixturevalue("postgres_url")))
+        made = bench_at(tmp_path, url)
+        if url:
+            made.store.db.upgrade()
+        stack.callback(made.store.db.pool.dispose)
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -206,8 +218,8 @@ def client(bench: Bench) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def done(bench: Bench, done_folder: Path) -> StoredStudy:
+def done(bench: Bench) -> StoredStudy:
     """A study of `local` that is complete."""
-    bench.store.db.pool.dispose()
-    shutil.copytree(done_folder, bench.settings.home, dirs_exist_ok=True)
-    return bench.store.studies.page()[0]
+    study = bench.study(n_trials=5)
+    bench.work()
+    return bench.store.studies.get(study.id)

@@ -1,9 +1,13 @@
 """Plug-ins, estimates, workers and metrics."""
 
 import dataclasses
+import gc
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from starlette.testclient import TestClient
@@ -29,6 +33,23 @@ def test_parameters_are_those_of_the_classes(kind):
             f.name: f.default for f in fields
         }
         assert found.summary
+
+
+def test_declarations_are_read_by_many_threads_at_once():
+    usual = gc.get_threshold()
+    # A collection while a file is parsed lets other threads run, as it does under load.
+    gc.callbacks.append(lambda *_: time.sleep(0))
+    gc.set_threshold(20)
+    try:
+        for _ in range(10):
+            for read in (kinds.names, kinds._declared, kinds._tree):
+                read.cache_clear()
+            with ThreadPoolExecutor(8) as pool:
+                names = kinds.names("searches") * 4
+                assert all(pool.map(partial(kinds.declared, "searches"), names))
+    finally:
+        gc.set_threshold(*usual)
+        gc.callbacks.pop()
 
 
 def test_the_api_loads_nothing_heavy():

@@ -10,8 +10,9 @@ from schemathesis.engine.events import NonFatalError, ScenarioFinished
 
 from bitfront.api import feed, refusals
 
-N_EXAMPLES = int(os.environ.get("BITFRONT_FUZZ_EXAMPLES", "3"))
-"""Of each operation; a long run sets 500."""
+SOAK = "BITFRONT_SOAK" in os.environ
+N_EXAMPLES = int(os.environ.get("BITFRONT_FUZZ_EXAMPLES", "500" if SOAK else "3"))
+"""Of each operation."""
 CHECKS = {
     # What a schema cannot say, such as which parameters go with which plug-in, is a 422; what does
     # not go with the state of a study is a 409.
@@ -65,6 +66,11 @@ def answered(event):
         if interaction.response is not None and case_id in event.recorder.cases:
             operation = event.recorder.cases[case_id].value.operation
             yield event.phase.name, operation.label, interaction.response.status_code
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_kind(request):
+    return request.param
 
 
 @pytest.fixture

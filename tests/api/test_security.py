@@ -1,10 +1,12 @@
 """Who may do what, and what is written down of it."""
 
 import re
+import time
 
 import pytest
 import sqlalchemy as sa
 
+from bitfront.api import recent
 from bitfront.store.tables import audit
 
 BODY = {"model": "org/tiny", "budget": "4.25bpw"}
@@ -72,6 +74,7 @@ def test_revoked_and_expired_keys_are_wrong_keys(bench):
     app, key = bench.app(), bench.key("a")
     assert bench.client(app, key).get("/v1/studies").status_code == 200
     bench.store.keys.revoke(bench.store.keys.all()[0].id)
+    time.sleep(recent.SECONDS)
     assert bench.client(app, key).get("/v1/studies").status_code == 401
     assert bench.client(app, bench.key("a", seconds=-1)).get("/v1/studies").status_code == 401
 

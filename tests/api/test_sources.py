@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import socket
 
 import pytest
 
@@ -143,6 +144,15 @@ NO_VALUES = [
     {"model": ["org/name"]},
     {"model": {"$ne": ""}},
 ]
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch):
+    """Addresses that this process tried to reach; there must be none."""
+    places = []
+    monkeypatch.setattr(socket.socket, "connect", lambda _, place: places.append(place))
+    yield
+    assert not places
 
 
 def laid_out(bench):

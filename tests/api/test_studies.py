@@ -12,6 +12,11 @@ BODY = {
 }
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_kind(request):
+    return request.param
+
+
 def submit(client, key="k1", **changes):
     return client.post("/v1/studies", json={**BODY, **changes}, headers={"Idempotency-Key": key})
 

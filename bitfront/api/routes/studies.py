@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
+from starlette.concurrency import run_in_threadpool
 
 from bitfront.api.answers import Page, StudyAnswer
 from bitfront.api.openapi import problems, to_study
 from bitfront.api.pace import seconds_left
 from bitfront.api.pages import PageSize, PageToken, cut, place
-from bitfront.api.records import study_answer, study_links
+from bitfront.api.records import study_answer
 from bitfront.api.schemas import EXAMPLE, ExtendBody, StudyBody
-from bitfront.api.security import Reader, Writer
-from bitfront.api.site import Here
+from bitfront.api.security import Caller, Reader, Writer
+from bitfront.api.site import Here, Site
 from bitfront.api.sources import Sources
 from bitfront.errors import InvalidArgument
 from bitfront.store.records import StoredStudy, StudyState
@@ -61,7 +62,7 @@ _CHANGED: dict[int | str, dict[str, Any]] = {
     status_code=202,
     responses={202: {"links": _ON}, **problems(400, 413, 415)},
 )
-def create_study(
+async def create_study(
     body: Annotated[StudyBody, Body(examples=[EXAMPLE])],
     key: Annotated[IdempotencyKey, Header(alias="Idempotency-Key")],
     known: Writer,
@@ -69,6 +70,13 @@ def create_study(
     response: Response,
 ) -> StudyAnswer:
     """Store a study and queue its first task; workers do the rest."""
+    answer, is_new = await run_in_threadpool(_created, body, key, known, here)
+    response.headers["Location"] = answer.links["self"]
+    response.headers["Idempotency-Replayed"] = "false" if is_new else "true"
+    return answer
+
+
+def _created(body: StudyBody, key: str, known: Caller, here: Site) -> tuple[StudyAnswer, bool]:
     study = body.study(Sources(here.settings))
     device = here.settings.device if study.device == "auto" else study.device
     # Where it is left open, the worker that prepares it says where the rest runs.
@@ -76,9 +84,7 @@ def create_study(
     stored, is_new = here.store.studies.create(
         study, known.owner, queue, key=key, max_running=known.max_running
     )
-    response.headers["Location"] = study_links(stored.id)["self"]
-    response.headers["Idempotency-Replayed"] = "false" if is_new else "true"
-    return study_answer(stored)
+    return study_answer(stored), is_new
 
 
 @router.get(
@@ -107,9 +113,14 @@ def list_studies(
     summary="Read a study",
     responses={200: {"links": _ON}, **problems(404)},
 )
-def get_study(stored: Owned, here: Here) -> StudyAnswer:
+async def get_study(study_id: StudyPath, known: Reader, here: Here) -> StudyAnswer:
     """Where a study stands, and how long it will still take."""
-    return study_answer(stored, seconds_left(here.store, stored))
+
+    def read() -> StudyAnswer:
+        stored = here.store.studies.get(study_id, known.sees)
+        return study_answer(stored, seconds_left(here.store, stored))
+
+    return await run_in_threadpool(read)
 
 
 @router.post(

@@ -8,10 +8,9 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
-from fastapi.security import HTTPAuthorizationCredentials
 from starlette.exceptions import HTTPException
 
-from bitfront.api.security import caller
+from bitfront.api.security import verified
 from bitfront.api.site import Here
 from bitfront.api.ui.page import base, page
 from bitfront.api.ui.session import COOKIE, is_same_origin
@@ -62,7 +61,7 @@ def sign_in(
         raise HTTPException(403, "Sent from a page of another site: refused.")
     text = key.strip()
     try:
-        caller(request, here, HTTPAuthorizationCredentials(scheme="Bearer", credentials=text))
+        verified(request, here, text)
     except Unauthorised as error:
         return _form(request, str(error), place, 401)
     except HTTPException as error:

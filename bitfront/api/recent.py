@@ -1,0 +1,44 @@
+"""What the table of keys said a moment ago, so that not every request asks it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from bitfront.store.records import ApiKey
+
+SECONDS = 1.0
+"""How long a key that was revoked may still be good, and a first key not needed yet."""
+_N_REMEMBERED = 1_000
+
+
+@dataclass
+class Recent:
+    """Keys that were right and, as `None`, that there was no key at all, of this process.
+
+    Only the event loop touches it.
+    """
+
+    _said: OrderedDict[bytes, tuple[float, ApiKey | None]] = field(default_factory=OrderedDict)
+
+    def has(self, text: str) -> bool:
+        """Whether this key was right, or for `""` there was none, within the last second."""
+        said = self._said.get(_digest(text))
+        return said is not None and time.monotonic() - said[0] < SECONDS
+
+    def key(self, text: str) -> ApiKey | None:
+        """The key of a text that is there."""
+        return self._said[_digest(text)][1]
+
+    def add(self, text: str, key: ApiKey | None) -> None:
+        """Remember what the table said."""
+        self._said[_digest(text)] = time.monotonic(), key
+        self._said.move_to_end(_digest(text))
+        while len(self._said) > _N_REMEMBERED:
+            self._said.popitem(last=False)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="replace")).digest()
