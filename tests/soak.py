@@ -5,6 +5,7 @@ count with `record_property`. In the long form each is a row of `benchmarks/resu
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def write(item, report):
     params = item.callspec.params if hasattr(item, "callspec") else {}
     place = {**marker.kwargs, **{k: v for k, v in params.items() if k in ("database", "transport")}}
     place.setdefault("database", params.get("database_url", ""))
-    Record("soak", COLUMNS, command="make soak").add(
+    words = ["python", "-m", "pytest", *item.config.invocation_params.args]
+    Record("soak", COLUMNS, command=f"BITFRONT_SOAK=1 {shlex.join(words)}").add(
         scenario=marker.args[0],
         test=item.name,
         **place,
