@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from bitfront.artifacts import Artifacts
 from bitfront.errors import BitfrontError, StorageError
 from bitfront.logs import set_up_logs
-from bitfront.processes import end_when_stuck
+from bitfront.processes import PARENT, end_when_stuck
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.records import Stage
@@ -60,7 +60,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def told_to_stop() -> Callable[[], bool]:
     """Hears signals from now on; says whether one came, or the parent process is gone."""
-    stopping, parent = threading.Event(), os.getppid()
+    stopping = threading.Event()
+    # Who started it may be gone by now.
+    parent = int(os.environ.get(PARENT) or os.getppid())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     return lambda: stopping.is_set() or os.getppid() != parent

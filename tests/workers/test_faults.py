@@ -97,6 +97,18 @@ def test_random_kills_leave_every_trial_counted_once(store, environment, record_
     record_property("stale", store.activity.n_stale())
 
 
+def test_a_worker_whose_parent_died_before_it_was_there_ends(store, environment):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-m", "workers.simulated", "w", "cpu"]
+    given = {**os.environ, **environment, "BITFRONT_PARENT": str(gone.pid)}
+    with subprocess.Popen(command, env=given) as process:
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
 @pytest.mark.fault("F6", transport="local")
 @pytest.mark.parametrize(
     ("database_url", "how"),
