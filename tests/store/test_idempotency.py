@@ -17,7 +17,7 @@ class Slow:
     def __init__(self):
         self.begun, self.go_on = threading.Event(), threading.Event()
 
-    def check(self, _connection, _owner):
+    def check(self, _connection, _owner, _study_id):
         self.begun.set()
         assert self.go_on.wait(30)
 

@@ -66,7 +66,7 @@ def test_a_transaction_that_a_server_froze_in_is_not_committed(server, impatient
 
 def test_the_answer_is_503_while_the_server_is_frozen(server, impatient, tmp_path):
     app = create_app(impatient, Artifacts(str(tmp_path)), Settings(home=tmp_path))
-    body = {"model": "org/tiny", "budget": "4.25bpw"}
+    body = {"model": "org/tiny@main", "budget": "4.25bpw"}
     with TestClient(app, "http://127.0.0.1", client=("127.0.0.1", 5000)) as client:
 
         def submit():
