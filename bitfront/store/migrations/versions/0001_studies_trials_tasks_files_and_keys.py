@@ -21,7 +21,6 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(length=64), nullable=False),
         sa.Column("scopes", sa.String(length=200), nullable=False),
         sa.Column("max_running", sa.Integer(), nullable=False),
-        sa.Column("max_device_hours", sa.Float(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=True),
         sa.Column("revoked_at", sa.Float(), nullable=True),
@@ -44,12 +43,6 @@ def upgrade() -> None:
         sa.Column("target", sa.String(length=200), nullable=False),
         sa.Column("status", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
-    )
-    op.create_table(
-        "usage",
-        sa.Column("owner", sa.String(length=64), nullable=False),
-        sa.Column("seconds", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("owner", name=op.f("pk_usage")),
     )
     op.create_table(
         "spaces",
@@ -77,7 +70,6 @@ def upgrade() -> None:
         sa.Column("done", sa.Integer(), nullable=False),
         sa.Column("total", sa.Integer(), nullable=False),
         sa.Column("search_ended", sa.Boolean(), nullable=False),
-        sa.Column("max_device_hours", sa.Float(), nullable=True),
         sa.Column("queue", sa.String(length=16), nullable=False),
         sa.Column("space", sa.String(length=64), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
@@ -143,7 +135,6 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("seconds", sa.Float(), nullable=False),
         sa.Column("worker", sa.String(length=128), nullable=True),
         sa.Column("lease_until", sa.Float(), nullable=True),
         sa.Column("rung_at", sa.Float(), nullable=True),
