@@ -97,7 +97,7 @@ tasks = Table(
     # Claims that ended neither in a result nor in an orderly release.
     Column("attempts", Integer, nullable=False, default=0),
     # That ended claims held it.
-    Column("seconds", Float, nullable=False, default=0.0),
+    Column("seconds", Float, nullable=False, default=0.0, server_default="0"),
     Column("worker", String(128)),
     Column("lease_until", Float),
     # When the transport was last told of it; NULL while it was not.

@@ -1,4 +1,4 @@
-"""Hours that workers held an owner's tasks, and how many a key has."""
+"""Hours that workers held tasks, and how many an owner may have."""
 
 from collections.abc import Sequence
 
@@ -12,14 +12,14 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Count from now on; the tasks that are done took no time that was written down."""
+    """Apply."""
+    op.add_column("api_keys", sa.Column("max_device_hours", sa.Float(), nullable=True))
+    op.add_column("studies", sa.Column("max_device_hours", sa.Float(), nullable=True))
+    seconds = sa.Column("seconds", sa.Float(), nullable=False, server_default="0")
+    op.add_column("tasks", seconds)
     op.create_table(
         "usage",
         sa.Column("owner", sa.String(length=64), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("owner", name=op.f("pk_usage")),
     )
-    op.add_column("studies", sa.Column("max_device_hours", sa.Float(), nullable=True))
-    op.add_column("api_keys", sa.Column("max_device_hours", sa.Float(), nullable=True))
-    nothing = sa.Column("seconds", sa.Float(), nullable=False, server_default=sa.text("0"))
-    op.add_column("tasks", nothing)
