@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import multiprocessing
 import os
 import resource
 import socket
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from store.studies import SPACE, request
 from bitfront.formats import named
 from bitfront.space import Layer, SearchSpace
 from bitfront.store import Store
+from bitfront.store.lifecycle import note
 from bitfront.store.records import Claim, Outcome, Proposed, Stage
 from bitfront.store.tables import trials
 from bitfront.trial import Trial
@@ -227,43 +230,49 @@ def claims(store: Store, n_workers: int, n: int) -> float:
     return done[0] / (time.perf_counter() - begun)
 
 
-def watched(store: Store, port: int, n: int, seconds: float) -> tuple[float, float, float]:
-    """p99 lag of `n` watchers, and p99 of a GET without and with them."""
-    study, _ = store.studies.create(request(), "benchmark")
-    path = f"/v1/studies/{study.id}"
-    _, idle, _ = hammered(port, 1, 3.0, getter(path))
-    lags: list[float] = []
-    stopping = threading.Event()
+def lags(port: int, path: str, n: int, seconds: float) -> list[float]:
+    """How late `n` watchers saw each event, in a process of their own: the clock is theirs."""
+    found: list[float] = []
 
     def watch() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.request("GET", f"{path}/events")
         answer = connection.getresponse()
-        while not stopping.is_set():
+        while True:
             line = answer.readline()
             if line.startswith(b"data:") and b"sent_at" in line:
-                lags.append(time.time() - json.loads(line[5:])["sent_at"])
+                found.append(time.time() - json.loads(line[5:])["sent_at"])
 
-    threads = [threading.Thread(target=watch, daemon=True) for _ in range(n)]
-    for thread in threads:
-        thread.start()
-    time.sleep(2.0)
+    for _ in range(n):
+        threading.Thread(target=watch, daemon=True).start()
+    time.sleep(seconds)
+    return sorted(found)
+
+
+def watched(store: Store, port: int, n: int, seconds: float) -> tuple[float, float, float]:
+    """p99 lag of `n` watchers, and p99 of a GET without and with them."""
+    study, _ = store.studies.create(request(), "benchmark")
+    path = f"/v1/studies/{study.id}"
+    _, idle, _ = hammered(port, 1, seconds, getter(path))
+    stopping = threading.Event()
 
     def write() -> None:
-        from bitfront.store.lifecycle import note
-
         while not stopping.is_set():
             with store.db.writing() as connection:
                 note(connection, study.id, "trial", {"sent_at": time.time()})
             time.sleep(0.05)
 
     writer = threading.Thread(target=write)
-    writer.start()
-    _, busy, _ = hammered(port, 1, seconds, getter(path))
-    stopping.set()
-    writer.join()
-    lags.sort()
-    return lags[int(0.99 * len(lags))], idle, busy
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawned) as pool:
+        watching = pool.submit(lags, port, path, n, seconds + 6.0)
+        time.sleep(5.0)
+        writer.start()
+        _, busy, _ = hammered(port, 1, seconds, getter(path))
+        late = watching.result()
+        stopping.set()
+        writer.join()
+    return late[int(0.99 * len(late))], idle, busy
 
 
 def measure(kind: str, url: str, seconds: float) -> None:
