@@ -64,7 +64,9 @@ class Processes:
     @property
     def pids(self) -> list[int]:
         """Processes that run now."""
-        return [process.pid for process in self._running.values() if process.poll() is None]
+        # A copy: they are started by threads.
+        running = list(self._running.values())
+        return [process.pid for process in running if process.poll() is None]
 
     def _keep(self, slot: int, command: Sequence[str]) -> None:
         pause = 0.0

@@ -117,7 +117,9 @@ def worker(
         where = without_secrets(settings.database)
         print(f"{n} {'worker' if n == 1 else 'workers'} on {where}", flush=True)
         while True:
-            beat(settings.home)
+            # A Celery worker beats by itself: that it runs does not say that it takes messages.
+            if not settings.broker_url and kept.pids:
+                beat(settings.home)
             time.sleep(BEAT_SECONDS)
 
 

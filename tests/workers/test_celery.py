@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from servers import RedisServer
 from workers.test_life import CHOICES, is_over, measured, progresses, until
@@ -17,6 +18,7 @@ from bitfront.broker import celery_app, ring
 from bitfront.relay import Relay, ring_due
 from bitfront.settings import Settings
 from bitfront.store.records import StudyState, TaskState
+from bitfront.workers.beat import BEAT_SECONDS
 
 
 @pytest.fixture
@@ -127,6 +129,30 @@ def test_a_stopped_celery_worker_gives_its_task_back(store, environment, tiny_st
             assert "torch" not in Path(f"/proc/{worker.pid}/maps").read_text()
         assert store.activity.tasks(study.id, [TaskState.RUNNING]) == []
         assert all(task.attempts <= 1 for task in store.activity.tasks(study.id))
+
+
+def test_a_celery_worker_that_hangs_is_not_healthy(store, environment, tmp_path):
+    only_on_postgres(store)
+    program = [sys.executable, "-c", "from bitfront.cli import main; main()", "worker"]
+    beat = tmp_path / "home" / "worker.beat"
+
+    def is_healthy():
+        return not subprocess.run([*program, "--check"], env=environment, check=False).returncode
+
+    worker = subprocess.Popen([*program, "--queue", "cpu"], env=environment)
+    try:
+        until(beat.exists)
+        (celery,) = psutil.Process(worker.pid).children()
+        celery.suspend()
+        then = time.time() - 120.0
+        os.utime(beat, (then, then))
+        time.sleep(2 * BEAT_SECONDS)
+        assert not is_healthy()
+        celery.resume()
+        until(is_healthy)
+    finally:
+        worker.terminate()
+        worker.wait(90)
 
 
 @pytest.mark.fault("F5", transport="celery")
