@@ -195,8 +195,8 @@ class Studies:
             if not (is_stopped or state in {StudyState.CANCELLED, StudyState.FAIL}):
                 more = ": extend it to measure more" if state.is_final else ""
                 raise Conflict(f"Study {study_id} is {state}, not cancelled or failed{more}.")
-            if is_stopped:
-                self._search_on(connection, study_id)
+            # It may have been stopped before it was cancelled or failed.
+            self._search_on(connection, study_id)
             self._reopen(connection, study_id, quota)
             return _stored(study_row(connection, study_id, owner))
 
