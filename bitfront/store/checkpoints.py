@@ -11,6 +11,7 @@ from bitfront.errors import Conflict, NotFound
 from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.lifecycle import add_task
+from bitfront.store.quotas import Quota
 from bitfront.store.records import Checkpoint, Stage, TaskState
 from bitfront.store.studies import locked_study
 from bitfront.store.tables import checkpoints, tasks, trials
@@ -28,9 +29,21 @@ class Checkpoints:
     db: Database
 
     def create(
-        self, study_id: str, trial: int, exporter: str, owner: str | None = None
+        self,
+        study_id: str,
+        trial: int,
+        exporter: str,
+        owner: str | None = None,
+        quota: Quota | None = None,
     ) -> tuple[Checkpoint, bool]:
         """Have a measured point written as a checkpoint; asked twice, it is written once.
+
+        Args:
+            study_id: which study.
+            trial: number of the point.
+            exporter: what writes it.
+            owner: who asks; `None` for anyone.
+            quota: whose device hours count; `None` for what the study is bound by.
 
         Returns:
             The checkpoint, and whether it is new.
@@ -38,6 +51,7 @@ class Checkpoints:
         Raises:
             NotFound: no such study or trial.
             Conflict: the trial has no measured values.
+            OverQuota: it is not written yet, and the owner has no device hours left.
         """
         with self.db.writing() as connection:
             study = locked_study(connection, study_id, owner)
@@ -53,6 +67,9 @@ class Checkpoints:
                 checkpoints.c.exporter == exporter,
             )
             known = connection.execute(same).first()
+            if known is None or known.state == TaskState.FAIL:
+                bound = quota or Quota(max_device_hours=study.max_device_hours)
+                bound.check_hours(connection, study.owner)
             if known is not None:
                 if known.state == TaskState.FAIL:
                     self._write_again(connection, study_id, known.number)

@@ -17,7 +17,7 @@ from bitfront.errors import LostLease
 from bitfront.store.clock import NOW
 from bitfront.store.database import Database, insert_new
 from bitfront.store.lifecycle import add_trials, advance, lock, note, set_state, space_of
-from bitfront.store.quotas import spent
+from bitfront.store.quotas import HELD_SECONDS, spent
 from bitfront.store.records import Claim, Outcome, Stage, StudyState, TaskState
 from bitfront.store.tables import checkpoints, files, spaces, studies, tasks, trials, workers
 from bitfront.study import Study
@@ -56,10 +56,6 @@ _CLAIMABLE = (
     .with_for_update(of=tasks, skip_locked=True)
 )
 _CLAIMABLE_TASK = _CLAIMABLE.where(tasks.c.id == bindparam("task"))
-_LEASED = tasks.c.seconds + tasks.c.lease_until - tasks.c.started_at
-_USED = sa.case(
-    (tasks.c.lease_until < NOW, _LEASED), else_=tasks.c.seconds + NOW - tasks.c.started_at
-)
 _TAKEN = (
     sa.update(tasks)
     .where(tasks.c.id == bindparam("task"))
@@ -67,7 +63,7 @@ _TAKEN = (
         state=TaskState.RUNNING,
         fence=tasks.c.fence + 1,
         attempts=tasks.c.attempts + 1,
-        seconds=sa.case((tasks.c.state == TaskState.RUNNING, _LEASED), else_=tasks.c.seconds),
+        seconds=HELD_SECONDS,
         lease_until=NOW + bindparam("lease", type_=sa.Float()),
         started_at=NOW,
     )
@@ -80,7 +76,7 @@ _HELD = (
 _RENEWED = (
     sa.update(tasks).where(*_HELD).values(lease_until=NOW + bindparam("lease", type_=sa.Float()))
 )
-_CLOSED = sa.update(tasks).where(*_HELD).values(lease_until=None, seconds=_USED)
+_CLOSED = sa.update(tasks).where(*_HELD).values(lease_until=None, seconds=HELD_SECONDS)
 _GIVEN_BACK = _CLOSED.values(rung_at=None)
 _ENDED = _CLOSED.values(finished_at=NOW)
 _UNHARMED = sa.update(tasks).where(*_HELD).values(worker=None, attempts=tasks.c.attempts - 1)

@@ -9,7 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
 from bitfront.errors import OverQuota
-from bitfront.store.records import StudyState
+from bitfront.store.clock import NOW
+from bitfront.store.database import insert_new
+from bitfront.store.records import StudyState, TaskState
 from bitfront.store.tables import studies, tasks, usage
 
 _HOUR = 3600.0
@@ -18,8 +20,17 @@ _N_OPEN = sa.select(sa.func.count()).where(
     studies.c.id != bindparam("study"),
     studies.c.state.in_([state for state in StudyState if not state.is_final]),
 )
+HELD_SECONDS = tasks.c.seconds + sa.case(
+    (
+        tasks.c.state == TaskState.RUNNING,
+        sa.case((tasks.c.lease_until < NOW, tasks.c.lease_until), else_=NOW) - tasks.c.started_at,
+    ),
+    else_=0.0,
+)
+"""That workers held a task, who holds it now included; a lease that ended counts to its end."""
+_SUM = sa.func.coalesce(sa.func.sum(HELD_SECONDS), 0.0)
 _OF_TASKS = (
-    sa.select(sa.func.coalesce(sa.func.sum(tasks.c.seconds), 0.0))
+    sa.select(_SUM)
     .join(studies, studies.c.id == tasks.c.study_id)
     .where(studies.c.owner == bindparam("owner"))
 )
@@ -59,6 +70,14 @@ class Quota:
                     f"{owner} has {n_open} unfinished studies of at most {self.max_running}: "
                     "wait for one or cancel it."
                 )
+        self.check_hours(connection, owner)
+
+    def check_hours(self, connection: Connection, owner: str) -> None:
+        """Refuse more work for an owner without device hours left.
+
+        Raises:
+            OverQuota: says what was used and what is allowed.
+        """
         if line := _spent(connection, owner, self.max_device_hours):
             raise OverQuota(line)
 
@@ -90,7 +109,7 @@ def _spent(connection: Connection, owner: str, hours: float | None) -> str:
 
 def keep_usage(connection: Connection, study_id: str) -> None:
     """Keep what a study used, which is about to be deleted."""
-    query = sa.select(studies.c.owner, sa.func.coalesce(sa.func.sum(tasks.c.seconds), 0.0))
+    query = sa.select(studies.c.owner, _SUM)
     query = query.join(tasks, tasks.c.study_id == studies.c.id).where(studies.c.id == study_id)
     for owner, seconds in connection.execute(query.group_by(studies.c.owner)).all():
         more = sa.update(usage).where(usage.c.owner == owner)

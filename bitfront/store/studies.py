@@ -212,7 +212,7 @@ class Studies:
 
         Raises:
             NotFound: as `get`.
-            Conflict: it is being cancelled, or it is over and its owner has no quota left.
+            Conflict: it is being cancelled, or its owner has no quota left.
             InvalidArgument: fewer or less than it had, or nothing at all.
         """
         with self.db.writing() as connection:
@@ -238,6 +238,7 @@ class Studies:
             self._search_on(connection, study_id)
             if state.is_final:
                 self._reopen(connection, study_id, quota)
+                self._admit(connection, row.owner, study_id, quota)
             else:
                 # The steps in all have changed.
                 advance(connection, study_id)
@@ -261,9 +262,7 @@ class Studies:
 
     def _reopen(self, connection: Connection, study_id: str, quota: Quota) -> None:
         row = study_row(connection, study_id, None)
-        quota.check(connection, row.owner, study_id)
-        bound = sa.update(studies).where(studies.c.id == study_id)
-        connection.execute(bound.values(max_device_hours=quota.max_device_hours))
+        self._admit(connection, row.owner, study_id, quota)
         new = StudyState.RUNNING if row.started_at or row.space else StudyState.WAITING
         set_state(connection, study_id, new)
         # Failed measurements are results and stay; everything else is tried again.
@@ -275,6 +274,12 @@ class Studies:
         place = (tasks.c.study_id == study_id, tasks.c.stage != Stage.MATERIALISE, undone)
         connection.execute(sa.update(tasks).where(*place).values(again))
         advance(connection, study_id)
+    def _admit(self, connection: Connection, owner: str, study_id: str, quota: Quota) -> None:
+        """Let a study go on within the quota of who asks, which bounds it from now on."""
+        quota.check(connection, owner, study_id)
+        bound = sa.update(studies).where(studies.c.id == study_id)
+        connection.execute(bound.values(max_device_hours=quota.max_device_hours))
+
 
     def delete(self, study_id: str, owner: str | None = None) -> None:
         """Remove a study and all that only it refers to.

@@ -1,15 +1,17 @@
 """Hours of devices: counted by owner, refused beforehand; what a study comes to without them."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 from store.studies import outcome, request, run
 
 from bitfront.errors import OverQuota
-from bitfront.store.quotas import Quota
+from bitfront.store.quotas import Quota, keep_usage
 from bitfront.store.records import Stage, StudyState
-from bitfront.store.tables import tasks
+from bitfront.store.studies import FREE
+from bitfront.store.tables import studies, tasks
 
 HOUR = 3600.0
 
@@ -49,14 +51,28 @@ def test_a_lease_that_ended_counts_until_its_end(store):
     study, _ = store.studies.create(request(), "anna")
     store.queue.claim("dead", ["cpu"])  # holds two seconds
     end = time.monotonic() + 20
-    while (claim := store.queue.claim("w", ["cpu"])) is None:
-        assert time.monotonic() < end
+    while True:
+        asked = time.monotonic()
+        if (claim := store.queue.claim("w", ["cpu"])) is not None:
+            break
+        assert asked < end
         time.sleep(0.2)
-    assert store.keys.device_seconds("anna") == pytest.approx(2.0, abs=0.1)
+    used = store.keys.device_seconds("anna")
+    assert 2.0 - 1e-3 <= used <= 2.0 + time.monotonic() - asked + 1e-3
     time.sleep(0.2)
     store.queue.finish(claim, outcome(store, claim))
     assert store.keys.device_seconds("anna") >= 2.1
     assert study.owner == "anna"
+
+
+def test_running_tasks_count_while_they_run(store):
+    study, _ = store.studies.create(request(), "anna")
+    claim = store.queue.claim("w", ["cpu"])
+    time.sleep(0.3)
+    assert store.keys.device_seconds("anna") >= 0.3
+    time.sleep(2.0)  # its lease ends after two seconds
+    assert store.keys.device_seconds("anna") == pytest.approx(2.0, abs=1e-3)
+    assert claim.study_id == study.id
 
 
 def test_without_hours_nothing_is_submitted_resumed_or_extended(store):
@@ -122,3 +138,82 @@ def test_a_study_that_has_measured_nothing_fails_and_can_be_resumed(store):
     store.studies.resume(study.id, "anna", Quota(max_device_hours=900.0))
     run(store)
     assert store.studies.get(study.id).state is StudyState.COMPLETE
+
+
+def finished(store, owner="anna", quota=FREE):
+    study, _ = store.studies.create(request(n_trials=8), owner, quota=quota)
+    run(store)
+    assert store.studies.get(study.id).state is StudyState.COMPLETE
+    return study.id
+
+
+def test_without_hours_no_checkpoint_is_written(store):
+    study_id = finished(store, quota=Quota(max_device_hours=100.0))
+    store.checkpoints.create(study_id, 1, "packed")
+    use(store, study_id, 100.0)
+    with pytest.raises(OverQuota, match="has used 100 device hours of at most 100"):
+        store.checkpoints.create(study_id, 2, "packed")
+    # One that is asked for already is no more work, until it failed.
+    assert store.checkpoints.create(study_id, 1, "packed")[1] is False
+    store.queue.fail(store.queue.claim("w", ["cpu"]), "disk full", final=True)
+    with pytest.raises(OverQuota):
+        store.checkpoints.create(study_id, 1, "packed")
+    more = Quota(max_running=0, max_device_hours=200.0)
+    assert store.checkpoints.create(study_id, 2, "packed", quota=more)[1]
+
+
+def test_deleting_a_study_keeps_the_time_of_its_checkpoint_that_is_written(store):
+    study_id = finished(store)
+    store.checkpoints.create(study_id, 1, "packed")
+    before = store.keys.device_seconds("anna")
+    assert store.queue.claim("w", ["cpu"]).stage is Stage.MATERIALISE
+    time.sleep(0.3)
+    store.studies.delete(study_id)
+    assert store.keys.device_seconds("anna") >= before + 0.3
+
+
+def test_a_running_study_is_extended_within_the_quota_which_then_bounds_it(store):
+    study, _ = store.studies.create(request(n_trials=8), "anna", quota=Quota(None, 100.0))
+    run(store, n=6)
+    use(store, study.id, 150.0)
+    with pytest.raises(OverQuota, match="at most 100"):
+        store.studies.extend(study.id, 9, owner="anna", quota=Quota(None, 100.0))
+    assert store.studies.get(study.id).study.n_trials == 8
+    store.studies.extend(study.id, 9, owner="anna", quota=Quota(None, 200.0))
+    run(store)
+    assert store.studies.get(study.id).state is StudyState.COMPLETE
+    assert len(store.trials.of(study.id, "calibration")) == 9
+
+
+@pytest.mark.parametrize("how", ["cancel", "fail"])
+def test_a_stopped_search_goes_on_after_it_was_cancelled_or_failed(store, how):
+    quota = Quota(max_device_hours=100.0)
+    study, _ = store.studies.create(request(n_trials=16), "anna", quota=quota)
+    run(store, n=10)
+    use(store, study.id, 100.0)
+    while (claim := store.queue.claim("w", ["cpu"])).stage is not Stage.FINALISTS:
+        store.queue.finish(claim, outcome(store, claim))
+    assert store.studies.get(study.id).error is not None
+    if how == "cancel":
+        store.studies.cancel(study.id)
+        store.queue.abandon(claim)
+    else:
+        store.queue.fail(claim, "it broke", final=True)
+    assert store.studies.get(study.id).state.is_final
+    store.studies.resume(study.id, "anna", Quota(max_device_hours=200.0))
+    run(store)
+    assert store.studies.get(study.id).state is StudyState.COMPLETE
+    assert len(store.trials.of(study.id, "calibration")) == 16
+
+
+def test_the_first_two_deletions_of_an_owner_at_once(store):
+    first, second = finished(store), finished(store)
+    used = store.keys.device_seconds("anna")
+    with ThreadPoolExecutor(1) as other:
+        with store.db.writing() as connection:
+            keep_usage(connection, first)
+            connection.execute(sa.delete(studies).where(studies.c.id == first))
+            deletion = other.submit(store.studies.delete, second)
+            time.sleep(0.5)  # it waits for this transaction
+        deletion.result(30)
+    assert store.keys.device_seconds("anna") == pytest.approx(used)
