@@ -112,6 +112,7 @@ def keep_usage(connection: Connection, study_id: str) -> None:
     query = sa.select(studies.c.owner, _SUM)
     query = query.join(tasks, tasks.c.study_id == studies.c.id).where(studies.c.id == study_id)
     for owner, seconds in connection.execute(query.group_by(studies.c.owner)).all():
+        # Another transaction may be the first at the same time.
+        insert_new(connection, usage, {"owner": owner, "seconds": 0.0})
         more = sa.update(usage).where(usage.c.owner == owner)
-        if not connection.execute(more.values(seconds=usage.c.seconds + seconds)).rowcount:
-            connection.execute(sa.insert(usage).values(owner=owner, seconds=seconds))
+        connection.execute(more.values(seconds=usage.c.seconds + seconds))
