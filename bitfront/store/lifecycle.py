@@ -10,6 +10,8 @@ building one takes longer than running it.
 from __future__ import annotations
 
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -23,10 +25,12 @@ from bitfront.store.tables import events, spaces, studies, tasks, trials
 from bitfront.study import Study
 from bitfront.trial import TrialState
 
-_SPACES: dict[str, SearchSpace] = {}
+_SPACES: OrderedDict[str, SearchSpace] = OrderedDict()
+_N_SPACES = 16
+_SPACES_LOCK = threading.Lock()
 
-_STUDY = sa.select(studies).where(studies.c.id == bindparam("study"))
-_LOCKED_STUDY = _STUDY.with_for_update()
+STUDY = sa.select(studies).where(studies.c.id == bindparam("study"))
+_LOCKED_STUDY = STUDY.with_for_update()
 _UPDATED_STUDY = sa.update(studies).where(studies.c.id == bindparam("study"))
 _EVENT = sa.insert(events).values(at=NOW)
 _SAME_TRIAL = sa.select(trials.c.number).where(
@@ -119,11 +123,18 @@ def set_state(
 
 
 def space_of(connection: Connection, digest: str) -> SearchSpace:
-    """A stored search space; read once a process, for its digest names it for ever."""
-    if digest not in _SPACES:
-        query = sa.select(spaces.c.body).where(spaces.c.digest == digest)
-        _SPACES[digest] = SearchSpace.from_json(connection.execute(query).scalar_one())
-    return _SPACES[digest]
+    """A stored search space; read once while it is in use, for its digest names it for ever."""
+    with _SPACES_LOCK:
+        if digest in _SPACES:
+            _SPACES.move_to_end(digest)
+            return _SPACES[digest]
+    query = sa.select(spaces.c.body).where(spaces.c.digest == digest)
+    space = SearchSpace.from_json(connection.execute(query).scalar_one())
+    with _SPACES_LOCK:
+        _SPACES[digest] = space
+        while len(_SPACES) > _N_SPACES:
+            _SPACES.popitem(last=False)
+    return space
 
 
 def add_task(connection: Connection, study_id: str, stage: Stage, number: int, queue: str) -> None:

@@ -14,7 +14,7 @@ from bitfront.errors import Conflict, InFlight, InvalidArgument, KeyReused, NotF
 from bitfront.store.clock import NOW
 from bitfront.store.database import Database
 from bitfront.store.ids import new_id
-from bitfront.store.lifecycle import add_task, advance, lock, note, set_state
+from bitfront.store.lifecycle import STUDY, add_task, advance, lock, note, set_state
 from bitfront.store.quotas import Quota, keep_usage
 from bitfront.store.records import (
     Stage,
@@ -29,7 +29,6 @@ from bitfront.store.tables import (
 )
 from bitfront.study import Study
 
-_STUDY = sa.select(studies).where(studies.c.id == bindparam("study"))
 _NEW_STUDY = (
     sa.insert(studies)
     .values(state=StudyState.WAITING, stage=Stage.PREPARE, created_at=NOW)
@@ -238,8 +237,8 @@ class Studies:
             self._search_on(connection, study_id)
             if state.is_final:
                 self._reopen(connection, study_id, quota)
-                self._admit(connection, row.owner, study_id, quota)
             else:
+                self._admit(connection, row.owner, study_id, quota)
                 # The steps in all have changed.
                 advance(connection, study_id)
             return _stored(study_row(connection, study_id, owner))
@@ -274,12 +273,12 @@ class Studies:
         place = (tasks.c.study_id == study_id, tasks.c.stage != Stage.MATERIALISE, undone)
         connection.execute(sa.update(tasks).where(*place).values(again))
         advance(connection, study_id)
+
     def _admit(self, connection: Connection, owner: str, study_id: str, quota: Quota) -> None:
         """Let a study go on within the quota of who asks, which bounds it from now on."""
         quota.check(connection, owner, study_id)
         bound = sa.update(studies).where(studies.c.id == study_id)
         connection.execute(bound.values(max_device_hours=quota.max_device_hours))
-
 
     def delete(self, study_id: str, owner: str | None = None) -> None:
         """Remove a study and all that only it refers to.
@@ -302,7 +301,7 @@ def study_row(connection: Connection, study_id: str, owner: str | None) -> Row[t
     Raises:
         NotFound: there is none, or it is another owner's.
     """
-    row = connection.execute(_STUDY, {"study": study_id}).first()
+    row = connection.execute(STUDY, {"study": study_id}).first()
     # Another owner's study does not exist to this one.
     if row is None or owner not in (None, row.owner):
         raise NotFound(f"No study {study_id!r}.")
