@@ -76,7 +76,8 @@ def list_keys(as_json: AsJson = False) -> None:
     store.db.check_schema()
     for each in store.keys.all():
         hours = store.keys.device_seconds(each.owner) / _HOUR
-        print(json.dumps(asdict(each)) if as_json else _line(each, hours))
+        row = {**asdict(each), "used_device_hours": hours}
+        print(json.dumps(row) if as_json else _line(each, hours))
 
 
 @key.command("revoke")

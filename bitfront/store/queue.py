@@ -85,7 +85,7 @@ _STATE_OF_HELD = (
     sa.select(studies.c.state).join(tasks, tasks.c.study_id == studies.c.id).where(*_HELD)
 )
 _TRIAL = (trials.c.study_id == bindparam("study"), trials.c.number == bindparam("trial"))
-_SPENT = sa.select(trials.c.measured).where(*_TRIAL)
+_MEASURED = sa.select(trials.c.measured).where(*_TRIAL)
 _UPDATED_TRIAL = sa.update(trials).where(*_TRIAL)
 
 
@@ -251,8 +251,8 @@ class Queue:
 
     def _measured(self, connection: Connection, claim: Claim, trial: Trial) -> None:
         place = {"study": claim.study_id, "trial": claim.number}
-        spent = connection.execute(_SPENT, place).scalar_one()
-        values = {**json.loads(spent), **trial.values}
+        known = connection.execute(_MEASURED, place).scalar_one()
+        values = {**json.loads(known), **trial.values}
         done = {"state": trial.state, "measured": json.dumps(values), "error": trial.error}
         connection.execute(_UPDATED_TRIAL, {**place, **done})
         body = {"number": claim.number, "text": trial.text, "origin": trial.origin}

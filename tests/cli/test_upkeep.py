@@ -216,5 +216,6 @@ def test_json_keys_have_no_secret(store, run):
     (row,) = map(json.loads, run("key", "list", "--json")[1].splitlines())
     assert set(row) == {
         "id", "owner", "scopes", "max_running", "max_device_hours", "created_at", "expires_at",
-        "revoked_at",
+        "revoked_at", "used_device_hours",
     }  # fmt: skip
+    assert row["used_device_hours"] == 0
