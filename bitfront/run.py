@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bitfront.allocation import Allocation
-from bitfront.errors import InvalidText, MismatchedArtifact
+from bitfront.errors import InvalidModel, InvalidText, MismatchedArtifact
 from bitfront.export import EXPORTERS
 from bitfront.export.base import check_target
 from bitfront.inputs import (
@@ -93,9 +93,18 @@ class Prepared:
 
 @contextmanager
 def prepared(
-    study: Study, directory: Path | str | None = None, progress: Progress = silent
+    study: Study,
+    directory: Path | str | None = None,
+    progress: Progress = silent,
+    max_layers: int | None = None,
 ) -> Iterator[Prepared]:
     """Load and quantize, or find that done in the folder, which is then this study's.
+
+    Args:
+        study: what to search.
+        directory: results folder.
+        progress: called as the work goes on.
+        max_layers: a model of more is refused before it is quantized; `None` for no bound.
 
     Raises:
         BitfrontError: as `run_study`.
@@ -104,6 +113,12 @@ def prepared(
     results = Results(Path(directory) if directory else default_directory(study))
     with results.locked():
         inputs = prepare(study, progress)
+        n_layers = len(inputs.space.layers)
+        if max_layers is not None and n_layers > max_layers:
+            raise InvalidModel(
+                f"{study.model} has {n_layers:,} layers, of at most {max_layers:,}: "
+                "take a smaller model or raise BITFRONT_MAX_LAYERS."
+            )
         identity = inputs.identity(study)
         results.admit(identity)
         # All that can refuse a text comes before the folder is claimed.

@@ -128,8 +128,14 @@ class Bench:
         known = fetched(folder)
         return known or fetched_beside(study, folder, self.settings.hub, lambda: progress(event))
 
-    def prepared(self, study_id: str, progress: Progress) -> Prepared:
-        """The study loaded and quantized; kept until another one is asked for."""
+    def prepared(
+        self, study_id: str, progress: Progress, max_layers: int | None = None
+    ) -> Prepared:
+        """The study loaded and quantized; kept until another one is asked for.
+
+        Raises:
+            InvalidModel: it has more than `max_layers`.
+        """
         self._report = progress
         if self._warm is None or self._warm.study_id != study_id:
             self.cool()
@@ -137,7 +143,9 @@ class Bench:
             stack = ExitStack()
             try:
                 folder = self.folder / study_id
-                made = stack.enter_context(prepared(self.study(study_id), folder, self._shown))
+                study = self.study(study_id)
+                loading = prepared(study, folder, self._shown, max_layers)
+                made = stack.enter_context(loading)
                 self._check_identity(study_id, made.results, files)
             except BaseException:
                 stack.close()

@@ -23,7 +23,7 @@ _MAX_PROPOSALS = 16
 def prepare(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     """Fetch and load the model, quantize every layer in every format, note what it predicts."""
     request = bench.request(claim.study_id, lease.progress)
-    made = bench.prepared(claim.study_id, lease.progress)
+    made = bench.prepared(claim.study_id, lease.progress, bench.settings.max_layers)
     bench.write_environment(claim.study_id)
     files = bench.stored(claim.study_id, lease.check)
     module = made.inputs.model.module

@@ -4,6 +4,8 @@ from bitfront.artifacts import Artifacts
 from bitfront.settings import Settings
 from bitfront.workers.bench import Bench, use_gpu
 
+from bitfront.workers.stages import STAGES
+from bitfront.workers.work import work
 
 def test_two_benches_of_a_machine_have_folders_of_their_own(store, tmp_path):
     artifacts, settings = Artifacts(str(tmp_path / "artifacts")), Settings(home=tmp_path / "home")
@@ -26,3 +28,19 @@ def test_processes_of_a_machine_have_gpus_in_turn(monkeypatch):
         for index in range(3):
             use_gpu(index)
     assert chosen == [0, 1, 0]
+
+
+def test_a_model_of_too_many_layers_is_refused_before_it_is_quantized(store, tiny_study, tmp_path):
+    settings = Settings(home=tmp_path / "home", max_layers=27)
+    bench = Bench(store, Artifacts(str(tmp_path / "artifacts")), settings)
+    study, _ = store.studies.create(tiny_study(4, 4, device="cpu"), "anna")
+    work(bench, store.queue.claim("w", ["cpu"]), STAGES, lambda: False)
+    failed = store.studies.get(study.id)
+    assert failed.state is StudyState.FAIL
+    assert "has 28 layers, of at most 27" in failed.error
+    assert not (bench.folder / study.id / "bank").exists()
+    settings.max_layers = 28
+    store.studies.resume(study.id)
+    work(bench, store.queue.claim("w", ["cpu"]), STAGES, lambda: False)
+    assert store.studies.get(study.id).state is StudyState.RUNNING
+    bench.close()
