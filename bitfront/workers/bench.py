@@ -39,7 +39,8 @@ def use_gpu(index: int) -> None:
     """Have `cuda` mean one GPU in this process, another one in each process of the machine.
 
     Args:
-        index: of the process among those of the machine; they share GPUs where there are fewer.
+        index: of the process among those of the machine that may use one; they share GPUs where
+            there are fewer.
     """
     if n_gpus := torch.cuda.device_count():
         torch.cuda.set_device(index % n_gpus)
@@ -64,11 +65,13 @@ class Bench:
         store: the database.
         artifacts: where files are exchanged with other workers.
         settings: of this machine.
+        queues: what its tasks are taken from.
     """
 
     store: Store
     artifacts: Artifacts
     settings: Settings
+    queues: tuple[str, ...] = ("cpu", "gpu")
     _warm: _Warm | None = field(default=None, init=False)
     _folder: Path | None = field(default=None, init=False)
     _lock: IO[str] | None = field(default=None, init=False)
@@ -91,9 +94,11 @@ class Bench:
         return self._folder
 
     def _taken(self) -> Path:
-        index = 0
+        index, may_use_gpu = 0, "gpu" in self.queues and self.settings.device != "cpu"
         while True:
-            folder = self.settings.home / "work" / str(index)
+            # Those that use none are counted apart, so that each GPU has its process.
+            name = f"{index}" if may_use_gpu else f"cpu-{index}"
+            folder = self.settings.home / "work" / name
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 lock = (folder / ".lock").open("w")
@@ -106,7 +111,8 @@ class Bench:
                 index += 1
             else:
                 self._lock = lock
-                use_gpu(index)
+                if may_use_gpu:
+                    use_gpu(index)
                 return folder
 
     def study(self, study_id: str) -> Study:

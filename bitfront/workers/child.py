@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
 
     end_when_stuck(STUCK_LEASES * settings.lease_seconds)
     store = Store(settings.database, settings.lease_seconds)
-    bench = Bench(store, Artifacts(settings.artifacts), settings)
+    bench = Bench(store, Artifacts(settings.artifacts), settings, tuple(arguments[1:]))
     try:
         loop(arguments[0], arguments[1:], bench, STAGES, is_stopping)
     except BitfrontError as error:

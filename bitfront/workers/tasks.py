@@ -54,7 +54,8 @@ def bench() -> Bench:
     # From here on: loading a library may hold the interpreter for long.
     end_when_stuck(STUCK_LEASES * settings.lease_seconds)
     store = Store(settings.database, settings.lease_seconds)
-    return Bench(store, Artifacts(settings.artifacts), settings)
+    queues = (os.environ["BITFRONT_QUEUE"],)
+    return Bench(store, Artifacts(settings.artifacts), settings, queues)
 
 
 def stages() -> Mapping[Stage, Work[Bench]]:

@@ -2,10 +2,11 @@
 
 from bitfront.artifacts import Artifacts
 from bitfront.settings import Settings
+from bitfront.store.records import StudyState
 from bitfront.workers.bench import Bench, use_gpu
-
 from bitfront.workers.stages import STAGES
 from bitfront.workers.work import work
+
 
 def test_two_benches_of_a_machine_have_folders_of_their_own(store, tmp_path):
     artifacts, settings = Artifacts(str(tmp_path / "artifacts")), Settings(home=tmp_path / "home")
@@ -17,6 +18,20 @@ def test_two_benches_of_a_machine_have_folders_of_their_own(store, tmp_path):
     assert third.folder == taken
     second.close()
     third.close()
+
+
+def test_a_process_that_measures_on_the_cpu_takes_no_gpu(store, tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    artifacts, settings = Artifacts(str(tmp_path / "artifacts")), Settings(home=tmp_path / "home")
+    on_cpu = settings.model_copy(update={"device": "cpu"})
+    kinds = (settings, ("cpu",)), (settings, ("gpu",)), (on_cpu, ("gpu",)), (settings, ("gpu",))
+    benches = [Bench(store, artifacts, *kind) for kind in kinds]
+    assert len({bench.folder for bench in benches}) == 4
+    assert chosen == [0, 1]
+    for bench in benches:
+        bench.close()
 
 
 def test_processes_of_a_machine_have_gpus_in_turn(monkeypatch):
