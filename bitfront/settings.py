@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         dashboard_port: port of the dashboard; 0 for any free one.
         mirror_seconds: pause between two updates of the mirror.
         max_layers: largest model, in layers.
+        max_model_gb: largest model of the hub, in units of 10^9 bytes; 0 for what the disk holds.
         max_trials: most measurements of a study.
     """
 
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
     dashboard_port: Annotated[int, Field(ge=0, le=65_535)] = 8766
     mirror_seconds: PositiveFloat = 5.0
     max_layers: PositiveInt = 65_536
+    max_model_gb: NonNegativeFloat = 0.0
     max_trials: PositiveInt = 100_000
 
     @property

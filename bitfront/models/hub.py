@@ -28,23 +28,24 @@ def needs_hub(study: Study) -> bool:
     return any(map(is_of_hub, (study.model, study.calibration.source, study.evaluation.source)))
 
 
-def fetch(study: Study, folder: Path) -> Study:
+def fetch(study: Study, folder: Path, max_gb: float = 0.0) -> Study:
     """Bring a study's model and texts of the hub into a folder.
 
     Args:
         study: an accepted one.
         folder: made if missing; the working directory of the process must be empty, because
             `datasets` takes a name for a path where it finds one.
+        max_gb: largest model, in units of 10^9 bytes; 0 for no bound.
 
     Returns:
         The request with the commit of every revision, which the folder keeps too.
 
     Raises:
-        InvalidModel, InvalidText: the hub and its cache do not have it.
-        StorageError: the folder cannot be written.
+        InvalidModel, InvalidText: the hub and its cache do not have it, or it is too large.
+        StorageError: the folder or the cache cannot be written, or has too little space.
     """
     if is_of_hub(study.model):
-        snapshot = downloaded(study.model, study.revision)
+        snapshot = downloaded(study.model, study.revision, max_gb)
         (folder / _MODEL).mkdir(parents=True, exist_ok=True)
         for path in snapshot.iterdir():
             if any(fnmatch(path.name, pattern) for pattern in HUB_PATTERNS):

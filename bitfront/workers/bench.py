@@ -132,7 +132,7 @@ class Bench:
         event = Event("fetch", 0, 1)
         # What an earlier attempt brought: a branch may have moved since.
         known = fetched(folder)
-        return known or fetched_beside(study, folder, self.settings.hub, lambda: progress(event))
+        return known or fetched_beside(study, folder, self.settings, lambda: progress(event))
 
     def prepared(
         self, study_id: str, progress: Progress, max_layers: int | None = None

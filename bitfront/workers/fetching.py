@@ -1,6 +1,6 @@
 """Fetching: the only process of a worker that may ask the hub, and it ends before the work begins.
 
-python -m bitfront.workers.fetching FOLDER < REQUEST
+python -m bitfront.workers.fetching FOLDER MAX_MODEL_GB < REQUEST
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from pathlib import Path
 from bitfront import errors
 from bitfront.errors import BitfrontError, StorageError
 from bitfront.processes import PARENT, end_with_parent
+from bitfront.settings import Settings
 from bitfront.study import Study
 
 OFFLINE = "HF_HUB_OFFLINE"
 _LOOK_SECONDS = 0.1
 
 
-def fetched_beside(study: Study, folder: Path, hub: bool, check: Callable[[], None]) -> Study:
+def fetched_beside(
+    study: Study, folder: Path, settings: Settings, check: Callable[[], None]
+) -> Study:
     """Have `fetch` done in a process of its own.
 
     Args:
         study: what is asked.
         folder: for the files.
-        hub: whether the hub may be asked, or only its cache on this machine.
+        settings: whether the hub may be asked, or only its cache on this machine, and for how much.
         check: is called while it goes on; what it raises ends that process.
 
     Raises:
@@ -36,8 +39,9 @@ def fetched_beside(study: Study, folder: Path, hub: bool, check: Callable[[], No
         StorageError: it ended without a word, as when it was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, OFFLINE: "0" if hub else "1", PARENT: str(os.getpid())}
+    environment = {**os.environ, OFFLINE: "0" if settings.hub else "1", PARENT: str(os.getpid())}
     command = [sys.executable, "-m", "bitfront.workers.fetching", str(folder)]
+    command.append(str(settings.max_model_gb))
     with (
         tempfile.TemporaryFile("w+") as request,
         tempfile.TemporaryFile("w+") as answer,
@@ -81,7 +85,8 @@ def main(arguments: Sequence[str]) -> int:
     from bitfront.models.hub import fetch
 
     try:
-        study = fetch(Study.from_json(sys.stdin.read()), Path(arguments[0]))
+        request, folder = Study.from_json(sys.stdin.read()), Path(arguments[0])
+        study = fetch(request, folder, float(arguments[1]))
     except BitfrontError as error:
         print(json.dumps({"error": type(error).__name__, "detail": str(error)}))
         return 2
