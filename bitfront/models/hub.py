@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from bitfront.errors import InvalidText
-from bitfront.files import link_or_copy
+from bitfront.files import link_or_copy, replacing
 from bitfront.models.data import save_rows, split_revision
 from bitfront.models.load import HUB_PATTERNS, downloaded
 from bitfront.study import Study, TextSource
@@ -57,7 +57,8 @@ def fetch(study: Study, folder: Path, max_gb: float = 0.0) -> Study:
         calibration=_saved(study.calibration, folder / _CALIBRATION),
         evaluation=_saved(study.evaluation, folder / _EVALUATION),
     )
-    (folder / _REQUEST).write_text(study.to_json())
+    with replacing(folder / _REQUEST) as path:
+        path.write_text(study.to_json())
     return study
 
 

@@ -88,10 +88,17 @@ def main(arguments: Sequence[str]) -> int:
         request, folder = Study.from_json(sys.stdin.read()), Path(arguments[0])
         study = fetch(request, folder, float(arguments[1]))
     except BitfrontError as error:
-        print(json.dumps({"error": type(error).__name__, "detail": str(error)}))
-        return 2
+        return _refused(error)
+    except OSError as error:
+        place = error.filename or arguments[0]
+        return _refused(StorageError(f"Cannot write {place}: {error.strerror or error}."))
     print(json.dumps({"request": study.to_json()}))
     return 0
+
+
+def _refused(error: BitfrontError) -> int:
+    print(json.dumps({"error": type(error).__name__, "detail": str(error)}))
+    return 2
 
 
 if __name__ == "__main__":

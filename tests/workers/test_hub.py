@@ -5,17 +5,22 @@ No hub is reachable here, so `hub.Hub` stands in for it: the real client librari
 
 import json
 import os
+import resource
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hub import Hub
+from workers.test_full_disk import filled, small_disk
 from workers.test_life import CHOICES, is_over, measured, until
 
 import bitfront
 from bitfront import TextSource, run_study
 from bitfront.artifacts import Artifacts
-from bitfront.errors import InvalidModel, InvalidText
+from bitfront.errors import InvalidModel, InvalidText, StorageError
+from bitfront.models.hub import fetched
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.records import Stage, StudyState, TaskState
@@ -162,6 +167,58 @@ def test_a_worker_without_the_hub_has_its_cache(hub, bench, tiny_folder, tiny_st
     bench.settings.hub = False
     assert bench.request(ids[1], lambda _event: None).revision == commit
     assert len(hub.asked) == n_asked
+
+
+def test_a_model_that_is_too_large_is_refused_before_it_is_fetched(
+    hub, bench, tiny_folder, tiny_study, tmp_path, monkeypatch
+):
+    hub.push("models/org/tiny", tiny_folder)
+    study = replace(tiny_study(4, 4), model="org/tiny", revision="main")
+    stored, _ = bench.store.studies.create(study, "anna")
+    bench.settings.max_model_gb = 1e-6
+    with pytest.raises(InvalidModel, match=r"org/tiny@main has 0\.00\d+ GB .*, of at most 1e-06"):
+        bench.request(stored.id, lambda _event: None)
+    bench.settings.max_model_gb = 0.0
+    with small_disk(tmp_path / "small", 1) as disk:
+        filled(disk)
+        monkeypatch.setenv("HF_HOME", str(disk / "cache"))
+        with pytest.raises(StorageError, match=r"Cannot download org/tiny@main: .* has 0 GB free"):
+            bench.request(stored.id, lambda _event: None)
+    assert not any("/resolve/" in asked for asked in hub.asked)
+
+
+def test_a_request_that_is_cut_short_is_fetched_again(tiny_study, tmp_path):
+    """No file may have more than 16 bytes: as if the disk were full."""
+
+    def fetch(limit):
+        command = [sys.executable, "-m", "bitfront.workers.fetching", str(tmp_path / "hub"), "0"]
+        return subprocess.run(
+            command,
+            input=tiny_study(4, 4).to_json(),
+            text=True,
+            capture_output=True,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+
+    said = fetch(16)
+    assert fetched(tmp_path / "hub") is None
+    error = json.loads(said.stdout)
+    assert (error["error"], said.stderr) == ("StorageError", "")
+    assert "request.json: File too large" in error["detail"]
+    fetch(resource.RLIM_INFINITY)
+    assert fetched(tmp_path / "hub") == tiny_study(4, 4)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(hub, bench, tiny_folder, tiny_study):
+    hub.push("models/org/tiny", tiny_folder)
+    study = replace(tiny_study(4, 4), model="org/tiny", revision="main")
+    stored, _ = bench.store.studies.create(study, "anna")
+    folder = bench.folder / stored.id / "hub"
+    folder.mkdir(parents=True)
+    (folder / "model").write_text("in its way")
+    with pytest.raises(StorageError, match=r"^Cannot write .*/model: File exists\.$"):
+        bench.request(stored.id, lambda _event: None)
 
 
 def test_a_name_of_the_hub_is_never_a_path(hub, bench, tiny_study, tmp_path, monkeypatch):
