@@ -30,6 +30,7 @@ _N_SPACES = 16
 _SPACES_LOCK = threading.Lock()
 
 STUDY = sa.select(studies).where(studies.c.id == bindparam("study"))
+"""The row of one study."""
 _LOCKED_STUDY = STUDY.with_for_update()
 _UPDATED_STUDY = sa.update(studies).where(studies.c.id == bindparam("study"))
 _EVENT = sa.insert(events).values(at=NOW)
