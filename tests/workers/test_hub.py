@@ -201,6 +201,7 @@ def test_a_request_that_is_cut_short_is_fetched_again(tiny_study, tmp_path):
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         )
 
+    (tmp_path / "hub").mkdir()
     said = fetch(16)
     assert fetched(tmp_path / "hub") is None
     error = json.loads(said.stdout)
