@@ -332,7 +332,8 @@ def generations() -> None:
         each = np.arange(N_GROUPS), choice
         values = {"kl": float(loss[each].sum()), "bytes": float(nbytes[each].sum())}
         values |= {"bits": float(bits[choice].mean()), "bits_per_weight": 5.0}
-        allocation = space.decode(choice)
+        # The store knows the digests of what it stored.
+        allocation = space.decode(choice, f"{number:064x}")
         history.append(Trial(number, allocation, "calibration", "random", values=values))
     for name in ("random", "sweep", "evolution", "nsga2", "amq"):
         search = SEARCHES.build(name)
