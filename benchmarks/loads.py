@@ -35,12 +35,16 @@ import sqlalchemy as sa
 from servers import postgres
 from store.studies import SPACE, request
 
+from bitfront import Budget
 from bitfront.formats import named
+from bitfront.problem import Problem
+from bitfront.search import SEARCHES
 from bitfront.space import Layer, SearchSpace
 from bitfront.store import Store
 from bitfront.store.lifecycle import note
 from bitfront.store.records import Claim, Outcome, Proposed, Stage
 from bitfront.store.tables import trials
+from bitfront.table import LayerTable
 from bitfront.trial import Trial
 
 RECORD = Record("loads", ("load", "database", "figure", "value", "limit", "holds"))
@@ -295,10 +299,48 @@ def measure(kind: str, url: str, seconds: float) -> None:
         add("L2", kind, "GET of a study p99, seconds", p99, "<= 0.15")
         _, p99, _ = hammered(port, 2, seconds, getter(f"/v1/studies/{study_id}/front"))
         add("L2", kind, "GET of the front of 10,000 trials p99, seconds", p99, "<= 0.3")
+    store.db.pool.dispose()
+
+
+def measure_watchers(kind: str, url: str, seconds: float) -> None:
+    """Lag of watchers, and what they cost others."""
+    store = Store(url)
+    store.db.upgrade()
+    with served(url) as (port, _, _):
         lag, idle, busy = watched(store, port, 50, seconds)
         add("L7", kind, "lag of 50 watchers p99, seconds", lag, "<= 1")
         add("L7", kind, "GET p99 beside them over idle", busy / idle, "<= 2")
     store.db.pool.dispose()
+
+
+def generations() -> None:
+    """Processor seconds for 100 proposals after 10,000 trials of 2,000 groups."""
+    rng = np.random.default_rng(0)
+    menu = tuple(map(named, ("int2_g64", "int3_g64", "int4_g64", "int8_g64")))
+    layers = tuple(Layer(f"layers.{i}", (64, 64), f"layers.{i}", i) for i in range(N_GROUPS))
+    space = SearchSpace(layers, menu)
+    bits = np.array([f.num_bits for f in menu], dtype=float)
+    loss = rng.lognormal(size=(N_GROUPS, 1)) * 4.0**-bits
+    nbytes = np.array([[f.nbytes(x.shape) for f in menu] for x in layers], dtype=float)
+    code = np.tile(bits * layers[0].n_weights, (N_GROUPS, 1))
+    costs = (LayerTable(space, nbytes, "bytes"), LayerTable(space, code, "code_bits"))
+    limits = Budget.parse("4.5bpw").limits(space)
+    problem = Problem(LayerTable(space, loss, "kl"), costs, limits)
+    history = []
+    for number in range(N_LONG):
+        choice = rng.integers(0, len(menu), N_GROUPS)
+        each = np.arange(N_GROUPS), choice
+        values = {"kl": float(loss[each].sum()), "bytes": float(nbytes[each].sum())}
+        values |= {"bits": float(bits[choice].mean()), "bits_per_weight": 5.0}
+        # The store knows the digests of what it stored.
+        allocation = space.decode(choice, f"{number:064x}")
+        history.append(Trial(number, allocation, "calibration", "random", values=values))
+    for name in ("random", "sweep", "evolution", "nsga2", "amq"):
+        search = SEARCHES.build(name)
+        for which in ("first", "next"):
+            begun = time.process_time()
+            search.ask(problem, history, 100, np.random.default_rng(0))
+            add("L5", "", f"{which} 100 by {name}, CPU s", time.process_time() - begun, "<= 1")
 
 
 def resumed(folder: Path) -> None:
@@ -336,17 +378,20 @@ def main() -> None:
     """Measure everything on both databases."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--only", default="sqlite,postgresql,resume")
+    parser.add_argument("--only", default="sqlite,postgresql,resume,watchers,generations")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
     with tempfile.TemporaryDirectory() as folder:
         if "resume" in options.only:
             resumed(Path(folder))
-        if "sqlite" in options.only:
-            measure("sqlite", f"sqlite:///{folder}/loads.db", options.seconds)
-        if "postgresql" in options.only:
-            with postgres() as url:
-                measure("postgresql", url, options.seconds)
+        if "generations" in options.only:
+            generations()
+        with postgres() as server:
+            for kind, url in (("sqlite", f"sqlite:///{folder}/loads.db"), ("postgresql", server)):
+                if kind in options.only:
+                    measure(kind, url, options.seconds)
+                if "watchers" in options.only:
+                    measure_watchers(kind, url, options.seconds)
 
 
 if __name__ == "__main__":

@@ -152,3 +152,7 @@ def test_shapes_counts_layers(space):
 def test_menus_of_the_instances_have_misfits():
     spaces = [random_space(np.random.default_rng(seed), 8, len(MENU)) for seed in range(5)]
     assert not all(space.group_allowed.all() for space in spaces)
+
+
+def test_a_known_digest_is_not_made_again(space):
+    assert space.decode([2, 1], "known").digest == "known"

@@ -135,7 +135,7 @@ def _row(row: Row[tuple[object, ...]]) -> TrialRow:
 def _trial(row: Row[tuple[object, ...]], space: SearchSpace) -> Trial:
     return Trial(
         row.number,
-        space.decode(np.frombuffer(row.choice, np.uint8)),
+        space.decode(np.frombuffer(row.choice, np.uint8), row.digest),
         row.text,
         row.origin,
         TrialState(row.state),
