@@ -250,6 +250,10 @@ def _note(scope: Scope, known: Caller, message: Message) -> None:
     headers = MutableHeaders(scope=message)
     action = getattr(scope.get("route"), "operation_id", None) or scope["method"]
     target, status = headers.get("location", scope["path"]), message["status"]
+    if status == 503:
+        # Its client would wait once more for what did not answer just now.
+        _log.error("audit of %s by %s not stored: it ended in a 503", action, known.owner)
+        return
     try:
         scope["app"].state.site.store.keys.note(
             known.owner, known.key_id, action[:64], target, status
