@@ -8,6 +8,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from hub import Hub
 from workers.test_life import CHOICES, is_over, measured, until
@@ -175,16 +176,28 @@ def test_a_name_of_the_hub_is_never_a_path(hub, bench, tiny_study, tmp_path, mon
             bench.request(stored.id, lambda _event: None)
 
 
-def test_fetching_ends_when_it_is_given_up(hub, bench, tiny_study):
+def test_fetching_ends_when_it_is_given_up(hub, bench, books, tiny_folder, tiny_study):
+    """In the middle of a request that the hub never answers."""
+
     class Stopped(BaseException):
         pass
 
-    def stop(_event):
-        raise Stopped
+    fetching = []
 
+    def stop(_event):
+        if hub.asked:
+            children = psutil.Process().children()
+            fetching.extend(c for c in children if "bitfront.workers.fetching" in c.cmdline())
+            raise Stopped
+
+    hub.push("models/org/tiny", tiny_folder)
+    hub.push("datasets/org/books", books)
     stored, _ = bench.store.studies.create(of_hub(tiny_study(4, 4)), "anna")
-    with pytest.raises(Stopped):
+    with hub.silent(), pytest.raises(Stopped):
         bench.request(stored.id, stop)
+    assert len(fetching) == 1
+    assert not fetching[0].is_running()
+    assert len(hub.asked) == 1
     assert not (bench.folder / stored.id / "hub" / "request.json").exists()
 
 
