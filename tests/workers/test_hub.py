@@ -85,7 +85,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def bench(settings):
-    made = Bench(Store(settings.database, 2.0), Artifacts(settings.artifacts), settings)
+    made = Bench(Store(settings.database), Artifacts(settings.artifacts), settings)
     yield made
     made.close()
 
@@ -218,7 +218,7 @@ def test_after_fetching_no_worker_needs_a_network(
     environment = {
         "BITFRONT_DATABASE_URL": settings.database,
         "BITFRONT_ARTIFACTS_URL": settings.artifacts,
-        "BITFRONT_LEASE_SECONDS": "2",
+        "BITFRONT_LEASE_SECONDS": "20",
         "GUARD_LOG": str(log),
         "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
         "OMP_NUM_THREADS": "1",
