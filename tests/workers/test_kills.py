@@ -19,7 +19,7 @@ from bitfront.client import Client
 from bitfront.store import Store
 from bitfront.store.records import StudyState
 
-BODY = {"model": "org/model", "budget": "4.5bpw", "formats": list(request().formats)}
+BODY = {"model": "org/model@main", "budget": "4.5bpw", "formats": list(request().formats)}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
