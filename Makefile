@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-SOAK := tests/workers tests/store
+SOAK := tests/workers tests/store tests/api
 
 .PHONY: demo test test-ui soak check docs clean
 

@@ -96,8 +96,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
-    """A store with its tables, whose leases hold two seconds."""
-    store = Store(database_url, lease_seconds=2.0)
+    """A store with its tables, whose leases outlast any test."""
+    store = Store(database_url)
     store.db.upgrade()
     yield store
     store.db.pool.dispose()

@@ -10,6 +10,8 @@ import json
 import re
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -30,6 +32,8 @@ class Hub:
         self.folder = folder
         self.heads: dict[str, str] = {}
         self.asked: list[str] = []
+        self.answers = threading.Event()
+        self.answers.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Answering)
         self._server.hub = self
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -48,6 +52,15 @@ class Hub:
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Take requests and answer none of them until the end."""
+        self.answers.clear()
+        try:
+            yield
+        finally:
+            self.answers.set()
 
     def push(self, repository: str, folder: Path) -> str:
         """A new commit of `models/org/name` or `datasets/org/name`, which is `main` from now on."""
@@ -82,6 +95,7 @@ class _Answering(BaseHTTPRequestHandler):
         path, _, _query = self.path.partition("?")
         path = path.replace("%2F", "/").replace("%40", "@")
         self.server.hub.asked.append(f"{self.command} {path}")
+        self.server.hub.answers.wait()
         for pattern, answer in (
             (_TREE, self._tree),
             (_PATHS, self._paths),

@@ -34,7 +34,7 @@ def write(item, report):
 
     params = item.callspec.params if hasattr(item, "callspec") else {}
     place = {**marker.kwargs, **{k: v for k, v in params.items() if k in ("database", "transport")}}
-    place.setdefault("database", params.get("database_url", ""))
+    place.setdefault("database", params.get("database_url") or params.get("database_kind", ""))
     words = ["python", "-m", "pytest", *item.config.invocation_params.args]
     Record("soak", COLUMNS, command=f"BITFRONT_SOAK=1 {shlex.join(words)}").add(
         scenario=marker.args[0],

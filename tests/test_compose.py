@@ -135,6 +135,18 @@ def test_the_gpu_worker_is_asked_for_and_gets_its_device():
         assert "container_name" not in PARTS[worker], "could not be scaled"
 
 
+def test_no_command_of_the_readme_undoes_another():
+    """Without `--scale`, `up` removes the containers that it asked for before."""
+    commands = re.findall(r"docker compose .*\bup\b[^`\n]*", (ROOT / "README.md").read_text())
+    assert commands
+    assert all("--scale cpu-worker=" in command for command in commands)
+
+
+def test_postgres_has_connections_for_a_hundred_workers():
+    (most,) = re.findall(r"max_connections=(\d+)", " ".join(PARTS["postgres"]["command"]))
+    assert int(most) >= 100 * 4 + 2 * 16
+
+
 def test_redis_writes_everything_down():
     assert "--appendonly yes" in PARTS["redis"]["command"][-1]
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -18,6 +18,7 @@ from bitfront.store.records import StoredEvent
 
 POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0
+"""Longest silence of a stream, and time between looks at whether its reader may still read."""
 _N_KEPT = 2_000
 _N_READ = 500
 
@@ -63,25 +64,45 @@ class Feed:
     store: Store
     _channels: dict[str, _Channel] = field(default_factory=dict)
 
-    async def follow(self, study_id: str, after: int) -> AsyncIterator[str]:
-        """Events after one, as text of the stream, until the study is over and all are sent."""
+    async def follow(
+        self, study_id: str, after: int, may_read: Callable[[], Awaitable[bool]]
+    ) -> AsyncIterator[str]:
+        """Events after one, as text of the stream, until the study is over and all are sent.
+
+        Args:
+            study_id: whose events.
+            after: number of the last event that is not sent.
+            may_read: is asked at each heartbeat; the stream ends when it says no.
+        """
         channel = self._channels.setdefault(study_id, _Channel(after))
         channel.n_watchers += 1
         try:
-            async for text in self._followed(study_id, channel, after):
+            async for text in self._followed(study_id, channel, after, may_read):
                 yield text
         finally:
             channel.n_watchers -= 1
             if not channel.n_watchers:
                 self._channels.pop(study_id, None)
 
-    async def _followed(self, study_id: str, channel: _Channel, after: int) -> AsyncIterator[str]:
-        sent_at, poll = time.monotonic(), POLL_SECONDS
+    async def _followed(
+        self,
+        study_id: str,
+        channel: _Channel,
+        after: int,
+        may_read: Callable[[], Awaitable[bool]],
+    ) -> AsyncIterator[str]:
+        sent_at = asked_at = time.monotonic()
+        poll = POLL_SECONDS
         yield f"retry: {round(2000 * poll)}\n\n"
         while True:
             try:
                 # Over is read before the events, so that none can come after.
                 is_over, events = await self._after(study_id, channel, after)
+                # Not before: of a database that is away, one watcher is enough to ask.
+                if time.monotonic() - asked_at >= HEARTBEAT_SECONDS:
+                    asked_at = time.monotonic()
+                    if not await may_read():
+                        return
             except StorageError:
                 is_over, events = False, []
             except NotFound:

@@ -24,7 +24,7 @@ class Recent:
     _said: OrderedDict[bytes, tuple[float, ApiKey | None]] = field(default_factory=OrderedDict)
 
     def has(self, text: str) -> bool:
-        """Whether this key was right, or for `""` there was none, within the last second."""
+        """Whether the table, asked within the last second, had this key, or for `""` none."""
         said = self._said.get(_digest(text))
         return said is not None and time.monotonic() - said[0] < SECONDS
 
@@ -32,9 +32,9 @@ class Recent:
         """The key of a text that is there."""
         return self._said[_digest(text)][1]
 
-    def add(self, text: str, key: ApiKey | None) -> None:
-        """Remember what the table said."""
-        self._said[_digest(text)] = time.monotonic(), key
+    def add(self, text: str, key: ApiKey | None, asked_at: float) -> None:
+        """Remember what the table said; it was asked at a time of `time.monotonic`."""
+        self._said[_digest(text)] = asked_at, key
         self._said.move_to_end(_digest(text))
         while len(self._said) > _N_REMEMBERED:
             self._said.popitem(last=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -76,11 +77,32 @@ async def caller(
         return await _without_key(request, here)
     key = credentials.credentials
     if not here.recent.has(key):
-        here.recent.add(key, await run_in_threadpool(verified, request, here, key))
+        asked_at = time.monotonic()
+        here.recent.add(key, await run_in_threadpool(verified, request, here, key), asked_at)
     found = here.recent.key(key)
     assert found is not None
     quota = Quota(found.max_running, found.max_device_hours)
     return Caller(found.owner, found.scopes, found.id, quota)
+
+
+async def is_still_known(request: Request, here: Site) -> bool:
+    """Whether the caller of a request that is being answered would be answered now.
+
+    Raises:
+        StorageError: the database does not say.
+    """
+    credentials = await _bearer(request)
+    try:
+        if credentials is None:
+            await _without_key(request, here)
+        elif not here.recent.has(credentials.credentials):
+            asked_at = time.monotonic()
+            # Nobody guesses here: a key that was right is not counted among the wrong ones.
+            found = await run_in_threadpool(here.store.keys.verified, credentials.credentials)
+            here.recent.add(credentials.credentials, found, asked_at)
+    except Unauthorised:
+        return False
+    return True
 
 
 def verified(request: Request, here: Site, key: str) -> ApiKey:
@@ -107,9 +129,10 @@ async def _without_key(request: Request, here: Site) -> Caller:
     if request.headers.get("authorization"):
         raise Unauthorised("This Authorization is not `Bearer KEY`: send a key that way.")
     if not here.recent.has(""):
+        asked_at = time.monotonic()
         if await run_in_threadpool(here.store.keys.exist):
             raise Unauthorised("A key is needed: send Authorization: Bearer KEY.")
-        here.recent.add("", None)
+        here.recent.add("", None, asked_at)
     if not _is_of_this_machine(request):
         raise Unauthorised(
             "Without any key, only this machine is served, by the name localhost or 127.0.0.1: "
@@ -227,6 +250,10 @@ def _note(scope: Scope, known: Caller, message: Message) -> None:
     headers = MutableHeaders(scope=message)
     action = getattr(scope.get("route"), "operation_id", None) or scope["method"]
     target, status = headers.get("location", scope["path"]), message["status"]
+    if status == 503:
+        # Its client would wait once more for what did not answer just now.
+        _log.error("audit of %s by %s not stored: it ended in a 503", action, known.owner)
+        return
     try:
         scope["app"].state.site.store.keys.note(
             known.owner, known.key_id, action[:64], target, status

@@ -11,7 +11,7 @@ from typing import Any
 
 from bitfront.errors import InvalidModel
 
-MAX_HEADER_BYTES = 25_000_000
+MAX_HEADER_BYTES = 6_000_000
 _MAX_TENSORS = 200_000
 _MAX_FILES = 1_000
 _MAX_SIZE = 2**48

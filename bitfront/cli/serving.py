@@ -26,8 +26,11 @@ from bitfront.processes import Processes, stoppable
 from bitfront.settings import Settings
 from bitfront.store import Store
 
-_ANSWER_SECONDS = 2.5
-"""Longest silence of the database: a client is told of it within 3 seconds."""
+ANSWER_SECONDS = 2.5
+"""Longest silence of the database: a client is told of it within 3 seconds.
+
+A new connection has two seconds of its own, but a server that lets one in is not frozen.
+"""
 _GRACE_SECONDS = 2
 _DASHBOARD_SECONDS = 60.0
 _CONNECT_SECONDS = 0.2
@@ -66,7 +69,7 @@ def serve(settings: Settings, plan: Plan) -> None:
     """
     with stoppable(), ExitStack() as stack:
         listener = stack.enter_context(listening(plan.host, plan.port))
-        store = open_store(settings, _ANSWER_SECONDS)
+        store = open_store(settings, ANSWER_SECONDS)
         store.db.upgrade()
         _check_host(plan.host, store)
         if plan.dashboard_port is not None:

@@ -12,8 +12,8 @@ from bitfront.errors import InvalidModel
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _CHUNK = 1 << 24
-_MAX_HEADER_BYTES = 25_000_000
-"""Of a safetensors file; a model of 65,536 layers has a fifth."""
+_MAX_HEADER_BYTES = 6_000_000
+"""Of a safetensors file; a model of 65,536 layers has five sixths."""
 _VOLATILE = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
 """Fields of config.json that change between equal models."""
 

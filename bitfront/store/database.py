@@ -101,7 +101,7 @@ class Database:
 
             # A network that swallows packets is noticed within seconds.
             connect: dict[str, Any] = {
-                "connect_timeout": 3,
+                "connect_timeout": 2,
                 "tcp_user_timeout": 10_000,
                 "keepalives_idle": 5,
                 "keepalives_interval": 2,

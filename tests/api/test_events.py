@@ -110,3 +110,24 @@ def test_watchers_that_leave_are_forgotten(server, bench):
     with httpx2.stream("GET", url, timeout=30) as stream:
         next(stream.iter_text())
     assert httpx2.get(f"{server}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("way", ["revoked", "expired", "first key"])
+def test_a_stream_ends_with_the_right_to_read_it(server, bench, monkeypatch, way):
+    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.1)
+    study, headers = bench.study("local"), {}
+    if way != "first key":
+        key = bench.key("local", seconds=5 if way == "expired" else None)
+        headers["Authorization"] = f"Bearer {key}"
+    url = f"{server}/v1/studies/{study.id}/events"
+    with httpx2.stream("GET", url, headers=headers, timeout=30) as stream:
+        texts = stream.iter_text()
+        while ": still here" not in next(texts):
+            pass
+        if way == "revoked":
+            bench.store.keys.revoke(bench.store.keys.all()[0].id)
+        elif way == "first key":
+            bench.key("anna")
+        end = time.monotonic() + 20
+        assert all(time.monotonic() < end for _ in texts)
+    assert httpx2.get(url, headers=headers).status_code == 401

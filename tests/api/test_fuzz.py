@@ -1,17 +1,15 @@
 """Every operation against generated requests, alone and one after another by the links."""
 
-import os
-
 import pytest
 import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import from_schema
 from schemathesis.engine.events import NonFatalError, ScenarioFinished
+from soak import n
 
 from bitfront.api import feed, refusals
 
-SOAK = "BITFRONT_SOAK" in os.environ
-N_EXAMPLES = int(os.environ.get("BITFRONT_FUZZ_EXAMPLES", "500" if SOAK else "3"))
+N_EXAMPLES = n(3, 500)
 """Of each operation."""
 CHECKS = {
     # What a schema cannot say, such as which parameters go with which plug-in, is a 422; what does
@@ -82,7 +80,9 @@ def key(bench, monkeypatch):
     return bench.key("local", "read", "write", "admin", max_running=10**6)
 
 
-def test_no_check_fails_on_any_operation(bench, key):
+@pytest.mark.fault("B1")
+def test_no_check_fails_on_any_operation(bench, key, record_property):
+    record_property("rounds", N_EXAMPLES)
     app = bench.app()
     failures, statuses = found(app, key)
     assert not failures, "\n\n".join(failures[:20])
@@ -93,7 +93,9 @@ def test_no_check_fails_on_any_operation(bench, key):
     assert 202 in statuses["STATEFUL_TESTING", f"POST {PARTS}cancel"]
 
 
-def test_no_check_fails_on_a_finished_study(bench, done, key):
+@pytest.mark.fault("B1")
+def test_no_check_fails_on_a_finished_study(bench, done, key, record_property):
+    record_property("rounds", N_EXAMPLES)
     bench.store.checkpoints.create(
         done.id, bench.store.trials.front(done.id).trials[0].number, "packed"
     )

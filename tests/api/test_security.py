@@ -2,6 +2,7 @@
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -77,6 +78,23 @@ def test_revoked_and_expired_keys_are_wrong_keys(bench):
     time.sleep(recent.SECONDS)
     assert bench.client(app, key).get("/v1/studies").status_code == 401
     assert bench.client(app, bench.key("a", seconds=-1)).get("/v1/studies").status_code == 401
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_a_key_counts_as_right_from_when_the_table_was_asked(bench):
+    """Not from when it answered, which may be seconds later."""
+    app, key = bench.app(), bench.key("a")
+    waiting = sa.text("select 1 from pg_locks where not granted")
+    with ThreadPoolExecutor(1) as pool:
+        with bench.store.db.writing() as connection:
+            connection.execute(sa.text("lock table api_keys in access exclusive mode"))
+            asked = pool.submit(bench.client(app, key).get, "/v1/studies")
+            while connection.execute(waiting).first() is None:
+                time.sleep(0.02)
+            time.sleep(recent.SECONDS)
+        assert asked.result(30).status_code == 200
+    bench.store.keys.revoke(bench.store.keys.all()[0].id)
+    assert bench.client(app, key).get("/v1/studies").status_code == 401
 
 
 def test_a_key_does_what_its_scopes_say(bench):

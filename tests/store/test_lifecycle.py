@@ -11,6 +11,7 @@ from store.studies import outcome, request, run
 
 from bitfront.errors import Conflict, InvalidArgument, LostLease, NotFound
 from bitfront.store import Store
+from bitfront.store.queue import Queue
 from bitfront.store.quotas import Quota
 from bitfront.store.records import Outcome, Proposed, Settled, Stage, StudyState, TaskState
 from bitfront.trial import Trial, TrialState
@@ -80,8 +81,8 @@ def test_a_proposal_waits_for_all_but_the_last_few(store):
 
 def test_a_late_result_is_refused_and_counted(store):
     study, _ = store.studies.create(request(), "anna")
-    slow = store.queue.claim("slow", ["cpu"])
-    time.sleep(2.2)
+    slow = Queue(store.db, lease_seconds=0.2).claim("slow", ["cpu"])
+    time.sleep(0.3)
     quick = store.queue.claim("quick", ["cpu"])
     assert (quick.task, quick.fence, quick.attempt) == (slow.task, slow.fence + 1, 2)
     with pytest.raises(LostLease):
@@ -97,11 +98,12 @@ def test_a_late_result_is_refused_and_counted(store):
 
 def test_a_renewed_lease_holds(store):
     store.studies.create(request(), "anna")
-    claim = store.queue.claim("w", ["cpu"])
-    for _ in range(5):
-        time.sleep(0.6)
-        assert not store.queue.renew(claim)
-        assert store.queue.claim("other", ["cpu"]) is None
+    queue = Queue(store.db, lease_seconds=5.0)
+    claim = queue.claim("w", ["cpu"])
+    for _ in range(6):
+        time.sleep(1.0)
+        assert not queue.renew(claim)
+        assert queue.claim("other", ["cpu"]) is None
 
 
 def test_a_measurement_that_ends_its_workers_is_set_aside_and_the_study_partial(database_url):

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from store.studies import outcome, request, run
 
 from bitfront.errors import OverQuota
+from bitfront.store.queue import Queue
 from bitfront.store.quotas import Quota, keep_usage
 from bitfront.store.records import Stage, StudyState
 from bitfront.store.studies import FREE
@@ -49,7 +50,7 @@ def test_seconds_are_counted_however_a_claim_ends(store):
 
 def test_a_lease_that_ended_counts_until_its_end(store):
     study, _ = store.studies.create(request(), "anna")
-    store.queue.claim("dead", ["cpu"])  # holds two seconds
+    Queue(store.db, lease_seconds=2.0).claim("dead", ["cpu"])
     end = time.monotonic() + 20
     while True:
         asked = time.monotonic()

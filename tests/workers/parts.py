@@ -200,7 +200,7 @@ def installation(folder, database, transport, **options):
             redis = RedisServer(folder / "redis")
             redis.start()
             stack.callback(redis.kill)
-        store = Store(url, lease_seconds=2.0)
+        store = Store(url, lease_seconds=5.0)
         store.db.upgrade()
         stack.callback(lambda: store.db.pool.dispose())
         yield Installation(folder, store, postgres, redis, **options)

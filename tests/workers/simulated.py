@@ -4,7 +4,7 @@
 
 Everything but the stages is that of a real worker. `SIMULATED_SECONDS` says how long a measurement
 takes, `SIMULATED_POISON` (study:trial:how) a trial that kills whoever measures it, by one of
-`POISONS`.
+`POISONS`, `SIMULATED_FREEZE` (study:trial) one whose worker stops with the result in its hands.
 """
 
 import ctypes
@@ -50,7 +50,11 @@ def simulated(bench, claim, lease):
         while (left := end - time.monotonic()) > 0:
             lease.check()
             time.sleep(min(0.02, left))
-    return outcome(bench.store, claim)
+    found = outcome(bench.store, claim)
+    is_measured = claim.stage is Stage.EVALUATE
+    if is_measured and os.environ.get("SIMULATED_FREEZE") == f"{claim.study_id}:{claim.number}":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return found
 
 
 def _run_out_of_memory():

@@ -33,13 +33,13 @@ def redis(tmp_path):
 
 @pytest.fixture
 def environment(tmp_path, store, redis, monkeypatch):
-    """Settings of the worker, and of the relay in this process."""
+    """Settings of the worker, whose leases outlast any test, and of the relay in this process."""
     values = {
         "BITFRONT_HOME": str(tmp_path / "home"),
         "BITFRONT_DATABASE_URL": store.url,
         "BITFRONT_ARTIFACTS_URL": str(tmp_path / "artifacts"),
         "BITFRONT_BROKER_URL": redis.url,
-        "BITFRONT_LEASE_SECONDS": "2",
+        "BITFRONT_LEASE_SECONDS": "20",
         "OMP_NUM_THREADS": "1",
     }
     for name, value in values.items():
@@ -72,13 +72,14 @@ def test_a_cluster_measures_what_a_run_in_this_process_does(
     request = tiny_study(4, 4, device="cpu", dtype="float32", **CHOICES)
     front = run_study(request, tmp_path / "alone")
     study, _ = store.studies.create(request, "anna")
+    brief = {**environment, "BITFRONT_LEASE_SECONDS": "5"}
     with Relay(store, celery_app(Settings())):
-        with celery_worker(environment) as worker:
+        with celery_worker(brief) as worker:
             for _ in range(2):
                 progresses(store, study.id)
             os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()
-        with celery_worker(environment):
+        with celery_worker(brief):
             until(lambda: is_over(store, study.id))
     assert store.studies.get(study.id).state is StudyState.COMPLETE
     assert measured(store.trials.front(study.id).trials) == measured(front.trials)

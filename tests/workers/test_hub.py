@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from hub import Hub
 from workers.test_full_disk import filled, small_disk
@@ -89,7 +90,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def bench(settings):
-    made = Bench(Store(settings.database, 2.0), Artifacts(settings.artifacts), settings)
+    made = Bench(Store(settings.database), Artifacts(settings.artifacts), settings)
     yield made
     made.close()
 
@@ -233,16 +234,28 @@ def test_a_name_of_the_hub_is_never_a_path(hub, bench, tiny_study, tmp_path, mon
             bench.request(stored.id, lambda _event: None)
 
 
-def test_fetching_ends_when_it_is_given_up(hub, bench, tiny_study):
+def test_fetching_ends_when_it_is_given_up(hub, bench, books, tiny_folder, tiny_study):
+    """In the middle of a request that the hub never answers."""
+
     class Stopped(BaseException):
         pass
 
-    def stop(_event):
-        raise Stopped
+    fetching = []
 
+    def stop(_event):
+        if hub.asked:
+            children = psutil.Process().children()
+            fetching.extend(c for c in children if "bitfront.workers.fetching" in c.cmdline())
+            raise Stopped
+
+    hub.push("models/org/tiny", tiny_folder)
+    hub.push("datasets/org/books", books)
     stored, _ = bench.store.studies.create(of_hub(tiny_study(4, 4)), "anna")
-    with pytest.raises(Stopped):
+    with hub.silent(), pytest.raises(Stopped):
         bench.request(stored.id, stop)
+    assert len(fetching) == 1
+    assert not fetching[0].is_running()
+    assert len(hub.asked) == 1
     assert not (bench.folder / stored.id / "hub" / "request.json").exists()
 
 
@@ -263,7 +276,7 @@ def test_after_fetching_no_worker_needs_a_network(
     environment = {
         "BITFRONT_DATABASE_URL": settings.database,
         "BITFRONT_ARTIFACTS_URL": settings.artifacts,
-        "BITFRONT_LEASE_SECONDS": "2",
+        "BITFRONT_LEASE_SECONDS": "20",
         "GUARD_LOG": str(log),
         "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
         "OMP_NUM_THREADS": "1",

@@ -18,12 +18,12 @@ CHOICES = {"n_trials": 8, "n_finalists": 3, "n_search_sequences": 2}
 
 @pytest.fixture
 def environment(tmp_path, store):
-    """Settings of the worker processes."""
+    """Settings of the worker processes, whose leases outlast any test."""
     return {
         "BITFRONT_HOME": str(tmp_path / "home"),
         "BITFRONT_DATABASE_URL": store.url,
         "BITFRONT_ARTIFACTS_URL": str(tmp_path / "artifacts"),
-        "BITFRONT_LEASE_SECONDS": "2",
+        "BITFRONT_LEASE_SECONDS": "20",
         "OMP_NUM_THREADS": "1",
     }
 
@@ -46,6 +46,12 @@ def progresses(store, study_id):
     """Wait for one more measurement."""
     done = len(store.trials.of(study_id, finished=True))
     until(lambda: len(store.trials.of(study_id, finished=True)) > done or is_over(store, study_id))
+
+
+def may_be_killed(store, study_id):
+    """Whether no task has lost two workers: who kills a third has it set aside."""
+    running = store.activity.tasks(study_id, [TaskState.RUNNING])
+    return all(task.attempts < 2 for task in running)
 
 
 def measured(trials):
@@ -86,9 +92,10 @@ def test_killed_workers_change_nothing(store, environment, tiny_study, tmp_path)
     front = run_study(request, tmp_path / "alone")
     study, _ = store.studies.create(request, "anna")
     rng = random.Random(0)
-    with LocalWorkers(2, ["cpu"], environment) as workers:
+    with LocalWorkers(2, ["cpu"], {**environment, "BITFRONT_LEASE_SECONDS": "5"}) as workers:
         for _ in range(5):
             progresses(store, study.id)
+            until(lambda: may_be_killed(store, study.id))
             if (pids := workers.pids) and not is_over(store, study.id):
                 os.kill(rng.choice(pids), signal.SIGKILL)
         until(lambda: is_over(store, study.id))
@@ -107,12 +114,18 @@ def test_a_worker_told_to_stop_gives_its_task_back(store, environment, tiny_stud
     assert [task.attempts for task in waiting] == [0]
 
 
-def test_a_running_study_is_cancelled_within_seconds(store, environment, tiny_study):
+@pytest.mark.fault("F12", transport="local")
+def test_a_running_study_is_cancelled_within_seconds(
+    store, environment, tiny_study, record_property
+):
+    """F12: 5 seconds are promised, and four times that given to a busy machine."""
     study, _ = store.studies.create(tiny_study(4, 4, n_trials=500), "anna")
     with LocalWorkers(1, ["cpu"], environment):
         until(lambda: len(store.trials.of(study.id, finished=True)) > 2)
+        begun = time.monotonic()
         store.studies.cancel(study.id)
         until(lambda: is_over(store, study.id), seconds=20)
+        record_property("slowest_seconds", round(time.monotonic() - begun, 2))
     assert store.studies.get(study.id).state is StudyState.CANCELLED
 
 

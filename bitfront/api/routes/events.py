@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from bitfront.api.openapi import problems
 from bitfront.api.routes.studies import Owned
 from bitfront.api.schemas import MAX_INT
+from bitfront.api.security import is_still_known
 from bitfront.api.site import Here
 
 router = APIRouter(tags=["events"])
@@ -45,6 +47,7 @@ class EventStream(StreamingResponse):
     },
 )
 async def watch_events(
+    request: Request,
     stored: Owned,
     here: Here,
     after: Annotated[int, Query(ge=0, le=MAX_INT, description="Only later events.")] = 0,
@@ -55,12 +58,14 @@ async def watch_events(
     """What happened, then what happens, until the study is over; a comment every 15 seconds.
 
     Each event has an `id`, its kind as `event`, and JSON as `data`. A stream that breaks off is
-    taken up where it ended with `Last-Event-ID`, which browsers send by themselves.
+    taken up where it ended with `Last-Event-ID`, which browsers send by themselves. It ends when
+    its key is not valid any more.
     """
     after = max(after, last_event_id)
     if after and stored.state.is_final:
         rest = await run_in_threadpool(here.store.activity.events, stored.id, after, 1)
         if not rest:
             return Response(status_code=204)
-    stream = here.feed.follow(stored.id, after)
+    may_read = partial(is_still_known, request, here)
+    stream = here.feed.follow(stored.id, after, may_read)
     return EventStream(stream, headers={"X-Accel-Buffering": "no"})
