@@ -62,7 +62,7 @@ def create_checkpoint(
     stored = here.store.studies.get(study_id, known.sees)
     kinds.check("exporters", Choice(body.exporter))
     trial = _trial(here, stored, body)
-    made, _ = here.store.checkpoints.create(study_id, trial, body.exporter, known.sees)
+    made, _ = here.store.checkpoints.create(study_id, trial, body.exporter, known.sees, known.quota)
     answer = checkpoint_answer(made)
     response.headers["Location"] = answer.links["self"]
     return answer
