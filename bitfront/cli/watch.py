@@ -147,7 +147,11 @@ class _Watched:
         if study.state == "WAITING":
             self._tell_of_waiting()
         elif study.stage not in _UNSHOWN and study.total:
-            self._show(study.stage, study.done, study.total)
+            # The study is read before the events that brought it there: what it has measured by
+            # then would be counted twice, as a second search.
+            is_measuring = study.stage in self._wanted
+            done = self._ended[study.stage] if is_measuring else study.done
+            self._show(study.stage, done, study.total)
 
     def _tell_of_waiting(self) -> None:
         if not self._is_told and time.monotonic() - self._begun > _WAITING_SECONDS:
