@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.parse
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from store.finished import add_finished, end, prepared
 from store.studies import SPACE, request
+from waiting import until
 
 from bitfront.plugins import Choice
 from bitfront.store import Store
@@ -137,14 +137,6 @@ def study_id(store):
     add_finished(store, study_id, 40)
     end(store, study_id)
     return study_id
-
-
-def until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
-    return found
 
 
 def shown(dashboard, study_id, **headers):

@@ -4,26 +4,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
 from servers import PostgresServer, RedisServer, free_port
+from waiting import until
 
 from bitfront.store import Store
 
 TESTS = Path(__file__).parents[1]
-
-
-def until(condition, seconds=120):
-    """What a condition gives once it gives something."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
-    return found
 
 
 @dataclass

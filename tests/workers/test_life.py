@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from waiting import until
 
 from bitfront import run_study
 from bitfront.artifacts import Artifacts
@@ -26,14 +27,6 @@ def environment(tmp_path, store):
         "BITFRONT_LEASE_SECONDS": "20",
         "OMP_NUM_THREADS": "1",
     }
-
-
-def until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
-    return found
 
 
 def is_over(store, study_id):
