@@ -67,14 +67,14 @@ def centre(place, offset):
 
 
 @triton.jit
-def columns(container, BLOCK: tl.constexpr):
-    """Column of field 0 of a container."""
-    STRIDE: tl.constexpr = BLOCK[4][0][1]
-    SUPERBLOCK: tl.constexpr = BLOCK[4][0][2]
+def columns(word, UNIT: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr):
+    """Column of field 0 and lane 0 of a word, in units of `UNIT` columns (1 or LANES)."""
+    STRIDE: tl.constexpr = BLOCK[4][0][1] // LANES
+    SUPERBLOCK: tl.constexpr = BLOCK[4][0][2] // UNIT
     if n_fields(BLOCK) == 1:
-        column = container
+        column = word * (LANES // UNIT)
     else:
-        column = container // STRIDE * SUPERBLOCK + container % STRIDE
+        column = word // STRIDE * SUPERBLOCK + word % STRIDE * (LANES // UNIT)
     return column
 
 
@@ -102,7 +102,7 @@ def _narrow_words(
     superblock, place = container // STRIDE, container % STRIDE
     word = (superblock // RATIO * OWN + place % OWN) // LANES
     shift = WIDTH * (superblock % RATIO * (SUPERBLOCK // OWN) + place // OWN)
-    return _words(plane, row_offset + word[None, :], valid, LANES, "") >> shift[None, :]
+    return _words(plane, row_offset + word, valid, LANES, "") >> shift
 
 
 @triton.jit
@@ -113,12 +113,12 @@ def load_words(arrays, strides, row, word, valid, LANES: tl.constexpr, BLOCK: tl
         arrays: see above.
         strides: words to a row, of each plane.
         row: int64 `[BLOCK_N, 1]`.
-        word: of the widest plane, `[BLOCK_W]`.
+        word: of the widest plane, `[1, BLOCK_W]`.
         valid: which words to load, `[1, BLOCK_W]`.
         LANES: containers in a word.
         BLOCK: see above.
     """
-    first = _words(arrays[0], row * strides[0] + word[None, :], valid, LANES, "evict_first")
+    first = _words(arrays[0], row * strides[0] + word, valid, LANES, "evict_first")
     second, third = first, first
     if len(BLOCK[4]) > 1:
         second = _narrow_words(

@@ -28,11 +28,11 @@ def decode(
     GROUP: tl.constexpr = BLOCK[2]
     own = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     row = tl.minimum(own, n_rows - 1).to(tl.int64)[:, None]
-    word = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
+    word = (tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)).to(tl.uint32)
     valid = word < strides[0]
-    words = load_words(arrays, strides, row, word, valid[None, :], 1, BLOCK)
+    words = load_words(arrays, strides, row, word[None, :], valid[None, :], 1, BLOCK)
     for field in tl.static_range(n_fields(BLOCK)):
-        column = columns(word, BLOCK) + field * BLOCK[4][0][1]
+        column = columns(word, 1, 1, BLOCK) + field * BLOCK[4][0][1]
         # Columns that only pad the packing belong to no group.
         inside = (valid & (column < n_columns))[None, :] & (own < n_rows)[:, None]
         offset = row * strides[3] + (column // GROUP if GROUP > 0 else column * 0)[None, :]

@@ -60,7 +60,7 @@ def _tile(
         part = tl.zeros(acc.shape, tl.float32)
         if GROUP > 0:
             if AFTER:  # one group for the tile: that of its first column
-                offset = row * n_groups + (columns(start, BLOCK) + g * RUN * STRIDE) // GROUP
+                offset = row * n_groups + (columns(start, 1, 1, BLOCK) + g * RUN * STRIDE) // GROUP
                 inside = row >= 0
             else:
                 offset = row * n_groups + ((column + g * RUN * STRIDE) // GROUP)[None, :]
@@ -99,12 +99,12 @@ def _sum(
     n_words = strides[0]
     share = tl.cdiv(tl.cdiv(n_words, BLOCK_W), SPLITS) * BLOCK_W
     for start in range(split * share, tl.minimum(split * share + share, n_words), BLOCK_W):
-        word = start + tl.arange(0, BLOCK_W)
+        word = (start + tl.arange(0, BLOCK_W)).to(tl.uint32)
         valid = word < n_words
-        words = load_words(arrays, strides, row, word, valid[None, :], 1, BLOCK)
+        words = load_words(arrays, strides, row, word[None, :], valid[None, :], 1, BLOCK)
         acc = _tile(
             acc, x, order, first_column, arrays, words, row, token, start,
-            columns(word, BLOCK), valid, zero_point, strides[3], n_tokens, n_columns, BLOCK, DOT, BLOCK_W,
+            columns(word, 1, 1, BLOCK), valid, zero_point, strides[3], n_tokens, n_columns, BLOCK, DOT, BLOCK_W,
         )  # fmt: skip
     if BLOCK[2] == 0:
         acc *= load_scale(arrays[3], row, row >= 0, BLOCK)

@@ -24,39 +24,85 @@ from bitfront.kernels._codes import (
 
 
 @triton.jit
-def _activations(x, order, column, valid):
-    """Float32 `[BLOCK_W]`: x at columns, or where `order` says they are."""
-    if order is not None:
-        column = tl.load(order + column, mask=valid, other=0)
-    return tl.load(x + column, mask=valid, other=0.0).to(tl.float32)
+def _activations(x, order, column, valid, LANES: tl.constexpr):
+    """The x of all lanes of `[BLOCK_W]` words, as integers of as many 16 bits.
+
+    Args:
+        x: fp16 or bf16 `[n_columns]`.
+        order: None, or columns of x in the order of the weight.
+        column: of lane 0, in units of LANES.
+        valid: which words there are.
+        LANES: containers in a word.
+    """
+    BITS: tl.constexpr = tl.int64 if LANES == 4 else tl.int32
+    if order is None:
+        lanes = tl.load(x.to(tl.pointer_type(BITS), bitcast=True) + column, mask=valid, other=0)
+    else:
+        pointer = x.to(tl.pointer_type(tl.uint16), bitcast=True)
+        lanes = tl.zeros(column.shape, BITS)
+        for lane in tl.static_range(LANES):
+            place = tl.load(order + column * LANES + lane, mask=valid, other=0)
+            lanes |= tl.load(pointer + place, mask=valid, other=0).to(BITS) << (16 * lane)
+    return lanes
+
+
+@triton.jit
+def _lane(lanes, LANE: tl.constexpr, DTYPE: tl.constexpr):
+    """Float32 of one lane of `_activations`."""
+    half = (lanes >> (16 * LANE)).to(tl.int32)
+    if DTYPE == tl.bfloat16:
+        number = (half << 16).to(tl.float32, bitcast=True)
+    else:
+        number = (half & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    return number
+
+
+@triton.constexpr_function
+def words_per_scale(BLOCK, LANES):
+    """Neighbouring words that share a scale, at most the four that a thread loads at once."""
+    stride, group = int(BLOCK[4][0][1]), int(BLOCK[2])
+    return min(4, max(1, min(stride, group) // int(LANES)))
+
+
+@triton.jit
+def _spread(number, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr):
+    """`[BLOCK_N, n, 1]` to `[BLOCK_N, BLOCK_W]`, each number repeated for its neighbours."""
+    N: tl.constexpr = number.shape[1]
+    wide = tl.broadcast_to(number, [BLOCK_N, N, BLOCK_W // N])
+    return tl.reshape(wide, [BLOCK_N, BLOCK_W])
 
 
 @triton.jit
 def _tile(
-    acc, x, order, first_column, arrays, words, row, column, valid, n_groups,
+    acc, x, order, first_column, arrays, words, row, start, column, valid, n_words, n_groups,
     scale, zero_point,
     BLOCK: tl.constexpr, LANES: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     """`acc` and the products of one tile of words."""
     GROUP: tl.constexpr = BLOCK[2]
+    SHARE: tl.constexpr = words_per_scale(BLOCK, LANES)
+    lead = (start + SHARE * tl.arange(0, BLOCK_W // SHARE)).to(tl.uint32)
+    STRIDE: tl.constexpr = BLOCK[4][0][1]
     RUN: tl.constexpr = fields_per_scale(BLOCK)
     for g in tl.static_range(n_fields(BLOCK) // RUN):
         part = tl.zeros([BLOCK_N, BLOCK_W], tl.float32)
         total = tl.zeros([BLOCK_W], tl.float32)
         for i in tl.static_range(RUN):
+            place = column + first_column // LANES + (g * RUN + i) * (STRIDE // LANES)
+            lanes = _activations(x, order, place, valid, LANES)
             for lane in tl.static_range(LANES):
-                place = first_column + column + (g * RUN + i) * BLOCK[4][0][1] + lane
-                number = _activations(x, order, place, valid)
+                number = _lane(lanes, lane, x.dtype.element_ty)
                 level = levels(words, arrays[5], g * RUN + i, lane, BLOCK)
                 part += level * number[None, :]
                 total += number
         if GROUP > 0:
-            group = (column + g * RUN * BLOCK[4][0][1]) // GROUP
-            offset = row * n_groups + group[None, :]
-            scale = load_scale(arrays[3], offset, valid[None, :], BLOCK)
+            group = (columns(lead, 1, LANES, BLOCK) + g * RUN * STRIDE) // GROUP
+            offset = row[:, :, None] * n_groups + group[None, :, None]
+            inside = (lead < n_words)[None, :, None]
+            scale = _spread(load_scale(arrays[3], offset, inside, BLOCK), BLOCK_N, BLOCK_W)
             if arrays[4] is not None:
-                zero_point = tl.load(arrays[4] + offset, mask=valid[None, :], other=0)
-                zero_point = zero_point.to(tl.float32)
+                zero_point = tl.load(arrays[4] + offset, mask=inside, other=0).to(tl.float32)
+                zero_point = _spread(zero_point, BLOCK_N, BLOCK_W)
         if arrays[4] is not None:
             part -= zero_point * total[None, :]
         acc += part * scale
@@ -80,12 +126,12 @@ def _sum(
     n_words = strides[0]
     share = tl.cdiv(tl.cdiv(n_words, BLOCK_W), SPLITS) * BLOCK_W
     for start in range(split * share, tl.minimum(split * share + share, n_words), BLOCK_W):
-        word = start + tl.arange(0, BLOCK_W)
+        word = (start + tl.arange(0, BLOCK_W)).to(tl.uint32)
         valid = word < n_words
-        words = load_words(arrays, strides, row, word, valid[None, :], LANES, BLOCK)
-        column = columns(word * LANES, BLOCK)
+        words = load_words(arrays, strides, row, word[None, :], valid[None, :], LANES, BLOCK)
+        column = columns(word, LANES, LANES, BLOCK)
         acc = _tile(
-            acc, x, order, first_column, arrays, words, row, column, valid, strides[3],
+            acc, x, order, first_column, arrays, words, row, start, column, valid, n_words, strides[3],
             scale, zero_point, BLOCK, LANES, BLOCK_N, BLOCK_W,
         )  # fmt: skip
     out = tl.sum(acc, axis=1)
