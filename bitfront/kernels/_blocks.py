@@ -1,4 +1,4 @@
-"""A weight as a grid of blocks, each in its own format, and what the Triton kernels see of it."""
+"""A weight as a matrix of blocks, each in its own format, and what the Triton kernels see of it."""
 
 from __future__ import annotations
 
@@ -66,6 +66,11 @@ class Block:
             return self.shape[1] % 4 == 0
         return all(stride % 2 == 0 for _, stride, _ in self._planes)
 
+    @cached_property
+    def run_columns(self) -> int:
+        """Consecutive containers that hold consecutive columns."""
+        return self.shape[1] if _kind(self.format) == _E4M3 else self._planes[0][1]
+
     def strides(self, word_bits: int) -> tuple[int, int, int, int]:
         """Words to a row of each plane, 0 for planes it lacks, and scales to a row.
 
@@ -97,8 +102,13 @@ class Block:
         return (*planes, scale, named.get("zero_point"), extra)
 
 
+    def decoded(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Float32 values of the block, by its format; `tensors` in the order of `names`."""
+        return self.format.decode_stored(dict(zip(self.names, tensors, strict=True)), self.shape)
+
+
 @dataclass(frozen=True)
-class Grid:
+class BlockMatrix:
     """A weight `[sum of n_rows, sum of n_columns]` cut into segments of rows and parts of columns.
 
     Args:
@@ -155,7 +165,7 @@ class Grid:
 
     @cached_property
     def nbytes(self) -> int:
-        """Stored bytes."""
+        """Stored bytes of the weight."""
         return sum(block.format.nbytes(block.shape) for block in self)
 
     def split(self, tensors: Sequence[torch.Tensor]) -> list[list[list[torch.Tensor]]]:
@@ -177,9 +187,9 @@ class Grid:
 
 
 @cache
-def grid(n_rows: tuple[int, ...], n_columns: tuple[int, ...], formats: tuple[str, ...]) -> Grid:
-    """The grid of these cuts, made once."""
-    return Grid(n_rows, n_columns, formats)
+def block_matrix(n_rows: tuple[int, ...], n_columns: tuple[int, ...], formats: tuple[str, ...]) -> BlockMatrix:
+    """The matrix of these cuts, described once."""
+    return BlockMatrix(n_rows, n_columns, formats)
 
 
 def _kind(format: Format) -> int:

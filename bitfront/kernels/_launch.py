@@ -11,7 +11,7 @@ import triton.language as tl
 from torch.nn import functional
 
 from bitfront import packing
-from bitfront.kernels._blocks import Grid
+from bitfront.kernels._blocks import BlockMatrix
 from bitfront.kernels._decode import add_splits, decode
 from bitfront.kernels._gemm import gemm
 from bitfront.kernels._gemv import gemv
@@ -22,24 +22,24 @@ _DOT = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: t
 
 def multiply(
     x: torch.Tensor,
-    grid: Grid,
+    matrix: BlockMatrix,
     tensors: Sequence[torch.Tensor],
     order: torch.Tensor | None,
     bias: torch.Tensor | None,
     launch: Launch,
 ) -> torch.Tensor:
-    """`x [n_tokens, n_columns] @ weight.T + bias`, of the dtype of x; see `DequantMatmul.run`."""
+    """`x [n_tokens, n_columns] @ weight.T + bias`, of the dtype of x; see `dequant_matmul.run`."""
     if launch.kernel == "decode":
-        return _decoded(x, grid, tensors, order, bias)
-    n_tokens, n_outputs = len(x), grid.shape[0]
-    padding = packing.padded_columns(grid.n_columns[-1]) - grid.n_columns[-1]
+        return _decoded(x, matrix, tensors, order, bias)
+    n_tokens, n_outputs = len(x), matrix.shape[0]
+    padding = packing.padded_columns(matrix.n_columns[-1]) - matrix.n_columns[-1]
     if padding and order is not None:
         x, order = x.index_select(-1, order), None
     x = functional.pad(x, (0, padding)) if padding else x.contiguous()
     out = x.new_empty((n_tokens, n_outputs))
     split = launch.splits > 1
     parts = x.new_empty((launch.splits, n_tokens, n_outputs), dtype=torch.float32) if split else out
-    _product(x, grid, tensors, order, bias, parts, launch)
+    _product(x, matrix, tensors, order, bias, parts, launch)
     if split:
         n_elements = n_tokens * n_outputs
         block = 256
@@ -52,7 +52,7 @@ def multiply(
 
 def _product(
     x: torch.Tensor,
-    grid: Grid,
+    matrix: BlockMatrix,
     tensors: Sequence[torch.Tensor],
     order: torch.Tensor | None,
     bias: torch.Tensor | None,
@@ -61,17 +61,17 @@ def _product(
 ) -> None:
     single = launch.kernel == "gemv"
     word_bits = 32 if single else 16
-    segments = list(zip(grid.blocks, grid.split(tensors), strict=True))
+    segments = list(zip(matrix.blocks, matrix.split(tensors), strict=True))
     arrays = tuple(tuple(b.arrays(t) for b, t in zip(*s, strict=True)) for s in segments)
-    strides = tuple(tuple(b.strides(word_bits) for b in segment) for segment in grid.blocks)
-    compiled = tuple(tuple(b.compiled for b in segment) for segment in grid.blocks)
-    n_tiles = sum(triton.cdiv(rows, launch.block_n) for rows in grid.n_rows)
+    strides = tuple(tuple(b.strides(word_bits) for b in segment) for segment in matrix.blocks)
+    compiled = tuple(tuple(b.compiled for b in segment) for segment in matrix.blocks)
+    n_tiles = sum(triton.cdiv(rows, launch.block_n) for rows in matrix.n_rows)
     options: dict[str, Any] = dict(
         BLOCKS=compiled, SPLITS=launch.splits, BLOCK_N=launch.block_n, BLOCK_W=launch.block_w,
         num_warps=launch.num_warps, num_stages=launch.num_stages, enable_fp_fusion=True,
     )  # fmt: skip
     pointers = (x, order, bias, arrays, out)
-    sizes = (strides, grid.first_columns, grid.n_rows, grid.shape[0])
+    sizes = (strides, matrix.first_columns, matrix.n_rows, matrix.shape[0])
     if single:
         gemv[(n_tiles, launch.splits)](*pointers, *sizes, **options)
         return
@@ -85,24 +85,24 @@ def _product(
 
 def _decoded(
     x: torch.Tensor,
-    grid: Grid,
+    matrix: BlockMatrix,
     tensors: Sequence[torch.Tensor],
     order: torch.Tensor | None,
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """The product by way of a decoded weight: for so many tokens that decoding it costs little."""
-    weight = decoded(grid, tensors, x.dtype)
+    weight = decoded(matrix, tensors, x.dtype)
     x = x if order is None else x.index_select(-1, order)
     return functional.linear(x, weight, bias if bias is None else bias.to(x.dtype))
 
 
-def decoded(grid: Grid, tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+def decoded(matrix: BlockMatrix, tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
     """The weight `[n_outputs, n_columns]` in the order it is stored in."""
-    weight = torch.empty(grid.shape, dtype=dtype, device=tensors[0].device)
+    weight = torch.empty(matrix.shape, dtype=dtype, device=tensors[0].device)
     block_n, block_w = 32, 32
     first_row = 0
-    for blocks, stored in zip(grid.blocks, grid.split(tensors), strict=True):
-        for block, first, own in zip(blocks, grid.first_columns, stored, strict=True):
+    for blocks, stored in zip(matrix.blocks, matrix.split(tensors), strict=True):
+        for block, first, own in zip(blocks, matrix.first_columns, stored, strict=True):
             strides = block.strides(16)
             tiles = triton.cdiv(block.shape[0], block_n), triton.cdiv(strides[0], block_w)
             decode[tiles](
