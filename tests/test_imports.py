@@ -32,7 +32,7 @@ ROWS = (
     {"measurement", "results", "store"},
     {"search", "sensitivity", "costs", "evaluation", "export"},
     {"solvers", "models"},
-    {"quantizers", "progress"},
+    {"kernels", "quantizers", "progress"},
     NOUNS,
     {"formats"},
     {"artifacts", "broker"},
