@@ -156,7 +156,7 @@ def _launch(kernel, logits: torch.Tensor, indices: torch.Tensor, *others: torch.
         logits.contiguous(), inside, indices, *others, n_tokens, top_k, inside.shape[1],
         BLOCK=min(_BLOCK, max(32, triton.next_power_of_2(n_tokens))),
         BLOCK_K=min(_BLOCK, triton.next_power_of_2(top_k)),
-        num_warps=8,
+        num_warps=8, enable_fp_fusion=True,
     )  # fmt: skip
 
 
