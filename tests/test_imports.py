@@ -35,6 +35,7 @@ ROWS = (
     {"kernels", "quantizers", "progress"},
     NOUNS,
     {"formats"},
+    {"kernels"},
     {"artifacts", "broker"},
     {"packing", "plugins", "files", "settings", "logs", "traces", "processes"},
     {"errors", "version"},
@@ -59,6 +60,7 @@ HEAVY = {
     | {"dashboard/served.py"},
     "optuna_dashboard": {"dashboard/served.py", "mirror/plots.py"},
     "sklearn": {"search/_predictors.py"},
+    "triton": {f"kernels/{name}.py" for name in ("fake_quantize", "kl_divergence")},
 }
 TORCH_FREE = (
     "formats", "solvers", "search", "costs", "store", "api", "client", "artifacts", "mirror",

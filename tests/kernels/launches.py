@@ -1,0 +1,66 @@
+"""The launches whose machine code is counted: shapes of Llama-3-8B.
+
+PYTHONPATH=tests python -m kernels.launches            counts as JSON
+PYTHONPATH=tests python -m kernels.launches --record   into sass.csv, for the installed triton
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import torch
+from kernels.sass import Case, count, record
+
+from bitfront.kernels.fake_quantize import run_round_to_codes, run_rounding_errors
+from bitfront.kernels.kl_divergence import run_kl_divergence, run_top_log_probs
+
+VOCABULARY, TOP_K = 128_256, 512
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """A tensor that stands for one of a GPU."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def logits(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of 2,047 tokens and the indices of the top K."""
+    return empty(2047, VOCABULARY, dtype=dtype), empty(2047, TOP_K, dtype=torch.int32)
+
+
+def kl(dtype: torch.dtype) -> None:
+    """KL of a sequence."""
+    run_kl_divergence(*logits(dtype), empty(2047, TOP_K), empty(2047))
+
+
+def errors(symmetric: bool) -> None:
+    """Nine clips of a weight in groups of 64."""
+    scale = empty(9, 14_336, 64)
+    run_rounding_errors(empty(14_336, 4096), scale, None if symmetric else scale, 4)
+
+
+def codes(symmetric: bool) -> None:
+    """A weight in groups of 64."""
+    scale = empty(14_336, 64)
+    run_round_to_codes(empty(14_336, 4096), scale, None if symmetric else scale, 4)
+
+
+CASES = {
+    "kl_divergence float32": Case("_kl_divergence", lambda: kl(torch.float32), 8192, 20, 96),
+    "kl_divergence bfloat16": Case("_kl_divergence", lambda: kl(torch.bfloat16), 8192, 20, 96),
+    "top_log_probs bfloat16": Case(
+        "_top_log_probs", lambda: run_top_log_probs(*logits(torch.bfloat16)), 8192, 20, 96
+    ),
+    "rounding_errors": Case("_errors", lambda: errors(symmetric=False), 2048, 24, 64),
+    "rounding_errors symmetric": Case("_errors", lambda: errors(symmetric=True), 2048, 24, 64),
+    "round_to_codes": Case("_codes", lambda: codes(symmetric=False), 2048, 36, 64),
+    "round_to_codes symmetric": Case("_codes", lambda: codes(symmetric=True), 2048, 36, 64),
+}
+
+
+if __name__ == "__main__":
+    counts = {name: count(case) for name, case in CASES.items()}
+    if "--record" in sys.argv:
+        record(counts)
+    print(json.dumps({name: dataclasses.asdict(found) for name, found in counts.items()}))
