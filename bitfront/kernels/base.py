@@ -38,3 +38,8 @@ def can_run_triton(device: torch.device) -> bool:
     if device.type != "cuda" or find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def is_fused(tensor: torch.Tensor) -> bool:
+    """Whether Triton kernels run on a tensor: where they can, and no gradient is wanted."""
+    return not tensor.requires_grad and can_run_triton(tensor.device)

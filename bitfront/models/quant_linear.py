@@ -62,7 +62,10 @@ class PackedWeight(nn.Module):
         if self.keeps and not inputs.is_cuda:
             return functional.linear(inputs, self.matrix(inputs.dtype), bias)
         shape, tensors = self.shape, list(self.tensors().values())
-        return dequant_matmul(inputs, tensors, [self.format.name], *([n] for n in shape), bias)
+        out: torch.Tensor = dequant_matmul(
+            inputs, tensors, [self.format.name], [shape[0]], [shape[1]], bias
+        )
+        return out
 
     def _for_few_tokens(self, inputs: torch.Tensor) -> LowBit | None:
         """The weight for torch's low-bit operator of the CPU, where that is the fastest."""
