@@ -33,9 +33,9 @@ ROWS = (
     {"search", "sensitivity", "costs", "evaluation", "export"},
     {"solvers", "models"},
     {"quantizers", "progress"},
+    {"kernels"},
     NOUNS,
     {"formats"},
-    {"kernels"},
     {"artifacts", "broker"},
     {"packing", "plugins", "files", "settings", "logs", "traces", "processes"},
     {"errors", "version"},
@@ -60,7 +60,18 @@ HEAVY = {
     | {"dashboard/served.py"},
     "optuna_dashboard": {"dashboard/served.py", "mirror/plots.py"},
     "sklearn": {"search/_predictors.py"},
-    "triton": {f"kernels/{name}.py" for name in ("fake_quantize", "kl_divergence")},
+    "triton": {
+        f"kernels/{name}.py"
+        for name in (
+            "_codes",
+            "_decode",
+            "_gemm",
+            "_gemv",
+            "_launch",
+            "fake_quantize",
+            "kl_divergence",
+        )
+    },
 }
 TORCH_FREE = (
     "formats", "solvers", "search", "costs", "store", "api", "client", "artifacts", "mirror",

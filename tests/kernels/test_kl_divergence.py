@@ -8,7 +8,7 @@ import torch
 
 from bitfront.evaluation.base import evaluate
 from bitfront.evaluation.kl_divergence import KlDivergence
-from bitfront.kernels import is_fused
+from bitfront.kernels.base import is_fused
 from bitfront.kernels.kl_divergence import (
     kl_divergence,
     reference_kl_divergence,
