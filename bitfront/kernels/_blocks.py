@@ -56,7 +56,9 @@ class Block:
         if _kind(self.format) == _E4M3:
             return ((8, 1, 1),)
         columns = self.shape[1]
-        strides = {w: packing.stride(columns, w) for w in packing.plane_widths(self.format.num_bits)}
+        strides = {
+            w: packing.stride(columns, w) for w in packing.plane_widths(self.format.num_bits)
+        }
         return tuple((w, s, packing.CONTAINER_BITS // w * s) for w, s in strides.items())
 
     @cached_property
@@ -100,7 +102,6 @@ class Block:
             scale = scale.view(torch.uint8)
         planes += [None] * (3 - len(planes))  # type: ignore[list-item]
         return (*planes, scale, named.get("zero_point"), extra)
-
 
     def decoded(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Float32 values of the block, by its format; `tensors` in the order of `names`."""
@@ -181,13 +182,13 @@ class BlockMatrix:
                 "those of Format.stored, block by block."
             )
         rest = iter(tensors)
-        return [
-            [[next(rest) for _ in block.names] for block in segment] for segment in self.blocks
-        ]
+        return [[[next(rest) for _ in block.names] for block in segment] for segment in self.blocks]
 
 
 @cache
-def block_matrix(n_rows: tuple[int, ...], n_columns: tuple[int, ...], formats: tuple[str, ...]) -> BlockMatrix:
+def block_matrix(
+    n_rows: tuple[int, ...], n_columns: tuple[int, ...], formats: tuple[str, ...]
+) -> BlockMatrix:
     """The matrix of these cuts, described once."""
     return BlockMatrix(n_rows, n_columns, formats)
 

@@ -56,7 +56,7 @@ def mask_at(width, place):
 
 @triton.constexpr_function
 def magic(place):
-    """Float32 pattern of 2^(23 - place): with a code at bit `place` it reads 2^(23 - place) + code."""
+    """Float32 pattern of 2^(23 - place); with a code at bit `place` it reads as their sum."""
     return (150 - int(place)) << 23
 
 
@@ -87,18 +87,24 @@ def _words(plane, offset, valid, LANES: tl.constexpr, POLICY: tl.constexpr):
 
 @triton.jit
 def _narrow_words(
-    plane, row_offset, container, valid, I: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr
+    plane,
+    row_offset,
+    container,
+    valid,
+    PLANE: tl.constexpr,
+    LANES: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """Words of plane `I` beside the containers of the widest, shifted so that field 0 lines up.
+    """Words of plane number PLANE beside the containers of the widest, shifted so that field 0 lines up.
 
     Strides and superblocks are powers of two times each other, so the codes beside one container
     of the widest plane lie in one container of a narrower plane.
     """
     STRIDE: tl.constexpr = BLOCK[4][0][1]
     SUPERBLOCK: tl.constexpr = BLOCK[4][0][2]
-    WIDTH: tl.constexpr = BLOCK[4][I][0]
-    OWN: tl.constexpr = BLOCK[4][I][1]
-    RATIO: tl.constexpr = BLOCK[4][I][2] // SUPERBLOCK
+    WIDTH: tl.constexpr = BLOCK[4][PLANE][0]
+    OWN: tl.constexpr = BLOCK[4][PLANE][1]
+    RATIO: tl.constexpr = BLOCK[4][PLANE][2] // SUPERBLOCK
     superblock, place = container // STRIDE, container % STRIDE
     word = (superblock // RATIO * OWN + place % OWN) // LANES
     shift = WIDTH * (superblock % RATIO * (SUPERBLOCK // OWN) + place // OWN)
@@ -121,13 +127,9 @@ def load_words(arrays, strides, row, word, valid, LANES: tl.constexpr, BLOCK: tl
     first = _words(arrays[0], row * strides[0] + word, valid, LANES, "evict_first")
     second, third = first, first
     if len(BLOCK[4]) > 1:
-        second = _narrow_words(
-            arrays[1], row * strides[1], word * LANES, valid, 1, LANES, BLOCK
-        )
+        second = _narrow_words(arrays[1], row * strides[1], word * LANES, valid, 1, LANES, BLOCK)
     if len(BLOCK[4]) > 2:
-        third = _narrow_words(
-            arrays[2], row * strides[2], word * LANES, valid, 2, LANES, BLOCK
-        )
+        third = _narrow_words(arrays[2], row * strides[2], word * LANES, valid, 2, LANES, BLOCK)
     return first, second, third
 
 
@@ -141,14 +143,12 @@ def _shifted(word, FROM: tl.constexpr, TO: tl.constexpr):
 
 
 @triton.jit
-def _placed(bits, word, I: tl.constexpr, FIELD: tl.constexpr, LANE: tl.constexpr, TO: tl.constexpr,
+def _placed(bits, word, PLANE: tl.constexpr, FIELD: tl.constexpr, LANE: tl.constexpr, TO: tl.constexpr,
             BLOCK: tl.constexpr):  # fmt: skip
-    """The bits of plane `I` of a field put at bit `TO`, beside those of wider planes."""
-    WIDTH: tl.constexpr = BLOCK[4][I][0]
-    STEP: tl.constexpr = BLOCK[4][0][1] // BLOCK[4][I][1]
-    return bits | (
-        _shifted(word, WIDTH * FIELD * STEP + 16 * LANE, TO) & mask_at(WIDTH, TO)
-    )
+    """The bits of plane number PLANE of a field put at bit `TO`, beside those of wider planes."""
+    WIDTH: tl.constexpr = BLOCK[4][PLANE][0]
+    STEP: tl.constexpr = BLOCK[4][0][1] // BLOCK[4][PLANE][1]
+    return bits | (_shifted(word, WIDTH * FIELD * STEP + 16 * LANE, TO) & mask_at(WIDTH, TO))
 
 
 @triton.jit

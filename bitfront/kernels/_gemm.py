@@ -104,7 +104,8 @@ def _sum(
         words = load_words(arrays, strides, row, word[None, :], valid[None, :], 1, BLOCK)
         acc = _tile(
             acc, x, order, first_column, arrays, words, row, token, start,
-            columns(word, 1, 1, BLOCK), valid, zero_point, strides[3], n_tokens, n_columns, BLOCK, DOT, BLOCK_W,
+            columns(word, 1, 1, BLOCK), valid, zero_point, strides[3], n_tokens, n_columns,
+            BLOCK, DOT, BLOCK_W,
         )  # fmt: skip
     if BLOCK[2] == 0:
         acc *= load_scale(arrays[3], row, row >= 0, BLOCK)

@@ -131,8 +131,8 @@ def _sum(
         words = load_words(arrays, strides, row, word[None, :], valid[None, :], LANES, BLOCK)
         column = columns(word, LANES, LANES, BLOCK)
         acc = _tile(
-            acc, x, order, first_column, arrays, words, row, start, column, valid, n_words, strides[3],
-            scale, zero_point, BLOCK, LANES, BLOCK_N, BLOCK_W,
+            acc, x, order, first_column, arrays, words, row, start, column, valid, n_words,
+            strides[3], scale, zero_point, BLOCK, LANES, BLOCK_N, BLOCK_W,
         )  # fmt: skip
     out = tl.sum(acc, axis=1)
     if BLOCK[3] == E4M3_SCALE:
@@ -167,9 +167,8 @@ def gemv(
                     BLOCKS[s][p], SPLITS, BLOCK_N, BLOCK_W,
                 )  # fmt: skip
             at = split.to(tl.int64) * n_outputs + first_row + own
-            if bias is not None:
-                if SPLITS == 1:
-                    acc += tl.load(bias + first_row + own, mask=own < n_rows[s]).to(tl.float32)
+            if bias is not None and SPLITS == 1:
+                acc += tl.load(bias + first_row + own, mask=own < n_rows[s]).to(tl.float32)
             tl.store(out + at, acc.to(out.dtype.element_ty), mask=own < n_rows[s])
         first_tile += n_tiles
         first_row += n_rows[s]

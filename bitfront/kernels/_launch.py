@@ -66,10 +66,15 @@ def _product(
     strides = tuple(tuple(b.strides(word_bits) for b in segment) for segment in matrix.blocks)
     compiled = tuple(tuple(b.compiled for b in segment) for segment in matrix.blocks)
     n_tiles = sum(triton.cdiv(rows, launch.block_n) for rows in matrix.n_rows)
-    options: dict[str, Any] = dict(
-        BLOCKS=compiled, SPLITS=launch.splits, BLOCK_N=launch.block_n, BLOCK_W=launch.block_w,
-        num_warps=launch.num_warps, num_stages=launch.num_stages, enable_fp_fusion=True,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "BLOCKS": compiled,
+        "SPLITS": launch.splits,
+        "BLOCK_N": launch.block_n,
+        "BLOCK_W": launch.block_w,
+        "num_warps": launch.num_warps,
+        "num_stages": launch.num_stages,
+        "enable_fp_fusion": True,
+    }
     pointers = (x, order, bias, arrays, out)
     sizes = (strides, matrix.first_columns, matrix.n_rows, matrix.shape[0])
     if single:
@@ -96,7 +101,9 @@ def _decoded(
     return functional.linear(x, weight, bias if bias is None else bias.to(x.dtype))
 
 
-def decoded(matrix: BlockMatrix, tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+def decoded(
+    matrix: BlockMatrix, tensors: Sequence[torch.Tensor], dtype: torch.dtype
+) -> torch.Tensor:
     """The weight `[n_outputs, n_columns]` in the order it is stored in."""
     weight = torch.empty(matrix.shape, dtype=dtype, device=tensors[0].device)
     block_n, block_w = 32, 32

@@ -17,7 +17,7 @@ from bitfront.formats.base import Format
 from bitfront.formats.int_grouped import IntGrouped
 
 MOST_TOKENS = 32
-"""Up to so many tokens these operators are faster than decoding the weight and multiplying by it."""
+"""Up to so many tokens these operators beat decoding the weight and multiplying by it."""
 MOST_TOKENS_KEPT = 4
 """And up to so many than multiplying by a bfloat16 weight that is kept decoded (AVX-512 only)."""
 _GROUPS = (128, 64, 32)
@@ -41,6 +41,7 @@ class LowBit:
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """`x [..., n_columns] @ weight.T` in bfloat16."""
         rows = x.reshape(-1, x.shape[-1])
+        out: torch.Tensor
         if self.group_size is None:
             out = torch.ops.aten._weight_int8pack_mm(rows, self.codes, self.scales)
         else:
@@ -67,9 +68,7 @@ def can_multiply(format: Format, shape: tuple[int, int]) -> bool:
     return format.symmetric and format.group_size is None
 
 
-def low_bit(
-    format: Format, shape: tuple[int, int], tensors: Mapping[str, torch.Tensor]
-) -> LowBit:
+def low_bit(format: Format, shape: tuple[int, int], tensors: Mapping[str, torch.Tensor]) -> LowBit:
     """The weight in the layout of its operator; only where `can_multiply`."""
     codes, qparams = format.unpack(tensors, shape)
     scale, zero_point = format.affine(qparams)
