@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact, NonFinite
 from bitfront.files import replacing
-from bitfront.kernels import is_fused
+from bitfront.kernels.base import is_fused
 from bitfront.models.data import digest
 
 _CHUNK = 2**20

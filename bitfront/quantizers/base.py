@@ -12,7 +12,7 @@ import torch
 from bitfront.errors import InvalidArgument, NonFinite
 from bitfront.formats.base import Format
 from bitfront.formats.int_grouped import IntGrouped
-from bitfront.kernels import is_fused
+from bitfront.kernels.base import is_fused
 
 _CHUNK_WEIGHTS = 1 << 16
 

@@ -13,8 +13,12 @@ import sys
 import torch
 from kernels.sass import Case, count, record
 
+from bitfront import packing
+from bitfront.kernels._blocks import block_matrix
+from bitfront.kernels.dequant_matmul import run
 from bitfront.kernels.fake_quantize import run_round_to_codes, run_rounding_errors
 from bitfront.kernels.kl_divergence import run_kl_divergence, run_top_log_probs
+from bitfront.kernels.launches import default_launch
 
 VOCABULARY, TOP_K = 128_256, 512
 
@@ -46,6 +50,37 @@ def codes(symmetric: bool) -> None:
     run_round_to_codes(empty(14_336, 4096), scale, None if symmetric else scale, 4)
 
 
+def product(format: str, n_tokens: int, dtype: torch.dtype, max_per_weight: float) -> Case:
+    """Gate of Llama-3-8B, 14,336 x 4,096, as it is launched without tuning."""
+    matrix = block_matrix((14_336,), (4096,), (format,))
+    block = next(iter(matrix))
+    stored = block.format.stored(block.shape).values()
+    tensors = [empty(*tensor.shape, dtype=getattr(torch, tensor.dtype)) for tensor in stored]
+    launch = default_launch(n_tokens, matrix)
+    word_bits = 32 if launch.kernel == "gemv" else packing.CONTAINER_BITS
+    widest = packing.plane_widths(block.format.num_bits)[0]
+    return Case(
+        launch.kernel,
+        lambda: run(empty(n_tokens, 4096, dtype=dtype), matrix, tensors),
+        launch.block_n * launch.block_w * word_bits // widest,
+        max_per_weight,
+        hgmma=launch.kernel == "gemm",
+    )
+
+
+def products() -> dict[str, Case]:
+    """Products of every width that a search chooses among, of one token and of sixteen."""
+    limits = {"int2": (8, 8), "int3": (10, 10), "int4": (8, 8), "int5": (10, 10), "int6": (10, 10)}
+    made = {}
+    for bits, (one, many) in {**limits, "int8": (10, 10)}.items():
+        format = f"{bits}_g128_sym"
+        made[f"gemv {format} float16"] = product(format, 1, torch.float16, one)
+        made[f"gemm {format} bfloat16"] = product(format, 16, torch.bfloat16, many)
+    for format in ("int4_g128", "nf4_g64", "mxfp4", "nvfp4"):
+        made[f"gemv {format} bfloat16"] = product(format, 1, torch.bfloat16, 12)
+    return made
+
+
 CASES = {
     "kl_divergence float32": Case("_kl_divergence", lambda: kl(torch.float32), 8192, 20, 96),
     "kl_divergence bfloat16": Case("_kl_divergence", lambda: kl(torch.bfloat16), 8192, 20, 96),
@@ -56,6 +91,7 @@ CASES = {
     "rounding_errors symmetric": Case("_errors", lambda: errors(symmetric=True), 2048, 24, 64),
     "round_to_codes": Case("_codes", lambda: codes(symmetric=False), 2048, 36, 64),
     "round_to_codes symmetric": Case("_codes", lambda: codes(symmetric=True), 2048, 36, 64),
+    **products(),
 }
 
 
