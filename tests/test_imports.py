@@ -70,6 +70,7 @@ HEAVY = {
             "_launch",
             "fake_quantize",
             "kl_divergence",
+            "tuning",
         )
     },
 }

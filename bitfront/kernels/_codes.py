@@ -95,7 +95,7 @@ def _narrow_words(
     LANES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Words of plane number PLANE beside the containers of the widest, shifted so that field 0 lines up.
+    """Words of plane PLANE beside containers of the widest, shifted so that field 0 lines up.
 
     Strides and superblocks are powers of two times each other, so the codes beside one container
     of the widest plane lie in one container of a narrower plane.
@@ -143,9 +143,12 @@ def _shifted(word, FROM: tl.constexpr, TO: tl.constexpr):
 
 
 @triton.jit
-def _placed(bits, word, PLANE: tl.constexpr, FIELD: tl.constexpr, LANE: tl.constexpr, TO: tl.constexpr,
-            BLOCK: tl.constexpr):  # fmt: skip
-    """The bits of plane number PLANE of a field put at bit `TO`, beside those of wider planes."""
+def _placed(
+    bits, word,
+    PLANE: tl.constexpr, FIELD: tl.constexpr, LANE: tl.constexpr, TO: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The bits of plane PLANE of a field put at bit `TO`, beside those of wider planes."""
     WIDTH: tl.constexpr = BLOCK[4][PLANE][0]
     STEP: tl.constexpr = BLOCK[4][0][1] // BLOCK[4][PLANE][1]
     return bits | (_shifted(word, WIDTH * FIELD * STEP + 16 * LANE, TO) & mask_at(WIDTH, TO))

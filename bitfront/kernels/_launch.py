@@ -11,6 +11,7 @@ import triton.language as tl
 from torch.nn import functional
 
 from bitfront import packing
+from bitfront.errors import InvalidArgument
 from bitfront.kernels._blocks import BlockMatrix
 from bitfront.kernels._decode import add_splits, decode
 from bitfront.kernels._gemm import gemm
@@ -32,6 +33,11 @@ def multiply(
     if launch.kernel == "decode":
         return _decoded(x, matrix, tensors, order, bias)
     n_tokens, n_outputs = len(x), matrix.shape[0]
+    if launch.kernel == "gemv" and (n_tokens > 1 or not all(b.has_words for b in matrix)):
+        raise InvalidArgument(
+            f"gemv takes one token and columns in whole words, not {n_tokens} tokens of "
+            f"{matrix.n_columns} columns in {', '.join(matrix.formats)}: use gemm."
+        )
     padding = packing.padded_columns(matrix.n_columns[-1]) - matrix.n_columns[-1]
     if padding and order is not None:
         x, order = x.index_select(-1, order), None

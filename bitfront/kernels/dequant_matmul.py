@@ -83,10 +83,12 @@ def run(
     from bitfront.kernels._launch import multiply
 
     rows = x.reshape(-1, x.shape[-1])
+    if not len(rows):
+        return x.new_empty((*x.shape[:-1], matrix.shape[0]))
     if launch is None:
         device = torch.cuda.get_device_name(x.device) if x.is_cuda else ""
         launch = launches.launch(len(rows), matrix, device)
-    out = multiply(rows, matrix, tensors, order, bias, launch) if len(rows) else rows
+    out = multiply(rows, matrix, tensors, order, bias, launch)
     return out.reshape(*x.shape[:-1], matrix.shape[0])
 
 
@@ -96,8 +98,27 @@ KERNEL = Kernel("dequant_matmul", supports, reference, run)
 @torch.library.custom_op(
     "bitfront::dequant_matmul",
     mutates_args=(),
-    schema=f"(Tensor x, {_WEIGHT}, Tensor? bias=None, Tensor? order=None) -> Tensor",
+    # No defaults: gradients would have to match the arguments that a caller left out.
+    schema=f"(Tensor x, {_WEIGHT}, Tensor? bias, Tensor? order) -> Tensor",
 )
+def _operator(
+    x: torch.Tensor,
+    tensors: Sequence[torch.Tensor],
+    formats: Sequence[str],
+    n_rows: Sequence[int],
+    n_columns: Sequence[int],
+    bias: torch.Tensor | None,
+    order: torch.Tensor | None,
+) -> torch.Tensor:
+    matrix = block_matrix(tuple(n_rows), tuple(n_columns), tuple(formats))
+    if x.shape[-1] != matrix.shape[1]:
+        raise InvalidArgument(
+            f"x has {x.shape[-1]} columns, the packed weight {matrix.shape[1]}: they must agree."
+        )
+    fused = all(supports(block.format, x.device, x.dtype) for block in matrix)
+    return (run if fused else reference)(x, matrix, tensors, bias, order)
+
+
 def dequant_matmul(
     x: torch.Tensor,
     tensors: Sequence[torch.Tensor],
@@ -107,7 +128,7 @@ def dequant_matmul(
     bias: torch.Tensor | None = None,
     order: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The operator: `run` where it is supported, else `reference`.
+    """The product by the operator: `run` where it is supported, else `reference`.
 
     Args:
         x: `[..., n_columns]`, fp16 or bf16 on a GPU, any float dtype elsewhere.
@@ -124,13 +145,10 @@ def dequant_matmul(
     Raises:
         InvalidArgument: formats, shapes and tensors do not go together.
     """
-    matrix = block_matrix(tuple(n_rows), tuple(n_columns), tuple(formats))
-    if x.shape[-1] != matrix.shape[1]:
-        raise InvalidArgument(
-            f"x has {x.shape[-1]} columns, the packed weight {matrix.shape[1]}: they must agree."
-        )
-    fused = all(supports(block.format, x.device, x.dtype) for block in matrix)
-    return (run if fused else reference)(x, matrix, tensors, bias, order)
+    product: torch.Tensor = torch.ops.bitfront.dequant_matmul(
+        x, tensors, formats, n_rows, n_columns, bias, order
+    )
+    return product
 
 
 @torch.library.custom_op(
@@ -152,7 +170,7 @@ def decode(
     return decode_reference(matrix, tensors, dtype)
 
 
-@dequant_matmul.register_fake
+@_operator.register_fake
 def _(x: Any, tensors: Any, formats: Any, n_rows: Any, n_columns: Any, *_: Any) -> torch.Tensor:
     empty: torch.Tensor = x.new_empty((*x.shape[:-1], sum(n_rows)))
     return empty
@@ -180,4 +198,4 @@ def _gradients(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
     return to_x, [None] * ctx.n_tensors, None, None, None, to_bias, None
 
 
-dequant_matmul.register_autograd(_gradients, setup_context=_keep)
+_operator.register_autograd(_gradients, setup_context=_keep)

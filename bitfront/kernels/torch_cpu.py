@@ -20,6 +20,7 @@ MOST_TOKENS = 32
 """Up to so many tokens these operators beat decoding the weight and multiplying by it."""
 MOST_TOKENS_KEPT = 4
 """And up to so many than multiplying by a bfloat16 weight that is kept decoded (AVX-512 only)."""
+_VECTORS = torch.backends.cpu.get_cpu_capability()
 _GROUPS = (128, 64, 32)
 _ROWS = 16
 
@@ -53,10 +54,9 @@ class LowBit:
 
 def most_tokens(is_kept: bool) -> int:
     """Tokens up to which the operators are the faster way on this CPU; 0 where they are not."""
-    vectors = torch.backends.cpu.get_cpu_capability()
     if is_kept:
-        return MOST_TOKENS_KEPT if vectors == "AVX512" else 0
-    return MOST_TOKENS if vectors in ("AVX2", "AVX512") else 0
+        return MOST_TOKENS_KEPT if _VECTORS == "AVX512" else 0
+    return MOST_TOKENS if _VECTORS in ("AVX2", "AVX512") else 0
 
 
 def can_multiply(format: Format, shape: tuple[int, int]) -> bool:

@@ -62,10 +62,8 @@ class PackedWeight(nn.Module):
         if self.keeps and not inputs.is_cuda:
             return functional.linear(inputs, self.matrix(inputs.dtype), bias)
         shape, tensors = self.shape, list(self.tensors().values())
-        out: torch.Tensor = dequant_matmul(
-            inputs, tensors, [self.format.name], [shape[0]], [shape[1]], bias
-        )
-        return out
+        name = self.format.name
+        return dequant_matmul(inputs, tensors, [name], [shape[0]], [shape[1]], bias)
 
     def _for_few_tokens(self, inputs: torch.Tensor) -> LowBit | None:
         """The weight for torch's low-bit operator of the CPU, where that is the fastest."""
@@ -109,6 +107,10 @@ class PackedWeight(nn.Module):
             if self.get_buffer(name).dtype != tensor.dtype:  # a scale cast to bfloat16 loses bits
                 self._buffers[name] = tensor.to(self.get_buffer(name).device)
         return self
+
+    def _load_from_state_dict(self, *state: Any) -> None:
+        super()._load_from_state_dict(*state)
+        self._kept = self._low_bit = None
 
 
 class QuantLinear(PackedWeight):
