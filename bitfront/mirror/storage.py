@@ -121,7 +121,7 @@ class Storage:
         """Let another process write; what is open is opened again when needed."""
         if isinstance(self._lock, sa.Connection):
             # The server hears of a closed connection late; one that is lost holds nothing.
-            with suppress(sa.exc.DBAPIError):
+            with suppress(sa.exc.SQLAlchemyError):
                 self._lock.execute(sa.text(f"select pg_advisory_unlock({_WRITING})"))
             self._lock.invalidate()
         if self._lock is not None:
