@@ -6,20 +6,24 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
 from bitfront.files import drop_cut_line, reading, replacing
-from bitfront.pareto import ParetoFront, objectives
+from bitfront.pareto import LATENCY, ParetoFront, objectives
 from bitfront.space import SearchSpace
 from bitfront.study import Study
 from bitfront.table import LayerTable
 from bitfront.trial import Screened, Trial, TrialState
+
+_SIZES = ("bytes", "code_bits")
+PRICED = (LATENCY, "bops")
+"""Values of a trial that follow from its allocation and the costs of a study."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Results:
     identity.json    digests of everything that measured values depend on
     space.json       layers and formats
     tables/          <estimator>.npz: its loss table, <estimator>-block<n>.npz until it is whole;
-                     slopes-<allocation>.npz: slopes at a trial
+                     slopes-<allocation>.npz: slopes at a trial; cost-<quantity>.npz: latency_ns
+                     and other costs of the latest run, by which every trial is priced
     trials.jsonl     one measured allocation a line, only ever appended
     screened.jsonl   one allocation a line that was measured on few sequences, the same
     pairs.json       KL of single groups and of pairs, where pairs were asked for
@@ -178,7 +183,21 @@ class Results:
         for number, line in enumerate(lines, 1):
             with reading(self.directory / "trials.jsonl", line=number):
                 trials += [_trial(line, space)] if line else []
-        return tuple(t for t in trials if text in (None, t.text))
+        prices = [] if space is None else self._prices(space)
+        return tuple(_priced(t, prices) for t in trials if text in (None, t.text))
+
+    def save_prices(self, costs: Sequence[LayerTable]) -> None:
+        """Store the cost tables beyond sizes; trials of earlier runs are priced by them too."""
+        wanted = {f"cost-{t.quantity}": t for t in costs if t.quantity not in _SIZES}
+        for path in self.directory.glob("tables/cost-*.npz"):
+            if path.stem not in wanted:
+                self.remove_table(path.stem)
+        for name, table in wanted.items():
+            self.save_table(name, table)
+
+    def _prices(self, space: SearchSpace) -> list[LayerTable]:
+        names = sorted(path.stem for path in self.directory.glob("tables/cost-*.npz"))
+        return [table for name in names if (table := self.load_table(name, space))]
 
     def screened(self) -> tuple[Screened, ...]:
         """What was measured on few sequences, oldest first; a last line cut short is dropped.
@@ -238,7 +257,9 @@ class Results:
             raise InvalidArgument(
                 f"{self.directory} has no measured front yet: run `bitfront search` to the end."
             )
-        return ParetoFront(tuple(trials), objectives(trials))
+        finished = (self.directory / "study.json").exists()
+        bounded = self.study.budget.bounds() if finished else ()
+        return ParetoFront(tuple(trials), objectives(trials, bounded))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -278,6 +299,7 @@ class Results:
                 source=table.source,
                 reduction=table.reduction,
                 note=table.note,
+                outside=table.outside,
             )
 
     def load_table(self, name: str, space: SearchSpace) -> LayerTable | None:
@@ -340,6 +362,18 @@ def _trial(line: bytes, space: SearchSpace | None) -> Trial:
         if trial.allocation != right:
             raise InvalidArgument("the allocation lacks a pinned layer")
     return trial
+
+
+def _priced(trial: Trial, prices: Sequence[LayerTable]) -> Trial:
+    """A trial whose predicted costs are those of the given tables and no others."""
+    measured = {q: v for q, v in trial.values.items() if q not in PRICED}
+    if trial.state is TrialState.RUNNING or (not prices and len(measured) == len(trial.values)):
+        return trial
+    totals = {}
+    for table in prices:
+        choice = table.space.encode(trial.allocation)
+        totals[table.quantity] = table.total(choice) + table.outside
+    return replace(trial, values=measured | totals)
 
 
 def text_digest(text: str) -> str:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from bitfront.budget import Budget
 from bitfront.cli.options import AsJson
 from bitfront.cli.output import print_line
 from bitfront.cli.server import StudyId, connected, page
 from bitfront.errors import BitfrontError, InvalidArgument, Unreachable
-from bitfront.study import Budget
 
 if TYPE_CHECKING:
     from bitfront.client import Client, RemoteEvent, RemoteStudy

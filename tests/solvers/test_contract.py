@@ -13,7 +13,7 @@ from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.solvers import SOLVERS
 
 NAMES = SOLVERS.names()
-ANY_NUMBER_OF_LIMITS = {"uniform", "exhaustive", "cp_sat", "quadratic"}
+ANY_NUMBER_OF_LIMITS = {"uniform", "exhaustive", "cp_sat", "lagrangian", "quadratic", "random"}
 
 
 @pytest.fixture(params=NAMES)
