@@ -190,6 +190,20 @@ def cost_tables(study: Study, space: SearchSpace) -> tuple[LayerTable, ...]:
     return tables
 
 
+def time_point(study: Study) -> tuple[int, int]:
+    """Batch and context at which a study predicts latency; a context of 1 where it knows none.
+
+    Raises:
+        InvalidArgument: it predicts none.
+    """
+    for cost in _built_costs(study):
+        if (batch := getattr(cost, "batch", None)) is not None:
+            return int(batch), int(getattr(cost, "context", 1))
+    raise InvalidArgument(
+        "The study predicts no latency: search with --costs memory,latency:table=FILE."
+    )
+
+
 def _built_costs(study: Study) -> list[Cost]:
     time = study.budget.time
     point = {"batch": time.batch, "context": time.context} if time else {}
