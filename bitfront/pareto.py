@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,15 @@ TIMED = ("kl", "bytes", LATENCY)
 """What a study with a cost of latency minimizes."""
 
 
-def objectives(trials: Sequence[Trial], bounded: Iterable[str] = ()) -> tuple[str, ...]:
+class Measured(Protocol):
+    """What has measured values: a trial, or a row that stands for one."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """Quantity to value."""
+
+
+def objectives(trials: Sequence[Measured], bounded: Iterable[str] = ()) -> tuple[str, ...]:
     """`TIMED` where every trial has a latency, else `OBJECTIVES`.
 
     Whatever else a budget bounds comes last: of two allocations, the better one within the bound

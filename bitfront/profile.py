@@ -29,7 +29,7 @@ from bitfront.models.decoding import (
     nanoseconds,
 )
 from bitfront.models.layers import search_space
-from bitfront.models.load import compute_dtype, load_model
+from bitfront.models.load import compute_dtype, load_model, quiet
 from bitfront.pareto import LATENCY
 from bitfront.progress import Event, Progress, silent
 from bitfront.results import Results
@@ -320,7 +320,8 @@ def _checked(trial: Trial, step: DecodingStep, timing: Timing) -> Checked:
 
 def _loaded(folder: Path, dtype: str, device: str) -> Any:
     placed = _placed(dtype, device)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=placed["dtype"])
+    with quiet():
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=placed["dtype"])
     return model.to(placed["device"]).eval()
 
 
@@ -329,10 +330,10 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
+    return f"{_cpu_model()}, {threads} thread{'s' * (threads > 1)}"
 
 
-def _processor() -> str:
+def _cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))

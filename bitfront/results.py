@@ -8,22 +8,20 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
 from bitfront.files import drop_cut_line, reading, replacing
-from bitfront.pareto import LATENCY, ParetoFront, objectives
+from bitfront.pareto import ParetoFront, objectives
 from bitfront.space import SearchSpace
 from bitfront.study import Study
 from bitfront.table import LayerTable
-from bitfront.trial import Screened, Trial, TrialState
+from bitfront.trial import Screened, Trial, TrialState, priced
 
 _SIZES = ("bytes", "code_bits")
-PRICED = (LATENCY, "bops")
-"""Values of a trial that follow from its allocation and the costs of a study."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Results:
     trials.jsonl     one measured allocation a line, only ever appended
     screened.jsonl   one allocation a line that was measured on few sequences, the same
     pairs.json       KL of single groups and of pairs, where pairs were asked for
+    latency.json     predicted decoding steps held against measured ones, by `bitfront profile`
     comparison.json  what `bitfront compare` found, and comparison.html with its chart
     bank/            quantized weights     references/   predictions of the unquantized model
     bank.json        the file in bank/ of each layer in each format
@@ -184,7 +183,7 @@ class Results:
             with reading(self.directory / "trials.jsonl", line=number):
                 trials += [_trial(line, space)] if line else []
         prices = [] if space is None else self._prices(space)
-        return tuple(_priced(t, prices) for t in trials if text in (None, t.text))
+        return tuple(priced(t, prices) for t in trials if text in (None, t.text))
 
     def save_prices(self, costs: Sequence[LayerTable]) -> None:
         """Store the cost tables beyond sizes; trials of earlier runs are priced by them too."""
@@ -266,6 +265,19 @@ class Results:
         """Versions, machine and command of the latest finished run; empty where none is."""
         path = self.directory / "environment.json"
         return _read_words(path) if path.exists() else {}
+
+    @property
+    def checks(self) -> tuple[dict[str, object], ...]:
+        """Rows of `latency.json`; none where it is not there.
+
+        Raises:
+            MismatchedArtifact: it cannot be read.
+        """
+        path = self.directory / "latency.json"
+        if not path.exists():
+            return ()
+        with reading(path):
+            return tuple(dict(row) for row in json.loads(path.read_text()))
 
     def save_bank_entries(self, entries: Mapping[tuple[str, str], str]) -> None:
         """Store which file of the bank each `(layer name, format name)` is."""
@@ -362,18 +374,6 @@ def _trial(line: bytes, space: SearchSpace | None) -> Trial:
         if trial.allocation != right:
             raise InvalidArgument("the allocation lacks a pinned layer")
     return trial
-
-
-def _priced(trial: Trial, prices: Sequence[LayerTable]) -> Trial:
-    """A trial whose predicted costs are those of the given tables and no others."""
-    measured = {q: v for q, v in trial.values.items() if q not in PRICED}
-    if trial.state is TrialState.RUNNING or (not prices and len(measured) == len(trial.values)):
-        return trial
-    totals = {}
-    for table in prices:
-        choice = table.space.encode(trial.allocation)
-        totals[table.quantity] = table.total(choice) + table.outside
-    return replace(trial, values=measured | totals)
 
 
 def text_digest(text: str) -> str:

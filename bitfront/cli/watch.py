@@ -202,11 +202,19 @@ def _front(client: Client, study: RemoteStudy) -> ParetoFront:
         )
         for p in points
     )
-    return ParetoFront(trials, objectives(trials))
+    return ParetoFront(trials, objectives(trials, _bounds(study)))
 
 
 def _chosen(front: ParetoFront, study: RemoteStudy) -> Trial | None:
     try:
-        return front.best("kl", **Budget.parse(str(study.request["budget"])).bounds())
+        return front.best("kl", **bounds) if (bounds := _bounds(study)) else None
     except (InvalidArgument, KeyError):
         return None
+
+
+def _bounds(study: RemoteStudy) -> dict[str, float]:
+    """What the study's budget bounds; nothing where it is not known or not understood."""
+    try:
+        return Budget.parse(str(study.request["budget"])).bounds()
+    except (InvalidArgument, KeyError):
+        return {}
