@@ -18,7 +18,7 @@ import transformers
 
 from bitfront import formats
 from bitfront.budget import Budget
-from bitfront.errors import InvalidArgument
+from bitfront.errors import InvalidArgument, MismatchedArtifact
 from bitfront.files import replacing
 from bitfront.inputs import time_point
 from bitfront.models.decoding import (
@@ -35,6 +35,7 @@ from bitfront.progress import Event, Progress, silent
 from bitfront.results import Results
 from bitfront.run import export_checkpoint
 from bitfront.space import SearchSpace
+from bitfront.study import Study
 from bitfront.timings import (
     LayerCall,
     RestOfStep,
@@ -262,20 +263,24 @@ def check(
 
     Raises:
         InvalidArgument: the study has no cost of latency, or nothing is within the budget.
+        MismatchedArtifact: the study's table of latencies is of another device.
         BitfrontError: what `export_checkpoint` raises.
     """
     results = Results(directory)
     study, front = results.study, results.front()
     batch, context = time_point(study)
     chosen = _points(front.best("kl", **(at or study.budget).bounds()), front.trials, n_points)
-    dtype, device = results.identity.get("dtype", study.dtype), study.device
+    placed = _same_device(study, results)
     steps = []
     with tempfile.TemporaryDirectory(prefix="bitfront-") as made:
         for trial in chosen:
             folder = Path(made) / str(trial.number)
             export_checkpoint(study, trial, folder, "packed", directory, progress)
-            model = _loaded(folder, dtype, device)
-            steps.append(DecodingStep(model, batch, context))
+            with quiet():
+                model = transformers.AutoModelForCausalLM.from_pretrained(
+                    folder, dtype=placed.dtype
+                )
+            steps.append(DecodingStep(model.to(placed.device).eval(), batch, context))
     samples: list[list[float]] = [[] for _ in steps]
     for number in range(rounds):
         for place, step in enumerate(steps):
@@ -318,11 +323,22 @@ def _checked(trial: Trial, step: DecodingStep, timing: Timing) -> Checked:
     )
 
 
-def _loaded(folder: Path, dtype: str, device: str) -> Any:
-    placed = _placed(dtype, device)
-    with quiet():
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=placed["dtype"])
-    return model.to(placed["device"]).eval()
+def _same_device(study: Study, results: Results) -> torch.Tensor:
+    """Empty, with the dtype and on the device that the study predicts for.
+
+    Raises:
+        MismatchedArtifact: that is another one than this.
+    """
+    tables = (choice.params["table"] for choice in study.costs if choice.name == "latency")
+    table = next((Timings.load(Path(str(path))) for path in tables), None)
+    dtype = table.dtype if table else results.identity.get("dtype", study.dtype)
+    like = torch.empty(0, **_placed(dtype, study.device))
+    if table and table.device != (here := device_name(like.device)):
+        raise MismatchedArtifact(
+            f"The study predicts for {table.device}, this is {here}: check it there, or search "
+            "with a table of this one."
+        )
+    return like
 
 
 def device_name(device: torch.device) -> str:
