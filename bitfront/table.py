@@ -24,6 +24,7 @@ class LayerTable:
         source: what made it: `repr` of the plug-in and digests of its inputs.
         reduction: how layers of one group combine: `"sum"` for energies, nats and bytes,
             `"max"` for relative errors.
+        outside: what the rest of the model adds to every sum, in the same units.
         note: what its maker found besides, for people to read: a formula, standard errors.
 
     Raises:
@@ -37,6 +38,7 @@ class LayerTable:
     source: str = ""
     reduction: str = "sum"
     note: str = ""
+    outside: float = 0.0
 
     def __post_init__(self) -> None:
         expected = (len(self.space.layers), len(self.space.formats))
@@ -67,6 +69,7 @@ class LayerTable:
                 str(stored["source"]),
                 str(stored["reduction"]),
                 str(stored.get("note", "")),
+                float(stored.get("outside", 0.0)),
             )
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from bitfront.files import replacing
 from bitfront.report.agreement import main_format, tau, uniform_at
-from bitfront.report.columns import COLUMNS, mix
+from bitfront.report.columns import columns_of, mix
 from bitfront.report.data import ReportData
 from bitfront.report.maps import (
     bit_map_figure,
@@ -62,10 +63,11 @@ def html(data: ReportData) -> str:
         swatches=swatches(data.space.formats),
         maps=_maps(data),
         taus=_taus(data),
-        columns=COLUMNS,
+        columns=columns_of(data.front),
         mix=mix,
         against_uniform=lambda trial: against_uniform(data, trial),
         n_blocks=len(data.grid.blocks),
+        checked_step=checked_step,
     )
 
 
@@ -110,6 +112,18 @@ def headline(data: ReportData) -> str:
     return (
         f"{start}, {_comparison(values['kl'], baseline.kl)} uniform quantization at equal bytes "
         f"(KL {baseline.kl:.4g}, {between})."
+    )
+
+
+def checked_step(row: Mapping[str, object]) -> str:
+    """One prediction of latency held against a measurement, in a sentence."""
+    predicted, measured, spread, error = (
+        float(str(row[name])) for name in ("predicted_ns", "measured_ns", "spread_ns", "error")
+    )
+    return (
+        f"Trial {row['number']} at batch {row['batch']}, context {row['context']}: predicted "
+        f"{predicted / 1e6:.3f} ms, measured {measured / 1e6:.3f} ms (spread {spread / 1e6:.3f} ms)"
+        f" on {row['device']}, {row['dtype']}: error {error:+.1%}."
     )
 
 

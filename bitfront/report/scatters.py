@@ -8,9 +8,9 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from bitfront.pareto import ParetoFront
+from bitfront.pareto import LATENCY, ParetoFront
 from bitfront.report.agreement import main_format
-from bitfront.report.columns import COLUMNS
+from bitfront.report.columns import COLUMNS, TIMED
 from bitfront.report.data import ReportData
 from bitfront.trial import Trial
 
@@ -22,13 +22,18 @@ _FRONT, _UNIFORM, _CHOSEN, _OTHER = "#2a8fd0", "#e0701a", "#12a583", "#8c8c8c"
 def front_figure(data: ReportData) -> go.Figure:
     """Measured KL (log axis) against megabytes: the front, the uniform baseline, the rest."""
     front = ParetoFront(data.front.trials).trials
-    rest = [t for t in data.measured if t not in front and t.origin != "uniform"]
+    timed = [t for t in data.front.trials if t not in front] if data.is_timed else []
+    shown = {*(t.number for t in front), *(t.number for t in timed)}
+    rest = [t for t in data.measured if t.number not in shown and t.origin != "uniform"]
     figure = go.Figure()
     if rest:
         figure.add_trace(
             _trials("dominated in KL and bytes", rest, "markers", _OTHER, "circle-open")
         )
     figure.add_trace(_trials("front", front, "lines+markers", _FRONT, "circle"))
+    if timed:
+        faster = _trials("on the front for its latency", timed, "markers", _FRONT, "diamond")
+        figure.add_trace(faster)
     names = [escape(main_format(t, data.space)) for t in data.uniforms]
     uniform = _trials("uniform", data.uniforms, "lines+markers+text", _UNIFORM, "square")
     # The front falls, so there is room above it, and below it at its right end.
@@ -45,6 +50,8 @@ def front_figure(data: ReportData) -> go.Figure:
             annotation_text=escape(f" budget {data.budget}"),
             annotation_position="bottom right",
         )
+    if data.is_timed:
+        _colour_by_latency(figure)
     _add_weight_axis(figure, data)
     figure.update_yaxes(
         title_text="KL, nats per token", type="log", dtick="D2", minor_showgrid=False
@@ -65,13 +72,29 @@ def _trials(name: str, trials: Sequence[Trial], mode: str, colour: str, symbol: 
         mode=mode,
         line={"color": colour, "width": 1.5},
         marker={"color": colour, "symbol": symbol, "size": 8},
+        meta=[t.values[LATENCY] / 1e6 if LATENCY in t.values else None for t in trials],
         customdata=[_description(t) for t in trials],
         hovertemplate="%{customdata}<extra></extra>",
     )
 
 
+def _colour_by_latency(figure: go.Figure) -> None:
+    """Markers in the colour of their predicted step, with a scale at the right."""
+    figure.update_layout(
+        coloraxis={
+            "colorscale": "Viridis",
+            "reversescale": True,
+            "colorbar": {"title": {"text": "ms per step"}, "thickness": 12, "outlinewidth": 0},
+        }
+    )
+    for trace in figure.data:
+        if all(value is not None for value in trace.meta):
+            trace.update(marker={"color": trace.meta, "coloraxis": "coloraxis"})
+
+
 def _description(trial: Trial) -> str:
-    lines = (f"{column.title}: {column.text(trial)}" for column in COLUMNS)
+    columns = (*COLUMNS, *TIMED) if LATENCY in trial.values else COLUMNS
+    lines = (f"{column.title}: {column.text(trial)}" for column in columns)
     return "<br>".join(escape(line) for line in lines)
 
 
