@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bitfront.timings import Timings
+
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 STAND_IN = """
@@ -111,8 +113,13 @@ def test_a_whole_run_writes_rows_of_every_part(run):
     (folder / "replays.py").rename(folder / "replays_of_gpu.py")
     (folder / "replays.py").write_text(STAND_IN)
     (folder / "small.py").write_text(SMALL)
-    made = ran("small.py", "--methods", "bitfront,cublas", "--batches", "1,3", "--n-rounds", "1")
+    options = ["--methods", "bitfront,cublas", "--batches", "1,3", "--n-rounds", "1", "--table", "table.json"]
+    made = ran("small.py", *options)
     assert made.returncode == 0, made.stderr[-3000:]
+    table = Timings.load(folder / "table.json")
+    assert len(table.entries) == 3 * 2 * 9  # shapes of different size, batches, packed formats
+    with (folder / "results" / "latencies.csv").open(newline="") as file:
+        assert {row["n_shapes"] for row in csv.DictReader(file)} == {"1"}
     with (folder / "results" / "kernels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["part"] for row in rows} == {"products", "segments", "stack"}
