@@ -113,8 +113,8 @@ def test_a_whole_run_writes_rows_of_every_part(run):
     (folder / "replays.py").rename(folder / "replays_of_gpu.py")
     (folder / "replays.py").write_text(STAND_IN)
     (folder / "small.py").write_text(SMALL)
-    options = ["--methods", "bitfront,cublas", "--batches", "1,3", "--n-rounds", "1", "--table", "table.json"]
-    made = ran("small.py", *options)
+    options = ("--methods", "bitfront,cublas", "--batches", "1,3", "--n-rounds", "1")
+    made = ran("small.py", *options, "--table", "table.json")
     assert made.returncode == 0, made.stderr[-3000:]
     table = Timings.load(folder / "table.json")
     assert len(table.entries) == 3 * 2 * 9  # shapes of different size, batches, packed formats
