@@ -151,9 +151,7 @@ class WeightBank:
             )
         return _path(self.directory, self.entries[layer, format])
 
-    def weight(
-        self, layer: str, format: str, device: torch.device = _PROCESSOR
-    ) -> torch.Tensor:
+    def weight(self, layer: str, format: str, device: torch.device = _PROCESSOR) -> torch.Tensor:
         """Decoded weight, float32 `[out_features, in_features]`.
 
         Args:
