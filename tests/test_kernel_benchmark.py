@@ -38,8 +38,8 @@ products.CACHE_BYTES = 1
 small = [products.Shape(s.name, tuple(64 * (1 + i) for i in range(len(s.parts))), 256)
          for s in products.SHAPES]
 products.SHAPE.update({s.name: s for s in small})
-import kernels
-kernels.main()
+import gpu_kernels
+gpu_kernels.main()
 """
 
 
@@ -100,11 +100,11 @@ def run(tmp_path):
 
 def test_the_plan_needs_no_gpu(run):
     _, ran = run
-    plan = ran("kernels.py", "--plan", "--shapes", "o,down", "--methods", "bitfront,cublas")
+    plan = ran("gpu_kernels.py", "--plan", "--shapes", "o,down", "--methods", "bitfront,cublas")
     assert plan.returncode == 0, plan.stderr
     assert "o int4_g128_sym: 8650752 bytes, 28 sets, bitfront" in plan.stdout
     assert "stack of 3.252 bits" in plan.stdout
-    wrong = ran("kernels.py", "--shapes", "p")
+    wrong = ran("gpu_kernels.py", "--shapes", "p")
     assert "'p' is none of k, o, q+k+v" in wrong.stderr
 
 

@@ -1,7 +1,7 @@
 """The launches whose machine code is counted: shapes of Llama-3-8B.
 
-PYTHONPATH=tests python -m kernels.launches            counts as JSON
-PYTHONPATH=tests python -m kernels.launches --record   into sass.csv, for the installed triton
+python -m tests.kernels.launches            counts as JSON
+python -m tests.kernels.launches --record   into sass.csv, for the installed triton
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import sys
 
 import torch
-from kernels.sass import Case, count, record
+from tests.kernels.sass import Case, count, record
 
 from bitfront import packing
 from bitfront.kernels._blocks import block_matrix

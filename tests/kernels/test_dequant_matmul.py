@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kernels.unpacked import random_tensors, weight_of
+from tests.kernels.unpacked import random_tensors, weight_of
 
 from bitfront import formats
 from bitfront.errors import InvalidArgument

@@ -75,7 +75,7 @@ def test_impossible_launches_are_refused(fields, message):
 
 
 def test_tuning_keeps_the_fastest_that_is_right(device, generator):
-    from kernels.test_dequant_matmul import Product
+    from tests.kernels.test_dequant_matmul import Product
 
     from bitfront.kernels.tuning import tune
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from kernels.test_dequant_matmul import Product
+from tests.kernels.test_dequant_matmul import Product
 
 from bitfront.kernels.dequant_matmul import reference
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from kernels import ptx
+from tests.kernels import ptx
 from triton.runtime.interpreter import InterpreterBuilder
 
 

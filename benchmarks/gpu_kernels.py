@@ -1,8 +1,8 @@
 """How fast are products with packed weights, against the device's limits and against the peers?
 
-    python benchmarks/kernels.py            everything, on the GPU at hand; an H200 is meant
-    python benchmarks/kernels.py --plan     cases, bytes and what is there; needs no GPU
-    python benchmarks/kernels.py --parts stack --methods bitfront,cublas
+    python benchmarks/gpu_kernels.py            everything, on the GPU at hand; an H200 is meant
+    python benchmarks/gpu_kernels.py --plan     cases, bytes and what is there; needs no GPU
+    python benchmarks/gpu_kernels.py --parts stack --methods bitfront,cublas
 
 The ceiling is measured first: reading, multiplying, an empty kernel. A case is a CUDA graph of 20
 launches or more over weight sets that do not fit the L2 cache together; methods replay in turn, 30
