@@ -11,7 +11,6 @@ import json
 import sys
 
 import torch
-from tests.kernels.sass import Case, count, record
 
 from bitfront import packing
 from bitfront.kernels._blocks import block_matrix
@@ -19,6 +18,7 @@ from bitfront.kernels.dequant_matmul import run
 from bitfront.kernels.fake_quantize import run_round_to_codes, run_rounding_errors
 from bitfront.kernels.kl_divergence import run_kl_divergence, run_top_log_probs
 from bitfront.kernels.launches import default_launch
+from tests.kernels.sass import Case, count, record
 
 VOCABULARY, TOP_K = 128_256, 512
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.kernels.launches import CASES
 from tests.kernels.sass import TOLERANCE, Counts, instructions, longest_loop, recorded, width
 
@@ -50,7 +51,7 @@ def test_machine_code_is_what_the_case_asks_for(counts, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_machine_code_does_no_more_than_was_recorded(counts, name):
-    """Only under a version of triton that has rows; `tests.kernels.launches --record` makes them."""
+    """Under a version of triton that has rows; `tests.kernels.launches --record` makes them."""
     before = recorded()
     if before:
         assert counts[name].per_element <= TOLERANCE * before[name].per_element
