@@ -1,4 +1,4 @@
-"""The times of a run of `gpu_kernels.py` as a table for the cost `latency`, and how well it predicts.
+"""The times of a run of `gpu_kernels.py` as a table for the cost `latency`, and what it predicts.
 
 Each shape is left out in turn and predicted from the others by what the cost itself does; the error
 of every format and batch goes to `benchmarks/results/latencies.csv`.
