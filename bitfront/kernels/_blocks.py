@@ -86,8 +86,15 @@ class Block:
         words = [padded * width // word_bits for width, _, _ in self._planes] + [0, 0]
         return words[0], words[1], words[2], n_groups
 
-    def arrays(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
-        """Pointers of the block, see `_codes`; `tensors` in the order of `names`."""
+    def arrays(
+        self, tensors: Sequence[torch.Tensor], table: torch.dtype | None = None
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Pointers of the block, see `_codes`.
+
+        Args:
+            tensors: stored, in the order of `names`.
+            table: dtype of the levels, where they are looked up; float32 by default.
+        """
         import torch
 
         named = dict(zip(self.names, tensors, strict=True))
@@ -95,7 +102,7 @@ class Block:
         scale = named["scale"]
         extra = named.get("global_scale")
         if _kind(self.format) == _TABLE:
-            extra = _table(self.format, scale.device)
+            extra = _table(self.format, scale.device, table or torch.float32)
         if planes[0].dtype == torch.float8_e4m3fn:
             planes = [planes[0].view(torch.uint8)]
         if scale.dtype == torch.float8_e4m3fn:
@@ -202,7 +209,7 @@ def _kind(format: Format) -> int:
 
 
 @cache
-def _table(format: Format, device: torch.device) -> torch.Tensor:
+def _table(format: Format, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     import torch
 
-    return torch.tensor(format.levels(), dtype=torch.float32, device=device)
+    return torch.tensor(format.levels(), dtype=dtype, device=device)

@@ -55,15 +55,46 @@ def mask_at(width, place):
 
 
 @triton.constexpr_function
+def position(BLOCK, PLANE, FIELD, LANE):
+    """Bit of a word of plane PLANE that a field of the widest plane has its own bits at."""
+    planes = BLOCK[4]
+    step = int(planes[0][1]) // int(planes[int(PLANE)][1])
+    return int(planes[int(PLANE)][0]) * int(FIELD) * step + 16 * int(LANE)
+
+
+@triton.constexpr_function
+def low_bit(BLOCK, PLANE):
+    """Bit of a code that plane PLANE begins at."""
+    return sum(int(width) for width, _, _ in list(BLOCK[4])[: int(PLANE)])
+
+
+@triton.constexpr_function
+def excess_raised(BLOCK, FIELD, LANE):
+    """What the sum of `raised` over all planes exceeds an integer level by."""
+    total, low, planes = float(BLOCK[1]), 0, list(BLOCK[4])
+    for width, stride, _ in planes:
+        at = int(width) * int(FIELD) * (int(planes[0][1]) // int(stride)) + 16 * int(LANE)
+        total += 2.0 ** (8 - at % 8 + low)
+        low += int(width)
+    return total
+
+
+@triton.constexpr_function
 def magic(place):
     """Float32 pattern of 2^(23 - place); with a code at bit `place` it reads as their sum."""
     return (150 - int(place)) << 23
 
 
 @triton.constexpr_function
-def centre(place, offset):
-    """What `magic` adds to a code, and the offset."""
-    return float(2 ** (23 - int(place)) + int(offset))
+def excess_in_place(BLOCK, FIELD):
+    """What `magic` and `raised` of the narrower planes exceed an integer level by."""
+    planes = list(BLOCK[4])
+    total, low = 2.0 ** (23 - int(planes[0][0]) * int(FIELD)) + int(BLOCK[1]), int(planes[0][0])
+    for width, stride, _ in planes[1:]:
+        at = int(width) * int(FIELD) * (int(planes[0][1]) // int(stride))
+        total += 2.0 ** (8 - at % 8 + low)
+        low += int(width)
+    return total
 
 
 @triton.jit
@@ -143,18 +174,6 @@ def _shifted(word, FROM: tl.constexpr, TO: tl.constexpr):
 
 
 @triton.jit
-def _placed(
-    bits, word,
-    PLANE: tl.constexpr, FIELD: tl.constexpr, LANE: tl.constexpr, TO: tl.constexpr,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The bits of plane PLANE of a field put at bit `TO`, beside those of wider planes."""
-    WIDTH: tl.constexpr = BLOCK[4][PLANE][0]
-    STEP: tl.constexpr = BLOCK[4][0][1] // BLOCK[4][PLANE][1]
-    return bits | (_shifted(word, WIDTH * FIELD * STEP + 16 * LANE, TO) & mask_at(WIDTH, TO))
-
-
-@triton.jit
 def e4m3(word, LANE: tl.constexpr):
     """Float32 of the e4m3 number in byte `LANE`: its bits as float32, whose bias is 120 larger."""
     sign = _shifted(word, 8 * LANE + 7, 31) & -2147483648
@@ -164,29 +183,64 @@ def e4m3(word, LANE: tl.constexpr):
 
 
 @triton.jit
-def levels(words, table, FIELD: tl.constexpr, LANE: tl.constexpr, BLOCK: tl.constexpr):
-    """Float32 levels of one field of one lane of `words`, before the scale."""
-    first, second, third = words
-    KIND: tl.constexpr = BLOCK[0]
+def raised(word, nothing, AT: tl.constexpr, WIDTH: tl.constexpr, LOW: tl.constexpr):
+    """Float32 `2^(8 - AT % 8 + LOW) + 2^LOW * bits` of the WIDTH bits at AT of a word.
+
+    The byte they are in is moved to the top of the mantissa, once for all its fields, so that what
+    is added is small: a sum of products can carry it and lose it by one subtraction at its end,
+    where `integer_levels` subtracts from every number. `nothing` is a 0 that the compiler does not
+    know: it would make the pattern anew for every number instead of keeping it in a register.
+    """
+    PLACE: tl.constexpr = 15 + AT % 8
+    bits = _shifted(word, AT - AT % 8, 15) & mask_at(WIDTH, PLACE)
+    return (bits | (((150 - PLACE + LOW) << 23) + nothing)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def integer_levels(words, nothing, FIELD: tl.constexpr, BLOCK: tl.constexpr):
+    """Float32 integer levels of one field of containers."""
     WIDTH: tl.constexpr = BLOCK[4][0][0]
     PLACE: tl.constexpr = WIDTH * FIELD
-    if KIND == E4M3:
-        level = e4m3(first, LANE)
+    # Left where the bits are, as the low ones of a float32: no shift, no conversion.
+    bits = (words[0] & mask_at(WIDTH, PLACE)) | (magic(PLACE) + nothing)
+    level = bits.to(tl.float32, bitcast=True) - excess_in_place(BLOCK, FIELD)
+    for p in tl.static_range(1, len(BLOCK[4])):
+        level += raised(
+            words[p], nothing, position(BLOCK, p, FIELD, 0), BLOCK[4][p][0], low_bit(BLOCK, p)
+        )
+    return level
+
+
+@triton.jit
+def levels(words, table, nothing, FIELD: tl.constexpr, LANE: tl.constexpr, BLOCK: tl.constexpr):
+    """Float32 levels of one field of one lane of `words`, before the scale.
+
+    Args:
+        words: see `load_words`.
+        table: levels of a TABLE.
+        nothing: 0 that the compiler does not know, see `raised`.
+        FIELD: which field of the widest plane.
+        LANE: which container of the word; 0 for INTEGER.
+        BLOCK: see above.
+    """
+    KIND: tl.constexpr = BLOCK[0]
+    WIDTH: tl.constexpr = BLOCK[4][0][0]
+    AT: tl.constexpr = WIDTH * FIELD + 16 * LANE
+    if KIND == INTEGER:
+        level = integer_levels(words, nothing, FIELD, BLOCK)
+    elif KIND == E4M3:
+        level = e4m3(words[0], LANE)
     elif KIND == E2M1:
-        sign = _shifted(first, PLACE + 16 * LANE + 3, 31) & -2147483648
-        size = _shifted(first, PLACE + 16 * LANE, 22) & 0x01C00000
+        sign = _shifted(words[0], AT + 3, 31) & -2147483648
+        size = _shifted(words[0], AT, 22) & 0x01C00000
         level = (sign | size).to(tl.float32, bitcast=True) * (2.0**126)
     else:
-        # Left where the code is, as the low bits of a float32: one operation a code, no conversion.
-        bits = (first >> (16 * LANE)) & mask_at(WIDTH, PLACE)
+        code = _shifted(words[0], AT, 0) & mask_at(WIDTH, 0)
         if len(BLOCK[4]) > 1:
-            bits = _placed(bits, second, 1, FIELD, LANE, PLACE + WIDTH, BLOCK)
-        if len(BLOCK[4]) > 2:
-            bits = _placed(bits, third, 2, FIELD, LANE, PLACE + WIDTH + BLOCK[4][1][0], BLOCK)
-        if KIND == TABLE:
-            level = tl.load(table + (bits >> PLACE))
-        else:
-            level = (bits | magic(PLACE)).to(tl.float32, bitcast=True) - centre(PLACE, BLOCK[1])
+            LOW: tl.constexpr = low_bit(BLOCK, 1)
+            more = _shifted(words[1], position(BLOCK, 1, FIELD, LANE), LOW)
+            code |= more & mask_at(BLOCK[4][1][0], LOW)
+        level = tl.load(table + code).to(tl.float32)
     return level
 
 

@@ -56,6 +56,11 @@ def _tile(
     STRIDE: tl.constexpr = BLOCK[4][0][1]
     AFTER: tl.constexpr = scales_sums(BLOCK, BLOCK_W)
     RUN: tl.constexpr = fields_per_scale(BLOCK)
+    # See `raised`. Words of one plane go from where they were loaded to the tensor core in
+    # registers, but only past constants.
+    nothing = 0
+    if len(BLOCK[4]) > 1:
+        nothing = n_columns >> 31
     for g in tl.static_range(n_fields(BLOCK) // RUN):
         part = tl.zeros(acc.shape, tl.float32)
         if GROUP > 0:
@@ -69,7 +74,7 @@ def _tile(
             if arrays[4] is not None:
                 zero_point = _zero_points(arrays, offset, inside)
         for i in tl.static_range(RUN):
-            level = levels(words, arrays[5], g * RUN + i, 0, BLOCK)
+            level = levels(words, arrays[5], nothing, g * RUN + i, 0, BLOCK)
             if arrays[4] is not None:
                 level -= zero_point
             if not AFTER:

@@ -13,13 +13,18 @@ import triton.language as tl
 
 from bitfront.kernels._codes import (
     E4M3_SCALE,
+    INTEGER,
     columns,
+    excess_raised,
     fields_per_scale,
     lanes_of,
     levels,
     load_scale,
     load_words,
+    low_bit,
     n_fields,
+    position,
+    raised,
 )
 
 
@@ -84,17 +89,30 @@ def _tile(
     lead = (start + SHARE * tl.arange(0, BLOCK_W // SHARE)).to(tl.uint32)
     STRIDE: tl.constexpr = BLOCK[4][0][1]
     RUN: tl.constexpr = fields_per_scale(BLOCK)
+    nothing = n_words >> 31  # see `raised`
     for g in tl.static_range(n_fields(BLOCK) // RUN):
         part = tl.zeros([BLOCK_N, BLOCK_W], tl.float32)
         total = tl.zeros([BLOCK_W], tl.float32)
+        excess = tl.zeros([BLOCK_W], tl.float32)
         for i in tl.static_range(RUN):
             place = column + first_column // LANES + (g * RUN + i) * (STRIDE // LANES)
             lanes = _activations(x, order, place, valid, LANES)
             for lane in tl.static_range(LANES):
                 number = _lane(lanes, lane, x.dtype.element_ty)
-                level = levels(words, arrays[5], g * RUN + i, lane, BLOCK)
-                part += level * number[None, :]
+                if BLOCK[0] == INTEGER:
+                    excess += number * excess_raised(BLOCK, g * RUN + i, lane)
+                    for p in tl.static_range(len(BLOCK[4])):
+                        part += number[None, :] * raised(
+                            words[p], nothing,
+                            position(BLOCK, p, g * RUN + i, lane), BLOCK[4][p][0],
+                            low_bit(BLOCK, p),
+                        )  # fmt: skip
+                else:
+                    level = levels(words, arrays[5], nothing, g * RUN + i, lane, BLOCK)
+                    part += level * number[None, :]
                 total += number
+        if BLOCK[0] == INTEGER:
+            part -= excess[None, :]
         if GROUP > 0:
             group = (columns(lead, 1, LANES, BLOCK) + g * RUN * STRIDE) // GROUP
             offset = row[:, :, None] * n_groups + group[None, :, None]

@@ -68,7 +68,9 @@ def _product(
     single = launch.kernel == "gemv"
     word_bits = 32 if single else 16
     segments = list(zip(matrix.blocks, matrix.split(tensors), strict=True))
-    arrays = tuple(tuple(b.arrays(t) for b, t in zip(*s, strict=True)) for s in segments)
+    # A table of float32 would be copied ahead, number by number, as if it were activations.
+    table = torch.float32 if single else torch.float16
+    arrays = tuple(tuple(b.arrays(t, table) for b, t in zip(*s, strict=True)) for s in segments)
     strides = tuple(tuple(b.strides(word_bits) for b in segment) for segment in matrix.blocks)
     compiled = tuple(tuple(b.compiled for b in segment) for segment in matrix.blocks)
     n_tiles = sum(triton.cdiv(rows, launch.block_n) for rows in matrix.n_rows)
