@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
@@ -71,6 +72,12 @@ class LayerTable:
                 str(stored.get("note", "")),
                 float(stored.get("outside", 0.0)),
             )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what it says, in hexadecimal."""
+        said = np.where(self.space.allowed, self.values, 0.0).astype("<f8").tobytes()
+        return hashlib.sha256(repr((self.quantity, self.outside)).encode() + said).hexdigest()
 
     @cached_property
     def grouped(self) -> NDArray[np.float64]:

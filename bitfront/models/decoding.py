@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from statistics import median
 
 import torch
@@ -25,6 +26,8 @@ _DRAWN_ROWS = 64
 """Rows of a weight that are drawn and quantized; the others repeat them."""
 _WARM_UP = 3
 _LEAST_CALLS = 5
+_LEAST_NS = 50_000
+"""Calls that are shorter are timed together."""
 
 
 def nanoseconds(
@@ -35,7 +38,9 @@ def nanoseconds(
 ) -> float:
     """Median time of one call.
 
-    On a CPU calls are timed one by one. On a GPU all of them are captured as one CUDA graph, whose
+    On a CPU calls are timed one by one, or some together where they are short: by the clock of the
+    wall, or with a single thread by that of the thread, which other processes do not move on. On a
+    GPU all of them are captured as one CUDA graph, whose
     replays are timed by events, so that launching from Python does not count.
 
     Args:
@@ -54,17 +59,20 @@ def nanoseconds(
 def _one_by_one(
     calls: Sequence[Callable[[], object]], seconds: float, after: Callable[[], None] | None
 ) -> float:
-    samples: list[int] = []
-    n_warm, end = max(_WARM_UP, len(calls)), 0.0
+    clock = time.thread_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
+    ring, undo, samples = cycle(calls), after or (lambda: None), list[float]()
+    n_warm, n_together, end = max(_WARM_UP, len(calls)), 1, 0.0
     while len(samples) < n_warm + _LEAST_CALLS or time.perf_counter() < end:
-        call = calls[len(samples) % len(calls)]
-        start = time.perf_counter_ns()
-        call()
-        samples.append(time.perf_counter_ns() - start)
-        if after:
-            after()
+        timed = list(islice(ring, n_together))
+        start = clock()
+        for call in timed:
+            call()
+        samples.append((clock() - start) / n_together)
+        undo()
         if len(samples) == n_warm:
             end = time.perf_counter() + seconds
+            if after is None:  # reading the clock takes a part of a microsecond
+                n_together = max(1, round(_LEAST_NS / max(median(samples), 1.0)))
     return float(median(samples[n_warm:]))
 
 

@@ -13,6 +13,7 @@ from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
 from bitfront.files import replacing
+from bitfront.pareto import LATENCY
 from bitfront.report.agreement import main_format, tau, uniform_at
 from bitfront.report.columns import columns_of, mix
 from bitfront.report.data import ReportData
@@ -96,7 +97,7 @@ def headline(data: ReportData) -> str:
     start = (
         f"Within {data.budget}, the best measured allocation has KL {values['kl']:.4g}"
         f"{_error(data.chosen)} nats per token at {values['bytes'] / 1e6:.2f} MB "
-        f"({values['bits_per_weight']:.3f} bits per weight)"
+        f"({values['bits_per_weight']:.3f} bits per weight{_step(data.chosen)})"
     )
     baseline = uniform_at(data.uniforms, values["bytes"])
     if data.chosen.origin == "uniform":
@@ -113,6 +114,11 @@ def headline(data: ReportData) -> str:
         f"{start}, {_comparison(values['kl'], baseline.kl)} uniform quantization at equal bytes "
         f"(KL {baseline.kl:.4g}, {between})."
     )
+
+
+def _step(trial: Trial) -> str:
+    known = LATENCY in trial.values
+    return f", {trial.values[LATENCY] / 1e6:.3g} ms a decoding step" if known else ""
 
 
 def checked_step(row: Mapping[str, object]) -> str:

@@ -17,6 +17,8 @@ from bitfront.trial import Trial
 # Blue, vermillion, bluish green of Okabe and Ito's palette, which colour-blind readers tell apart;
 # lightened a little to stand on dark pages too. Shapes differ as well.
 _FRONT, _UNIFORM, _CHOSEN, _OTHER = "#2a8fd0", "#e0701a", "#12a583", "#8c8c8c"
+_FAST, _MIDDLING, _SLOW = "#2a8fd0", "#a9a9a9", "#e0701a"
+"""Of a step, alike in lightness, so that all of them stand on both kinds of page."""
 
 
 def front_figure(data: ReportData) -> go.Figure:
@@ -80,16 +82,18 @@ def _trials(name: str, trials: Sequence[Trial], mode: str, colour: str, symbol: 
 
 def _colour_by_latency(figure: go.Figure) -> None:
     """Markers in the colour of their predicted step, with a scale at the right."""
-    figure.update_layout(
-        coloraxis={
-            "colorscale": "Viridis",
-            "reversescale": True,
-            "colorbar": {"title": {"text": "ms per step"}, "thickness": 12, "outlinewidth": 0},
-        }
-    )
-    for trace in figure.data:
-        if all(value is not None for value in trace.meta):
-            trace.update(marker={"color": trace.meta, "coloraxis": "coloraxis"})
+    bar = {"title": {"text": "ms per step"}, "thickness": 12, "outlinewidth": 0}
+    scale = [[0.0, _FAST], [0.5, _MIDDLING], [1.0, _SLOW]]
+    figure.update_layout(coloraxis={"colorscale": scale, "colorbar": bar})
+    for trace in tuple(figure.data):
+        if not len(trace.meta) or None in trace.meta:
+            continue
+        # The legend shows many colours as black, which is none on a dark page.
+        shown = go.Scatter(x=[None], y=[None], name=trace.name, mode=trace.mode, line=trace.line)
+        shown.update(marker=trace.marker, marker_color=_OTHER, legendgroup=trace.name)
+        figure.add_trace(shown)
+        trace.update(showlegend=False, legendgroup=trace.name)
+        trace.update(marker={"color": trace.meta, "coloraxis": "coloraxis"})
 
 
 def _description(trial: Trial) -> str:

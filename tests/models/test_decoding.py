@@ -93,3 +93,6 @@ def test_every_call_is_made_and_undone():
     assert ns > 0
     assert made[:6] == [0, 1, 2, 0, 1, 2]
     assert len(made) == len(undone) >= 8
+    made.clear()
+    assert nanoseconds(calls, torch.device("cpu"), 0.0) > 0
+    assert made == [i % 3 for i in range(len(made))]
