@@ -108,6 +108,28 @@ def test_the_plan_needs_no_gpu(run):
     assert "'p' is none of k, o, q+k+v" in wrong.stderr
 
 
+def test_the_parts_of_a_search_are_timed_both_ways(run):
+    folder, ran = run
+    sizes = [
+        "--n-tokens",
+        "16",
+        "--vocabulary",
+        "600",
+        "--rows",
+        "64",
+        "--columns",
+        "256",
+        "--n-rounds",
+        "2",
+    ]
+    made = ran("gpu_search.py", "--device", "cpu", *sizes)
+    assert made.returncode == 0, made.stderr[-3000:]
+    with (folder / "results" / "gpu_search.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["part"] for row in rows} == {"kl", "reference", "quantize", "swap"}
+    assert {float(row["largest_difference"]) for row in rows} == {0.0}
+
+
 def test_a_whole_run_writes_rows_of_every_part(run):
     folder, ran = run
     (folder / "replays.py").rename(folder / "replays_of_gpu.py")
