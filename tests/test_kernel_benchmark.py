@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bitfront.timings import Timings
+
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 STAND_IN = """
@@ -36,8 +38,8 @@ products.CACHE_BYTES = 1
 small = [products.Shape(s.name, tuple(64 * (1 + i) for i in range(len(s.parts))), 256)
          for s in products.SHAPES]
 products.SHAPE.update({s.name: s for s in small})
-import kernels
-kernels.main()
+import gpu_kernels
+gpu_kernels.main()
 """
 
 
@@ -98,12 +100,34 @@ def run(tmp_path):
 
 def test_the_plan_needs_no_gpu(run):
     _, ran = run
-    plan = ran("kernels.py", "--plan", "--shapes", "o,down", "--methods", "bitfront,cublas")
+    plan = ran("gpu_kernels.py", "--plan", "--shapes", "o,down", "--methods", "bitfront,cublas")
     assert plan.returncode == 0, plan.stderr
     assert "o int4_g128_sym: 8650752 bytes, 28 sets, bitfront" in plan.stdout
     assert "stack of 3.252 bits" in plan.stdout
-    wrong = ran("kernels.py", "--shapes", "p")
+    wrong = ran("gpu_kernels.py", "--shapes", "p")
     assert "'p' is none of k, o, q+k+v" in wrong.stderr
+
+
+def test_the_parts_of_a_search_are_timed_both_ways(run):
+    folder, ran = run
+    sizes = [
+        "--n-tokens",
+        "16",
+        "--vocabulary",
+        "600",
+        "--rows",
+        "64",
+        "--columns",
+        "256",
+        "--n-rounds",
+        "2",
+    ]
+    made = ran("gpu_search.py", "--device", "cpu", *sizes)
+    assert made.returncode == 0, made.stderr[-3000:]
+    with (folder / "results" / "gpu_search.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["part"] for row in rows} == {"kl", "reference", "quantize", "swap"}
+    assert {float(row["largest_difference"]) for row in rows} == {0.0}
 
 
 def test_a_whole_run_writes_rows_of_every_part(run):
@@ -111,8 +135,13 @@ def test_a_whole_run_writes_rows_of_every_part(run):
     (folder / "replays.py").rename(folder / "replays_of_gpu.py")
     (folder / "replays.py").write_text(STAND_IN)
     (folder / "small.py").write_text(SMALL)
-    made = ran("small.py", "--methods", "bitfront,cublas", "--batches", "1,3", "--n-rounds", "1")
+    options = ("--methods", "bitfront,cublas", "--batches", "1,3", "--n-rounds", "1")
+    made = ran("small.py", *options, "--table", "table.json")
     assert made.returncode == 0, made.stderr[-3000:]
+    table = Timings.load(folder / "table.json")
+    assert len(table.entries) == 3 * 2 * 9  # shapes of different size, batches, packed formats
+    with (folder / "results" / "latencies.csv").open(newline="") as file:
+        assert {row["n_shapes"] for row in csv.DictReader(file)} == {"1"}
     with (folder / "results" / "kernels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["part"] for row in rows} == {"products", "segments", "stack"}

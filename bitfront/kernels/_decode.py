@@ -39,9 +39,10 @@ def decode(
         number = levels(words, arrays[5], n_columns >> 31, field, 0, BLOCK)
         if arrays[4] is not None:
             number -= tl.load(arrays[4] + offset, mask=inside, other=0).to(tl.float32)
-        number *= load_scale(arrays[3], offset, inside, BLOCK)
+        scale = load_scale(arrays[3], offset, inside, BLOCK)
         if BLOCK[3] == E4M3_SCALE:
-            number *= tl.load(arrays[5])
+            scale *= tl.load(arrays[5])  # in this order: the bits of `Format.decode`
+        number *= scale
         place = row * row_stride + column[None, :]
         tl.store(out + place, number.to(out.dtype.element_ty), mask=inside)
 

@@ -8,6 +8,7 @@ from bitfront.errors import InvalidArgument
 from bitfront.report.data import ReportData
 from bitfront.results import Results
 from bitfront.space import SearchSpace
+from bitfront.study import Study
 
 
 def report_data(directory: Path) -> ReportData:
@@ -39,7 +40,15 @@ def report_data(directory: Path) -> ReportData:
         provenance=results.environment
         | results.identity
         | {"never quantized": never_quantized(space)},
+        latency=latency_cost(study),
+        checks=results.checks,
     )
+
+
+def latency_cost(study: Study) -> str:
+    """What predicts latency in a study, as it was asked for; empty for nothing."""
+    named = [str(cost) for cost in study.costs if cost.name in {"latency", "roofline"}]
+    return ", ".join(named)
 
 
 def never_quantized(space: SearchSpace) -> str:

@@ -1,7 +1,7 @@
 """The launches whose machine code is counted: shapes of Llama-3-8B.
 
-PYTHONPATH=tests python -m kernels.launches            counts as JSON
-PYTHONPATH=tests python -m kernels.launches --record   into sass.csv, for the installed triton
+python -m tests.kernels.launches            counts as JSON
+python -m tests.kernels.launches --record   into sass.csv, for the installed triton
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import sys
 
 import torch
-from kernels.sass import Case, count, record
 
 from bitfront import packing
 from bitfront.kernels._blocks import block_matrix
@@ -19,6 +18,7 @@ from bitfront.kernels.dequant_matmul import run
 from bitfront.kernels.fake_quantize import run_round_to_codes, run_rounding_errors
 from bitfront.kernels.kl_divergence import run_kl_divergence, run_top_log_probs
 from bitfront.kernels.launches import default_launch
+from tests.kernels.sass import Case, count, record
 
 VOCABULARY, TOP_K = 128_256, 512
 
@@ -50,34 +50,47 @@ def codes(symmetric: bool) -> None:
     run_round_to_codes(empty(14_336, 4096), scale, None if symmetric else scale, 4)
 
 
-def product(format: str, n_tokens: int, dtype: torch.dtype, max_per_weight: float) -> Case:
-    """Gate of Llama-3-8B, 14,336 x 4,096, as it is launched without tuning."""
-    matrix = block_matrix((14_336,), (4096,), (format,))
-    block = next(iter(matrix))
-    stored = block.format.stored(block.shape).values()
+def product(
+    formats: str, n_tokens: int, dtype: torch.dtype, max_per_weight: float, rows: str = "14336"
+) -> Case:
+    """A product of Llama-3-8B with 4,096 columns, as it is launched without tuning.
+
+    Args:
+        formats: of the segments, joined by `+`; the one of most planes has the longest loop, so its
+            weights are what is counted.
+        n_tokens: rows of the input.
+        dtype: of the input.
+        max_per_weight: see `Case`.
+        rows: of the segments.
+    """
+    n_rows = tuple(map(int, rows.split("+")))
+    matrix = block_matrix(n_rows, (4096,), tuple(formats.split("+")))
+    stored = [tensor for block in matrix for tensor in block.format.stored(block.shape).values()]
     tensors = [empty(*tensor.shape, dtype=getattr(torch, tensor.dtype)) for tensor in stored]
     launch = default_launch(n_tokens, matrix)
     word_bits = 32 if launch.kernel == "gemv" else packing.CONTAINER_BITS
-    widest = packing.plane_widths(block.format.num_bits)[0]
+    planes = max((packing.plane_widths(block.format.num_bits) for block in matrix), key=len)
     return Case(
         launch.kernel,
         lambda: run(empty(n_tokens, 4096, dtype=dtype), matrix, tensors),
-        launch.block_n * launch.block_w * word_bits // widest,
+        launch.block_n * launch.block_w * word_bits // planes[0],
         max_per_weight,
         hgmma=launch.kernel == "gemm",
     )
 
 
 def products() -> dict[str, Case]:
-    """Products of every width that a search chooses among, of one token and of sixteen."""
-    limits = {"int2": (8, 8), "int3": (10, 10), "int4": (8, 8), "int5": (10, 10), "int6": (10, 10)}
-    made = {}
-    for bits, (one, many) in {**limits, "int8": (10, 10)}.items():
-        format = f"{bits}_g128_sym"
-        made[f"gemv {format} float16"] = product(format, 1, torch.float16, one)
-        made[f"gemm {format} bfloat16"] = product(format, 16, torch.bfloat16, many)
+    """Of every width that a search chooses among, of one token and of sixteen; q, k and v mixed."""
+    half, bf16, made = torch.float16, torch.bfloat16, {}
+    for bits, limit in {2: 8, 3: 10, 4: 8, 5: 10, 6: 10, 8: 10}.items():
+        format = f"int{bits}_g128_sym"
+        made[f"gemv {format} float16"] = product(format, 1, half, limit)
+        made[f"gemm {format} bfloat16"] = product(format, 16, bf16, limit)
     for format in ("int4_g128", "nf4_g64", "mxfp4", "nvfp4"):
-        made[f"gemv {format} bfloat16"] = product(format, 1, torch.bfloat16, 12)
+        made[f"gemv {format} bfloat16"] = product(format, 1, bf16, 12)
+    mixed, rows = "int4_g128_sym+int2_g128_sym+int3_g128_sym", "4096+1024+1024"
+    made["gemv mixed float16"] = product(mixed, 1, half, 10, rows)
+    made["gemm mixed bfloat16"] = product(mixed, 16, bf16, 10, rows)
     return made
 
 

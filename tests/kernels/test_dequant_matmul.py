@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from kernels.unpacked import random_tensors, weight_of
 
 from bitfront import formats
 from bitfront.errors import InvalidArgument
@@ -11,6 +10,7 @@ from bitfront.kernels import dequant_matmul
 from bitfront.kernels._blocks import block_matrix
 from bitfront.kernels._launch import decoded
 from bitfront.kernels.launches import Launch
+from tests.kernels.unpacked import random_tensors, weight_of
 
 LIMITS = {torch.float16: 1e-3, torch.bfloat16: 1e-2}
 NAMES = [name for name in formats.catalogue() if name != "bf16"]

@@ -117,11 +117,12 @@ def test_ops_have_fakes_and_a_reference_on_the_processor(drawn):
     torch.library.opcheck(kl_divergence, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
-def test_a_search_on_a_gpu_measures_by_the_kernels(monkeypatch, tiny_llama, tiny_tokens):
+def test_a_search_on_a_gpu_measures_by_the_kernels(monkeypatch, tiny_llama, tiny_tokens, device):
     """The kernels make the reference and measure by it: values of torch, and 0 where equal."""
-    tokens, rounded = tiny_tokens[:2, :24], copy.deepcopy(tiny_llama).bfloat16()
-    expected = evaluate(rounded, Reference.of(tiny_llama, tokens, top_k=64), METRICS)
-    ran = set()
+    tokens, model = tiny_tokens[:2, :24], copy.deepcopy(tiny_llama).to(device)
+    rounded, ran = copy.deepcopy(model).bfloat16(), set()
+    monkeypatch.setattr(reference_module, "is_fused", lambda tensor: False)
+    expected = evaluate(rounded, Reference.of(model, tokens, top_k=64), METRICS)
     monkeypatch.setattr(reference_module, "is_fused", lambda tensor: not tensor.requires_grad)
     for run in (run_top_log_probs, run_kl_divergence):
         name = run.__name__.removeprefix("run_")
@@ -129,9 +130,9 @@ def test_a_search_on_a_gpu_measures_by_the_kernels(monkeypatch, tiny_llama, tiny
             f"bitfront.kernels.kl_divergence.{name}",
             lambda *x, name=name, run=run: ran.add(name) or run(*x),
         )
-    reference = Reference.of(tiny_llama, tokens, top_k=64)
+    reference = Reference.of(model, tokens, top_k=64)
     assert evaluate(rounded, reference, METRICS) == pytest.approx(expected, rel=1e-4)
-    assert evaluate(tiny_llama, reference, METRICS) == {"kl": 0.0, "kl_stderr": 0.0}
+    assert evaluate(model, reference, METRICS) == {"kl": 0.0, "kl_stderr": 0.0}
     assert ran == {"top_log_probs", "kl_divergence"}
 
 

@@ -75,9 +75,8 @@ def test_impossible_launches_are_refused(fields, message):
 
 
 def test_tuning_keeps_the_fastest_that_is_right(device, generator):
-    from kernels.test_dequant_matmul import Product
-
     from bitfront.kernels.tuning import tune
+    from tests.kernels.test_dequant_matmul import Product
 
     product = Product.single("int4_g32", (8, 64), device, generator)
     x = product.activations(1, torch.float16)

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from kernels.launches import CASES
-from kernels.sass import TOLERANCE, Counts, instructions, longest_loop, recorded, width
+
+from tests.kernels.launches import CASES
+from tests.kernels.sass import TOLERANCE, Counts, instructions, longest_loop, recorded, width
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
@@ -26,11 +27,10 @@ CODE = """
 @pytest.fixture(scope="session")
 def counts():
     """Counts of every case, made by a process in which triton compiles instead of interpreting."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     made = subprocess.run(
-        [sys.executable, "-m", "kernels.launches"],
-        env=environment | {"PYTHONPATH": path},
+        [sys.executable, "-m", "tests.kernels.launches"],
+        env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -51,7 +51,7 @@ def test_machine_code_is_what_the_case_asks_for(counts, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_machine_code_does_no_more_than_was_recorded(counts, name):
-    """Only under a version of triton that has rows; `kernels.launches --record` makes them."""
+    """Under a version of triton that has rows; `tests.kernels.launches --record` makes them."""
     before = recorded()
     if before:
         assert counts[name].per_element <= TOLERANCE * before[name].per_element

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 import torch
-from kernels.test_dequant_matmul import Product
 
 from bitfront.kernels.dequant_matmul import reference
+from tests.kernels.test_dequant_matmul import Product
 
 CUTS = ["int4_g64", "nf3_g32"], [24, 8], [128]
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from kernels import ptx
 from triton.runtime.interpreter import InterpreterBuilder
+
+from tests.kernels import ptx
 
 
 @pytest.fixture

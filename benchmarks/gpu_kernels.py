@@ -1,8 +1,8 @@
 """How fast are products with packed weights, against the device's limits and against the peers?
 
-    python benchmarks/kernels.py            everything, on the GPU at hand; an H200 is meant
-    python benchmarks/kernels.py --plan     cases, bytes and what is there; needs no GPU
-    python benchmarks/kernels.py --parts stack --methods bitfront,cublas
+    python benchmarks/gpu_kernels.py            everything, on the GPU at hand; an H200 is meant
+    python benchmarks/gpu_kernels.py --plan     cases, bytes and what is there; needs no GPU
+    python benchmarks/gpu_kernels.py --parts stack --methods bitfront,cublas
 
 The ceiling is measured first: reading, multiplying, an empty kernel. A case is a CUDA graph of 20
 launches or more over weight sets that do not fit the L2 cache together; methods replay in turn, 30
@@ -14,8 +14,8 @@ measured ceiling, over the time it took; `over_bf16` is how many times faster th
 Parts: `products` (one weight), `segments` (q+k+v and gate+up with a width for each part: in one
 launch, in one for each part, and in every uniform width), `stack` (all linear layers of Llama-3-8B
 in one graph at 3, 4 and 8 bits and a mix that averages 3.25). Appends to
-`benchmarks/results/kernels.csv`. `--table FILE` also writes the times of our kernels as `bitfront
-profile` does.
+`benchmarks/results/kernels.csv`. `--table FILE` also writes the times of our products as `bitfront
+profile` does, and how well they predict shapes that are left out (`latencies.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import latencies
 import torch
 from multipliers import METHODS, Bitfront, Built, Cublas, Multiplier
 from products import BATCHES, FORMATS, MIXES, SHAPE, Ceiling, Shape, Stack, n_sets, stored_bytes
@@ -63,9 +64,7 @@ def main() -> None:
         if "stack" in arguments.parts:
             run.stacks(number)
     if arguments.table:
-        from latency_table import write
-
-        write(arguments.table, run.seconds)
+        latencies.write(arguments.table, run.seconds, DEVICE)
 
 
 def parse() -> argparse.Namespace:
