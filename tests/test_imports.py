@@ -65,6 +65,7 @@ HEAVY = {
     "triton": {
         f"kernels/{name}.py"
         for name in (
+            "_assembly",
             "_codes",
             "_decode",
             "_gemm",

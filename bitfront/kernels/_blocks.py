@@ -70,8 +70,9 @@ class Block:
 
     @cached_property
     def run_columns(self) -> int:
-        """Consecutive containers that hold consecutive columns."""
-        return self.shape[1] if _kind(self.format) == _E4M3 else self._planes[0][1]
+        """Neighbouring containers whose codes are of neighbouring columns and share a scale."""
+        run = self.shape[1] if _kind(self.format) == _E4M3 else self._planes[0][1]
+        return min(run, self.format.group_columns or run)
 
     def strides(self, word_bits: int) -> tuple[int, int, int, int]:
         """Words to a row of each plane, 0 for planes it lacks, and scales to a row.

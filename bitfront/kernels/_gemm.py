@@ -13,6 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from bitfront.kernels._assembly import assembled_levels, can_assemble
 from bitfront.kernels._codes import (
     E4M3_SCALE,
     columns,
@@ -49,13 +50,16 @@ def _zero_points(arrays, offset, valid):
 def _tile(
     acc, x, order, first_column, arrays, words, row, token, start, column, valid, zero_point,
     n_groups, n_tokens, n_columns,
-    BLOCK: tl.constexpr, DOT: tl.constexpr, BLOCK_W: tl.constexpr,
+    BLOCK: tl.constexpr, DOT: tl.constexpr, ASSEMBLE: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     """`acc` and the products of one tile of words."""
     GROUP: tl.constexpr = BLOCK[2]
     STRIDE: tl.constexpr = BLOCK[4][0][1]
     AFTER: tl.constexpr = scales_sums(BLOCK, BLOCK_W)
     RUN: tl.constexpr = fields_per_scale(BLOCK)
+    DTYPE: tl.constexpr = x.dtype.element_ty
+    BRAIN: tl.constexpr = DTYPE == tl.bfloat16
+    ZERO: tl.constexpr = arrays[4] is not None
     # See `raised`. Words of one plane go from where they were loaded to the tensor core in
     # registers, but only past constants.
     nothing = 0
@@ -71,19 +75,22 @@ def _tile(
                 offset = row * n_groups + ((column + g * RUN * STRIDE) // GROUP)[None, :]
                 inside = valid[None, :]
             scale = load_scale(arrays[3], offset, inside, BLOCK)
-            if arrays[4] is not None:
+            if ZERO:
                 zero_point = _zero_points(arrays, offset, inside)
         for i in tl.static_range(RUN):
-            level = levels(words, arrays[5], nothing, g * RUN + i, 0, BLOCK)
-            if arrays[4] is not None:
-                level -= zero_point
-            if not AFTER:
-                level *= scale
+            if ASSEMBLE and AFTER and can_assemble(BLOCK, BRAIN):
+                weight = assembled_levels(words, zero_point, g * RUN + i, BLOCK, DTYPE, ZERO)
+            else:
+                weight = levels(words, arrays[5], nothing, g * RUN + i, 0, BLOCK)
+                if ZERO:
+                    weight -= zero_point
+                if not AFTER:
+                    weight *= scale
             number = _activations(
                 x, order, token, n_tokens, n_columns,
                 first_column + column + (g * RUN + i) * STRIDE, valid,
             )  # fmt: skip
-            part = tl.dot(level.to(DOT), number.to(DOT), part, input_precision="ieee")
+            part = tl.dot(weight.to(DOT), number.to(DOT), part, input_precision="ieee")
         if GROUP > 0 and AFTER:
             part *= scale
         acc += part
@@ -93,8 +100,8 @@ def _tile(
 @triton.jit
 def _sum(
     x, order, first_column, arrays, strides, row, token, split, n_tokens, n_columns,
-    BLOCK: tl.constexpr, DOT: tl.constexpr, SPLITS: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
+    BLOCK: tl.constexpr, DOT: tl.constexpr, ASSEMBLE: tl.constexpr, SPLITS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     """Float32 `[BLOCK_N, BLOCK_M]`: this split's part of the outputs."""
     acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
@@ -110,7 +117,7 @@ def _sum(
         acc = _tile(
             acc, x, order, first_column, arrays, words, row, token, start,
             columns(word, 1, 1, BLOCK), valid, zero_point, strides[3], n_tokens, n_columns,
-            BLOCK, DOT, BLOCK_W,
+            BLOCK, DOT, ASSEMBLE, BLOCK_W,
         )  # fmt: skip
     if BLOCK[2] == 0:
         acc *= load_scale(arrays[3], row, row >= 0, BLOCK)
@@ -126,7 +133,7 @@ def gemm(
     # sizes
     strides, first_columns, n_rows, n_outputs, n_tokens, n_columns,
     # meta-parameters
-    BLOCKS: tl.constexpr, DOT: tl.constexpr, SPLITS: tl.constexpr,
+    BLOCKS: tl.constexpr, DOT: tl.constexpr, ASSEMBLE: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     """Grid `(tiles of all segments, SPLITS, tiles of tokens)`."""
@@ -145,7 +152,8 @@ def gemm(
             for p in tl.static_range(len(BLOCKS[s])):
                 acc += _sum(
                     x, order, first_columns[p], blocks[s][p], strides[s][p], row, token, split,
-                    n_tokens, n_columns, BLOCKS[s][p], DOT, SPLITS, BLOCK_M, BLOCK_N, BLOCK_W,
+                    n_tokens, n_columns, BLOCKS[s][p], DOT, ASSEMBLE, SPLITS,
+                    BLOCK_M, BLOCK_N, BLOCK_W,
                 )  # fmt: skip
             inside = own < n_rows[s]
             if bias is not None and SPLITS == 1:

@@ -19,6 +19,8 @@ from bitfront.kernels._gemv import gemv
 from bitfront.kernels.launches import Launch
 
 _DOT = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
+emulated = False
+"""Whether an interpreted kernel finds inline PTX emulated."""
 
 
 def multiply(
@@ -88,11 +90,20 @@ def _product(
     if single:
         gemv[(n_tiles, launch.splits)](*pointers, *sizes, **options)
         return
-    # The interpreter cannot multiply bfloat16.
-    dot = _DOT[torch.float32 if x.device.type == "cpu" else x.dtype]
+    # The interpreter cannot multiply bfloat16, nor run PTX without the emulator of the tests.
+    interpreted = x.device.type == "cpu"
+    dot = _DOT[torch.float32 if interpreted else x.dtype]
+    assemble = emulated or not interpreted
     tokens = triton.cdiv(len(x), launch.block_m)
     gemm[(n_tiles, launch.splits, tokens)](
-        *pointers, *sizes, len(x), x.shape[1], DOT=dot, BLOCK_M=launch.block_m, **options
+        *pointers,
+        *sizes,
+        len(x),
+        x.shape[1],
+        DOT=dot,
+        ASSEMBLE=assemble,
+        BLOCK_M=launch.block_m,
+        **options,
     )
 
 

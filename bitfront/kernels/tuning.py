@@ -17,18 +17,18 @@ MAX_ERROR = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
 def candidates(n_tokens: int, matrix: BlockMatrix) -> Iterator[Launch]:
-    """The default launch and its neighbours, some forty."""
+    """The default launch and its neighbours, some seventy at most."""
     default = default_launch(n_tokens, matrix)
     yield default
     if default.kernel == "gemv":
         for block_n, num_warps, splits in product((2, 4, 8), (1, 2, 4, 8), (1, 2, 4)):
             yield Launch("gemv", 1, block_n, 128 * num_warps, splits, num_warps)
-    if n_tokens > 1:
-        if n_tokens >= MOST_TOKENS // 4:
-            yield Launch("decode")
-        widths = {16, min(32, min(block.run_columns for block in matrix))} - set(range(16))
-        for block_w, block_n, splits, stages in product(widths, (64, 128), (1, 2, 4, 8), (3, 4)):
-            yield Launch("gemm", default.block_m, block_n, block_w, splits, 4, stages)
+    if n_tokens >= MOST_TOKENS // 4:
+        yield Launch("decode")
+    block_m = max(16, default.block_m)
+    widths = {16, min(32, max(16, *(block.run_columns for block in matrix)))}
+    for block_w, block_n, splits, stages in product(widths, (64, 128), (1, 2, 4, 8), (3, 4)):
+        yield Launch("gemm", block_m, block_n, block_w, splits, 4, stages)
 
 
 def seconds(call: Callable[[], object]) -> float:

@@ -4,6 +4,10 @@ import math
 
 import pytest
 import torch
+from kernels import ptx
+from triton.runtime.interpreter import InterpreterBuilder
+
+from bitfront.kernels import _launch
 
 GUARD = 64
 
@@ -46,3 +50,10 @@ def poisoned(monkeypatch):
     for buffer in buffers:
         for band in (buffer[:GUARD], buffer[-GUARD:]):
             assert (band.isnan() if band.is_floating_point() else band == 165).all()
+
+
+@pytest.fixture
+def assembled(monkeypatch):
+    """Interpreted kernels take their inline PTX too, emulated."""
+    monkeypatch.setattr(InterpreterBuilder, "create_inline_asm", ptx.create_inline_asm)
+    monkeypatch.setattr(_launch, "emulated", True)

@@ -46,15 +46,24 @@ class Product:
     def __init__(self, names, n_rows, n_columns, device, generator, **fixed):
         self.matrix = block_matrix(tuple(n_rows), tuple(n_columns), tuple(names))
         self.tensors, self.generator = [], generator
+        for block in self.matrix:
+            stored = random_tensors(block.format, block.shape, generator, **fixed)
+            self.tensors += [tensor.to(device) for tensor in stored.values()]
+        self.device = device
+
+    @property
+    def weight(self):
+        """Float64 from the stored tensors as they are now."""
         rows = []
-        for segment in self.matrix.blocks:
-            parts = []
-            for block in segment:
-                stored = random_tensors(block.format, block.shape, generator, **fixed)
-                parts.append(weight_of(block.format.name, stored, block.shape))
-                self.tensors += [tensor.to(device) for tensor in stored.values()]
+        for blocks, stored in zip(self.matrix.blocks, self.matrix.split(self.tensors), strict=True):
+            named = [
+                dict(zip(b.names, t, strict=True)) for b, t in zip(blocks, stored, strict=True)
+            ]
+            parts = [
+                weight_of(b.format.name, t, b.shape) for b, t in zip(blocks, named, strict=True)
+            ]
             rows.append(torch.cat(parts, dim=1))
-        self.weight, self.device = torch.cat(rows), device
+        return torch.cat(rows)
 
     @classmethod
     def single(cls, name, shape, device, generator, **fixed):
