@@ -151,7 +151,9 @@ class QuantEmbedding(PackedWeight):
             # Some rows more than once, for `unique` would wait for the GPU and break its graphs.
             rows = self._rows(ids.reshape(-1))
             shape = [ids.numel()], [self.shape[1]]
-            weight = decode(list(rows.values()), [self.format.name], *shape, torch.float32)
+            weight: torch.Tensor = decode(
+                list(rows.values()), [self.format.name], *shape, torch.float32
+            )
             found = weight.to(self.get_buffer("like").dtype).reshape(*ids.shape, -1)
         else:
             wanted, places = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
