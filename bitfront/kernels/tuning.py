@@ -26,7 +26,7 @@ def candidates(n_tokens: int, matrix: BlockMatrix) -> Iterator[Launch]:
     if n_tokens >= MOST_TOKENS // 4:
         yield Launch("decode")
     block_m = max(16, default.block_m)
-    widths = {16, min(32, max(16, *(block.run_columns for block in matrix)))}
+    widths = {16, min(32, max(16, min(block.run_columns for block in matrix)))}
     for block_w, block_n, splits, stages in product(widths, (64, 128), (1, 2, 4, 8), (3, 4)):
         yield Launch("gemm", block_m, block_n, block_w, splits, 4, stages)
 
