@@ -74,6 +74,11 @@ class Block:
         run = self.shape[1] if _kind(self.format) == _E4M3 else self._planes[0][1]
         return min(run, self.format.group_columns or run)
 
+    @cached_property
+    def lasts(self) -> bool:
+        """Whether every one of several planes has runs for a whole tile of 32 containers."""
+        return len(self._planes) > 1 and all(stride == 32 for _, stride, _ in self._planes)
+
     def strides(self, word_bits: int) -> tuple[int, int, int, int]:
         """Words to a row of each plane, 0 for planes it lacks, and scales to a row.
 

@@ -15,7 +15,7 @@ from bitfront.kernels._codes import (
     E4M3_SCALE,
     INTEGER,
     columns,
-    excess_raised,
+    excess,
     fields_per_scale,
     lanes_of,
     levels,
@@ -93,26 +93,26 @@ def _tile(
     for g in tl.static_range(n_fields(BLOCK) // RUN):
         part = tl.zeros([BLOCK_N, BLOCK_W], tl.float32)
         total = tl.zeros([BLOCK_W], tl.float32)
-        excess = tl.zeros([BLOCK_W], tl.float32)
+        over = tl.zeros([BLOCK_W], tl.float32)
         for i in tl.static_range(RUN):
             place = column + first_column // LANES + (g * RUN + i) * (STRIDE // LANES)
             lanes = _activations(x, order, place, valid, LANES)
             for lane in tl.static_range(LANES):
                 number = _lane(lanes, lane, x.dtype.element_ty)
                 if BLOCK[0] == INTEGER:
-                    excess += number * excess_raised(BLOCK, g * RUN + i, lane)
+                    over += number * excess(BLOCK, g * RUN + i, lane, 0, 0)
                     for p in tl.static_range(len(BLOCK[4])):
                         part += number[None, :] * raised(
                             words[p], nothing,
-                            position(BLOCK, p, g * RUN + i, lane), BLOCK[4][p][0],
+                            position(BLOCK, p, g * RUN + i, lane, 0), BLOCK[4][p][0],
                             low_bit(BLOCK, p),
                         )  # fmt: skip
                 else:
-                    level = levels(words, arrays[5], nothing, g * RUN + i, lane, BLOCK)
+                    level = levels(words, arrays[5], nothing, g * RUN + i, lane, 0, BLOCK)
                     part += level * number[None, :]
                 total += number
         if BLOCK[0] == INTEGER:
-            part -= excess[None, :]
+            part -= over[None, :]
         if GROUP > 0:
             group = (columns(lead, 1, LANES, BLOCK) + g * RUN * STRIDE) // GROUP
             offset = row[:, :, None] * n_groups + group[None, :, None]
