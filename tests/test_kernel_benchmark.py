@@ -98,14 +98,19 @@ def run(tmp_path):
     return folder, ran
 
 
-def test_the_plan_needs_no_gpu(run):
-    _, ran = run
-    plan = ran("gpu_kernels.py", "--plan", "--shapes", "o,down", "--methods", "bitfront,cublas")
-    assert plan.returncode == 0, plan.stderr
-    assert "o int4_g128_sym: 8650752 bytes, 28 sets, bitfront" in plan.stdout
-    assert "stack of 3.252 bits" in plan.stdout
-    wrong = ran("gpu_kernels.py", "--shapes", "p")
-    assert "'p' is none of k, o, q+k+v" in wrong.stderr
+def test_the_plan_needs_no_gpu(products, monkeypatch, capsys):
+    import gpu_kernels
+
+    words = ["gpu_kernels.py", "--plan", "--shapes", "o,down", "--methods", "bitfront,cublas"]
+    monkeypatch.setattr("sys.argv", words)
+    gpu_kernels.main()
+    plan = capsys.readouterr().out
+    assert "o int4_g128_sym: 8650752 bytes, 28 sets, bitfront" in plan
+    assert "stack of 3.252 bits" in plan
+    monkeypatch.setattr("sys.argv", ["gpu_kernels.py", "--shapes", "p"])
+    with pytest.raises(SystemExit):
+        gpu_kernels.main()
+    assert "'p' is none of k, o, q+k+v" in capsys.readouterr().err
 
 
 def test_the_parts_of_a_search_are_timed_both_ways(run):
