@@ -206,8 +206,10 @@ def integer_levels(words, nothing, FIELD: tl.constexpr, ROUND: tl.constexpr, BLO
     EXCESS: tl.constexpr = 2.0 ** (23 - PLACE) + excess(BLOCK, FIELD, 0, ROUND, 1)
     level = bits.to(tl.float32, bitcast=True) - EXCESS
     for p in tl.static_range(1, len(BLOCK[4])):
-        AT: tl.constexpr = position(BLOCK, p, FIELD, 0, ROUND)
-        level += raised(words[p], nothing, AT, BLOCK[4][p][0], low_bit(BLOCK, p))
+        level += raised(
+            words[p], nothing,
+            position(BLOCK, p, FIELD, 0, ROUND), BLOCK[4][p][0], low_bit(BLOCK, p),
+        )  # fmt: skip
     return level
 
 
