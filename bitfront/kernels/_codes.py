@@ -29,6 +29,42 @@ E4M3_SCALE = tl.constexpr(2)
 
 
 @triton.constexpr_function
+def n_parts(BLOCKS, SEGMENT):
+    """Blocks to a segment."""
+    return len(BLOCKS[int(SEGMENT)])
+
+
+@triton.constexpr_function
+def block_at(BLOCKS, SEGMENT, PART):
+    """BLOCK of a part of a segment. Triton 3.6 cannot take a tuple of tuples from another."""
+    return BLOCKS[int(SEGMENT)][int(PART)]
+
+
+@triton.constexpr_function
+def n_planes(BLOCK):
+    """Planes of a code."""
+    return len(BLOCK[4])
+
+
+@triton.constexpr_function
+def plane_width(BLOCK, PLANE):
+    """Bits of a field of a plane."""
+    return int(BLOCK[4][int(PLANE)][0])
+
+
+@triton.constexpr_function
+def plane_stride(BLOCK, PLANE):
+    """Columns from a field to the next."""
+    return int(BLOCK[4][int(PLANE)][1])
+
+
+@triton.constexpr_function
+def superblock(BLOCK, PLANE):
+    """Columns that a run of containers covers."""
+    return int(BLOCK[4][int(PLANE)][2])
+
+
+@triton.constexpr_function
 def n_fields(BLOCK):
     """Codes of the widest plane in one container."""
     return 1 if int(BLOCK[0]) == 3 else 16 // int(BLOCK[4][0][0])
@@ -99,8 +135,8 @@ def magic(place):
 @triton.jit
 def columns(word, UNIT: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr):
     """Column of field 0 and lane 0 of a word, in units of `UNIT` columns (1 or LANES)."""
-    STRIDE: tl.constexpr = BLOCK[4][0][1] // LANES
-    SUPERBLOCK: tl.constexpr = BLOCK[4][0][2] // UNIT
+    STRIDE: tl.constexpr = plane_stride(BLOCK, 0) // LANES
+    SUPERBLOCK: tl.constexpr = superblock(BLOCK, 0) // UNIT
     if n_fields(BLOCK) == 1:
         column = word * (LANES // UNIT)
     else:
@@ -131,14 +167,14 @@ def _narrow_words(
     Strides and superblocks are powers of two times each other, so the codes beside one container
     of the widest plane lie in one container of a narrower plane.
     """
-    STRIDE: tl.constexpr = BLOCK[4][0][1]
-    SUPERBLOCK: tl.constexpr = BLOCK[4][0][2]
-    WIDTH: tl.constexpr = BLOCK[4][PLANE][0]
-    OWN: tl.constexpr = BLOCK[4][PLANE][1]
-    RATIO: tl.constexpr = BLOCK[4][PLANE][2] // SUPERBLOCK
-    superblock, place = container // STRIDE, container % STRIDE
-    word = (superblock // RATIO * OWN + place % OWN) // LANES
-    shift = WIDTH * (superblock % RATIO * (SUPERBLOCK // OWN) + place // OWN)
+    STRIDE: tl.constexpr = plane_stride(BLOCK, 0)
+    SUPERBLOCK: tl.constexpr = superblock(BLOCK, 0)
+    WIDTH: tl.constexpr = plane_width(BLOCK, PLANE)
+    OWN: tl.constexpr = plane_stride(BLOCK, PLANE)
+    RATIO: tl.constexpr = superblock(BLOCK, PLANE) // SUPERBLOCK
+    whole, place = container // STRIDE, container % STRIDE
+    word = (whole // RATIO * OWN + place % OWN) // LANES
+    shift = WIDTH * (whole % RATIO * (SUPERBLOCK // OWN) + place // OWN)
     return load_plane(plane, row_offset + word, valid, LANES, "") >> shift
 
 
@@ -157,9 +193,9 @@ def load_words(arrays, strides, row, word, valid, LANES: tl.constexpr, BLOCK: tl
     """
     first = load_plane(arrays[0], row * strides[0] + word, valid, LANES, "evict_first")
     second, third = first, first
-    if len(BLOCK[4]) > 1:
+    if n_planes(BLOCK) > 1:
         second = _narrow_words(arrays[1], row * strides[1], word * LANES, valid, 1, LANES, BLOCK)
-    if len(BLOCK[4]) > 2:
+    if n_planes(BLOCK) > 2:
         third = _narrow_words(arrays[2], row * strides[2], word * LANES, valid, 2, LANES, BLOCK)
     return first, second, third
 
@@ -199,16 +235,16 @@ def raised(word, nothing, AT: tl.constexpr, WIDTH: tl.constexpr, LOW: tl.constex
 @triton.jit
 def integer_levels(words, nothing, FIELD: tl.constexpr, ROUND: tl.constexpr, BLOCK: tl.constexpr):
     """Float32 integer levels of one field of containers."""
-    WIDTH: tl.constexpr = BLOCK[4][0][0]
+    WIDTH: tl.constexpr = plane_width(BLOCK, 0)
     PLACE: tl.constexpr = WIDTH * FIELD
     # Left where the bits are, as the low ones of a float32: no shift, no conversion.
     bits = (words[0] & mask_at(WIDTH, PLACE)) | (magic(PLACE) + nothing)
     EXCESS: tl.constexpr = 2.0 ** (23 - PLACE) + excess(BLOCK, FIELD, 0, ROUND, 1)
     level = bits.to(tl.float32, bitcast=True) - EXCESS
-    for p in tl.static_range(1, len(BLOCK[4])):
+    for p in tl.static_range(1, n_planes(BLOCK)):
         level += raised(
             words[p], nothing,
-            position(BLOCK, p, FIELD, 0, ROUND), BLOCK[4][p][0], low_bit(BLOCK, p),
+            position(BLOCK, p, FIELD, 0, ROUND), plane_width(BLOCK, p), low_bit(BLOCK, p),
         )  # fmt: skip
     return level
 
@@ -230,7 +266,7 @@ def levels(
         BLOCK: see above.
     """
     KIND: tl.constexpr = BLOCK[0]
-    WIDTH: tl.constexpr = BLOCK[4][0][0]
+    WIDTH: tl.constexpr = plane_width(BLOCK, 0)
     AT: tl.constexpr = WIDTH * FIELD + 16 * LANE
     if KIND == INTEGER:
         level = integer_levels(words, nothing, FIELD, ROUND, BLOCK)
@@ -242,10 +278,10 @@ def levels(
         level = (sign | size).to(tl.float32, bitcast=True) * (2.0**126)
     else:
         code = _shifted(words[0], AT, 0) & mask_at(WIDTH, 0)
-        if len(BLOCK[4]) > 1:
+        if n_planes(BLOCK) > 1:
             LOW: tl.constexpr = low_bit(BLOCK, 1)
             more = _shifted(words[1], position(BLOCK, 1, FIELD, LANE, ROUND), LOW)
-            code |= more & mask_at(BLOCK[4][1][0], LOW)
+            code |= more & mask_at(plane_width(BLOCK, 1), LOW)
         level = tl.load(table + code).to(tl.float32)
     return level
 
