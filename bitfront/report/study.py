@@ -29,8 +29,10 @@ def report_data(directory: Path) -> ReportData:
             f"{directory} has no loss table yet: run `bitfront search` to the end."
         )
     # A check says nothing of a trial that another table prices by now.
-    predicted = {trial.number: trial.values.get(LATENCY) for trial in front.trials}
-    checks = (r for r in results.checks if predicted.get(r.get("number")) == r.get("predicted_ns"))
+    predicted = {(t.number, t.values.get(LATENCY)) for t in front.trials}
+    checks = tuple(
+        row for row in results.checks if (row["number"], row["predicted_ns"]) in predicted
+    )
     return ReportData(
         title=Path(study.model).name if Path(study.model).is_absolute() else study.model,
         space=space,
@@ -45,7 +47,7 @@ def report_data(directory: Path) -> ReportData:
         | results.identity
         | {"never quantized": never_quantized(space)},
         latency=latency_cost(study),
-        checks=tuple(checks),
+        checks=checks,
     )
 
 
