@@ -15,14 +15,16 @@ ROOT = Path(bitfront.__file__).parent
 FILES = [path for path in sorted(ROOT.rglob("*.py")) if "migrations" not in path.parts]
 
 # Imports point from a row to the rows below it, never sideways but among the nouns.
-NOUNS = {"allocation", "pareto", "problem", "space", "study", "table", "trial"}
+NOUNS = {
+    "allocation", "budget", "pareto", "problem", "space", "study", "table", "timings", "trial",
+}  # fmt: skip
 ROWS = (
     {"__init__"},
     {"cli"},
     {"dashboard"},
     {"api", "workers", "client", "mirror"},
     {"relay", "collection"},
-    {"compare"},
+    {"compare", "profile"},
     {"display", "report"},
     {"run"},
     {"searching"},

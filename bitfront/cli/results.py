@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
+from bitfront.budget import Budget
 from bitfront.cli.options import AsJson, ResultsFolder
 from bitfront.cli.output import written_report
 from bitfront.cli.server import connected
-from bitfront.study import Budget
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
 

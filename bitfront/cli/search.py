@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bitfront.budget import Budget
 from bitfront.cli.options import (
     FORMATS,
     AsJson,
@@ -26,12 +27,15 @@ from bitfront.cli.options import (
 )
 from bitfront.cli.output import print_line, print_note, written_report
 from bitfront.plugins import Choice
-from bitfront.study import Budget, Study, TextSource
+from bitfront.study import Study, TextSource
 
 
 def search(
     model: Model,
-    budget: Annotated[str, typer.Option(help="3.5bpw, 3.5bits, or 60MB.")],
+    budget: Annotated[
+        list[str],
+        typer.Option(help="3.5bpw, 3.5bits, 60MB, or 12ms@b1c2048; given again, all must hold."),
+    ],
     out: Out = Path("results"),
     formats: Menu = FORMATS,
     calibration: CalibrationText = Study.calibration.source,
@@ -44,7 +48,7 @@ def search(
     ] = ",".join(map(str, Study.searches)),
     quantizer: OneChoice = str(Study.quantizer),
     costs: Annotated[
-        str, typer.Option(help="memory, or with latency: memory,roofline:device=h100")
+        str, typer.Option(help="memory, or also latency:table=FILE, roofline:device=h100, bops")
     ] = ",".join(map(str, Study.costs)),
     n_trials: Annotated[
         int, typer.Option(help="Measurements on the calibration text.")
@@ -88,7 +92,7 @@ def search(
     """Search the best allocation of MODEL within a budget and measure the front around it."""
     study = Study(
         model=model,
-        budget=Budget.parse(budget),
+        budget=Budget.parse(",".join(budget)),
         calibration=TextSource(calibration, n_sequences, sequence_length),
         evaluation=TextSource(evaluation, n_evaluation_sequences, sequence_length),
         formats=menu(formats),

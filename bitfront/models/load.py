@@ -78,7 +78,7 @@ def load_model(
         )
     chosen = compute_dtype(device) if dtype == "auto" else getattr(torch, dtype)
     path = local_path(source) or downloaded(source, revision)
-    with _quiet():
+    with quiet():
         if path.is_file():
             module, tokenizer = _from_gguf(path, source, chosen)
         else:
@@ -142,7 +142,7 @@ def downloaded(source: str, revision: str | None, max_gb: float = 0.0) -> Path:
         ignore_patterns=["*/*"],
     )
     try:
-        with _quiet():
+        with quiet():
             _check_size(_at(source, revision), download, max_gb)
             folder = Path(download())
     except BitfrontError:
@@ -305,7 +305,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Progress bars and notices of transformers off inside the block: errors say what matters."""
     from transformers.utils import logging as notices
 
