@@ -35,6 +35,7 @@ ROWS = (
     {"search", "sensitivity", "costs", "evaluation", "export"},
     {"solvers", "models"},
     {"quantizers", "progress"},
+    {"kernels"},
     NOUNS,
     {"formats"},
     {"artifacts", "broker"},
@@ -61,6 +62,20 @@ HEAVY = {
     | {"dashboard/served.py"},
     "optuna_dashboard": {"dashboard/served.py", "mirror/plots.py"},
     "sklearn": {"search/_predictors.py"},
+    "triton": {
+        f"kernels/{name}.py"
+        for name in (
+            "_assembly",
+            "_codes",
+            "_decode",
+            "_gemm",
+            "_gemv",
+            "_launch",
+            "fake_quantize",
+            "kl_divergence",
+            "tuning",
+        )
+    },
 }
 TORCH_FREE = (
     "formats", "solvers", "search", "costs", "store", "api", "client", "artifacts", "mirror",
