@@ -13,7 +13,8 @@ elsewhere; gradients flow to x and bias.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from bitfront.kernels import launches
 from bitfront.kernels._blocks import BlockMatrix, block_matrix
 from bitfront.kernels.base import Kernel, can_run_triton
 
+_CHUNK_WEIGHTS = 1 << 19
+"""Weights that a CPU decodes at a time: their 2 MB of float32 stay in its cache."""
 _WEIGHT = "Tensor[] tensors, str[] formats, int[] n_rows, int[] n_columns"
 
 
@@ -54,9 +57,31 @@ def reference(
     bias: torch.Tensor | None = None,
     order: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Decode the weight in the dtype of x, then multiply."""
-    weight = decode_reference(matrix, tensors, x.dtype)
-    return functional.linear(x if order is None else x.index_select(-1, order), weight, bias)
+    """Decode the weight in the dtype of x, on a CPU a few rows at a time, and multiply."""
+    x = x if order is None else x.index_select(-1, order)
+    if x.is_cuda or prod(matrix.shape) <= _CHUNK_WEIGHTS:
+        return functional.linear(x, decode_reference(matrix, tensors, x.dtype), bias)
+    parts, first = [], 0
+    for rows, own in _row_chunks(matrix, tensors):
+        weight = decode_reference(rows, own, x.dtype)
+        last = first + rows.shape[0]
+        parts.append(functional.linear(x, weight, None if bias is None else bias[first:last]))
+        first = last
+    return torch.cat(parts, dim=-1)
+
+
+def _row_chunks(
+    matrix: BlockMatrix, tensors: Sequence[torch.Tensor]
+) -> Iterator[tuple[BlockMatrix, list[torch.Tensor]]]:
+    """The weight in pieces of rows of one segment, each with its stored tensors."""
+    step = max(1, _CHUNK_WEIGHTS // matrix.shape[1])
+    for blocks, stored in zip(matrix.blocks, matrix.split(tensors), strict=True):
+        n_rows, formats = blocks[0].shape[0], tuple(block.format.name for block in blocks)
+        for start in range(0, n_rows, step):
+            # Tensors with another first dimension are shared by all rows (scale of nvfp4).
+            own = [t[start : start + step] if len(t) == n_rows else t for s in stored for t in s]
+            rows = min(step, n_rows - start)
+            yield block_matrix((rows,), matrix.n_columns, formats), own
 
 
 def run(

@@ -13,7 +13,8 @@ from transformers.pytorch_utils import Conv1D
 from bitfront.errors import InvalidModel
 from bitfront.formats.base import Format
 from bitfront.kernels import torch_cpu
-from bitfront.kernels.dequant_matmul import dequant_matmul
+from bitfront.kernels.base import can_run_triton
+from bitfront.kernels.dequant_matmul import decode, dequant_matmul
 from bitfront.kernels.torch_cpu import LowBit
 
 
@@ -146,12 +147,23 @@ class QuantEmbedding(PackedWeight):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Token ids `[...]` to rows `[..., width]`."""
-        wanted, places = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        # Tensors with another first dimension are shared by the whole table (scale of nvfp4).
-        rows = {k: t[wanted] if len(t) == self.shape[0] else t for k, t in self.tensors().items()}
-        weight = self.format.decode_stored(rows, (len(wanted), self.shape[1]))
-        found = weight.to(self.get_buffer("like").dtype)[places]
+        if can_run_triton(ids.device):
+            # Some rows more than once, for `unique` would wait for the GPU and break its graphs.
+            rows = self._rows(ids.reshape(-1))
+            shape = [ids.numel()], [self.shape[1]]
+            weight: torch.Tensor = decode(
+                list(rows.values()), [self.format.name], *shape, torch.float32
+            )
+            found = weight.to(self.get_buffer("like").dtype).reshape(*ids.shape, -1)
+        else:
+            wanted, places = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+            weight = self.format.decode_stored(self._rows(wanted), (len(wanted), self.shape[1]))
+            found = weight.to(self.get_buffer("like").dtype)[places]
         return found if self.factor == 1.0 else found * torch.tensor(self.factor, dtype=found.dtype)
+
+    def _rows(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Stored tensors of these rows; what all rows share as it is (scale of nvfp4)."""
+        return {k: t[ids] if len(t) == self.shape[0] else t for k, t in self.tensors().items()}
 
 
 class TiedHead(nn.Module):

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from bitfront.kernels import dequant_matmul
 from bitfront.kernels.dequant_matmul import reference
 from tests.kernels.test_dequant_matmul import Product
 
@@ -46,6 +47,18 @@ def test_compiled_whole_with_gradients(product):
     wanted = torch.autograd.grad(expected.square().sum(), (x, bias))
     for each, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(each, other, rtol=1e-4, atol=1e-3)
+
+
+def test_a_processor_decodes_a_few_rows_at_a_time(monkeypatch, generator):
+    """Segments of several formats, one with a scale of the whole block; the last piece is short."""
+    formats = ["int4_g64", "nvfp4", "nf3_g32", "int8_channel"]
+    product = Product(formats, [40, 24], [64, 64], torch.device("cpu"), generator)
+    x, bias = (torch.randn(*shape, generator=generator) for shape in ((3, 128), (64,)))
+    order = torch.randperm(128, generator=generator)
+    expected = reference(x, product.matrix, product.tensors, bias, order)
+    monkeypatch.setattr(dequant_matmul, "_CHUNK_WEIGHTS", 16 * 128)
+    found = reference(x, product.matrix, product.tensors, bias, order)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
