@@ -54,9 +54,7 @@ def nearest_k_quant(bits_per_weight: float) -> str:
     return min(_K_QUANTS, key=lambda name: abs(_K_QUANTS[name] - bits_per_weight))
 
 
-def exact_blocks(
-    format: Format, codes: torch.Tensor, qparams: Mapping[str, torch.Tensor]
-) -> Bytes:
+def exact_blocks(format: Format, codes: torch.Tensor, qparams: Mapping[str, torch.Tensor]) -> Bytes:
     """Rows of blocks with the values of a format, uint8 `[n_rows, n_bytes]`.
 
     Args:
@@ -76,7 +74,7 @@ def exact_blocks(
     assert isinstance(format, IntGrouped)
     half = 1 << (format.num_bits - 1)
     if kind is GGMLQuantizationType.Q8_0:
-        return _joined(scale, (numbers - np.uint8(half)))  # wraps to the bits of an int8
+        return _joined(scale, numbers - np.uint8(half))  # wraps to the bits of an int8
     parts = [scale]
     if format.symmetric:
         middle = 16 if kind is GGMLQuantizationType.Q5_0 else 8
@@ -110,7 +108,7 @@ def _per_block(parameter: torch.Tensor, n_blocks: int) -> Bytes:
 def _nibbles(codes: Bytes) -> Bytes:
     """Low four bits: the first half of a block in the low nibbles, the second in the high ones."""
     half = BLOCK // 2
-    return (codes[..., :half] & 15) | (codes[..., half:] << 4)
+    return (codes[..., :half] & np.uint8(15)) | (codes[..., half:] << np.uint8(4))
 
 
 def _joined(*parts: Bytes) -> Bytes:

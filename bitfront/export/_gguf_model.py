@@ -48,10 +48,11 @@ class GgufModel:
             )
         rope = _rope(config)["rope_type"]
         windowed = getattr(config, "use_sliding_window", True)
+        window = getattr(config, "sliding_window", None) if windowed else None
         for what, value, allowed in (
             ("hidden_act", config.hidden_act, ("silu",)),
             ("rope_type", rope, ("default", "linear", "llama3")),
-            ("sliding_window", getattr(config, "sliding_window", None) if windowed else None, (None,)),
+            ("sliding_window", window, (None,)),
         ):
             if value not in allowed:
                 raise InvalidModel(
@@ -96,12 +97,13 @@ class GgufModel:
 
     @property
     def _n_kv_heads(self) -> int:
-        return int(getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
+        n_heads = self.config.num_attention_heads
+        return int(getattr(self.config, "num_key_value_heads", None) or n_heads)
 
     @property
     def _head_dim(self) -> int:
-        config = self.config
-        return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+        each = self.config.hidden_size // self.config.num_attention_heads
+        return int(getattr(self.config, "head_dim", None) or each)
 
     def add_fields(self, writer: gguf.GGUFWriter) -> None:
         """Write the hyperparameters, and the rotation factors where there are some."""
@@ -141,4 +143,5 @@ def _llama3_factors(rope: dict[str, Any], head_dim: int) -> NDArray[np.float32]:
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     turns = rope["original_max_position_embeddings"] / wavelengths
     smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    return (1 / ((1 - smooth) / rope["factor"] + smooth)).astype(np.float32)
+    factors: NDArray[np.float64] = 1 / ((1 - smooth) / rope["factor"] + smooth)
+    return factors.astype(np.float32)

@@ -31,9 +31,9 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Any, n_rows: int) -> None:
         InvalidModel: a kind of tokenizer, or a way to cut words, that is not written.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    made = json.loads(backend.to_str()) if backend is not None else {"model": {"type": None}}
+    made: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {"model": {}}
     model = made["model"]
-    if model["type"] != "BPE":
+    if model.get("type") != "BPE":
         raise InvalidModel(
             f"The tokenizer ({type(tokenizer).__name__}) is no byte-pair one, and GGUF is written "
             "with those only: export with packed or fake_quant."

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bitfront.errors import InvalidArgument
-from bitfront.formats import named
+from bitfront.export._recipes import translated
 from bitfront.formats.base import Format
 from bitfront.formats.fp8 import Fp8
 from bitfront.formats.int_grouped import IntGrouped
@@ -15,6 +14,8 @@ from bitfront.formats.nvfp4 import Nvfp4
 
 Scheme = Mapping[str, Any]
 """Fields `weights` and `format` of a quantization scheme."""
+
+ALLOWED = "int2 to int8, fp8_e4m3, mxfp4, nvfp4"
 
 _FLOATS: Mapping[type[Format], tuple[str, dict[str, Any]]] = {
     Fp8: ("float-quantized", {"num_bits": 8, "strategy": "channel"}),
@@ -63,15 +64,8 @@ def config_groups(formats: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     Raises:
         InvalidArgument: a format without a scheme; names the first layer that has it.
     """
+    schemes = translated(formats, "compressed-tensors", scheme, ALLOWED)
     groups: dict[str, dict[str, Any]] = {}
-    for layer, name in formats.items():
-        found = scheme(named(name))
-        if name == "bf16":
-            continue
-        if found is None:
-            raise InvalidArgument(
-                f"Layer {layer!r} has {name}, which compressed-tensors does not know: search with "
-                "int2 to int8, fp8_e4m3, mxfp4, nvfp4 and bf16, or export with packed."
-            )
-        groups.setdefault(name, {"targets": [], **found})["targets"].append(layer)
+    for layer, found in schemes.items():
+        groups.setdefault(formats[layer], {"targets": [], **found})["targets"].append(layer)
     return groups

@@ -124,25 +124,6 @@ def writing(
         (folder / MARK).write_text(json.dumps(made, indent=2))
 
 
-def write_recipe(
-    directory: Path, model: LoadedModel, allocation: Allocation, name: str, recipe: Mapping[str, Any]
-) -> None:
-    """Write a folder with an allocation in the words of another tool, as JSON.
-
-    Args:
-        directory: see `Exporter.write`.
-        model: what is exported.
-        allocation: kept in `bitfront.json`.
-        name: of the file that the tool reads.
-        recipe: its content.
-
-    Raises:
-        StorageError: as `writing`.
-    """
-    with writing(directory, model, allocation) as folder:
-        (folder / name).write_text(json.dumps(recipe, indent=2))
-
-
 def _save_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], max_size: str) -> None:
     stored = {name: t.contiguous() for name, t in tensors.items()}
     split = split_torch_state_dict_into_shards(stored, max_shard_size=max_size)

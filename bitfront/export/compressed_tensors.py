@@ -12,6 +12,7 @@ from torch import nn
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, InvalidModel
+from bitfront.export._recipes import searched
 from bitfront.export._schemes import config_groups
 from bitfront.export.base import HuggingFaceFolder
 from bitfront.formats import named
@@ -20,7 +21,7 @@ from bitfront.formats.fp8 import Fp8
 from bitfront.formats.int_grouped import IntGrouped
 from bitfront.formats.nvfp4 import Nvfp4
 from bitfront.models.bank import WeightBank
-from bitfront.models.layers import find_pinned, get_weight
+from bitfront.models.layers import get_weight
 from bitfront.models.load import LoadedModel
 from bitfront.quantizers.rtn import Rtn
 
@@ -56,20 +57,20 @@ class CompressedTensors(HuggingFaceFolder):
             InvalidModel: a layer that is no `nn.Linear`.
             StorageError: it could not be written; nothing half-written is left.
         """
-        pinned = {layer.name for layer in find_pinned(model.module)}
         wanted = {
             name: self._checked(name, format, model.module.get_submodule(name))
-            for name, format in allocation.formats.items()
-            if name not in pinned
+            for name, format in searched(model, allocation).items()
         }
         groups = config_groups(wanted)
         tensors: Tensors = {}
         for layer, format in allocation.formats.items():
-            weight = get_weight(model.module, layer)
-            stored = {"weight": bank.weight(layer, format).to("cpu", torch.bfloat16)}
-            if wanted.get(layer, "bf16") != "bf16":
-                chosen = named(wanted[layer])
-                kept = bank.tensors(layer, format) if chosen.name == format else _anew(weight, chosen)
+            if wanted.get(layer, "bf16") == "bf16":
+                stored = {"weight": bank.weight(layer, format).to("cpu", torch.bfloat16)}
+            else:
+                weight, chosen = get_weight(model.module, layer), named(wanted[layer])
+                kept = bank.tensors(layer, format)
+                if chosen.name != format:
+                    kept = Rtn().quantize(weight.float().contiguous(), chosen).tensors()
                 stored = _stored(chosen, kept, (weight.shape[0], weight.shape[1]))
             tensors |= {f"{layer}.{name}": tensor for name, tensor in stored.items()}
         config = _config(groups, model.module)
@@ -110,10 +111,6 @@ def _config(groups: dict[str, dict[str, Any]], module: nn.Module) -> dict[str, A
         "config_groups": groups,
         "ignore": [name for name in linears if name not in targets],
     }
-
-
-def _anew(weight: torch.Tensor, format: Format) -> Tensors:
-    return Rtn().quantize(weight.float().contiguous(), format).tensors()
 
 
 def _stored(format: Format, tensors: Tensors, shape: tuple[int, int]) -> Tensors:

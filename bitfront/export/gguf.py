@@ -97,7 +97,8 @@ class Gguf(Exporter):
             if self.unquantized:
                 yield f"{layer}.weight", GGMLQuantizationType.BF16, _bf16(weight)
             elif is_exact:
-                codes, qparams = format.unpack(bank.tensors(layer, name), weight.shape)
+                shape = (weight.shape[0], weight.shape[1])
+                codes, qparams = format.unpack(bank.tensors(layer, name), shape)
                 yield f"{layer}.weight", kind, exact_blocks(format, codes, qparams)
             else:
                 yield f"{layer}.weight", kind, rounded_blocks(weight, kind)
