@@ -49,6 +49,8 @@ class GgufModel:
         rope = _rope(config)["rope_type"]
         windowed = getattr(config, "use_sliding_window", True)
         window = getattr(config, "sliding_window", None) if windowed else None
+        if window is not None and window >= config.max_position_embeddings:
+            window = None  # never reached
         for what, value, allowed in (
             ("hidden_act", config.hidden_act, ("silu",)),
             ("rope_type", rope, ("default", "linear", "llama3")),

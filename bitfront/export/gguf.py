@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,19 +66,16 @@ class Gguf(Exporter):
         for layer in allocation.formats:
             _check_width(layer, get_weight(model.module, layer).shape[1])
         notes = {"rounded_anew": anew} if anew else {}
+        writer = GGUFWriter(None, written.name)
+        writer.add_name(Path(model.source).name)
+        written.add_fields(writer)
+        add_tokenizer(writer, model.tokenizer, model.n_rows)
+        for name, kind, rows in self._tensors(model, allocation, bank):
+            order = written.row_order(name, len(rows))
+            ordered = rows if order is None else rows[order]
+            writer.add_tensor(written.tensor_name(name), ordered, raw_dtype=kind)
         with writing(directory, model, allocation, notes) as folder:
-            writer = GGUFWriter(folder / MODEL_FILE, written.name)
-            writer.add_name(Path(model.source).name)
-            written.add_fields(writer)
-            add_tokenizer(writer, model.tokenizer, model.n_rows)
-            for name, kind, rows in self._tensors(model, allocation, bank):
-                order = written.row_order(name, len(rows))
-                ordered = rows if order is None else rows[order]
-                writer.add_tensor(written.tensor_name(name), ordered, raw_dtype=kind)
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_tensors_to_file()
-            writer.close()
+            _write_file(writer, folder / MODEL_FILE)
             (folder / TYPES_FILE).write_text(_tensor_types(model, allocation, written))
 
     def _tensors(
@@ -102,6 +100,20 @@ class Gguf(Exporter):
                 yield f"{layer}.weight", kind, exact_blocks(format, codes, qparams)
             else:
                 yield f"{layer}.weight", kind, rounded_blocks(weight, kind)
+
+
+def _write_file(writer: GGUFWriter, path: Path) -> None:
+    try:
+        writer.write_header_to_file(path)
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        for file in writer.fout or ():
+            file.flush()
+    finally:
+        for file in writer.fout or ():
+            # After a full disk the buffer is not empty and closing fails again.
+            with suppress(OSError):
+                file.close()
 
 
 def _bf16(weight: torch.Tensor) -> Bytes:
