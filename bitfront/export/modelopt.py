@@ -45,16 +45,19 @@ class Modelopt(Exporter):
 
 
 def _word(format: Format) -> str | None:
-    """Attributes of a quantizer in YAML, whose keys may be numbers."""
+    """Attributes of a quantizer in YAML, whose keys may be numbers.
+
+    Floats are [exponent bits, mantissa bits]: names such as e4m3 only work in its own presets.
+    """
     if isinstance(format, IntGrouped) and format.symmetric:
         if format.group_size is None:
             return f"{{num_bits: {format.num_bits}, axis: 0}}"
         blocks = f"{{-1: {format.group_size}, type: static}}"
         return f"{{num_bits: {format.num_bits}, block_sizes: {blocks}}}"
     if isinstance(format, Fp8):
-        return "{num_bits: e4m3, axis: 0}"
+        return "{num_bits: [4, 3], axis: 0}"
     if isinstance(format, (Mxfp4, Nvfp4)):
-        scale = "e8m0" if isinstance(format, Mxfp4) else "e4m3"
+        scale = "[8, 0]" if isinstance(format, Mxfp4) else "[4, 3]"
         blocks = f"{{-1: {format.group_columns}, type: dynamic, scale_bits: {scale}}}"
-        return f"{{num_bits: e2m1, block_sizes: {blocks}}}"
+        return f"{{num_bits: [2, 1], block_sizes: {blocks}}}"
     return None
