@@ -335,7 +335,7 @@ def generations() -> None:
         # The store knows the digests of what it stored.
         allocation = space.decode(choice, f"{number:064x}")
         history.append(Trial(number, allocation, "calibration", "random", values=values))
-    for name in ("random", "sweep", "evolution", "nsga2", "amq"):
+    for name in ("random", "sweep", "evolution", "nsga2", "amq", "predictor_ga"):
         search = SEARCHES.build(name)
         for which in ("first", "next"):
             begun = time.process_time()

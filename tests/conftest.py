@@ -3,6 +3,7 @@
 Also databases: every test of `store` runs on SQLite and on a real PostgreSQL.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from bitfront.store import Store
 
 DATA = Path(__file__).parent / "data"
 N_HELD_OUT = 24_000
+
+collect_ignore = ["data"]  # programs that are run by hand
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +104,17 @@ def store(database_url: str) -> Iterator[Store]:
     store.db.upgrade()
     yield store
     store.db.pool.dispose()
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Commands that run in this process send its logs to where no later test looks."""
+    logger = logging.getLogger("bitfront")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+    logger.propagate = propagate
 
 
 def _end_of(book: str, folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,6 +120,9 @@ class Storage:
     def close(self) -> None:
         """Let another process write; what is open is opened again when needed."""
         if isinstance(self._lock, sa.Connection):
+            # The server hears of a closed connection late; one that is lost holds nothing.
+            with suppress(sa.exc.SQLAlchemyError):
+                self._lock.execute(sa.text(f"select pg_advisory_unlock({_WRITING})"))
             self._lock.invalidate()
         if self._lock is not None:
             self._lock.close()

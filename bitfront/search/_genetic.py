@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,6 +225,8 @@ def ranks(points: Floats) -> NDArray[np.int64]:
 
     Of equal rows each later one counts as dominated by the earlier: twins never crowd a front.
     """
+    if points.shape[1] == 2:
+        return _ranks_of_two(points)
     n = len(points)
     no_worse = (points[:, None] <= points[None]).all(axis=2)
     better = (points[:, None] < points[None]).any(axis=2)
@@ -236,6 +239,17 @@ def ranks(points: Floats) -> NDArray[np.int64]:
             break
         found[members] = front
         above = above - dominates[members].sum(axis=0)
+    return found
+
+
+def _ranks_of_two(points: Floats) -> NDArray[np.int64]:
+    """As `ranks`, in time n log n: from left to right, the lowest point of a front is its last."""
+    found = np.empty(len(points), dtype=np.int64)
+    lowest: list[float] = []
+    for row in np.lexsort((points[:, 1], points[:, 0])):
+        y = float(points[row, 1])
+        front = found[row] = bisect_right(lowest, y)
+        lowest[front : front + 1] = [y]
     return found
 
 

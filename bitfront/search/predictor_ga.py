@@ -47,7 +47,7 @@ class PredictorGa(Search):
         predictor: `gaussian_process`, `gradient_boosting`, `rbf` or `ridge`.
         solver: name of the solver that the population starts from.
         population: allocations kept of each generation.
-        n_generations: most generations; fewer where there are very many groups.
+        n_generations: most generations; fewer for very many groups or proposals at once.
         crossover_rate: share of the children that have two parents.
         n_warm_start: proposals of the solver's front before the first of its own; 0 for none.
         spread: how far every second proposal goes from the budget, as a fraction of it.
@@ -88,22 +88,33 @@ class PredictorGa(Search):
         choices, log_kl = past.measured()
         best = choices[np.argsort(log_kl, kind="stable")]
 
-        def ranked(target: Problem) -> Choices:
-            return self._bred(target, best, predictor, rng)
-
         wanted = n - len(asked)
+        n_generations = affordable(self.n_generations, self.population * wanted, best.shape[1])
+
+        spent = Ladder.of(problem).spent(best)
+
+        def ranked(target: Problem) -> Choices:
+            parents = best[(spent <= target.limit_values[:, None]).all(axis=0)]
+            parents = parents[: self.population // 2]
+            return self._bred(target, parents, predictor, n_generations, rng)
+
         return asked + picked(problem, past, history, wanted, self.solver, self.spread, ranked, rng)
 
     def _bred(
-        self, target: Problem, best: Choices, predictor: Predictor, rng: np.random.Generator
+        self,
+        target: Problem,
+        parents: Choices,
+        predictor: Predictor,
+        n_generations: int,
+        rng: np.random.Generator,
     ) -> Choices:
         """The last population within the limits of `target`, the smallest prediction first."""
         ladder = Ladder.of(target)
         solved = SOLVERS.build(self.solver).solve(target).choice[None]
-        start = np.concatenate([solved, best[ladder.within(best)][: self.population // 2]])
+        start = np.concatenate([solved, parents])
         population = np.concatenate([start, ladder.filled(ladder.repaired(start, rng), rng)])
         predicted = predictor.predict(population)
-        for _ in range(affordable(self.n_generations, self.population, population.shape[1])):
+        for _ in range(n_generations):
             children = offspring(ladder, population, self.population, self.crossover_rate, rng)
             children = ladder.filled(children, rng)
             population = np.concatenate([population, children])

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import random
-import resource
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from bitfront.artifacts import Artifacts
 from bitfront.errors import BitfrontError, StorageError
@@ -105,8 +106,12 @@ def loop(
 
 def is_large(gigabytes: float) -> bool:
     """Whether this process ever used more memory than it may; 0 for no limit."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
-    return 0 < gigabytes < peak / 2**20
+    if not gigabytes:
+        return False
+    # Unlike `ru_maxrss`, it is not of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return gigabytes < int(peak) / 2**20
 
 
 if __name__ == "__main__":

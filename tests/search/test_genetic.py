@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from instances import interacting_study, random_problem
 
 from bitfront.errors import InvalidArgument
 from bitfront.pareto import non_dominated
-from bitfront.search._genetic import Ladder, offspring, survivors
+from bitfront.search._genetic import Ladder, offspring, ranks, survivors
 from bitfront.search._predictors import PREDICTORS, Predictor
 from bitfront.search.amq import Amq, unpinned
 
@@ -31,6 +34,13 @@ def test_children_come_from_their_parents_or_a_switch():
     assert all(problem.is_feasible(child) for child in children)
     inherited = np.mean([(child[None] == parents).any(axis=0).mean() for child in children])
     assert inherited > 0.7
+
+
+@given(arrays(np.int64, st.tuples(st.integers(0, 30), st.just(2)), elements=st.integers(0, 5)))
+def test_fronts_of_two_objectives_are_those_of_any_number(points):
+    """A third objective that is the same everywhere changes nothing, twins included."""
+    flat = np.hstack([points, np.zeros((len(points), 1))])
+    assert ranks(points.astype(float)).tolist() == ranks(flat).tolist()
 
 
 def test_survivors_hold_the_front_first_and_spread_when_it_is_too_large():

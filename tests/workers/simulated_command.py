@@ -8,8 +8,13 @@ from functools import partial
 from bitfront import cli
 from bitfront.workers import local
 
-local.LocalWorkers = partial(local.LocalWorkers, module="workers.simulated")
-local.CeleryWorker = partial(local.CeleryWorker, module="workers.simulated_tasks")
+
+def main():
+    """Only here: who collects tests imports this file."""
+    local.LocalWorkers = partial(local.LocalWorkers, module="workers.simulated")
+    local.CeleryWorker = partial(local.CeleryWorker, module="workers.simulated_tasks")
+    cli.main()
+
 
 if __name__ == "__main__":
-    cli.main()
+    main()

@@ -111,6 +111,15 @@ def test_a_worker_whose_parent_died_before_it_was_there_ends(store, environment)
             process.kill()
 
 
+def test_a_worker_is_not_as_large_as_what_started_it():
+    """What a process used at most is passed on to those that it starts, by one reading of it."""
+    child = "from bitfront.workers.child import is_large; print(is_large(0.4), is_large(0.01))"
+    code = "import subprocess, sys; held = b'x' * 2**29; subprocess.run(sys.argv[1:], check=True)"
+    command = [sys.executable, "-c", code, sys.executable, "-c", child]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "False True"
+
+
 @pytest.mark.fault("F6", transport="local")
 @pytest.mark.parametrize(
     ("database_url", "how"),
