@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tokenizers import (
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bitfront import formats
-from bitfront.errors import InvalidModel
+from bitfront.errors import InvalidModel, StorageError
 from bitfront.export import EXPORTERS
 from bitfront.export._ggml import ggml_type
 from bitfront.models.load import LoadedModel, load_model
@@ -207,13 +208,14 @@ CUTS = {
 @pytest.mark.parametrize("name", CUTS)
 def test_llama_cpp_cuts_text_as_the_tokenizer_does(name, tiny_llama, tmp_path):
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = CUTS[name]
+    backend.pre_tokenizer = _BYTES  # merges across words, so that the cuts matter
     trainer = trainers.BpeTrainer(
         vocab_size=500,
         special_tokens=["<|end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    backend.train_from_iterator([*_LINES, "1234 12 99 1865 " * 50], trainer)
+    backend.train_from_iterator([*_LINES, *["1865 12,345 wasn't she?\n\n"] * 99], trainer)
+    backend.pre_tokenizer = CUTS[name]
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>")
     e = Export.of(tiny_llama, tokenizer, (formats.named("bf16"),), None)
     texts = (*TEXTS, "a<|end|>b 1865")
@@ -275,6 +277,19 @@ def test_what_llama_cpp_has_no_place_for_is_refused(tiny_llama, tiny_tokenizer, 
             write(e, tmp_path / "out")
         assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_at_the_last_bytes(tiny_llama, tiny_tokenizer, tmp_path):
+    e = Export.of(tiny_llama, tiny_tokenizer, (formats.named("bf16"),), None)
+    size = write(e, tmp_path / "out").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, hard))
+    try:
+        with pytest.raises(StorageError, match="Cannot write"):
+            write(e, tmp_path / "again")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_was_written_is_a_model_to_search_again(tiny_llama, tiny_tokenizer, tmp_path):
