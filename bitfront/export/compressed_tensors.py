@@ -67,7 +67,7 @@ class CompressedTensors(HuggingFaceFolder):
             if wanted.get(layer, "bf16") == "bf16":
                 stored = {"weight": bank.weight(layer, format).to("cpu", torch.bfloat16)}
             else:
-                weight, chosen = get_weight(model.module, layer), named(wanted[layer])
+                weight, chosen = get_weight(model.module, layer).cpu(), named(wanted[layer])
                 kept = bank.tensors(layer, format)
                 if chosen.name != format:
                     kept = Rtn().quantize(weight.float().contiguous(), chosen).tensors()
