@@ -75,9 +75,15 @@ class Block:
         return min(run, self.format.group_columns or run)
 
     @cached_property
-    def lasts(self) -> bool:
-        """Whether every one of several planes has runs for a whole tile of 32 containers."""
-        return len(self._planes) > 1 and all(stride == 32 for _, stride, _ in self._planes)
+    def suits_tiles(self) -> bool:
+        """Whether `gemm` takes fewer instructions for a weight than `gemv`, even for one token.
+
+        So it is where a tile of 32 containers is one run in every plane, for codes of several
+        planes, whose narrower words last for many tiles, and for e2m1.
+        """
+        several = len(self._planes) > 1 or _kind(self.format) == _E2M1
+        runs = self.run_columns >= 32 and all(stride == 32 for _, stride, _ in self._planes)
+        return several and runs and _kind(self.format) != _TABLE
 
     def strides(self, word_bits: int) -> tuple[int, int, int, int]:
         """Words to a row of each plane, 0 for planes it lacks, and scales to a row.

@@ -67,13 +67,12 @@ def default_launch(n_tokens: int, matrix: BlockMatrix) -> Launch:
     """A sane launch without tuning, by tokens, bits and shape.
 
     One token goes to `gemv`, where a tile of a few rows spans as many columns as its warps read
-    at once, but for codes of several planes whose words last for many tiles of `gemm`: that makes
-    fewer instructions of them. Up to `MOST_TOKENS` go to `gemm`, its columns split until the
-    programs fill a GPU.
+    at once, unless `gemm` takes fewer instructions. Up to `MOST_TOKENS` go to `gemm`, its columns
+    split until the programs fill a GPU.
     """
     n_rows = matrix.shape[0]
     blocks = list(matrix)
-    if n_tokens == 1 and all(block.has_words and not block.lasts for block in blocks):
+    if n_tokens == 1 and all(block.has_words and not block.suits_tiles for block in blocks):
         words = max(block.strides(32)[0] for block in blocks)
         num_warps = min(4, max(1, _power_of_two(words) // 128))
         block_n = 8 if n_rows >= 8 * _PROGRAMS else 4
