@@ -10,7 +10,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bitfront.kernels._codes import E2M1, INTEGER, position
+from bitfront.kernels._codes import (
+    E2M1,
+    INTEGER,
+    n_planes,
+    position,
+)
 
 
 @triton.constexpr_function
@@ -115,7 +120,7 @@ def assembled_levels(
         )
     else:
         tl.static_assert(BLOCK[0] == INTEGER)
-        for p in tl.static_range(1, len(BLOCK[4])):
+        for p in tl.static_range(1, n_planes(BLOCK)):
             # `*inputs` is not known to triton
             inputs = inputs + (words[p].to(tl.int16),)  # type: ignore[assignment]  # noqa: RUF005
         if ZERO:

@@ -29,6 +29,42 @@ E4M3_SCALE = tl.constexpr(2)
 
 
 @triton.constexpr_function
+def n_parts(BLOCKS, segment):
+    """Blocks of a segment."""
+    return len(BLOCKS[int(segment)])
+
+
+@triton.constexpr_function
+def block_at(BLOCKS, segment, part):
+    """Compile-time numbers of one block."""
+    return BLOCKS[int(segment)][int(part)]
+
+
+@triton.constexpr_function
+def n_planes(BLOCK):
+    """Planes of a block; before triton 3.8 kernels cannot look into a tuple within a tuple."""
+    return len(BLOCK[4])
+
+
+@triton.constexpr_function
+def width_of(BLOCK, PLANE):
+    """Bits of a code in a plane."""
+    return int(BLOCK[4][int(PLANE)][0])
+
+
+@triton.constexpr_function
+def stride_of(BLOCK, PLANE):
+    """Columns between two fields of a container of a plane."""
+    return int(BLOCK[4][int(PLANE)][1])
+
+
+@triton.constexpr_function
+def superblock_of(BLOCK, PLANE):
+    """Columns of a superblock of a plane."""
+    return int(BLOCK[4][int(PLANE)][2])
+
+
+@triton.constexpr_function
 def n_fields(BLOCK):
     """Codes of the widest plane in one container."""
     return 1 if int(BLOCK[0]) == 3 else 16 // int(BLOCK[4][0][0])
@@ -99,8 +135,8 @@ def magic(place):
 @triton.jit
 def columns(word, UNIT: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr):
     """Column of field 0 and lane 0 of a word, in units of `UNIT` columns (1 or LANES)."""
-    STRIDE: tl.constexpr = BLOCK[4][0][1] // LANES
-    SUPERBLOCK: tl.constexpr = BLOCK[4][0][2] // UNIT
+    STRIDE: tl.constexpr = stride_of(BLOCK, 0) // LANES
+    SUPERBLOCK: tl.constexpr = superblock_of(BLOCK, 0) // UNIT
     if n_fields(BLOCK) == 1:
         column = word * (LANES // UNIT)
     else:
@@ -131,11 +167,11 @@ def _narrow_words(
     Strides and superblocks are powers of two times each other, so the codes beside one container
     of the widest plane lie in one container of a narrower plane.
     """
-    STRIDE: tl.constexpr = BLOCK[4][0][1]
-    SUPERBLOCK: tl.constexpr = BLOCK[4][0][2]
-    WIDTH: tl.constexpr = BLOCK[4][PLANE][0]
-    OWN: tl.constexpr = BLOCK[4][PLANE][1]
-    RATIO: tl.constexpr = BLOCK[4][PLANE][2] // SUPERBLOCK
+    STRIDE: tl.constexpr = stride_of(BLOCK, 0)
+    SUPERBLOCK: tl.constexpr = superblock_of(BLOCK, 0)
+    WIDTH: tl.constexpr = width_of(BLOCK, PLANE)
+    OWN: tl.constexpr = stride_of(BLOCK, PLANE)
+    RATIO: tl.constexpr = superblock_of(BLOCK, PLANE) // SUPERBLOCK
     superblock, place = container // STRIDE, container % STRIDE
     word = (superblock // RATIO * OWN + place % OWN) // LANES
     shift = WIDTH * (superblock % RATIO * (SUPERBLOCK // OWN) + place // OWN)
@@ -157,9 +193,9 @@ def load_words(arrays, strides, row, word, valid, LANES: tl.constexpr, BLOCK: tl
     """
     first = load_plane(arrays[0], row * strides[0] + word, valid, LANES, "evict_first")
     second, third = first, first
-    if len(BLOCK[4]) > 1:
+    if n_planes(BLOCK) > 1:
         second = _narrow_words(arrays[1], row * strides[1], word * LANES, valid, 1, LANES, BLOCK)
-    if len(BLOCK[4]) > 2:
+    if n_planes(BLOCK) > 2:
         third = _narrow_words(arrays[2], row * strides[2], word * LANES, valid, 2, LANES, BLOCK)
     return first, second, third
 
@@ -199,15 +235,15 @@ def raised(word, nothing, AT: tl.constexpr, WIDTH: tl.constexpr, LOW: tl.constex
 @triton.jit
 def integer_levels(words, nothing, FIELD: tl.constexpr, ROUND: tl.constexpr, BLOCK: tl.constexpr):
     """Float32 integer levels of one field of containers."""
-    WIDTH: tl.constexpr = BLOCK[4][0][0]
+    WIDTH: tl.constexpr = width_of(BLOCK, 0)
     PLACE: tl.constexpr = WIDTH * FIELD
     # Left where the bits are, as the low ones of a float32: no shift, no conversion.
     bits = (words[0] & mask_at(WIDTH, PLACE)) | (magic(PLACE) + nothing)
     EXCESS: tl.constexpr = 2.0 ** (23 - PLACE) + excess(BLOCK, FIELD, 0, ROUND, 1)
     level = bits.to(tl.float32, bitcast=True) - EXCESS
-    for p in tl.static_range(1, len(BLOCK[4])):
+    for p in tl.static_range(1, n_planes(BLOCK)):
         AT: tl.constexpr = position(BLOCK, p, FIELD, 0, ROUND)
-        level += raised(words[p], nothing, AT, BLOCK[4][p][0], low_bit(BLOCK, p))
+        level += raised(words[p], nothing, AT, width_of(BLOCK, p), low_bit(BLOCK, p))
     return level
 
 
@@ -228,7 +264,7 @@ def levels(
         BLOCK: see above.
     """
     KIND: tl.constexpr = BLOCK[0]
-    WIDTH: tl.constexpr = BLOCK[4][0][0]
+    WIDTH: tl.constexpr = width_of(BLOCK, 0)
     AT: tl.constexpr = WIDTH * FIELD + 16 * LANE
     if KIND == INTEGER:
         level = integer_levels(words, nothing, FIELD, ROUND, BLOCK)
@@ -240,10 +276,10 @@ def levels(
         level = (sign | size).to(tl.float32, bitcast=True) * (2.0**126)
     else:
         code = _shifted(words[0], AT, 0) & mask_at(WIDTH, 0)
-        if len(BLOCK[4]) > 1:
+        if n_planes(BLOCK) > 1:
             LOW: tl.constexpr = low_bit(BLOCK, 1)
             more = _shifted(words[1], position(BLOCK, 1, FIELD, LANE, ROUND), LOW)
-            code |= more & mask_at(BLOCK[4][1][0], LOW)
+            code |= more & mask_at(width_of(BLOCK, 1), LOW)
         level = tl.load(table + code).to(tl.float32)
     return level
 

@@ -16,6 +16,7 @@ import triton.language as tl
 from bitfront.kernels._assembly import assembled_levels, can_assemble
 from bitfront.kernels._codes import (
     E4M3_SCALE,
+    block_at,
     columns,
     fields_per_scale,
     levels,
@@ -23,7 +24,10 @@ from bitfront.kernels._codes import (
     load_scale,
     load_words,
     n_fields,
+    n_parts,
+    n_planes,
     ratio,
+    stride_of,
 )
 
 
@@ -77,7 +81,7 @@ def _tile(
 ):  # fmt: skip
     """`acc` and the products of one tile of words."""
     GROUP: tl.constexpr = BLOCK[2]
-    STRIDE: tl.constexpr = BLOCK[4][0][1]
+    STRIDE: tl.constexpr = stride_of(BLOCK, 0)
     AFTER: tl.constexpr = scales_sums(BLOCK, BLOCK_W)
     RUN: tl.constexpr = fields_per_scale(BLOCK)
     DTYPE: tl.constexpr = x.dtype.element_ty
@@ -86,7 +90,7 @@ def _tile(
     # See `raised`. Words go from where they were loaded to the tensor core in registers, but only
     # past constants.
     nothing = 0
-    if len(BLOCK[4]) > 1 and ROUNDS == 1:
+    if n_planes(BLOCK) > 1 and ROUNDS == 1:
         nothing = n_columns >> 31
     for g in tl.static_range(n_fields(BLOCK) // RUN):
         part = tl.zeros(acc.shape, tl.float32)
@@ -148,7 +152,7 @@ def _sum(
                 first = load_plane(arrays[0], row * strides[0] + word[None, :], row >= 0, 1, "")
                 if r % ratio(BLOCK, 1) == 0:
                     second = _narrow(arrays[1], row * strides[1], start, 1, BLOCK, BLOCK_W)
-                if len(BLOCK[4]) == 2:
+                if n_planes(BLOCK) == 2:
                     third = second
                 elif r % ratio(BLOCK, 2) == 0:
                     third = _narrow(arrays[2], row * strides[2], start, 2, BLOCK, BLOCK_W)
@@ -188,10 +192,10 @@ def gemm(
             # Rows beyond the last read the last again; they are not stored.
             row = tl.minimum(own, n_rows[s] - 1).to(tl.int64)[:, None]
             acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-            for p in tl.static_range(len(BLOCKS[s])):
+            for p in tl.static_range(n_parts(BLOCKS, s)):
                 acc += _sum(
                     x, order, first_columns[p], blocks[s][p], strides[s][p], row, token, split,
-                    n_tokens, n_columns, BLOCKS[s][p], DOT, ASSEMBLE, SPLITS,
+                    n_tokens, n_columns, block_at(BLOCKS, s, p), DOT, ASSEMBLE, SPLITS,
                     BLOCK_M, BLOCK_N, BLOCK_W,
                 )  # fmt: skip
             inside = own < n_rows[s]

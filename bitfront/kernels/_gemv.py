@@ -14,6 +14,7 @@ import triton.language as tl
 from bitfront.kernels._codes import (
     E4M3_SCALE,
     INTEGER,
+    block_at,
     columns,
     excess,
     fields_per_scale,
@@ -23,8 +24,12 @@ from bitfront.kernels._codes import (
     load_words,
     low_bit,
     n_fields,
+    n_parts,
+    n_planes,
     position,
     raised,
+    stride_of,
+    width_of,
 )
 
 
@@ -87,7 +92,7 @@ def _tile(
     GROUP: tl.constexpr = BLOCK[2]
     SHARE: tl.constexpr = words_per_scale(BLOCK, LANES)
     lead = (start + SHARE * tl.arange(0, BLOCK_W // SHARE)).to(tl.uint32)
-    STRIDE: tl.constexpr = BLOCK[4][0][1]
+    STRIDE: tl.constexpr = stride_of(BLOCK, 0)
     RUN: tl.constexpr = fields_per_scale(BLOCK)
     nothing = n_words >> 31  # see `raised`
     for g in tl.static_range(n_fields(BLOCK) // RUN):
@@ -101,10 +106,10 @@ def _tile(
                 number = _lane(lanes, lane, x.dtype.element_ty)
                 if BLOCK[0] == INTEGER:
                     over += number * excess(BLOCK, g * RUN + i, lane, 0, 0)
-                    for p in tl.static_range(len(BLOCK[4])):
+                    for p in tl.static_range(n_planes(BLOCK)):
                         part += number[None, :] * raised(
                             words[p], nothing,
-                            position(BLOCK, p, g * RUN + i, lane, 0), BLOCK[4][p][0],
+                            position(BLOCK, p, g * RUN + i, lane, 0), width_of(BLOCK, p),
                             low_bit(BLOCK, p),
                         )  # fmt: skip
                 else:
@@ -179,10 +184,10 @@ def gemv(
             # Rows beyond the last read the last again; they are not stored.
             row = tl.minimum(own, n_rows[s] - 1).to(tl.int64)[:, None]
             acc = tl.zeros([BLOCK_N], tl.float32)
-            for p in tl.static_range(len(BLOCKS[s])):
+            for p in tl.static_range(n_parts(BLOCKS, s)):
                 acc += _sum(
                     x, order, first_columns[p], blocks[s][p], strides[s][p], row, split,
-                    BLOCKS[s][p], SPLITS, BLOCK_N, BLOCK_W,
+                    block_at(BLOCKS, s, p), SPLITS, BLOCK_N, BLOCK_W,
                 )  # fmt: skip
             at = split.to(tl.int64) * n_outputs + first_row + own
             if bias is not None and SPLITS == 1:
