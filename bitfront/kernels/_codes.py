@@ -242,8 +242,10 @@ def integer_levels(words, nothing, FIELD: tl.constexpr, ROUND: tl.constexpr, BLO
     EXCESS: tl.constexpr = 2.0 ** (23 - PLACE) + excess(BLOCK, FIELD, 0, ROUND, 1)
     level = bits.to(tl.float32, bitcast=True) - EXCESS
     for p in tl.static_range(1, n_planes(BLOCK)):
-        AT: tl.constexpr = position(BLOCK, p, FIELD, 0, ROUND)
-        level += raised(words[p], nothing, AT, width_of(BLOCK, p), low_bit(BLOCK, p))
+        level += raised(
+            words[p], nothing,
+            position(BLOCK, p, FIELD, 0, ROUND), width_of(BLOCK, p), low_bit(BLOCK, p),
+        )  # fmt: skip
     return level
 
 

@@ -15,6 +15,7 @@ import torch
 from bitfront import packing
 from bitfront.kernels._blocks import block_matrix
 from bitfront.kernels._gemm import n_rounds
+from bitfront.kernels._launch import decoded
 from bitfront.kernels.dequant_matmul import run
 from bitfront.kernels.fake_quantize import run_round_to_codes, run_rounding_errors
 from bitfront.kernels.kl_divergence import run_kl_divergence, run_top_log_probs
@@ -82,6 +83,19 @@ def product(
     )
 
 
+def decoding(format: str, max_per_weight: float) -> Case:
+    """The weight of that product, written out in tiles of 32 rows and 32 containers."""
+    matrix = block_matrix((14_336,), (4096,), (format,))
+    block = next(iter(matrix))
+    stored = block.format.stored(block.shape).values()
+    tensors = [empty(*tensor.shape, dtype=getattr(torch, tensor.dtype)) for tensor in stored]
+    n_weights = 32 * 32 * packing.CONTAINER_BITS // block.compiled[-1][0][0]
+    return Case(
+        "decode", lambda: decoded(matrix, tensors, torch.bfloat16), n_weights, max_per_weight,
+        load_bits=32,
+    )  # fmt: skip
+
+
 def products() -> dict[str, Case]:
     """Of every width that a search chooses among, of one token and of sixteen; q, k and v mixed."""
     half, bf16, made = torch.float16, torch.bfloat16, {}
@@ -93,6 +107,7 @@ def products() -> dict[str, Case]:
     for format in ("int4_g128", "nf4_g64", "mxfp4", "nvfp4"):
         made[f"1 token {format} bfloat16"] = product(format, 1, bf16, 9)
     mixed, rows = "int4_g128_sym+int2_g128_sym+int3_g128_sym", "4096+1024+1024"
+    made["decoded int7_g128 bfloat16"] = decoding("int7_g128", 24)
     made["1 token mixed float16"] = product(mixed, 1, half, 4.8, rows)
     made["16 tokens mixed bfloat16"] = product(mixed, 16, bf16, 4.8, rows)
     return made
