@@ -29,38 +29,38 @@ E4M3_SCALE = tl.constexpr(2)
 
 
 @triton.constexpr_function
-def n_parts(BLOCKS, segment):
-    """Blocks of a segment."""
-    return len(BLOCKS[int(segment)])
+def n_parts(BLOCKS, SEGMENT):
+    """Blocks to a segment."""
+    return len(BLOCKS[int(SEGMENT)])
 
 
 @triton.constexpr_function
-def block_at(BLOCKS, segment, part):
-    """Compile-time numbers of one block."""
-    return BLOCKS[int(segment)][int(part)]
+def block_at(BLOCKS, SEGMENT, PART):
+    """BLOCK of a part of a segment. Triton 3.6 cannot take a tuple of tuples from another."""
+    return BLOCKS[int(SEGMENT)][int(PART)]
 
 
 @triton.constexpr_function
 def n_planes(BLOCK):
-    """Planes of a block; before triton 3.8 kernels cannot look into a tuple within a tuple."""
+    """Planes of a code."""
     return len(BLOCK[4])
 
 
 @triton.constexpr_function
-def width_of(BLOCK, PLANE):
-    """Bits of a code in a plane."""
+def plane_width(BLOCK, PLANE):
+    """Bits of a field of a plane."""
     return int(BLOCK[4][int(PLANE)][0])
 
 
 @triton.constexpr_function
-def stride_of(BLOCK, PLANE):
-    """Columns between two fields of a container of a plane."""
+def plane_stride(BLOCK, PLANE):
+    """Columns from a field to the next."""
     return int(BLOCK[4][int(PLANE)][1])
 
 
 @triton.constexpr_function
-def superblock_of(BLOCK, PLANE):
-    """Columns of a superblock of a plane."""
+def superblock(BLOCK, PLANE):
+    """Columns that a run of containers covers."""
     return int(BLOCK[4][int(PLANE)][2])
 
 
@@ -135,8 +135,8 @@ def magic(place):
 @triton.jit
 def columns(word, UNIT: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr):
     """Column of field 0 and lane 0 of a word, in units of `UNIT` columns (1 or LANES)."""
-    STRIDE: tl.constexpr = stride_of(BLOCK, 0) // LANES
-    SUPERBLOCK: tl.constexpr = superblock_of(BLOCK, 0) // UNIT
+    STRIDE: tl.constexpr = plane_stride(BLOCK, 0) // LANES
+    SUPERBLOCK: tl.constexpr = superblock(BLOCK, 0) // UNIT
     if n_fields(BLOCK) == 1:
         column = word * (LANES // UNIT)
     else:
@@ -167,14 +167,14 @@ def _narrow_words(
     Strides and superblocks are powers of two times each other, so the codes beside one container
     of the widest plane lie in one container of a narrower plane.
     """
-    STRIDE: tl.constexpr = stride_of(BLOCK, 0)
-    SUPERBLOCK: tl.constexpr = superblock_of(BLOCK, 0)
-    WIDTH: tl.constexpr = width_of(BLOCK, PLANE)
-    OWN: tl.constexpr = stride_of(BLOCK, PLANE)
-    RATIO: tl.constexpr = superblock_of(BLOCK, PLANE) // SUPERBLOCK
-    superblock, place = container // STRIDE, container % STRIDE
-    word = (superblock // RATIO * OWN + place % OWN) // LANES
-    shift = WIDTH * (superblock % RATIO * (SUPERBLOCK // OWN) + place // OWN)
+    STRIDE: tl.constexpr = plane_stride(BLOCK, 0)
+    SUPERBLOCK: tl.constexpr = superblock(BLOCK, 0)
+    WIDTH: tl.constexpr = plane_width(BLOCK, PLANE)
+    OWN: tl.constexpr = plane_stride(BLOCK, PLANE)
+    RATIO: tl.constexpr = superblock(BLOCK, PLANE) // SUPERBLOCK
+    whole, place = container // STRIDE, container % STRIDE
+    word = (whole // RATIO * OWN + place % OWN) // LANES
+    shift = WIDTH * (whole % RATIO * (SUPERBLOCK // OWN) + place // OWN)
     return load_plane(plane, row_offset + word, valid, LANES, "") >> shift
 
 
@@ -235,7 +235,7 @@ def raised(word, nothing, AT: tl.constexpr, WIDTH: tl.constexpr, LOW: tl.constex
 @triton.jit
 def integer_levels(words, nothing, FIELD: tl.constexpr, ROUND: tl.constexpr, BLOCK: tl.constexpr):
     """Float32 integer levels of one field of containers."""
-    WIDTH: tl.constexpr = width_of(BLOCK, 0)
+    WIDTH: tl.constexpr = plane_width(BLOCK, 0)
     PLACE: tl.constexpr = WIDTH * FIELD
     # Left where the bits are, as the low ones of a float32: no shift, no conversion.
     bits = (words[0] & mask_at(WIDTH, PLACE)) | (magic(PLACE) + nothing)
@@ -244,7 +244,7 @@ def integer_levels(words, nothing, FIELD: tl.constexpr, ROUND: tl.constexpr, BLO
     for p in tl.static_range(1, n_planes(BLOCK)):
         level += raised(
             words[p], nothing,
-            position(BLOCK, p, FIELD, 0, ROUND), width_of(BLOCK, p), low_bit(BLOCK, p),
+            position(BLOCK, p, FIELD, 0, ROUND), plane_width(BLOCK, p), low_bit(BLOCK, p),
         )  # fmt: skip
     return level
 
@@ -266,7 +266,7 @@ def levels(
         BLOCK: see above.
     """
     KIND: tl.constexpr = BLOCK[0]
-    WIDTH: tl.constexpr = width_of(BLOCK, 0)
+    WIDTH: tl.constexpr = plane_width(BLOCK, 0)
     AT: tl.constexpr = WIDTH * FIELD + 16 * LANE
     if KIND == INTEGER:
         level = integer_levels(words, nothing, FIELD, ROUND, BLOCK)
@@ -281,7 +281,7 @@ def levels(
         if n_planes(BLOCK) > 1:
             LOW: tl.constexpr = low_bit(BLOCK, 1)
             more = _shifted(words[1], position(BLOCK, 1, FIELD, LANE, ROUND), LOW)
-            code |= more & mask_at(width_of(BLOCK, 1), LOW)
+            code |= more & mask_at(plane_width(BLOCK, 1), LOW)
         level = tl.load(table + code).to(tl.float32)
     return level
 

@@ -12,7 +12,7 @@ from bitfront.kernels._codes import (
     load_scale,
     load_words,
     n_fields,
-    stride_of,
+    plane_stride,
 )
 
 
@@ -33,7 +33,7 @@ def decode(
     valid = word < strides[0]
     words = load_words(arrays, strides, row, word[None, :], valid[None, :], 1, BLOCK)
     for field in tl.static_range(n_fields(BLOCK)):
-        column = columns(word, 1, 1, BLOCK) + field * stride_of(BLOCK, 0)
+        column = columns(word, 1, 1, BLOCK) + field * plane_stride(BLOCK, 0)
         # Columns that only pad the packing belong to no group.
         inside = (valid & (column < n_columns))[None, :] & (own < n_rows)[:, None]
         offset = row * strides[3] + (column // GROUP if GROUP > 0 else column * 0)[None, :]

@@ -26,8 +26,8 @@ from bitfront.kernels._codes import (
     n_fields,
     n_parts,
     n_planes,
+    plane_stride,
     ratio,
-    stride_of,
 )
 
 
@@ -81,7 +81,7 @@ def _tile(
 ):  # fmt: skip
     """`acc` and the products of one tile of words."""
     GROUP: tl.constexpr = BLOCK[2]
-    STRIDE: tl.constexpr = stride_of(BLOCK, 0)
+    STRIDE: tl.constexpr = plane_stride(BLOCK, 0)
     AFTER: tl.constexpr = scales_sums(BLOCK, BLOCK_W)
     RUN: tl.constexpr = fields_per_scale(BLOCK)
     DTYPE: tl.constexpr = x.dtype.element_ty

@@ -26,10 +26,10 @@ from bitfront.kernels._codes import (
     n_fields,
     n_parts,
     n_planes,
+    plane_stride,
+    plane_width,
     position,
     raised,
-    stride_of,
-    width_of,
 )
 
 
@@ -92,7 +92,7 @@ def _tile(
     GROUP: tl.constexpr = BLOCK[2]
     SHARE: tl.constexpr = words_per_scale(BLOCK, LANES)
     lead = (start + SHARE * tl.arange(0, BLOCK_W // SHARE)).to(tl.uint32)
-    STRIDE: tl.constexpr = stride_of(BLOCK, 0)
+    STRIDE: tl.constexpr = plane_stride(BLOCK, 0)
     RUN: tl.constexpr = fields_per_scale(BLOCK)
     nothing = n_words >> 31  # see `raised`
     for g in tl.static_range(n_fields(BLOCK) // RUN):
@@ -109,7 +109,7 @@ def _tile(
                     for p in tl.static_range(n_planes(BLOCK)):
                         part += number[None, :] * raised(
                             words[p], nothing,
-                            position(BLOCK, p, g * RUN + i, lane, 0), width_of(BLOCK, p),
+                            position(BLOCK, p, g * RUN + i, lane, 0), plane_width(BLOCK, p),
                             low_bit(BLOCK, p),
                         )  # fmt: skip
                 else:
