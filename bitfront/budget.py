@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
@@ -27,10 +27,10 @@ _UNITS: dict[str, tuple[str, float]] = {
 _TABLES = {"bits": "code_bits", "bits_per_weight": "bytes"}
 """Quantity of the cost table, where it is not that of the trial."""
 _MAKERS = {
-    "latency_ns": "latency:table=FILE (of `bitfront profile`) or roofline:device=NAME",
-    "bops": "bops",
+    "latency_ns": {"latency": "latency:table=FILE", "roofline": "roofline:device=NAME"},
+    "bops": {"bops": "bops"},
 }
-"""Costs that make the tables which not every study has."""
+"""Costs that make the tables which not every study has, and how they are written."""
 _BUDGET = re.compile(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([A-Za-z]+)\s*(?:@b([0-9]+)(?:c([0-9]+))?\s*)?")
 _EXAMPLES = "such as 3.5bpw or 60MB, 12ms@b1c2048, or several with commas between"
 
@@ -205,11 +205,26 @@ class Budget:
     def _table(self, costs: Sequence[LayerTable]) -> LayerTable:
         table = next((t for t in costs if t.quantity == self.quantity), None)
         if table is None:
-            raise InvalidArgument(
-                f"Budget {self} bounds {self.quantity}, which no cost of the study gives: "
-                f"add {_MAKERS[self.quantity]} to costs."
-            )
+            raise self._lacking
         return table
+
+    @property
+    def _lacking(self) -> InvalidArgument:
+        return InvalidArgument(
+            f"Budget {self} bounds {self.quantity}, which no cost of the study gives: "
+            f"add {' or '.join(_MAKERS[self.quantity].values())} to costs."
+        )
+
+    def check_costs(self, names: Collection[str]) -> None:
+        """Refuse to bound what none of the named costs gives.
+
+        Raises:
+            InvalidArgument: says what to add.
+        """
+        for each in self:
+            makers = _MAKERS.get(each.quantity)
+            if makers is not None and not makers.keys() & set(names):
+                raise each._lacking
 
     def holding(self, space: SearchSpace, table: LayerTable, total: float) -> Budget:
         """The smallest budget of this unit, to 4 decimals, for a sum over the searched layers.

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -267,7 +268,7 @@ class Results:
         return _read_words(path) if path.exists() else {}
 
     @property
-    def checks(self) -> tuple[dict[str, object], ...]:
+    def checks(self) -> tuple[dict[str, Any], ...]:
         """Rows of `latency.json`; none where it is not there.
 
         Raises:

@@ -8,6 +8,7 @@ import pytest
 from bitfront import formats
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
+from bitfront.plugins import Choice
 from bitfront.space import Layer, SearchSpace
 from bitfront.study import Study
 from bitfront.table import LayerTable
@@ -87,6 +88,8 @@ def test_a_quantity_without_a_cost_names_what_to_add(space, text, named):
     assert Budget.parse(text).limits(space) == {}
     with pytest.raises(InvalidArgument, match=named):
         Budget.parse(text).limits(space, ())
+    with pytest.raises(InvalidArgument, match=named):
+        Study("m", Budget.parse(text))
 
 
 def test_the_smallest_budget_that_holds_a_time_counts_what_is_outside(space, costs):
@@ -96,5 +99,6 @@ def test_the_smallest_budget_that_holds_a_time_counts_what_is_outside(space, cos
 def test_json_keeps_one_size_as_it_was_and_all_of_several():
     one = Study("m", Budget.parse("3.5bpw"))
     assert json.loads(one.to_json())["budget"] == {"value": 3.5, "unit": "bpw"}
-    several = Study("m", Budget.parse("3.5bpw,12ms@b1c2048,2Tbops"))
+    costs = (Choice("memory"), Choice("roofline"), Choice("bops"))
+    several = Study("m", Budget.parse("3.5bpw,12ms@b1c2048,2Tbops"), costs=costs)
     assert Study.from_json(several.to_json()) == several

@@ -38,6 +38,8 @@ products.CACHE_BYTES = 1
 small = [products.Shape(s.name, tuple(64 * (1 + i) for i in range(len(s.parts))), 256)
          for s in products.SHAPES]
 products.SHAPE.update({s.name: s for s in small})
+from bitfront.kernels import tuning
+tuning.tune = lambda x, matrix, tensors: print("tuned", len(x), matrix.formats, len(tensors))
 import gpu_kernels
 gpu_kernels.main()
 """
@@ -141,8 +143,10 @@ def test_a_whole_run_writes_rows_of_every_part(run):
     (folder / "replays.py").write_text(STAND_IN)
     (folder / "small.py").write_text(SMALL)
     options = ("--methods", "bitfront,cublas", "--batches", "1,3", "--n-rounds", "1")
-    made = ran("small.py", *options, "--table", "table.json")
+    made = ran("small.py", *options, "--table", "table.json", "--tune")
     assert made.returncode == 0, made.stderr[-3000:]
+    assert "tuned 3 ('int4_g128_sym', 'int2_g128_sym', 'int3_g128_sym') 7" in made.stdout
+    assert made.stdout.count("tuned 1 ") == 7 * 9 + 2 + 3 + 2  # products, mixed and uniform ones
     table = Timings.load(folder / "table.json")
     assert len(table.entries) == 3 * 2 * 9  # shapes of different size, batches, packed formats
     with (folder / "results" / "latencies.csv").open(newline="") as file:

@@ -208,11 +208,16 @@ def test_a_study_without_latency_has_nothing_to_check(tiny_study, tmp_path):
 
 
 def test_a_prediction_for_another_device_is_not_checked_here(searched, timed, table, tmp_path):
-    replace(Timings.load(table), device="an H200").save(tmp_path / "gpu.json")
+    check(searched, rounds=1, seconds=0.0)
+    assert report_data(searched).checks
+    stored = Timings.load(table)
+    slower = {k: replace(t, samples=(2 * t.ns,)) for k, t in stored.entries.items()}
+    replace(stored, device="an H200", entries=slower).save(tmp_path / "gpu.json")
     costs = (Choice("memory"), Choice("latency", {"table": str(tmp_path / "gpu.json")}))
     run_study(replace(timed(), costs=costs), searched)
     with pytest.raises(MismatchedArtifact, match="predicts for an H200, this is "):
         check(searched)
+    assert report_data(searched).checks == ()  # they were of other predictions
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
@@ -16,6 +17,8 @@ from bitfront.errors import InvalidArgument, InvalidModel
 from bitfront.models.packed_checkpoint import replace_with_packed
 from bitfront.models.quant_linear import PackedWeight, QuantLinear
 from bitfront.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 Shape = tuple[int, int]
 
@@ -87,22 +90,33 @@ def _by_replays(
             call()
             undo()
     torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
+    run = _captured(calls) or (lambda: [call() for call in calls])
     undo()
     samples: list[float] = []
     end = time.perf_counter() + seconds
     while len(samples) < _WARM_UP + _LEAST_CALLS or time.perf_counter() < end:
         events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
         events[0].record()
-        graph.replay()
+        run()
         events[1].record()
         torch.cuda.synchronize()
         undo()
         samples.append(1e6 * events[0].elapsed_time(events[1]) / len(calls))
     return median(samples[_WARM_UP:])
+
+
+def _captured(calls: Sequence[Callable[[], object]]) -> Callable[[], object] | None:
+    """Replays all calls as one graph; `None`, and a warning, where they cannot be captured."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            for call in calls:
+                call()
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        logger.warning("No CUDA graph (%s): the time has launches from Python in it.", reason)
+        return None
+    return graph.replay
 
 
 def layer_calls(
@@ -195,7 +209,8 @@ class DecodingStep:
     """One token for each of some sequences, whose cached context is random numbers.
 
     The cache is the one that `generate` uses: on a CPU it grows, on a GPU it is static, as CUDA
-    graphs need it. Every call decodes the token after the same context.
+    graphs need it, and the row of the embedding is looked up before the step, as the token comes
+    from outside the graph. Every call decodes the token after the same context.
 
     Args:
         model: a causal language model.
@@ -226,6 +241,9 @@ class DecodingStep:
             if is_static
             else DynamicCache(config=model.config)
         )
+        with torch.no_grad():
+            rows = model.get_input_embeddings()(self.tokens) if is_static else None
+        self.inputs = {"input_ids": self.tokens} if rows is None else {"inputs_embeds": rows}
         for index, (keys, values) in enumerate(self._one_token()):
             # Two tensors of keys and values are alike in shape but for multi-head latent attention.
             drawn = (
@@ -250,9 +268,8 @@ class DecodingStep:
 
     def run(self) -> torch.Tensor:
         """Logits `[batch, 1, vocabulary]`."""
-        logits: torch.Tensor = self.model(
-            self.tokens, past_key_values=self.cache, use_cache=True
-        ).logits
+        cached = {"past_key_values": self.cache, "use_cache": True}
+        logits: torch.Tensor = self.model(**self.inputs, **cached).logits
         return logits
 
     def rewind(self) -> None:

@@ -44,7 +44,8 @@ class Dual:
 
         bound(prices) = sum_g min_f (loss[g, f] + prices . costs[:, g, f]) - prices . limits
 
-    Costs are shares of their limits, so that prices compare.
+    Costs are shares of their limits, so that prices compare (of the dearest format where a limit is
+    smaller).
 
     Args:
         loss: `[n_groups, n_formats]`, infinite where not allowed.
@@ -66,7 +67,8 @@ class Dual:
         limits = np.minimum(problem.limit_values, costs.max(axis=2).sum(axis=1))
         whole = (np.floor(costs) == costs).all(axis=(1, 2))
         limits = np.where(whole, np.floor(limits), limits - 1e-12 * np.abs(limits))
-        scale = np.maximum(np.abs(limits), 1e-300)
+        scale = np.maximum(np.abs(limits), costs.max(axis=(1, 2)))
+        scale[scale == 0] = 1.0
         return cls(problem.group_loss, costs / scale[:, None, None], limits / scale, scale)
 
     def at(self, prices: Array) -> tuple[float, Choice]:

@@ -30,7 +30,7 @@ class CpSat(Solver):
 
     Cost: exponential at worst, seconds in practice.
 
-    Prefer it with several limits.
+    Prefer it with several limits, where the last 0.1 % matters.
 
     Source: no paper; the solver is CP-SAT of OR-tools.
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForCausalLM
 
 from bitfront import formats
@@ -57,6 +58,24 @@ def test_steps_decode_the_same_token_again_and_again(model):
             if step is static:
                 step.rewind()
     assert first.shape == (2, 1, model.config.vocab_size)
+
+
+class NoAnswer(TorchDispatchMode):
+    """Refuses to tell the host a number: a CUDA graph cannot be captured where it is asked."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert "_local_scalar_dense" not in str(func)
+        assert "nonzero" not in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_static_step_waits_for_no_number(model):
+    step = DecodingStep(model, 2, 9, static=True)
+    with torch.no_grad(), NoAnswer():
+        step.run()
+        step.rewind()
+    with torch.no_grad(), pytest.raises(AssertionError), NoAnswer():
+        step.tokens.sum().item()
 
 
 def test_the_step_sees_its_context(model):
