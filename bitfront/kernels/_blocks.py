@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -209,7 +209,7 @@ class BlockMatrix:
         return [[[next(rest) for _ in block.names] for block in segment] for segment in self.blocks]
 
 
-@cache
+@lru_cache(4096)
 def block_matrix(
     n_rows: tuple[int, ...], n_columns: tuple[int, ...], formats: tuple[str, ...]
 ) -> BlockMatrix:

@@ -34,8 +34,8 @@ class Kernel(Generic[P]):
 
 @cache
 def can_run_triton(device: torch.device) -> bool:
-    """Whether Triton compiles for a device: a GPU of compute capability 8.0 or later."""
-    if device.type != "cuda" or find_spec("triton") is None:
+    """Whether our kernels compile for a device: NVIDIA's, compute capability 8.0 or later."""
+    if device.type != "cuda" or torch.version.hip or find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
 

@@ -6,8 +6,9 @@ import sys
 import pytest
 import torch
 
+from bitfront import formats
 from bitfront.kernels import dequant_matmul
-from bitfront.kernels.dequant_matmul import reference
+from bitfront.kernels.dequant_matmul import KERNEL, reference
 from tests.kernels.test_dequant_matmul import Product
 
 CUTS = ["int4_g64", "nf3_g32"], [24, 8], [128]
@@ -25,6 +26,16 @@ def operands(product, dtype=torch.float32, **options):
     order = torch.randperm(128, generator=product.generator).to(product.device)
     x.requires_grad_(), bias.requires_grad_()
     return (x, product.tensors, *CUTS, bias, order), (x, bias)
+
+
+def test_where_the_kernels_run(device):
+    half, single = torch.float16, torch.float32
+    for format in formats.catalogue().values():
+        runs = device.type == "cuda" and format.name != "bf16"
+        assert KERNEL.supports(format, device, half) == runs
+        assert not KERNEL.supports(format, torch.device("cpu"), half)
+        assert not KERNEL.supports(format, device, single)
+    assert hasattr(torch.ops.bitfront, KERNEL.name)
 
 
 @pytest.mark.filterwarnings("ignore")
