@@ -6,7 +6,8 @@
 Times the layers of the model in every format of the menu (`bitfront profile`), searches with that
 table as a cost, and decodes with the packed checkpoint of some points of the front, from the
 smallest KL within the budget over the fastest to the slowest (`bitfront profile --check`): rows of
-kind `model`. Rounds of the table and of the models take turns. Rows of kind `layer` leave one shape
+kind `model`. Rounds of the table and of the models take turns, each in a process of its own: on a
+CPU the head took 56 or 100 ms by what the allocator had seen before. Rows of kind `layer` leave one shape
 out of the table and interpolate it from the others. The study is a cheap one (`weight_error`, few
 tokens): its allocations matter, not its KL.
 Set OMP_NUM_THREADS=1 on a shared machine: one thread is timed by its own clock. Appends to
@@ -16,15 +17,17 @@ Set OMP_NUM_THREADS=1 on a shared machine: one thread is timed by its own clock.
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from record import Record
 from studies import parser, untied_study
 
-from bitfront import Budget, Choice, formats, run_study
+from bitfront import Budget, Choice, Study, formats, run_study
 from bitfront.costs.latency import Latency, interpolated
-from bitfront.profile import Request, check, profile
 from bitfront.results import Results
 from bitfront.timings import LayerCall, Timing, Timings
 
@@ -41,17 +44,17 @@ def main() -> None:
     study = study_of(arguments)
     point = {"batch": arguments.batch, "context": arguments.context}
     table = arguments.out / "timings.json"
-    request = Request(
-        study.formats, (arguments.batch,), (arguments.context,), study.model, dtype=study.dtype
-    )
     measured: dict[int, list[float]] = {}
     for number in range(1, arguments.rounds + 1):
         # In turn: what else the machine does falls on table and models alike.
-        timings = profile(request, table, rounds=number)
+        command("profile", study.model, *options(study, point), "--rounds", number, "--out", table)
         if number == 1:
             run_study(study, arguments.out)
-        for row in check(arguments.out, n_points=arguments.n_points, rounds=1, seconds=1.0):
-            measured.setdefault(row.number, []).append(row.measured_ns)
+        checked = ("--check", arguments.out, "--n-points", arguments.n_points)
+        for row in command("profile", *checked, "--rounds", 1, "--seconds", 1):
+            if "measured_ns" in row:
+                measured.setdefault(row["number"], []).append(row["measured_ns"])
+    timings = Timings.load(table)
     results = Results(arguments.out)
     (latency,) = Latency(str(table), **point).cost(results.space)
     trials = {trial.number: trial for trial in results.trials("evaluation")}
@@ -69,6 +72,20 @@ def main() -> None:
     for key, predicted, timing in held_out(timings, arguments.batch):
         what = f"{key.shape[0]}x{key.shape[1]} {key.format}"
         record.add(**known, kind="layer", what=what, batch=key.batch, **held(predicted, timing))
+
+
+def options(study: Study, point: dict[str, int]) -> list[object]:
+    """What is timed, on the command line."""
+    menu = ",".join(study.formats)
+    chosen = ["--formats", menu, "--dtype", study.dtype, "--pin", study.pinned]
+    return [*chosen, *(word for name, value in point.items() for word in (f"--{name}", value))]
+
+
+def command(*words: object) -> list[dict]:
+    """The lines of a command, each run in a process of its own, as its users run it."""
+    made = [sys.executable, "-m", "bitfront.cli", *map(str, words), "--json"]
+    done = subprocess.run(made, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def held(predicted: float, timing: Timing) -> dict[str, float]:
