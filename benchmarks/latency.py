@@ -7,9 +7,9 @@ Times the layers of the model in every format of the menu (`bitfront profile`), 
 table as a cost, and decodes with the packed checkpoint of some points of the front, from the
 smallest KL within the budget over the fastest to the slowest (`bitfront profile --check`): rows of
 kind `model`. Rounds of the table and of the models take turns, each in a process of its own: on a
-CPU the head took 56 or 100 ms by what the allocator had seen before. Rows of kind `layer` leave one shape
-out of the table and interpolate it from the others. The study is a cheap one (`weight_error`, few
-tokens): its allocations matter, not its KL.
+CPU the head took 56 or 100 ms by what the allocator had seen before. Rows of kind `layer` leave one
+shape out of the table and interpolate it from the others. The study is a cheap one (`weight_error`,
+few tokens): its allocations matter, not its KL.
 Set OMP_NUM_THREADS=1 on a shared machine: one thread is timed by its own clock. Appends to
 `benchmarks/results/latency.csv`.
 """
