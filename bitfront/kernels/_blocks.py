@@ -85,6 +85,11 @@ class Block:
         runs = self.run_columns >= 32 and all(stride == 32 for _, stride, _ in self._planes)
         return several and runs and _kind(self.format) != _TABLE
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether levels come from a table."""
+        return _kind(self.format) == _TABLE
+
     def strides(self, word_bits: int) -> tuple[int, int, int, int]:
         """Words to a row of each plane, 0 for planes it lacks, and scales to a row.
 
