@@ -75,9 +75,9 @@ def default_launch(n_tokens: int, matrix: BlockMatrix) -> Launch:
     if n_tokens == 1 and all(block.has_words and not block.suits_tiles for block in blocks):
         words = max(block.strides(32)[0] for block in blocks)
         num_warps = min(4, max(1, _power_of_two(words) // 128))
-        # Triton 3.6 spills registers where 8 rows look up their levels.
-        is_wide = n_rows >= 8 * _PROGRAMS and not any(block.looks_up for block in blocks)
-        block_n = 8 if is_wide else 4
+        # Looking levels up takes more registers.
+        wide = n_rows >= 8 * _PROGRAMS and not any(block.looks_up for block in blocks)
+        block_n = 8 if wide else 4
         return Launch("gemv", 1, block_n, 128 * num_warps, num_warps=num_warps)
     if n_tokens > MOST_TOKENS:
         return Launch("decode")
