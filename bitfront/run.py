@@ -33,6 +33,7 @@ from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
 from bitfront.pairs import measured_pairs
 from bitfront.pareto import ParetoFront, objectives
+from bitfront.plugins import Choice
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.results import Results
@@ -183,7 +184,7 @@ def export_checkpoint(
         study: the study that the point belongs to.
         trial: the point.
         directory: folder of the checkpoint.
-        exporter: `"packed"` or `"fake_quant"`.
+        exporter: name of an exporter, with parameters such as `"packed:max_shard_size=2GB"`.
         results: results folder of the study, whose quantized weights are used again.
         progress: called as the work goes on.
 
@@ -192,9 +193,11 @@ def export_checkpoint(
         MismatchedArtifact: the model is no longer the one that was measured, or the quantized
             weights are damaged and only a search can make them anew.
         StorageError: the checkpoint could not be written.
+        UnknownPlugin: no exporter of that name.
     """
     folder = Results(Path(results) if results else default_directory(study))
-    chosen = EXPORTERS.build(exporter)
+    choice = Choice.parse(exporter)
+    chosen = EXPORTERS.build(choice.name, choice.params)
     check_target(Path(directory), study.model)
     # "auto" may mean another dtype here than on the machine that measured.
     known = replace(study, dtype=folder.identity.get("dtype", study.dtype))

@@ -109,9 +109,47 @@ METRICS: dict[str, dict[str, float | None]] = {
 # quantities of a cost, in order
 COSTS: dict[str, tuple[str, ...]] = {"memory": ("bytes", "code_bits"), "roofline": ("latency_ns",)}
 
-# what the written tensors weigh (`"counted"`: the bytes of the space), and the error of the loaded
-# model's logits relative to the patched model's, root mean square
-EXPORTERS: dict[str, tuple[str, float]] = {
-    "fake_quant": ("16 bits", 0.02),
-    "packed": ("counted", 0.0),
+
+@dataclass(frozen=True)
+class Loads:
+    """A checkpoint that transformers loads, and the root mean square error of its logits.
+
+    The error is relative to the model patched with the same formats. `size` is what the tensors
+    weigh: `"counted"`, the bytes of the space, or `"16 bits"` a weight, or nothing promised.
+    `formats` is a menu that is stored as it is, `families` all that can be written, if not any.
+    """
+
+    error: float
+    size: str = ""
+    formats: tuple[str, ...] = ("int2_g64", "int3_g64", "int4_g64", "nf4_g32", "bf16")
+    families: tuple[str, ...] = ()
+    file: str = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What another tool reads instead of weights."""
+
+    file: str
+    formats: tuple[str, ...] = ("int2_g64_sym", "int3_channel_sym", "int4_g64_sym", "bf16")
+
+
+_LINEAR = (
+    "llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "phi", "phi3", "opt", "bert",
+    "electra", "gpt_neox", "mixtral", "qwen2_moe", "afmoe",
+)  # fmt: skip
+_SYMMETRIC = ("int2_g64_sym", "int3_channel_sym", "int5_g64_sym", "fp8_e4m3", "bf16")
+_GGML = ("int2_g64", "int3_channel_sym", "int5_g64", "int8_g64_sym", "bf16")
+
+EXPORTERS: dict[str, Loads | Recipe] = {
+    "auto_round": Recipe("layer_config.json"),
+    "compressed_tensors": Loads(0.006, formats=_SYMMETRIC, families=_LINEAR),
+    "fake_quant": Loads(0.02, "16 bits"),
+    "gguf": Loads(
+        0.003, formats=_GGML, families=("llama", "mistral", "qwen2", "qwen3"), file="model.gguf"
+    ),
+    "gptqmodel": Recipe("quantize_config.json"),
+    "llm_compressor": Recipe("recipe.json"),
+    "modelopt": Recipe("quantize.yaml"),
+    "packed": Loads(0.0, "counted"),
 }

@@ -229,7 +229,7 @@ class CheckpointBody(Body):
         Field(max_length=64),
         WithJsonSchema({"type": "string", "enum": list(kinds.names("exporters"))}),
     ] = "packed"
-    """Plug-in that writes it."""
+    """Plug-in that writes it; parameters may follow, as in `packed:max_shard_size=2GB`."""
 
 
 EXAMPLE: dict[str, Any] = {

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitfront.cli.options import AsJson
+from bitfront.cli.options import AsJson, ExporterChoice
+from bitfront.cli.output import tell_rounded
 from bitfront.cli.server import StudyId, connected
 from bitfront.errors import Conflict, InvalidArgument
 
@@ -26,7 +27,7 @@ def materialise(
     study: StudyId,
     at: Annotated[str, typer.Option(help="Budget: 3.5bpw, 3.5bits, or 60MB.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
-    exporter: Annotated[str, typer.Option(help="packed or fake_quant.")] = "packed",
+    exporter: ExporterChoice = "packed",
     as_json: AsJson = False,
 ) -> None:
     """Have the best point within a budget written by the server, and download it."""
@@ -41,6 +42,7 @@ def materialise(
         client.download(
             written, out, lambda done, total: display.show(Event("download", done, total))
         )
+    tell_rounded(out)
     print(json.dumps({"checkpoint": str(out), **asdict(written)}) if as_json else out)
 
 

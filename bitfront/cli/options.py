@@ -14,6 +14,10 @@ FORMATS = ",".join(Study.formats)
 Model = Annotated[str, typer.Argument(help="Local folder, GGUF file, or hub id.")]
 Menu = Annotated[str, typer.Option(help="Menu, separated by commas.")]
 CalibrationText = Annotated[str, typer.Option(help="Text file, JSON lines, or datasets name.")]
+ExporterChoice = Annotated[
+    str,
+    typer.Option(help="name or name:key=value,...; `bitfront plugins` lists them."),
+]
 OneChoice = Annotated[str, typer.Option(help="name or name:key=value,...")]
 SequenceLength = Annotated[int, typer.Option(help="Tokens of a block.")]
 Ties = Annotated[bool, typer.Option(help="Fused layers (q/k/v, gate/up) share a format.")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +27,15 @@ def written_report(out: Path, data: Any) -> Path:
 
     write_report(out / "report.html", data)
     return (out / "report.html").resolve()
+
+
+def tell_rounded(checkpoint: Path) -> None:
+    """Say on the standard error how many layers an exporter had to round anew, if any."""
+    made = json.loads((checkpoint / "bitfront.json").read_text())
+    if anew := made.get("rounded_anew"):
+        kinds = ", ".join(sorted(set(anew.values())))
+        print(
+            f"{len(anew)} of {len(made['formats'])} layers were rounded anew, to {kinds}: "
+            "the loss is not the measured one; bitfront.json in the folder lists them.",
+            file=sys.stderr,
+        )

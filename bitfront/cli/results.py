@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from bitfront.cli.options import AsJson, ResultsFolder
-from bitfront.cli.output import written_report
+from bitfront.cli.options import AsJson, ExporterChoice, ResultsFolder
+from bitfront.cli.output import tell_rounded, written_report
 from bitfront.cli.server import connected
 from bitfront.study import Budget
 
@@ -47,7 +47,7 @@ def export(
     results: ResultsFolder,
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
     at: Annotated[str | None, typer.Option(help="Budget; default: the study's.")] = None,
-    exporter: Annotated[str, typer.Option(help="packed or fake_quant.")] = "packed",
+    exporter: ExporterChoice = "packed",
     model: Annotated[
         str | None, typer.Option(help="Where the model is now; default: where it was.")
     ] = None,
@@ -65,4 +65,5 @@ def export(
 
     with Display(as_json) as display:
         export_checkpoint(study, point, out, exporter, results, display.show)
+    tell_rounded(out)
     print(json.dumps({"checkpoint": str(out), "values": point.values}) if as_json else out)

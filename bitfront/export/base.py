@@ -9,15 +9,17 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from bitfront.allocation import Allocation
-from bitfront.errors import StorageError
+from bitfront.errors import InvalidArgument, StorageError
 from bitfront.models.bank import WeightBank
 from bitfront.models.layers import fixed_tensors, stored_dtype
 from bitfront.models.load import LoadedModel
@@ -33,7 +35,7 @@ class Exporter(ABC):
     def write(
         self, model: LoadedModel, allocation: Allocation, bank: WeightBank, directory: Path
     ) -> None:
-        """Write a folder that `from_pretrained` loads; all of it or nothing.
+        """Write a folder for one engine or tool; all of it or nothing.
 
         Args:
             model: the unquantized model.
@@ -42,42 +44,94 @@ class Exporter(ABC):
             directory: a new or empty folder, or an earlier checkpoint, which is replaced.
 
         Raises:
+            InvalidArgument: the engine has no such format; names the layer.
+            InvalidModel: the engine has no such layer or architecture.
             StorageError: the folder could not be written; nothing half-written is left.
         """
 
 
-def write_checkpoint(
+@dataclass(frozen=True)
+class HuggingFaceFolder(Exporter):
+    """Exporters of folders that `from_pretrained` loads.
+
+    Args:
+        max_shard_size: largest file of weights, such as `"5GB"` (units of 10^9 bytes); a larger
+            checkpoint is several files and `model.safetensors.index.json`.
+    """
+
+    max_shard_size: str = "5GB"
+
+    def __post_init__(self) -> None:
+        try:
+            split_torch_state_dict_into_shards({}, max_shard_size=self.max_shard_size)
+        except ValueError:
+            raise InvalidArgument(
+                f"max_shard_size is {self.max_shard_size!r}: give a size such as 5GB or 500MB."
+            ) from None
+
+    def write_folder(
+        self,
+        directory: Path,
+        model: LoadedModel,
+        allocation: Allocation,
+        tensors: Mapping[str, torch.Tensor],
+        quantization_config: Mapping[str, Any] | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write given tensors, all others in bfloat16, configuration and tokenizer.
+
+        Args:
+            directory: see `Exporter.write`.
+            model: gives the tensors that no format touches, configuration and tokenizer.
+            allocation: kept in `bitfront.json`.
+            tensors: weights of the allocated layers, by name in the checkpoint.
+            quantization_config: goes into config.json.
+            notes: see `writing`.
+
+        Raises:
+            StorageError: disk full, no permission, a folder with other files, or the model's own.
+        """
+        fixed = fixed_tensors(model.module, allocation.formats)
+        plain = {name: t.detach().to("cpu", stored_dtype(t)) for name, t in fixed.items()}
+        with writing(directory, model, allocation, notes) as folder:
+            _save_tensors(folder, plain | dict(tensors), self.max_shard_size)
+            _save_configuration(folder, model, quantization_config)
+            _save_tokenizer(folder, model)
+
+
+@contextmanager
+def writing(
     directory: Path,
     model: LoadedModel,
     allocation: Allocation,
-    tensors: Mapping[str, torch.Tensor],
-    quantization_config: Mapping[str, Any] | None = None,
-) -> None:
-    """Write a Hugging Face folder: given tensors, all others in bfloat16, configuration, tokenizer.
+    notes: Mapping[str, Any] | None = None,
+) -> Iterator[Path]:
+    """A folder to fill; with `bitfront.json` it takes the place of `directory` at the end.
 
     Args:
         directory: see `Exporter.write`.
-        model: gives the tensors that no format touches, configuration and tokenizer.
+        model: what is exported.
         allocation: kept in `bitfront.json`.
-        tensors: weights of the allocated layers, by name in the checkpoint.
-        quantization_config: goes into config.json.
+        notes: what else is to stand there.
 
     Raises:
         StorageError: disk full, no permission, a folder with other files, or the model's own.
     """
     check_target(directory, model.source)
-    fixed = fixed_tensors(model.module, allocation.formats)
-    plain = {name: t.detach().to("cpu", stored_dtype(t)) for name, t in fixed.items()}
+    made = {"model_digest": model.digest, "formats": dict(allocation.formats), **(notes or {})}
     with replacing_folder(directory) as folder:
-        stored = {name: t.contiguous() for name, t in (plain | dict(tensors)).items()}
-        save_file(stored, folder / "model.safetensors", {"format": "pt"})
-        _save_configuration(folder, model, quantization_config)
-        _save_tokenizer(folder, model)
-        (folder / MARK).write_text(
-            json.dumps(
-                {"model_digest": model.digest, "formats": dict(allocation.formats)}, indent=2
-            )
-        )
+        yield folder
+        (folder / MARK).write_text(json.dumps(made, indent=2))
+
+
+def _save_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], max_size: str) -> None:
+    stored = {name: t.contiguous() for name, t in tensors.items()}
+    split = split_torch_state_dict_into_shards(stored, max_shard_size=max_size)
+    for file, names in split.filename_to_tensors.items():
+        save_file({name: stored[name] for name in names}, folder / file, {"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
 
 def _save_configuration(

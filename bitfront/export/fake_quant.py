@@ -9,13 +9,13 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from bitfront.allocation import Allocation
-from bitfront.export.base import Exporter, write_checkpoint
+from bitfront.export.base import HuggingFaceFolder
 from bitfront.models.bank import WeightBank
 from bitfront.models.load import LoadedModel
 
 
 @dataclass(frozen=True)
-class FakeQuant(Exporter):
+class FakeQuant(HuggingFaceFolder):
     """Plain bfloat16 Hugging Face folder whose weights have the values of their formats.
 
     It is as large as the unquantized model and needs no bitfront to load: choose it to measure an
@@ -35,4 +35,4 @@ class FakeQuant(Exporter):
             weight = bank.weight(layer, format).to("cpu", torch.bfloat16)
             is_transposed = isinstance(model.module.get_submodule(layer), Conv1D)
             tensors[f"{layer}.weight"] = weight.T if is_transposed else weight
-        write_checkpoint(directory, model, allocation, tensors)
+        self.write_folder(directory, model, allocation, tensors)

@@ -9,7 +9,7 @@ import torch
 
 from bitfront import formats
 from bitfront.allocation import Allocation
-from bitfront.export.base import Exporter, write_checkpoint
+from bitfront.export.base import HuggingFaceFolder
 from bitfront.models.bank import WeightBank
 from bitfront.models.load import LoadedModel
 from bitfront.models.packed_checkpoint import BitfrontConfig, packed_tensors
@@ -17,7 +17,7 @@ from bitfront.models.quant_linear import packed_like
 
 
 @dataclass(frozen=True)
-class Packed(Exporter):
+class Packed(HuggingFaceFolder):
     """Packed codes and scales in safetensors; loads in transformers after `import bitfront`.
 
     A layer `x` is stored as `x.codes_4bit`, `x.scale`, ...: the tensors of its format, byte for
@@ -44,4 +44,4 @@ class Packed(Exporter):
             stored = packed_tensors(module, bank.tensors(layer, format), format)
             tensors |= {f"{layer}.{name}": tensor for name, tensor in stored.items()}
         config = BitfrontConfig(allocation.formats).to_dict()
-        write_checkpoint(directory, model, allocation, tensors, config)
+        self.write_folder(directory, model, allocation, tensors, config)

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 
 import torch
 from safetensors import safe_open
+from transformers import AutoModelForCausalLM
 
 from bitfront import formats
 from bitfront.formats.base import Format
 from bitfront.models.layers import fixed_tensors, get_weight, search_space, set_weight
 from bitfront.models.load import LoadedModel
 from bitfront.quantizers.rtn import Rtn
+from tests import cases
 
 
 @dataclass
@@ -65,7 +67,32 @@ class Export:
 
 
 def stored_bytes(folder) -> dict[str, int]:
-    """Bytes of every tensor of a checkpoint, from the file's own offsets."""
-    with safe_open(folder / "model.safetensors", framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    """Bytes of every tensor of a checkpoint, from the files' own offsets."""
+    tensors = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     return {name: t.numel() * t.element_size() for name, t in tensors.items()}
+
+
+def written(exporter, folder) -> dict[str, str]:
+    """Where transformers finds what an exporter wrote."""
+    file = cases.EXPORTERS[exporter].file
+    is_gguf = {"gguf_file": file} if file.endswith(".gguf") else {}
+    return {"pretrained_model_name_or_path": folder, **is_gguf}
+
+
+def load(exporter, folder, **options):
+    """What an exporter wrote, as transformers loads it."""
+    return AutoModelForCausalLM.from_pretrained(**written(exporter, folder), **options)
+
+
+def logits(module, tokens):
+    """Float32."""
+    with torch.no_grad():
+        return module(tokens).logits.float()
+
+
+def relative_error(values, expected):
+    """Root mean square."""
+    return float((values - expected).norm() / expected.norm())

@@ -170,3 +170,62 @@ import bitfront.models.packed_checkpoint
 assert registered(), "the registered module first"
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=280)
+
+
+@pytest.fixture(scope="module")
+def wide(tiny_tokenizer, tmp_path_factory):
+    """A checkpoint of 38 million weights at 2 bits, and the same in bfloat16: 76 MB."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 4}
+    config = LlamaConfig(vocab_size=512, num_attention_heads=8, tie_word_embeddings=True, **sizes)
+    module = LlamaForCausalLM(config).eval()
+    e = Export.of(module, tiny_tokenizer, (CATALOGUE["int2_g64"],), CATALOGUE["int4_g64"])
+    folder = tmp_path_factory.mktemp("wide")
+    for exporter in ("packed", "fake_quant"):
+        EXPORTERS.build(exporter).write(e.model, e.allocation, e.bank, folder / exporter)
+    return folder
+
+
+def test_loading_never_builds_the_full_precision_model(wide):
+    code = """
+import re, sys
+import torch, bitfront
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaForCausalLM
+
+class Largest(TorchDispatchMode):
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for each in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(each, torch.Tensor) and each.is_floating_point():
+                if each.device.type != "meta":
+                    self.numel = max(self.numel, each.numel())
+        return made
+
+def kilobytes(what):
+    with open("/proc/self/status") as file:
+        return int(re.search(what + r":\\s+(\\d+)", file.read())[1])
+
+for folder in sys.argv[1:]:
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak is what there is now
+    before = kilobytes("VmRSS")
+    with Largest() as largest:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    print(largest.numel, kilobytes("VmHWM") - before)
+    del model
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(wide / "packed"), str(wide / "fake_quant")],
+        check=True,
+        timeout=280,
+        capture_output=True,
+        text=True,
+    )
+    (largest, packed), (_, plain) = (map(int, line.split()) for line in done.stdout.splitlines())
+    assert largest < 1024 * 1024  # of the smallest matrix: none was decoded
+    stored = sum(stored_bytes(wide / "packed").values()) / 1024
+    assert packed < 2.5 * stored < 0.5 * plain

@@ -60,9 +60,10 @@ def create_checkpoint(
 ) -> CheckpointAnswer:
     """Queue the writing of a measured point; asked twice, it is written once."""
     stored = here.store.studies.get(study_id, known.sees)
-    kinds.check("exporters", Choice(body.exporter))
+    exporter = Choice.parse(body.exporter)
+    kinds.check("exporters", exporter)
     trial = _trial(here, stored, body)
-    made, _ = here.store.checkpoints.create(study_id, trial, body.exporter, known.sees, known.quota)
+    made, _ = here.store.checkpoints.create(study_id, trial, str(exporter), known.sees, known.quota)
     answer = checkpoint_answer(made)
     response.headers["Location"] = answer.links["self"]
     return answer

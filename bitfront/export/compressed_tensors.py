@@ -1,0 +1,148 @@
+"""compressed-tensors checkpoint: what vLLM, SGLang and transformers load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bitfront.allocation import Allocation
+from bitfront.errors import InvalidArgument, InvalidModel
+from bitfront.export._recipes import searched
+from bitfront.export._schemes import config_groups
+from bitfront.export.base import HuggingFaceFolder
+from bitfront.formats import named
+from bitfront.formats.base import Format
+from bitfront.formats.fp8 import Fp8
+from bitfront.formats.int_grouped import IntGrouped
+from bitfront.formats.nvfp4 import Nvfp4
+from bitfront.models.bank import WeightBank
+from bitfront.models.layers import get_weight
+from bitfront.models.load import LoadedModel
+from bitfront.quantizers.rtn import Rtn
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class CompressedTensors(HuggingFaceFolder):
+    """compressed-tensors folder with one config group per format, for vLLM and transformers.
+
+    Weight-only schemes: symmetric integers of 2 to 8 bits (`pack-quantized`), fp8
+    (`float-quantized`), mxfp4 and nvfp4; codes and scales are those that were measured. bf16
+    layers are on the ignore list. nf and fp4 formats, and layers that are no `nn.Linear`, are
+    refused. Embedding and head are plain bfloat16 with the values of their format, because the
+    engines know no packed ones: so the folder is larger than the budget said. Engines keep scales
+    in the dtype of the model, so in bfloat16 they lose 3 bits.
+
+    Args:
+        symmetric: if true, asymmetric integers, whose fractional zero points the format cannot
+            hold, become symmetric ones of the same width: their weights are rounded anew by `rtn`.
+            What another quantizer gained is lost there, and the loss is no longer the measured one.
+    """
+
+    symmetric: bool = False
+
+    def write(
+        self, model: LoadedModel, allocation: Allocation, bank: WeightBank, directory: Path
+    ) -> None:
+        """Write the folder.
+
+        Raises:
+            InvalidArgument: a format that cannot be stored so; names the layer.
+            InvalidModel: a layer that is no `nn.Linear`.
+            StorageError: it could not be written; nothing half-written is left.
+        """
+        wanted = {
+            name: self._checked(name, format, model.module.get_submodule(name))
+            for name, format in searched(model, allocation).items()
+        }
+        groups = config_groups(wanted)
+        tensors: Tensors = {}
+        for layer, format in allocation.formats.items():
+            if wanted.get(layer, "bf16") == "bf16":
+                stored = {"weight": bank.weight(layer, format).to("cpu", torch.bfloat16)}
+            else:
+                weight, chosen = get_weight(model.module, layer), named(wanted[layer])
+                kept = bank.tensors(layer, format)
+                if chosen.name != format:
+                    kept = Rtn().quantize(weight.float().contiguous(), chosen).tensors()
+                stored = _stored(chosen, kept, (weight.shape[0], weight.shape[1]))
+            tensors |= {f"{layer}.{name}": tensor for name, tensor in stored.items()}
+        config = _config(groups, model.module)
+        anew = {layer: f for layer, f in wanted.items() if f != allocation.formats[layer]}
+        notes = {"rounded_anew": anew} if anew else {}
+        self.write_folder(directory, model, allocation, tensors, config, notes)
+
+    def _checked(self, layer: str, name: str, module: nn.Module) -> str:
+        """Name of the format that a layer is stored in."""
+        if not isinstance(module, nn.Linear):
+            raise InvalidModel(
+                f"Layer {layer!r} is a {type(module).__name__}: compressed-tensors stores linear "
+                "layers only; export with packed or fake_quant."
+            )
+        format = named(name)
+        if not isinstance(format, IntGrouped) or format.symmetric:
+            return name
+        if not self.symmetric:
+            raise InvalidArgument(
+                f"Layer {layer!r} has {name}, and compressed-tensors has no fractional zero "
+                f"points: search with {name}_sym, or export with "
+                "compressed_tensors:symmetric=true, which rounds such layers anew."
+            )
+        return replace(format, symmetric=True).name
+
+
+def _config(groups: dict[str, dict[str, Any]], module: nn.Module) -> dict[str, Any] | None:
+    """The `quantization_config`; `None` where nothing is quantized."""
+    if not groups:
+        return None
+    kinds = {group["format"] for group in groups.values()}
+    targets = {target for group in groups.values() for target in group["targets"]}
+    linears = [name for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+    return {
+        "quant_method": "compressed-tensors",
+        "format": kinds.pop() if len(kinds) == 1 else "mixed-precision",
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": [name for name in linears if name not in targets],
+    }
+
+
+def _stored(format: Format, tensors: Tensors, shape: tuple[int, int]) -> Tensors:
+    """Tensors of one layer by the names that compressed-tensors gives them.
+
+    Args:
+        format: of the layer.
+        tensors: as the bank has them.
+        shape: of the weight, `[n_rows, n_columns]`.
+    """
+    if isinstance(format, Fp8):
+        return {"weight": tensors["weight"], "weight_scale": tensors["scale"]}
+    codes, qparams = format.unpack(tensors, shape)
+    if isinstance(format, IntGrouped):
+        packed = {
+            "weight_packed": _words(codes, format.num_bits),
+            "weight_shape": torch.tensor(shape),
+        }
+    else:
+        packed = {"weight_packed": codes[:, 0::2] | codes[:, 1::2] << 4}
+    if isinstance(format, Nvfp4):  # a divisor there
+        packed["weight_global_scale"] = 1 / qparams["global_scale"]
+    return packed | {"weight_scale": qparams["scale"]}
+
+
+def _words(codes: torch.Tensor, num_bits: int) -> torch.Tensor:
+    """Rows of codes as streams of bits, lowest first, in int32 words; the last one is padded.
+
+    >>> _words(torch.tensor([[1, 2, 3]], dtype=torch.uint8), 4)
+    tensor([[801]], dtype=torch.int32)
+    """
+    bits = np.unpackbits(codes.cpu().numpy()[..., None], axis=2, bitorder="little")[..., :num_bits]
+    rows = np.packbits(bits.reshape(len(bits), -1), axis=1, bitorder="little")
+    padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
+    return torch.from_numpy(padded.view("<i4"))

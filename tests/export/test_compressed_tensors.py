@@ -1,0 +1,132 @@
+"""The compressed-tensors checkpoint, read by the package of that name and by transformers."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from bitfront import formats
+from bitfront.errors import InvalidArgument
+from bitfront.export import EXPORTERS
+from bitfront.formats.int_grouped import IntGrouped
+from bitfront.models.layers import set_weight
+from tests.export.exports import Export, load, logits, relative_error
+
+CATALOGUE = formats.catalogue()
+STORED = tuple(
+    name
+    for name, f in CATALOGUE.items()
+    if name in ("bf16", "fp8_e4m3", "mxfp4", "nvfp4") or (isinstance(f, IntGrouped) and f.symmetric)
+)
+
+
+@pytest.fixture(scope="module")
+def every_format(tiny_tokenizer, tmp_path_factory):
+    """One checkpoint whose layers take every format that can be stored in turn."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256}
+    blocks = {"num_hidden_layers": -(-len(STORED) // 7), "num_attention_heads": 4}
+    module = LlamaForCausalLM(LlamaConfig(**sizes, **blocks, tie_word_embeddings=False)).eval()
+    menu = tuple(CATALOGUE[name] for name in STORED)
+    e = Export.of(module, tiny_tokenizer, menu, formats.named("int8_g128"), tied=False)
+    folder = tmp_path_factory.mktemp("every") / "out"
+    EXPORTERS.build("compressed_tensors").write(e.model, e.allocation, e.bank, folder)
+    return e, folder, {name for name in e.allocation.formats if "layers" in name}
+
+
+def test_compressed_tensors_reads_every_format_as_it_was_made(every_format):
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationConfig
+
+    e, folder, _ = every_format
+    made = json.loads((folder / "config.json").read_text())["quantization_config"]
+    config = QuantizationConfig.model_validate(made)
+    assert config.format == "mixed-precision"
+    assert set(config.config_groups) == set(STORED) - {"bf16"}
+    stored = load_file(folder / "model.safetensors")
+    for name, scheme in config.config_groups.items():
+        for layer in scheme.targets:
+            assert e.allocation.formats[layer] == name
+            prefix = f"{layer}."
+            state = {k.removeprefix(prefix): t for k, t in stored.items() if k.startswith(prefix)}
+            compressor = BaseCompressor.get_value_from_registry(scheme.format)
+            assert set(state) == set(compressor.compression_param_names(scheme))
+            weight = compressor.decompress(state, scheme)["weight"]
+            expected = e.bank.weight(layer, name)
+            # in the dtype that it decodes to; the reciprocal in nvfp4 costs a last bit
+            torch.testing.assert_close(weight, expected.to(weight.dtype), rtol=2**-8, atol=0)
+            if name != "nvfp4":
+                assert torch.equal(weight, expected.to(weight.dtype)), name
+            counted = sum(t.nbytes for k, t in state.items() if k != "weight_shape")
+            assert counted == CATALOGUE[name].nbytes(expected.shape), name
+
+
+def test_all_other_linear_layers_are_left_alone(every_format):
+    e, folder, layers = every_format
+    made = json.loads((folder / "config.json").read_text())["quantization_config"]
+    plain = {name for name in layers if e.allocation.formats[name] == "bf16"}
+    assert plain
+    assert set(made["ignore"]) == plain | {"lm_head"}
+    stored = load_file(folder / "model.safetensors")
+    for name in (*plain, "lm_head", "model.embed_tokens"):
+        expected = e.bank.weight(name, e.allocation.formats[name])
+        assert torch.equal(stored[f"{name}.weight"], expected.bfloat16())
+
+
+def test_transformers_runs_all_formats_at_once(every_format):
+    # it decodes the 4-bit floats in bfloat16 only
+    e, folder, _ = every_format
+    tokens = torch.arange(40).view(2, 20) * 7
+    loaded = load("compressed_tensors", folder, dtype=torch.bfloat16)
+    expected = logits(e.expected().bfloat16(), tokens)
+    assert relative_error(logits(loaded, tokens), expected) < 0.02
+    assert relative_error(logits(e.model.module, tokens), expected) > 0.2
+
+
+def test_nothing_but_the_embedding_differs_in_float32(tiny_llama, tiny_tokenizer, tmp_path):
+    menu = tuple(map(formats.named, ("int2_g64_sym", "int3_channel_sym", "int5_g64_sym")))
+    e = Export.of(tiny_llama, tiny_tokenizer, menu, formats.named("int8_g64"))
+    EXPORTERS.build("compressed_tensors").write(e.model, e.allocation, e.bank, tmp_path / "out")
+    expected = e.expected()
+    table = e.bank.weight("model.embed_tokens", "int8_g64")
+    set_weight(expected, "model.embed_tokens", table.bfloat16().float())
+    tokens = torch.arange(64)[None] * 5
+    loaded = load("compressed_tensors", tmp_path / "out", dtype=torch.float32)
+    assert relative_error(logits(loaded, tokens), logits(expected, tokens)) < 1e-5
+
+
+def test_formats_without_an_equal_are_refused_in_one_line(tiny_llama, tiny_tokenizer, tmp_path):
+    for name, message in {
+        "nf4_g64": "which compressed-tensors does not know: search with int2 to int8",
+        "fp4_g32": "which compressed-tensors does not know",
+        "int4_g64": "no fractional zero points: search with int4_g64_sym, or export with",
+    }.items():
+        e = Export.of(tiny_llama, tiny_tokenizer, (formats.named(name),), None)
+        with pytest.raises(InvalidArgument, match=message) as refused:
+            EXPORTERS.build("compressed_tensors").write(
+                e.model, e.allocation, e.bank, tmp_path / "x"
+            )
+        assert f"Layer 'model.layers.0.self_attn.q_proj' has {name}" in str(refused.value)
+        assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_asymmetric_integers_become_symmetric_on_request(tiny_llama, tiny_tokenizer, tmp_path):
+    menu = tuple(map(formats.named, ("int4_g32", "int8_channel", "int4_g64_sym")))
+    e = Export.of(tiny_llama, tiny_tokenizer, menu, None)
+    exporter = EXPORTERS.build("compressed_tensors", {"symmetric": True})
+    exporter.write(e.model, e.allocation, e.bank, tmp_path / "out")
+    anew = json.loads((tmp_path / "out" / "bitfront.json").read_text())["rounded_anew"]
+    assert set(anew.items()) == {
+        (layer, f"{name}_sym")
+        for layer, name in e.allocation.formats.items()
+        if not name.endswith("_sym")
+    }
+    tokens = torch.arange(64)[None] * 5
+    loaded = load("compressed_tensors", tmp_path / "out", dtype=torch.float32)
+    # as near to the unquantized model as the asymmetric one is
+    plain = logits(tiny_llama, tokens)
+    error = relative_error(logits(loaded, tokens), plain)
+    assert error < 1.3 * relative_error(logits(e.expected(), tokens), plain)
