@@ -83,7 +83,8 @@ class Inputs:
 def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> dict[str, str]:
     """The part of the identity that is known without any text."""
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
-    return {
+    bars = {"runtime": text_digest(repr(space.barred))} if space.barred else {}
+    return bars | {
         "model": model.digest,
         "layers": text_digest(repr(space.layers)),
         "formats": ", ".join(map(_defined, space.formats)),
@@ -170,7 +171,7 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
     progress(Event("load", 1, 1))
     pinned = formats.named(study.pinned) if study.pinned else None
     menu = tuple(formats.named(name) for name in study.formats)
-    return model, search_space(model.module, menu, pinned, study.tied)
+    return model, search_space(model.module, menu, pinned, study.tied, study.profile)
 
 
 def check_budget(budget: Budget, space: SearchSpace, costs: tuple[LayerTable, ...]) -> None:

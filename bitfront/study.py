@@ -11,9 +11,10 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from bitfront import formats
+from bitfront import formats, runtimes
 from bitfront.errors import InvalidArgument
 from bitfront.plugins import Choice
+from bitfront.runtimes.base import Runtime
 from bitfront.space import SearchSpace
 
 _UNITS = {
@@ -145,6 +146,22 @@ class TextSource:
             )
 
 
+def default_menu(runtime: str | None) -> tuple[tuple[str, ...], str | None]:
+    """Formats, and that of embedding and head, of a study that names none.
+
+    Args:
+        runtime: its runtime.
+
+    Raises:
+        UnknownPlugin: no such runtime.
+    """
+    if runtime is None:
+        return Study.formats, Study.pinned
+    profile = runtimes.named(runtime)
+    pinned = profile.pinned[0]
+    return profile.menu, None if pinned == "bf16" else pinned
+
+
 @dataclass(frozen=True)
 class Study:
     """A search to run.
@@ -179,6 +196,9 @@ class Study:
         revision: revision of a hub model.
         dtype: `"float32"`, `"bfloat16"`, or `"auto"` (bfloat16 where hardware is fast at it).
         device: `"cpu"`, `"cuda"`, or `"auto"`.
+        runtime: profile of the engine that is to load every point: layers that it fuses share a
+            format, and what it cannot load is not allowed; `None` for no such bounds.
+        tensor_parallel: number of ranks that this engine spreads the weights over.
     """
 
     model: str
@@ -203,6 +223,8 @@ class Study:
     revision: str | None = None
     dtype: str = "auto"
     device: str = "auto"
+    runtime: str | None = None
+    tensor_parallel: int = 1
 
     def __post_init__(self) -> None:
         for name in ("n_trials", "n_parallel", "n_search_sequences", "n_finalists"):
@@ -227,6 +249,34 @@ class Study:
             raise InvalidArgument(f"dtype {self.dtype!r}: use auto, float32 or bfloat16.")
         if self.device not in {"auto", "cpu", "cuda"}:
             raise InvalidArgument(f"device {self.device!r}: use auto, cpu or cuda.")
+        self._check_runtime()
+
+    def _check_runtime(self) -> None:
+        profile = self.profile
+        if profile is None:
+            if self.tensor_parallel != 1:
+                raise InvalidArgument(
+                    f"tensor_parallel is {self.tensor_parallel} without a runtime: name one of "
+                    f"{', '.join(runtimes.names())}."
+                )
+            return
+        for name in self.formats:
+            if profile.rule(name) is None:
+                rest = [f for f in formats.catalogue() if profile.rule(f) is not None]
+                raise InvalidArgument(
+                    f"Runtime {profile.name!r} cannot load {name}: it takes {', '.join(rest)}."
+                )
+        if not profile.pins(self.pinned or "bf16"):
+            rest = ["none" if f == "bf16" else f for f in formats.catalogue() if profile.pins(f)]
+            raise InvalidArgument(
+                f"Runtime {profile.name!r} has no {self.pinned or 'bf16'} embedding or head: pin "
+                f"{', '.join(rest)}."
+            )
+
+    @property
+    def profile(self) -> Runtime | None:
+        """What the engine of `runtime` loads."""
+        return runtimes.named(self.runtime, self.tensor_parallel) if self.runtime else None
 
     @property
     def digest(self) -> str:

@@ -34,6 +34,7 @@ ROWS = (
     {"solvers", "models"},
     {"quantizers", "progress"},
     NOUNS,
+    {"runtimes"},
     {"formats"},
     {"artifacts", "broker"},
     {"packing", "plugins", "files", "settings", "logs", "traces", "processes"},
@@ -59,10 +60,12 @@ HEAVY = {
     | {"dashboard/served.py"},
     "optuna_dashboard": {"dashboard/served.py", "mirror/plots.py"},
     "sklearn": {"search/_predictors.py"},
+    "vllm": {"runtimes/vllm.py"},
+    "xllamacpp": {"runtimes/llama_cpp.py"},
 }
 TORCH_FREE = (
     "formats", "solvers", "search", "costs", "store", "api", "client", "artifacts", "mirror",
-    "dashboard",
+    "dashboard", "runtimes",
 )  # fmt: skip
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
