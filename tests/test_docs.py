@@ -51,3 +51,9 @@ def test_every_row_of_the_choosing_page_is_full_and_leads_to_its_section() -> No
             assert len(cells) == (4 if section == "estimators" else 3)
     assert len(rows) == len(PLUGINS)
     assert set(rows) <= headings
+
+
+def test_every_exporter_has_its_row_on_the_page_of_exports() -> None:
+    text = (ROOT / "docs" / "exports.md").read_text()
+    rows = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    assert rows == set(plugin_kinds()["exporter"].names())

@@ -84,6 +84,8 @@ QuantizerChoice = Annotated[_Given, _choice_schema("quantizers")]
 EstimatorChoice = Annotated[_Given, _choice_schema("estimators")]
 SearchChoice = Annotated[_Given, _choice_schema("searches")]
 CostChoice = Annotated[_Given, _choice_schema("costs")]
+ExporterChoice = Annotated[_Given, _choice_schema("exporters")]
+_MAX_EXPORTER = 64
 
 
 class TextBody(Body):
@@ -237,12 +239,22 @@ class CheckpointBody(Body):
     """Number of a measured trial."""
     at: BudgetText | None = None
     """The point of the front with the smallest loss within this size."""
-    exporter: Annotated[
-        str,
-        Field(max_length=64),
-        WithJsonSchema({"type": "string", "enum": list(kinds.names("exporters"))}),
-    ] = "packed"
-    """Plug-in that writes it; parameters may follow, as in `packed:max_shard_size=2GB`."""
+    exporter: ExporterChoice = "packed"
+    """Plug-in that writes it."""
+
+    def exporter_text(self) -> str:
+        """The exporter as it is stored, such as `packed:max_shard_size=2GB`.
+
+        Raises:
+            UnknownPlugin: no such exporter.
+            InvalidArgument: a parameter that it lacks, a value of another type, or too long.
+        """
+        text = str(_choice("exporters", self.exporter))
+        if len(text) > _MAX_EXPORTER:
+            raise InvalidArgument(
+                f"The exporter has {len(text)} characters: give at most {_MAX_EXPORTER}."
+            )
+        return text
 
 
 EXAMPLE: dict[str, Any] = {

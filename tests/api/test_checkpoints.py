@@ -32,6 +32,15 @@ def test_a_point_is_chosen_by_its_size_and_written_once(client, bench, done, pla
     assert other["number"] == 1
 
 
+def test_exporters_take_parameters(client, done):
+    cut = {"name": "packed", "params": {"max_shard_size": "30KB"}}
+    for given in (cut, "packed:max_shard_size=30KB"):
+        body = {"at": "5bpw", "exporter": given}
+        made = client.post(f"/v1/studies/{done.id}/checkpoints", json=body).json()
+        assert made["exporter"] == "packed:max_shard_size=30KB"
+        assert made["number"] == 0
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -42,6 +51,9 @@ def test_a_point_is_chosen_by_its_size_and_written_once(client, bench, done, pla
         ({"at": "1bpw"}, 422),
         ({"at": "4"}, 422),
         ({"trial": 0, "exporter": "pickle"}, 422),
+        ({"trial": 0, "exporter": "packed:shards=2"}, 422),
+        ({"trial": 0, "exporter": "packed:max_shard_size=2"}, 422),
+        ({"trial": 0, "exporter": f"packed:max_shard_size={'9' * 60}GB"}, 422),
         ({"trial": 0, "directory": "/etc"}, 422),
     ],
 )

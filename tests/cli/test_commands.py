@@ -59,6 +59,30 @@ def test_export_needs_neither_text(searched, texts: list[str], tmp_path: Path, r
     assert (checkpoint / "model.safetensors").exists()
 
 
+def test_exporters_take_parameters_and_say_what_they_rounded_anew(
+    searched, tmp_path: Path, run
+) -> None:
+    code, _, errors = run(
+        "export", searched[0], "--out", tmp_path / "cut", "--exporter", "packed:max_shard_size=30KB"
+    )
+    assert code == 0, errors
+    assert (tmp_path / "cut" / "model.safetensors.index.json").exists()
+    assert "rounded anew" not in errors
+    code, _, errors = run("export", searched[0], "--out", tmp_path / "llama", "--exporter", "gguf")
+    assert code == 0, errors
+    assert "layers were rounded anew, to Q8_0: the loss is not the measured one" in errors
+    for exporter, message in {
+        "compressed_tensors": "export with compressed_tensors:symmetric=true",
+        "gguf:type=q4_0": "Unknown parameter 'type' of exporter 'gguf'",
+        "ggguf": "Did you mean 'gguf'?",
+    }.items():
+        code, _, errors = run(
+            "export", searched[0], "--out", tmp_path / "none", "--exporter", exporter
+        )
+        assert one_line(code, errors)
+        assert message in errors
+
+
 def test_a_results_folder_is_exported_from_any_directory_and_after_the_model_moved(
     tiny_folder: Path, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run
 ) -> None:

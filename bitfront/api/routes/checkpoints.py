@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Request, Response
 
-from bitfront.api import kinds, manifests, signing
+from bitfront.api import manifests, signing
 from bitfront.api.answers import (
     CheckpointAnswer,
     CheckpointDetail,
@@ -23,7 +23,6 @@ from bitfront.api.schemas import MAX_INT, CheckpointBody
 from bitfront.api.security import Writer
 from bitfront.api.site import Here, Site
 from bitfront.errors import Conflict, InvalidArgument, NotFound
-from bitfront.plugins import Choice
 from bitfront.store.records import Checkpoint, StoredStudy, TaskState
 from bitfront.study import Budget
 
@@ -60,10 +59,9 @@ def create_checkpoint(
 ) -> CheckpointAnswer:
     """Queue the writing of a measured point; asked twice, it is written once."""
     stored = here.store.studies.get(study_id, known.sees)
-    exporter = Choice.parse(body.exporter)
-    kinds.check("exporters", exporter)
+    exporter = body.exporter_text()
     trial = _trial(here, stored, body)
-    made, _ = here.store.checkpoints.create(study_id, trial, str(exporter), known.sees, known.quota)
+    made, _ = here.store.checkpoints.create(study_id, trial, exporter, known.sees, known.quota)
     answer = checkpoint_answer(made)
     response.headers["Location"] = answer.links["self"]
     return answer
