@@ -6,8 +6,11 @@ import logging
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -136,14 +139,13 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     check_budget(study.budget, space, costs)
     _check_length(model, study)
     progress(Event("text", 0, 2))
-    text = study.calibration
-    both = _blocks(text, model, study.seed, text.n_sequences + study.n_search_sequences)
+    both = calibration_blocks(study, model)
     progress(Event("text", 1, 2))
-    evaluation = _blocks(study.evaluation, model, study.seed, study.evaluation.n_sequences)
+    evaluation = measured_blocks(study, model, "evaluation")
     progress(Event("text", 2, 2))
     sources = study.calibration.source, study.evaluation.source
     check_disjoint(both, evaluation, *sources, len(starting_ids(model.tokenizer)))
-    n = text.n_sequences
+    n = study.calibration.n_sequences
     return Inputs(model, space, costs, both[:n], both[n:], evaluation)
 
 
@@ -264,21 +266,103 @@ def stored_bank(
     return bank
 
 
+def rebuilt_bank(
+    study: Study,
+    model: LoadedModel,
+    space: SearchSpace,
+    allocation: Allocation,
+    directory: Path,
+    progress: Progress = silent,
+) -> WeightBank:
+    """The quantized weights of one allocation without a results folder.
+
+    Raises:
+        InvalidText: the quantizer needs the calibration text, and it cannot be read.
+    """
+    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
+    grams = None
+    if quantizer.needs_hessian:
+        columns = {x.name: x.shape[1] for x in space.layers}
+        blocks = calibration_blocks(study, model)[: study.calibration.n_sequences]
+        grams = InputGrams(model.module, blocks, columns)
+    shown = counted(progress, "quantize")
+    return WeightBank.build(
+        directory, model.module, space, quantizer, grams, shown, used=allocation
+    )
+
+
+def calibration_blocks(study: Study, model: LoadedModel) -> torch.Tensor:
+    """Blocks of estimators and quantizers, then those that guide the search, int64 `[n, length]`.
+
+    Raises:
+        InvalidText: too short, or with tokens that the model lacks.
+    """
+    text = study.calibration
+    return _blocks(text, model, study.seed, text.n_sequences + study.n_search_sequences)
+
+
+def measured_blocks(study: Study, model: LoadedModel, text: str) -> torch.Tensor:
+    """Blocks that a trial is measured on, int64 `[n, length]`.
+
+    Args:
+        study: names the texts.
+        model: whose tokens they are.
+        text: one of `TEXTS`.
+
+    Raises:
+        InvalidText: too short, or with tokens that the model lacks.
+    """
+    if text == "calibration":
+        return calibration_blocks(study, model)[study.calibration.n_sequences :]
+    return _blocks(study.evaluation, model, study.seed, study.evaluation.n_sequences)
+
+
 def located(study: Study) -> Study:
-    """The study with the whole path of a local model, so that it is found from any directory."""
+    """The study with whole paths of a local model and texts, so that any directory finds them."""
     path = local_path(study.model)
-    return replace(study, model=str(path.resolve())) if path else study
+    return replace(
+        study,
+        model=str(path.resolve()) if path else study.model,
+        calibration=_placed(study.calibration),
+        evaluation=_placed(study.evaluation),
+    )
+
+
+def _placed(text: TextSource) -> TextSource:
+    path = Path(text.source)
+    return replace(text, source=str(path.resolve())) if path.is_file() else text
 
 
 def environment() -> dict[str, str]:
     """Versions, machine and command that a result was made with."""
-    import transformers
-
-    return {
-        "bitfront": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "transformers": transformers.__version__,
+    return versions() | {
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on, and the commit of bitfront where it is known."""
+    commit = _commit()
+    return {
+        "bitfront": __version__,
+        **({"commit": commit} if commit else {}),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "numpy", "safetensors")},
+    }
+
+
+@cache
+def _commit() -> str:
+    """Commit of the repository that bitfront runs from, with `-dirty` if files were changed."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        found = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip()

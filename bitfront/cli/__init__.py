@@ -11,6 +11,7 @@ from bitfront.cli import (
     compare,
     materialise,
     plugins,
+    proof,
     results,
     search,
     serve,
@@ -34,6 +35,8 @@ _PANELS = {
         results.front,
         results.report,
         results.export,
+        proof.check,
+        proof.verify,
         plugins.plugins,
     ),
     "On a server (BITFRONT_URL, BITFRONT_API_KEY)": (

@@ -69,8 +69,7 @@ def search(
     pin: Annotated[
         str | None,
         typer.Option(
-            help=f"Format of embedding and head, or none; default: {Study.pinned or 'none'}, or the "
-            "runtime's."
+            help=f"Format of embedding and head, or none; default: {Study.pinned} or the runtime's."
         ),
     ] = None,
     n_sequences: Annotated[

@@ -1,4 +1,4 @@
-"""What a runtime makes of the layers of a model: kernels, ranks, and formats that it cannot load."""
+"""What a runtime makes of the layers of a model: kernels, ranks, formats that it cannot load."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def check_model(model: nn.Module, layers: tuple[Layer, ...], runtime: Runtime) -
     n_kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
     if n_heads % n_ranks or (n_kv_heads % n_ranks and n_ranks % n_kv_heads):
         raise InvalidArgument(
-            f"{n_ranks} ranks do not divide {n_heads} attention heads with {n_kv_heads} of keys and "
-            "values: give another tensor_parallel."
+            f"{n_ranks} ranks do not divide {n_heads} attention heads, {n_kv_heads} of them of "
+            "keys and values: give another tensor_parallel."
         )
     for layer in layers:
         module = model.get_submodule(layer.name)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +26,12 @@ class Tolerance:
     Args:
         mean_kl: KL(ours || engine) in nats, mean over tokens.
         max_kl: the same of the worst token.
-        top1_error: share of tokens whose most likely next token is another one.
+        top1_agreement: share of tokens whose most likely next token is the same, at least.
     """
 
     mean_kl: float
     max_kl: float
-    top1_error: float
+    top1_agreement: float
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Runner(ABC):
     without them knows their profiles all the same.
     """
 
-    package: str
+    package: ClassVar[str]
     """Of PyPI; its version is the engine's."""
 
     @abstractmethod

@@ -1,0 +1,115 @@
+"""Verdict: how close what an engine predicts is to what it should."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfront.runtimes.base import Logits, Tolerance
+
+_LEAST = -87.0
+"""Smallest log-probability: an engine may say minus infinity of what is as good as impossible."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far predictions are from others.
+
+    Args:
+        mean_kl: KL(ours || theirs) in nats, mean over tokens.
+        max_kl: of the worst token.
+        top1_agreement: share of tokens whose most likely next token is the same.
+        n_tokens: how many there are.
+    """
+
+    mean_kl: float
+    max_kl: float
+    top1_agreement: float
+    n_tokens: int
+
+    @classmethod
+    def of(cls, ours: Logits, theirs: Logits) -> Distance:
+        """Compare logits or log-probabilities `[n, length, vocabulary]`.
+
+        An engine may leave out the last token, and words that are only padding.
+        """
+        length, words = (min(a, b) for a, b in zip(ours.shape[1:], theirs.shape[1:], strict=True))
+        p, q = (_log_softmax(x[:, :length, :words].astype(np.float64)) for x in (ours, theirs))
+        kl = (np.exp(p) * (p - q)).sum(axis=-1)
+        agrees = p.argmax(axis=-1) == q.argmax(axis=-1)
+        return cls(float(kl.mean()), float(kl.max()), float(agrees.mean()), kl.size)
+
+    def beyond(self, tolerance: Tolerance) -> tuple[str, ...]:
+        """One line for each bound that is not kept; not-a-number keeps none."""
+        lines = []
+        for name in ("mean_kl", "max_kl"):
+            value, bound = getattr(self, name), getattr(tolerance, name)
+            if not value <= bound:
+                lines.append(f"{name} is {value:.2g}, at most {bound:g} is allowed.")
+        if not self.top1_agreement >= tolerance.top1_agreement:
+            lines.append(
+                f"top1_agreement is {self.top1_agreement:.1%}, at least "
+                f"{tolerance.top1_agreement:.1%} is needed."
+            )
+        return tuple(lines)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `bitfront check` found.
+
+    Args:
+        runtime: profile.
+        engine: package that ran.
+        version: its version.
+        exporter: what wrote the checkpoint.
+        reasons: why it fails, one line each; none where it holds.
+        distance: of the engine's predictions from our own; `None` where it did not load.
+        tolerance: what is allowed.
+        seconds: it took.
+        note: what else is to be known.
+    """
+
+    runtime: str
+    engine: str
+    version: str
+    exporter: str
+    reasons: tuple[str, ...]
+    distance: Distance | None
+    tolerance: Tolerance
+    seconds: float
+    note: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the engine predicts what it should."""
+        return not self.reasons
+
+    def to_json(self) -> str:
+        """Indented JSON; numbers that are none become null."""
+        fields = {"verdict": "PASS" if self.holds else "FAIL", **asdict(self)}
+        for name, value in (fields["distance"] or {}).items():
+            fields["distance"][name] = value if math.isfinite(value) else None
+        return json.dumps(fields, indent=1)
+
+    def __str__(self) -> str:
+        said = f"{self.engine} {self.version}"
+        if (d := self.distance) is not None:
+            said += (
+                f": mean KL {d.mean_kl:.2g}, max {d.max_kl:.2g}, same top-1 "
+                f"{d.top1_agreement:.1%} of {d.n_tokens} tokens, {self.seconds:.1f} s"
+            )
+        reasons = f": {' '.join(self.reasons)}" if self.reasons else ""
+        note = f" ({self.note})" if self.note else ""
+        return f"{'PASS' if self.holds else 'FAIL'} {said}{note}{reasons}"
+
+
+def _log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    x = x - x.max(axis=-1, keepdims=True)
+    normal: NDArray[np.float64] = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    # `np.maximum` keeps not-a-number.
+    return np.maximum(normal, _LEAST)
