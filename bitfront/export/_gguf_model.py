@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.errors import InvalidModel
+from bitfront.export._gguf_tensors import GgufTensor
 
 ARCHITECTURES = {
     "llama": gguf.MODEL_ARCH.LLAMA,
@@ -84,18 +86,33 @@ class GgufModel:
             )
         return f"{found}.{kind}"
 
-    def row_order(self, name: str, n_rows: int) -> NDArray[np.int64] | None:
-        """Order in which the rows of a tensor are written; `None` for their own.
+    def tensor(
+        self,
+        name: str,
+        kind: gguf.GGMLQuantizationType,
+        shape: tuple[int, ...],
+        make: Callable[[], NDArray[np.uint8]],
+    ) -> GgufTensor:
+        """A tensor of the model as llama.cpp has it: by its name and order of rows.
 
         llama.cpp rotates neighbouring rows of a head in its architecture `llama`, where
         transformers rotates its first half against its second.
+
+        Args:
+            name: in transformers.
+            kind: type in the file.
+            shape: of the numbers.
+            make: its bytes row by row, in the order of transformers.
         """
         heads = {"q_proj": self.config.num_attention_heads, "k_proj": self._n_kv_heads}
         part = name.split(".")[-2]
-        if self.name != "llama" or part not in heads:
-            return None
-        rows = np.arange(n_rows).reshape(heads[part], 2, -1)
-        return rows.swapaxes(1, 2).reshape(-1)
+        if self.name == "llama" and part in heads:
+            rows = np.arange(shape[0]).reshape(heads[part], 2, -1)
+            order = rows.swapaxes(1, 2).reshape(-1)
+            return GgufTensor(
+                self.tensor_name(name), kind, shape, lambda: make().reshape(shape[0], -1)[order]
+            )
+        return GgufTensor(self.tensor_name(name), kind, tuple(shape), make)
 
     @property
     def _n_kv_heads(self) -> int:
@@ -108,7 +125,7 @@ class GgufModel:
         return int(getattr(self.config, "head_dim", None) or each)
 
     def add_fields(self, writer: gguf.GGUFWriter) -> None:
-        """Write the hyperparameters, and the rotation factors where there are some."""
+        """Write the hyperparameters."""
         config, rope = self.config, _rope(self.config)
         writer.add_block_count(config.num_hidden_layers)
         writer.add_context_length(config.max_position_embeddings)
@@ -125,8 +142,18 @@ class GgufModel:
         if rope["rope_type"] == "linear":
             writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
             writer.add_rope_scaling_factor(rope["factor"])
+
+    def extra(self) -> Iterator[GgufTensor]:
+        """Tensors of the file that the model has as numbers of its configuration."""
+        rope = _rope(self.config)
         if rope["rope_type"] == "llama3":
-            writer.add_tensor("rope_freqs.weight", _llama3_factors(rope, self._head_dim))
+            factors = _llama3_factors(rope, self._head_dim)
+            yield GgufTensor(
+                "rope_freqs.weight",
+                gguf.GGMLQuantizationType.F32,
+                factors.shape,
+                lambda: factors.view(np.uint8),
+            )
 
 
 def _rope(config: Any) -> dict[str, Any]:

@@ -72,10 +72,18 @@ def _tokens(made: dict[str, Any], tokenizer: Any, n_rows: int) -> tuple[list[str
     return tokens[:n_rows], [int(kinds.get(i, gguf.TokenType.UNUSED)) for i in ids][:n_rows]
 
 
+def _steps(made: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The parts of a normalizer, or of a way to cut words."""
+    if made is None:
+        return []
+    steps: list[dict[str, Any]] = made.get("normalizers", made.get("pretokenizers", [made]))
+    return steps
+
+
 def _adds_space(made: dict[str, Any]) -> bool:
-    """Whether text begins with a space: by the normalizer, or by the way to cut words."""
-    written = json.dumps([made.get("normalizer"), made.get("pre_tokenizer")])
-    return '"Prepend"' in written or '"prepend_scheme": "' in written.replace('"never"', "")
+    """Whether text begins with a space."""
+    steps = _steps(made["normalizer"]) + _steps(made["pre_tokenizer"])
+    return any(s["type"] == "Prepend" or s.get("prepend_scheme", "never") != "never" for s in steps)
 
 
 def _pre_tokenizer(made: dict[str, Any] | None) -> str:
@@ -84,7 +92,7 @@ def _pre_tokenizer(made: dict[str, Any] | None) -> str:
     Raises:
         InvalidModel: none.
     """
-    steps = made.get("pretokenizers", [made]) if made else []
+    steps = _steps(made)
     kinds = [step["type"] for step in steps]
     by_words = bool(steps) and kinds[-1] == "ByteLevel" and steps[-1].get("use_regex", True)
     if kinds == ["ByteLevel"] and by_words:

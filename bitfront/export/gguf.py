@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter
 
@@ -22,6 +21,7 @@ from bitfront.export._ggml import (
     rounded_blocks,
 )
 from bitfront.export._gguf_model import GgufModel
+from bitfront.export._gguf_tensors import GgufTensor, write_tensors
 from bitfront.export._gguf_tokenizer import add_tokenizer
 from bitfront.export.base import Exporter, writing
 from bitfront.formats import named
@@ -65,59 +65,45 @@ class Gguf(Exporter):
         anew = {} if self.unquantized else _rounded_anew(allocation)
         for layer in allocation.formats:
             _check_width(layer, get_weight(model.module, layer).shape[1])
-        notes = {"rounded_anew": anew} if anew else {}
         writer = GGUFWriter(None, written.name)
         writer.add_name(Path(model.source).name)
         written.add_fields(writer)
         add_tokenizer(writer, model.tokenizer, model.n_rows)
-        for name, kind, rows in self._tensors(model, allocation, bank):
-            order = written.row_order(name, len(rows))
-            ordered = rows if order is None else rows[order]
-            writer.add_tensor(written.tensor_name(name), ordered, raw_dtype=kind)
-        with writing(directory, model, allocation, notes) as folder:
-            _write_file(writer, folder / MODEL_FILE)
+        tensors = [*written.extra(), *self._tensors(model, allocation, bank, written)]
+        with writing(
+            directory, model, allocation, {"rounded_anew": anew} if anew else {}
+        ) as folder:
+            write_tensors(writer, tensors, folder / MODEL_FILE)
             (folder / TYPES_FILE).write_text(_tensor_types(model, allocation, written))
 
     def _tensors(
-        self, model: LoadedModel, allocation: Allocation, bank: WeightBank
-    ) -> Iterator[tuple[str, GGMLQuantizationType, Bytes | np.ndarray]]:
-        """Name, type and data of every tensor of the model."""
+        self, model: LoadedModel, allocation: Allocation, bank: WeightBank, written: GgufModel
+    ) -> Iterator[GgufTensor]:
+        """Every tensor of the model."""
         for name, tensor in fixed_tensors(model.module, allocation.formats).items():
-            numbers = tensor.detach().float().cpu()
-            if numbers.dim() == 1:  # llama.cpp adds norms and biases in float32
-                yield name, GGMLQuantizationType.F32, numbers.numpy()
-            else:
-                yield name, GGMLQuantizationType.BF16, _bf16(numbers)
+            # llama.cpp adds norms and biases in float32
+            kind = GGMLQuantizationType.F32 if tensor.dim() == 1 else GGMLQuantizationType.BF16
+            yield written.tensor(name, kind, tensor.shape, partial(_plain, tensor, kind))
         for layer, name in allocation.formats.items():
-            weight = get_weight(model.module, layer).cpu()
-            format = named(name)
-            kind, is_exact = ggml_type(format)
-            if self.unquantized:
-                yield f"{layer}.weight", GGMLQuantizationType.BF16, _bf16(weight)
-            elif is_exact:
-                shape = (weight.shape[0], weight.shape[1])
-                codes, qparams = format.unpack(bank.tensors(layer, name), shape)
-                yield f"{layer}.weight", kind, exact_blocks(format, codes, qparams)
-            else:
-                yield f"{layer}.weight", kind, rounded_blocks(weight, kind)
+            weight = get_weight(model.module, layer)
+            kind, is_exact = ggml_type(named("bf16" if self.unquantized else name))
+            make = partial(_plain, weight, kind)
+            if not is_exact:
+                make = partial(rounded_blocks, weight, kind)
+            elif not self.unquantized:
+                make = partial(_stored, bank, layer, name, (weight.shape[0], weight.shape[1]))
+            yield written.tensor(f"{layer}.weight", kind, weight.shape, make)
 
 
-def _write_file(writer: GGUFWriter, path: Path) -> None:
-    try:
-        writer.write_header_to_file(path)
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        for file in writer.fout or ():
-            file.flush()
-    finally:
-        for file in writer.fout or ():
-            # After a full disk the buffer is not empty and closing fails again.
-            with suppress(OSError):
-                file.close()
+def _plain(tensor: torch.Tensor, kind: GGMLQuantizationType) -> Bytes:
+    dtype = torch.float32 if kind is GGMLQuantizationType.F32 else torch.bfloat16
+    numbers = tensor.detach().to("cpu", dtype).contiguous()
+    return numbers.view(torch.uint8).numpy()
 
 
-def _bf16(weight: torch.Tensor) -> Bytes:
-    return weight.to(torch.bfloat16).contiguous().view(torch.uint8).numpy()
+def _stored(bank: WeightBank, layer: str, name: str, shape: tuple[int, int]) -> Bytes:
+    format = named(name)
+    return exact_blocks(format, *format.unpack(bank.tensors(layer, name), shape))
 
 
 def _rounded_anew(allocation: Allocation) -> dict[str, str]:

@@ -2,16 +2,25 @@
 
 import json
 import re
+import resource
 
 import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader, quants
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bitfront import formats
-from bitfront.errors import InvalidModel
+from bitfront.errors import InvalidModel, StorageError
 from bitfront.export import EXPORTERS
 from bitfront.export._ggml import ggml_type
 from bitfront.models.load import LoadedModel, load_model
@@ -174,34 +183,70 @@ def test_the_unquantized_model_and_the_types_that_llama_quantize_makes_of_it(tin
     assert len(lines) == len(e.allocation.formats)
 
 
-@pytest.fixture(scope="module")
-def sentencepiece_like():
-    """A byte-pair tokenizer with bytes to fall back on and spaces as in Llama 2."""
-    backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-    backend.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+_LINES = [line for line in (DATA / "alice.txt").read_text()[:30_000].split("\n") if line]
+LLAMA_3, QWEN_2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+    + digits
+    + r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    for digits in (r"\p{N}{1,3}", r"\p{N}")
+)
+_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+_WORDS = pre_tokenizers.ByteLevel(add_prefix_space=False)
+CUTS = {
+    "gpt-2": _WORDS,
+    "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _WORDS]),
+    "llama-bpe": pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(LLAMA_3), behavior="isolated"), _BYTES]
+    ),
+    "qwen2": pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(QWEN_2), behavior="isolated"), _BYTES]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_llama_cpp_cuts_text_as_the_tokenizer_does(name, tiny_llama, tmp_path):
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = _BYTES  # merges across words, so that the cuts matter
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
+    backend.train_from_iterator([*_LINES, *["1865 12,345 wasn't she?\n\n"] * 99], trainer)
+    backend.pre_tokenizer = CUTS[name]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>")
+    e = Export.of(tiny_llama, tokenizer, (formats.named("bf16"),), None)
+    texts = (*TEXTS, "a<|end|>b 1865")
+    _, cut = asked(write(e, tmp_path / "out"), texts=texts)
+    assert cut == [tokenizer(text)["input_ids"] for text in texts]
+
+
+@pytest.mark.parametrize("spaces", ["normalizer", "metaspace"])
+def test_llama_cpp_cuts_text_as_a_tokenizer_of_llama_2_does(spaces, tiny_llama, tmp_path):
+    backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    if spaces == "normalizer":
+        steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        backend.normalizer = normalizers.Sequence(steps)
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     special = ["<unk>", "<s>", "</s>"]
-    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(vocab_size=512, special_tokens=special + bytes_)
-    lines = (DATA / "alice.txt").read_text()[:20_000].split("\n")
-    backend.train_from_iterator([line for line in lines if line], trainer)
+    fallback = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=512, special_tokens=special + fallback)
+    backend.train_from_iterator(_LINES, trainer)
     made = json.loads(backend.to_str())
-    made["added_tokens"] = made["added_tokens"][:3]
-    made["decoder"] = json.loads(decoders.ByteFallback().__getstate__())
+    made["added_tokens"] = made["added_tokens"][:3]  # bytes are ordinary tokens
     backend = Tokenizer.from_str(json.dumps(made))
-    return PreTrainedTokenizerFast(
+    backend.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
     )
-
-
-def test_llama_cpp_cuts_text_as_a_tokenizer_of_llama_2_does(
-    tiny_llama, sentencepiece_like, tmp_path
-):
-    e = Export.of(tiny_llama, sentencepiece_like, (formats.named("bf16"),), None)
+    e = Export.of(tiny_llama, tokenizer, (formats.named("bf16"),), None)
     texts = ("Alice was beginning to get very tired", "In 1865 there were rabbits", "naïve 東京")
     _, cut = asked(write(e, tmp_path / "out"), texts=texts)
-    assert cut == [sentencepiece_like(text)["input_ids"] for text in texts]
+    assert cut == [tokenizer(text)["input_ids"] for text in texts]
+    assert all(ids[0] == 1 for ids in cut)
 
 
 def test_what_llama_cpp_has_no_place_for_is_refused(tiny_llama, tiny_tokenizer, tmp_path):
@@ -232,6 +277,20 @@ def test_what_llama_cpp_has_no_place_for_is_refused(tiny_llama, tiny_tokenizer, 
             write(e, tmp_path / "out")
         assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_at_the_last_bytes(tiny_llama, tiny_tokenizer, tmp_path):
+    # the last tensor fits into the buffer of the file, which is written when it is closed
+    e = Export.of(tiny_llama, tiny_tokenizer, (formats.named("int4_g64_sym"),), None)
+    size = write(e, tmp_path / "out").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, hard))
+    try:
+        with pytest.raises(StorageError, match="Cannot write"):
+            write(e, tmp_path / "again")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_was_written_is_a_model_to_search_again(tiny_llama, tiny_tokenizer, tmp_path):
