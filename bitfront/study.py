@@ -262,15 +262,14 @@ class Study:
             return
         for name in self.formats:
             if profile.rule(name) is None:
-                rest = [f for f in formats.catalogue() if profile.rule(f) is not None]
                 raise InvalidArgument(
-                    f"Runtime {profile.name!r} cannot load {name}: it takes {', '.join(rest)}."
+                    f"Runtime {profile.name!r} cannot load {name}: it takes "
+                    f"{', '.join(pattern for rule in profile.rules for pattern in rule.names)}."
                 )
         if not profile.pins(self.pinned or "bf16"):
-            rest = ["none" if f == "bf16" else f for f in formats.catalogue() if profile.pins(f)]
             raise InvalidArgument(
                 f"Runtime {profile.name!r} has no {self.pinned or 'bf16'} embedding or head: pin "
-                f"{', '.join(rest)}."
+                f"{', '.join('none' if each == 'bf16' else each for each in profile.pinned)}."
             )
 
     @property

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from bitfront.runtimes.base import Logits, Tolerance
 
 _LEAST = -87.0
-"""Smallest log-probability: an engine may say minus infinity of what is as good as impossible."""
+"""Smallest log-probability: what an engine says of the impossible is no number to compare."""
+_LEAST_REST = 1e-7
+"""Smallest probability of all that is not told: it is a difference of float32 numbers."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,16 @@ class Distance:
     def of(cls, ours: Logits, theirs: Logits) -> Distance:
         """Compare logits or log-probabilities `[n, length, vocabulary]`.
 
-        An engine may leave out the last token, and words that are only padding.
+        An engine may leave out the last token, and words that are only padding. Those that it does
+        not tell (minus infinity) count as one outcome, which can only lower a KL.
         """
         length, words = (min(a, b) for a, b in zip(ours.shape[1:], theirs.shape[1:], strict=True))
-        p, q = (_log_softmax(x[:, :length, :words].astype(np.float64)) for x in (ours, theirs))
-        kl = (np.exp(p) * (p - q)).sum(axis=-1)
+        p, q = (x[:, :length, :words].astype(np.float64) for x in (ours, theirs))
+        p, is_told = _log_softmax(p), q != -np.inf
+        q = _log_softmax(q) if is_told.all() else q
+        told = np.where(is_told, np.exp(p) * (p - np.maximum(q, _LEAST)), 0.0).sum(axis=-1)
+        rest_p, rest_q = (_rest(x, is_told) for x in (p, q))
+        kl = told + rest_p * np.log(rest_p / rest_q)
         agrees = p.argmax(axis=-1) == q.argmax(axis=-1)
         return cls(float(kl.mean()), float(kl.max()), float(agrees.mean()), kl.size)
 
@@ -111,5 +118,10 @@ class Verdict:
 def _log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
     x = x - x.max(axis=-1, keepdims=True)
     normal: NDArray[np.float64] = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-    # `np.maximum` keeps not-a-number.
-    return np.maximum(normal, _LEAST)
+    return normal
+
+
+def _rest(x: NDArray[np.float64], is_told: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Probability of all that is not told; the same small number where that is nothing."""
+    told: NDArray[np.float64] = np.where(is_told, np.exp(x), 0.0).sum(axis=-1)
+    return np.where(is_told.all(axis=-1), _LEAST_REST, np.maximum(1.0 - told, _LEAST_REST))

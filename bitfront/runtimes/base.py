@@ -183,6 +183,9 @@ class Runner(ABC):
     def logits(self, folder: Path, tokens: Tokens) -> Logits:
         """Logits, or log-probabilities, of the token after each, `[n, length, vocabulary]`.
 
+        Where an engine tells the most likely words alone, those are log-probabilities, and all
+        others minus infinity.
+
         Args:
             folder: a checkpoint.
             tokens: int64 `[n, length]`.

@@ -10,10 +10,16 @@ import numpy as np
 
 from bitfront.runtimes.base import Logits, Runner, Tokens
 
+_N_TOLD = 1024
+
 
 @dataclass(frozen=True)
 class LlamaCpp(Runner):
-    """The server of llama.cpp, asked for one token after every beginning of each sequence."""
+    """The server of llama.cpp, asked for one token after every beginning of each sequence.
+
+    It tells the most likely words alone: all 49,152 of a vocabulary took 3 s a token, 1,024 of them
+    0.1 s.
+    """
 
     package: ClassVar[str] = "xllamacpp"
 
@@ -36,7 +42,7 @@ class LlamaCpp(Runner):
                     {
                         "prompt": sequence[: position + 1],
                         "n_predict": 1,
-                        "n_probs": len(vocabulary),
+                        "n_probs": min(len(vocabulary), _N_TOLD),
                         "temperature": 0,
                         "logit_bias": [[letter, 1000.0]],
                     }
