@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,20 +37,56 @@ class Rebuilt:
     model: LoadedModel
     bank: WeightBank
 
-    def patched(self) -> nn.Module:
+    def patched(self, float32_vectors: bool = False) -> nn.Module:
         """The quantized model in float32, on the CPU, all else rounded to bfloat16.
 
         The model is changed in place.
+
+        Args:
+            float32_vectors: whether norms and biases keep their values.
         """
         module = self.model.module.float().cpu()
         formats = self.manifest.trial.allocation.formats
         with torch.no_grad():
             for tensor in fixed_tensors(module, formats).values():
-                if tensor.is_floating_point():
+                if tensor.is_floating_point() and not (float32_vectors and tensor.dim() == 1):
                     tensor.copy_(tensor.bfloat16())
         for layer, format in formats.items():
             set_weight(module, layer, self.bank.weight(layer, format))
         return module
+
+
+@contextmanager
+def rounded_activations(module: nn.Module, layers: Collection[str], block: int) -> Iterator[None]:
+    """Inputs of linear layers rounded to 8 bits within the block, as an engine does it.
+
+    One scale, the largest size over 127, in float16, per `block` columns (ggml's Q8_0).
+
+    Args:
+        module: a language model in float32.
+        layers: names of those with quantized weights.
+        block: columns that share a scale; 0 to round nothing.
+    """
+    language_model: Any = module
+    head, weights = language_model.get_output_embeddings(), set[int]()
+    rounded = [module.get_submodule(name) for name in layers] if block else []
+    for layer in rounded:
+        weights.add(id(layer.weight))
+    if head is not None and id(head.weight) in weights:  # tied to an embedding
+        rounded = [*{id(x): x for x in (*rounded, head)}.values()]
+
+    def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        x = inputs[0].unflatten(-1, (-1, block))
+        scale = x.abs().amax(dim=-1, keepdim=True) / 127
+        codes = torch.nan_to_num(x / scale).round()
+        return ((codes * scale.half().float()).flatten(-2), *inputs[1:])
+
+    hooks = [x.register_forward_pre_hook(hook) for x in rounded if isinstance(x, nn.Linear)]
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
 
 
 def study_of(manifest: Manifest, model: str | None, device: str | None = None) -> Study:

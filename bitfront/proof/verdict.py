@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,13 +56,23 @@ class Distance:
         for name in ("mean_kl", "max_kl"):
             value, bound = getattr(self, name), getattr(tolerance, name)
             if not value <= bound:
-                lines.append(f"{name} is {value:.2g}, at most {bound:g} is allowed.")
+                lines.append(f"{name} is {value:.2g}, at most {bound:.2g} is allowed.")
         if not self.top1_agreement >= tolerance.top1_agreement:
             lines.append(
                 f"top1_agreement is {self.top1_agreement:.1%}, at least "
                 f"{tolerance.top1_agreement:.1%} is needed."
             )
         return tuple(lines)
+
+
+def widened(tolerance: Tolerance, noise: Distance) -> Tolerance:
+    """A tolerance and twice a distance that says nothing of the weights."""
+    return replace(
+        tolerance,
+        mean_kl=tolerance.mean_kl + 2 * noise.mean_kl,
+        max_kl=tolerance.max_kl + 2 * noise.max_kl,
+        top1_agreement=tolerance.top1_agreement - 2 * (1 - noise.top1_agreement),
+    )
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ class Verdict:
         distance: of the engine's predictions from our own; `None` where it did not load.
         tolerance: what is allowed.
         seconds: it took.
+        manifest: SHA-256 of the manifest, which has those of the files.
         note: what else is to be known.
     """
 
@@ -89,6 +100,7 @@ class Verdict:
     distance: Distance | None
     tolerance: Tolerance
     seconds: float
+    manifest: str
     note: str = ""
 
     @property

@@ -27,7 +27,7 @@ from bitfront.study import Study
 _METRICS = ("kl_divergence", "perplexity", "top1_error")
 _TOLERANCES: Mapping[str, tuple[float, float]] = {
     "kl": (0.05, 0.001),
-    "perplexity": (0.01, 0.0),
+    "perplexity": (0.03, 0.0),
     "top1_error": (0.05, 0.01),
     "bits": (0.0, 1e-9),
     "bits_per_weight": (0.0, 1e-9),

@@ -27,11 +27,13 @@ class Tolerance:
         mean_kl: KL(ours || engine) in nats, mean over tokens.
         max_kl: the same of the worst token.
         top1_agreement: share of tokens whose most likely next token is the same, at least.
+        float32_vectors: whether the checkpoint has norms and biases in float32, not bfloat16.
     """
 
     mean_kl: float
     max_kl: float
     top1_agreement: float
+    float32_vectors: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Runtime:
         replicated: names of layers that every rank may hold whole.
         max_tensor_parallel: largest number of ranks.
         architectures: `model_type` of the models that it and its exporter know; empty for any.
+        activation_block: columns of an activation that it rounds to 8 bits with one scale before it
+            multiplies by a quantized weight; 0 where it does not.
         only_linear: whether it loads quantized weights into `nn.Linear` alone.
         tensor_parallel: number of ranks that the weights are spread over.
     """
@@ -91,6 +95,7 @@ class Runtime:
     replicated: tuple[str, ...] = ()
     max_tensor_parallel: int = 1
     architectures: tuple[str, ...] = ()
+    activation_block: int = 0
     only_linear: bool = False
     tensor_parallel: int = 1
 

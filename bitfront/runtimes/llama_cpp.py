@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +35,12 @@ class LlamaCpp(Runner):
         params = xllamacpp.CommonParams()
         params.model.path, params.warmup = str(path), False
         params.n_ctx, params.n_parallel = max(256, 2 * tokens.shape[1]), 1
+        # Its threads spin while they wait: more than there are free cores take minutes for seconds.
+        params.cpuparams.n_threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or -1
+        # In float32, so that what is left of a difference is that of the weights.
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        attention = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = attention
         server = xllamacpp.Server(params)
         said = np.full((*tokens.shape, len(vocabulary)), -np.inf, dtype=np.float32)
         for row, sequence in enumerate(tokens.tolist()):

@@ -55,7 +55,7 @@ def at_once(monkeypatch):
         except Exception as error:
             return None, str(error)
 
-    monkeypatch.setattr(_check, "_engine_logits", logits)
+    monkeypatch.setattr(_check, "_predicted", logits)
 
 
 @pytest.fixture
