@@ -1,4 +1,5 @@
 # make demo: the main job on a real model.  make test: every test.  make test-ui: pages in a browser.
+# make test-gpu: the tests of the kernels on the GPU of this machine, compiled.
 # make soak: faults of the service at length, into benchmarks/results/soak.csv.  make check: format, lint, types.
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SOAK := tests/workers tests/store tests/api
 
-.PHONY: demo test test-ui soak check docs clean
+.PHONY: demo test test-ui test-gpu soak check docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -18,6 +19,10 @@ test: $(VENV)/installed-tests
 test-ui: $(VENV)/installed-tests
 	@if [ "$$(id -u)" = 0 ] && ! command -v chromium >/dev/null; then apt-get update -q && apt-get install -q -y chromium; fi
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ui
+
+test-gpu: $(VENV)/installed-tests
+	@$(BIN)/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('No GPU here: make test runs the same tests, interpreted.')"
+	$(BIN)/python -m pytest tests/kernels
 
 soak: $(VENV)/installed-tests
 	BITFRONT_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 3600 -v -m fault $(SOAK)

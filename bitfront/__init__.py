@@ -12,13 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bitfront.allocation import Allocation
+from bitfront.budget import Budget
 from bitfront.formats.base import Format
 from bitfront.models.registration import register_with_transformers
 from bitfront.pareto import ParetoFront
 from bitfront.plugins import Choice
 from bitfront.problem import Problem
 from bitfront.space import Layer, SearchSpace
-from bitfront.study import Budget, Study, TextSource
+from bitfront.study import Study, TextSource
 from bitfront.table import LayerTable
 from bitfront.trial import Trial, TrialState
 from bitfront.version import __version__

@@ -44,6 +44,7 @@ _STAGES = {
     "evaluate": "Evaluate",
     "wait": "Wait for a worker",
     "write": "Write",
+    "profile": "Time",
     "download": "Download",
 }
 _MEASURING = frozenset({"search", "evaluate"})

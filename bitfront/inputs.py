@@ -18,7 +18,9 @@ from torch import nn
 
 from bitfront import formats
 from bitfront.allocation import Allocation
+from bitfront.budget import Budget
 from bitfront.costs import COSTS
+from bitfront.costs.base import Cost
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText
 from bitfront.formats.base import Format
 from bitfront.models.bank import WeightBank, format_digest
@@ -26,13 +28,16 @@ from bitfront.models.data import check_disjoint, check_source, digest, starting_
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
 from bitfront.models.statistics import InputGrams
+from bitfront.plugins import parameters
+from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.quantizers import QUANTIZERS
 from bitfront.results import Results, text_digest
 from bitfront.search import SEARCHES
 from bitfront.sensitivity import ESTIMATORS
+from bitfront.solvers import SOLVERS
 from bitfront.space import SearchSpace
-from bitfront.study import Budget, Study, TextSource
+from bitfront.study import Study, TextSource
 from bitfront.table import LayerTable
 from bitfront.version import __version__
 
@@ -106,8 +111,7 @@ def check_names(study: Study) -> None:
     """
     QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     ESTIMATORS.build(study.estimator.name, study.estimator.params)
-    for choice in study.costs:
-        COSTS.build(choice.name, choice.params)
+    _built_costs(study)
     searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
     with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)
     if study.n_pairs and not with_pairs:
@@ -134,8 +138,7 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     """
     model, space = load_searched(study, progress)
     _warn_of_stacks(model.module)
-    built = (COSTS.build(choice.name, choice.params) for choice in study.costs)
-    costs = tuple(table for cost in built for table in cost.cost(space))
+    costs = cost_tables(study, space)
     check_budget(study.budget, space, costs)
     _check_length(model, study)
     progress(Event("text", 0, 2))
@@ -173,7 +176,59 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
     progress(Event("load", 1, 1))
     pinned = formats.named(study.pinned) if study.pinned else None
     menu = tuple(formats.named(name) for name in study.formats)
-    return model, search_space(model.module, menu, pinned, study.tied, study.profile)
+    return model, search_space(model.module, menu, pinned, study.tied, study.deployment)
+
+
+def cost_tables(study: Study, space: SearchSpace) -> tuple[LayerTable, ...]:
+    """The cost tables of a study, those of its time budget at the batch and context of that.
+
+    Raises:
+        InvalidArgument: a cost that cannot be made, or two that give one quantity.
+    """
+    tables = tuple(table for cost in _built_costs(study) for table in cost.cost(space))
+    given = [table.quantity for table in tables]
+    for quantity in given:
+        if given.count(quantity) > 1:
+            raise InvalidArgument(f"Two costs give {quantity}: name one of them.")
+    return tables
+
+
+def time_point(study: Study) -> tuple[int, int]:
+    """Batch and context at which a study predicts latency; a context of 1 where it knows none.
+
+    Raises:
+        InvalidArgument: it predicts none.
+    """
+    for cost in _built_costs(study):
+        if (batch := getattr(cost, "batch", None)) is not None:
+            return int(batch), int(getattr(cost, "context", 1))
+    raise InvalidArgument(
+        "The study predicts no latency: search with --costs memory,latency:table=FILE."
+    )
+
+
+def _built_costs(study: Study) -> list[Cost]:
+    time = study.budget.time
+    point = {"batch": time.batch, "context": time.context} if time else {}
+    stated = {name: value for name, value in point.items() if value is not None}
+    built = []
+    for choice in study.costs:
+        known = parameters(COSTS.load(choice.name))
+        if "batch" not in known or not stated:
+            built.append(COSTS.build(choice.name, choice.params))
+            continue
+        for name, value in stated.items():
+            if name not in known:
+                raise InvalidArgument(
+                    f"Budget {time} states a {name}, which cost {choice.name!r} knows nothing of: "
+                    "leave it out, or give latency:table=FILE of `bitfront profile`."
+                )
+            if choice.params.get(name, value) != value:
+                raise InvalidArgument(
+                    f"Budget {time} and cost {choice} differ in {name}: give it once."
+                )
+        built.append(COSTS.build(choice.name, {**choice.params, **stated}))
+    return built
 
 
 def check_budget(budget: Budget, space: SearchSpace, costs: tuple[LayerTable, ...]) -> None:
@@ -183,15 +238,35 @@ def check_budget(budget: Budget, space: SearchSpace, costs: tuple[LayerTable, ..
         InfeasibleBudget: with the smallest budget that works, in the unit that was given.
         InvalidArgument: the budget holds the unquantized model.
     """
-    for quantity, limit in budget.limits(space).items():
+    for quantity, (each, limit) in budget.tightest(space, costs).items():
         table = next(t for t in costs if t.quantity == quantity)
         smallest = float(table.grouped.min(axis=1).sum())
         if smallest > limit:
             message = (
-                f"No allocation fits {budget}: the smallest reachable budget is "
-                f"{budget.holding(space, smallest)}. Raise the budget or add smaller formats."
+                f"No allocation fits {each}: the smallest reachable budget is "
+                f"{each.holding(space, table, smallest)}. Raise the budget or add smaller formats."
             )
             raise InfeasibleBudget(quantity, limit, smallest, message)
+    if len(limits := budget.limits(space, costs)) > 1:
+        _check_together(budget, Problem(costs[0], costs, limits))
+
+
+def _check_together(budget: Budget, problem: Problem) -> None:
+    """Refuse limits that can be met one by one only: the smallest format may be a slow one.
+
+    Raises:
+        InfeasibleBudget: with the smallest budget of one unit that works beside the others.
+    """
+    try:
+        SOLVERS.build("lagrangian").solve(problem)
+    except InfeasibleBudget as error:
+        each, _ = budget.tightest(problem.space, problem.costs)[error.quantity]
+        least = each.holding(problem.space, problem.cost(error.quantity), error.smallest)
+        message = (
+            f"No allocation fits {budget}: beside the others, {each} would have to be {least}. "
+            "Raise one of them or add formats."
+        )
+        raise InfeasibleBudget(error.quantity, error.limit, error.smallest, message) from error
 
 
 def _check_length(model: LoadedModel, study: Study) -> None:

@@ -14,7 +14,7 @@ from bitfront.problem import Problem
 from bitfront.progress import Progress
 from bitfront.results import Results
 from bitfront.study import Study
-from bitfront.trial import Trial
+from bitfront.trial import PREDICTED, Trial
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,11 @@ class Job:
     @property
     def target(self) -> str:
         """What proposals are made for; trials say it, so that a continued search knows its own."""
-        return f"{self.study.budget} {','.join(map(str, self.study.searches))}"
+        target = f"{self.study.budget} {','.join(map(str, self.study.searches))}"
+        # By another table the same milliseconds are another limit.
+        priced = [t for t in self.problem.costs if t.quantity in PREDICTED]
+        digests = [t.digest[:8] for t in priced if t.quantity in self.problem.limits]
+        return " ".join([target, *digests])
 
     @property
     def proposals(self) -> list[Trial]:

@@ -103,11 +103,11 @@ class Measurement:
 def sizes_of(allocation: Allocation, costs: tuple[LayerTable, ...]) -> dict[str, float]:
     """`bits` and `bits_per_weight` over the searched layers, `bytes` of the whole checkpoint.
 
-    Other quantities are sums over the searched layers.
+    Other quantities are sums over the searched layers and what their table says is outside.
     """
     space = costs[0].space
     choice = space.encode(allocation)
-    total = {table.quantity: table.total(choice) for table in costs}
+    total = {table.quantity: table.total(choice) + table.outside for table in costs}
     code_bits, nbytes = total.pop("code_bits"), total.pop("bytes")
     return {
         "bits": code_bits / space.n_weights,

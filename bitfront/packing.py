@@ -88,6 +88,8 @@ def pack(codes: torch.Tensor, num_bits: int) -> dict[str, torch.Tensor]:
     """
     import torch
 
+    if codes.device.type != "cpu":
+        return packed_by_torch(codes, num_bits)
     n_rows, n_columns = codes.shape
     shapes = plane_shapes((n_rows, n_columns), num_bits)
     planes = {name: np.zeros(shape, dtype=np.uint16) for name, shape in shapes.items()}
@@ -119,6 +121,8 @@ def unpack(tensors: Mapping[str, torch.Tensor], num_bits: int, n_columns: int) -
     import torch
 
     first = tensors[f"codes_{plane_widths(num_bits)[0]}bit"]
+    if first.device.type != "cpu":
+        return unpacked_by_torch(tensors, num_bits, n_columns)
     codes = np.empty((first.shape[0], padded_columns(n_columns)), dtype=np.uint8)
     planes = [
         (width, tensors[f"codes_{width}bit"].cpu().numpy().view(np.uint16))
@@ -137,6 +141,52 @@ def unpack(tensors: Mapping[str, torch.Tensor], num_bits: int, n_columns: int) -
                 codes[rows] |= part << low_bit
             low_bit += width
     return torch.from_numpy(codes).to(first.device)[:, :n_columns]
+
+
+def packed_by_torch(codes: torch.Tensor, num_bits: int) -> dict[str, torch.Tensor]:
+    """`pack` where the codes are: what a GPU does, whose codes need not come over."""
+    import torch
+
+    n_rows, n_columns = codes.shape
+    padded = codes.new_zeros(n_rows, padded_columns(n_columns))
+    padded[:, :n_columns] = codes
+    planes: dict[str, torch.Tensor] = {}
+    low_bit = 0
+    for name, shape in plane_shapes((n_rows, n_columns), num_bits).items():
+        width = plane_widths(num_bits)[len(planes)]
+        fields = _fields_of(padded, width, n_columns)
+        plane = torch.zeros(fields[:, :, 0].shape, dtype=torch.int16, device=codes.device)
+        for field in range(CONTAINER_BITS // width):
+            bits = (fields[:, :, field] >> low_bit) & ((1 << width) - 1)
+            plane |= bits.to(torch.int16) << (width * field)
+        planes[name] = plane.reshape(shape)
+        low_bit += width
+    return planes
+
+
+def unpacked_by_torch(
+    tensors: Mapping[str, torch.Tensor], num_bits: int, n_columns: int
+) -> torch.Tensor:
+    """`unpack` where the planes are."""
+    import torch
+
+    widths, low_bit = plane_widths(num_bits), 0
+    planes = [tensors[f"codes_{width}bit"] for width in widths]
+    shape = len(planes[0]), padded_columns(n_columns)
+    codes = torch.zeros(shape, dtype=torch.uint8, device=planes[0].device)
+    for width, plane in zip(widths, planes, strict=True):
+        fields = _fields_of(codes, width, n_columns)
+        containers = plane.reshape(fields[:, :, 0].shape)
+        for field in range(CONTAINER_BITS // width):
+            bits = (containers >> (width * field)) & ((1 << width) - 1)
+            fields[:, :, field] |= bits.to(torch.uint8) << low_bit
+        low_bit += width
+    return codes[:, :n_columns]
+
+
+def _fields_of(codes: torch.Tensor, width: int, n_columns: int) -> torch.Tensor:
+    """View of padded codes, `[n_rows, n_superblocks, 16 / width, stride]`."""
+    return codes.view(len(codes), -1, CONTAINER_BITS // width, stride(n_columns, width))
 
 
 def _row_chunks(n_rows: int, n_columns: int) -> Iterator[slice]:

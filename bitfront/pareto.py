@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,24 +48,47 @@ def hypervolume(points: NDArray[np.float64], reference_point: NDArray[np.float64
 
 
 OBJECTIVES = ("kl", "bits", "bytes")
-"""What every study minimizes."""
+"""What a study without a cost of latency minimizes."""
 
 LATENCY = "latency_ns"
-"""What a study with a cost of latency minimizes besides."""
+"""Nanoseconds of a decoding step of the whole model, as a cost predicts them."""
+
+TIMED = ("kl", "bytes", LATENCY)
+"""What a study with a cost of latency minimizes."""
 
 
-def objectives(trials: Sequence[Trial]) -> tuple[str, ...]:
-    """`OBJECTIVES`, and latency where every trial has one."""
+class Measured(Protocol):
+    """What has measured values: a trial, or a row that stands for one."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """Quantity to value."""
+
+
+def objectives(trials: Sequence[Measured], bounded: Iterable[str] = ()) -> tuple[str, ...]:
+    """`TIMED` where every trial has a latency, else `OBJECTIVES`.
+
+    Whatever else a budget bounds comes last: of two allocations, the better one within the bound
+    must not fall to one that is better but for it.
+
+    Args:
+        trials: what the front is of.
+        bounded: quantities that the study's budget bounds, as `Budget.bounds` names them.
+    """
     timed = bool(trials) and all(LATENCY in trial.values for trial in trials)
-    return (*OBJECTIVES, LATENCY) if timed else OBJECTIVES
+    known = TIMED if timed else OBJECTIVES
+    # Bits per weight and bytes differ by a factor and what is outside the search.
+    others = (q for q in bounded if q not in {*known, "bits_per_weight"})
+    return (*known, *(q for q in others if trials and all(q in t.values for t in trials)))
 
 
 @dataclass(frozen=True)
 class ParetoFront:
     """The non-dominated trials among those given, sorted by the last objective.
 
-    The front of a study is over `OBJECTIVES`, with both sizes that a budget may bound: where a menu
-    mixes group sizes, an allocation of fewer code bits may be the larger one.
+    The front of a study is over what `objectives` says. Without latency that is both sizes that a
+    budget may bound: where a menu mixes group sizes, an allocation of fewer code bits may be the
+    larger one.
 
     Args:
         trials: measured trials; dominated ones are dropped.

@@ -13,8 +13,8 @@ class Event:
     """What a running study is doing.
 
     Args:
-        stage: `load`, `text`, `quantize`, `reference`, `estimate`, `slopes`, `screen`, `search`
-            or `evaluate`.
+        stage: `load`, `text`, `quantize`, `reference`, `estimate`, `slopes`, `screen`, `search`,
+            `evaluate` or `profile`.
         done: steps done of this stage.
         total: steps in all.
         trial: the measurement that was just finished.

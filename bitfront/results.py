@@ -6,10 +6,11 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,9 @@ from bitfront.pareto import ParetoFront, objectives
 from bitfront.space import SearchSpace
 from bitfront.study import Study
 from bitfront.table import LayerTable
-from bitfront.trial import Screened, Trial, TrialState
+from bitfront.trial import Screened, Trial, TrialState, priced
+
+_SIZES = ("bytes", "code_bits")
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,12 @@ class Results:
     identity.json    digests of everything that measured values depend on
     space.json       layers and formats
     tables/          <estimator>.npz: its loss table, <estimator>-block<n>.npz until it is whole;
-                     slopes-<allocation>.npz: slopes at a trial
+                     slopes-<allocation>.npz: slopes at a trial; cost-<quantity>.npz: latency_ns
+                     and other costs of the latest run, by which every trial is priced
     trials.jsonl     one measured allocation a line, only ever appended
     screened.jsonl   one allocation a line that was measured on few sequences, the same
     pairs.json       KL of single groups and of pairs, where pairs were asked for
+    latency.json     predicted decoding steps held against measured ones, by `bitfront profile`
     comparison.json  what `bitfront compare` found, and comparison.html with its chart
     bank/            quantized weights     references/   predictions of the unquantized model
     bank.json        the file in bank/ of each layer in each format
@@ -178,7 +183,21 @@ class Results:
         for number, line in enumerate(lines, 1):
             with reading(self.directory / "trials.jsonl", line=number):
                 trials += [_trial(line, space)] if line else []
-        return tuple(t for t in trials if text in (None, t.text))
+        prices = [] if space is None else self._prices(space)
+        return tuple(priced(t, prices) for t in trials if text in (None, t.text))
+
+    def save_prices(self, costs: Sequence[LayerTable]) -> None:
+        """Store the cost tables beyond sizes; trials of earlier runs are priced by them too."""
+        wanted = {f"cost-{t.quantity}": t for t in costs if t.quantity not in _SIZES}
+        for path in self.directory.glob("tables/cost-*.npz"):
+            if path.stem not in wanted:
+                self.remove_table(path.stem)
+        for name, table in wanted.items():
+            self.save_table(name, table)
+
+    def _prices(self, space: SearchSpace) -> list[LayerTable]:
+        names = sorted(path.stem for path in self.directory.glob("tables/cost-*.npz"))
+        return [table for name in names if (table := self.load_table(name, space))]
 
     def screened(self) -> tuple[Screened, ...]:
         """What was measured on few sequences, oldest first; a last line cut short is dropped.
@@ -238,13 +257,28 @@ class Results:
             raise InvalidArgument(
                 f"{self.directory} has no measured front yet: run `bitfront search` to the end."
             )
-        return ParetoFront(tuple(trials), objectives(trials))
+        finished = (self.directory / "study.json").exists()
+        bounded = self.study.budget.bounds() if finished else ()
+        return ParetoFront(tuple(trials), objectives(trials, bounded))
 
     @property
     def environment(self) -> dict[str, str]:
         """Versions, machine and command of the latest finished run; empty where none is."""
         path = self.directory / "environment.json"
         return _read_words(path) if path.exists() else {}
+
+    @property
+    def checks(self) -> tuple[dict[str, Any], ...]:
+        """Rows of `latency.json`; none where it is not there.
+
+        Raises:
+            MismatchedArtifact: it cannot be read.
+        """
+        path = self.directory / "latency.json"
+        if not path.exists():
+            return ()
+        with reading(path):
+            return tuple(dict(row) for row in json.loads(path.read_text()))
 
     def save_bank_entries(self, entries: Mapping[tuple[str, str], str]) -> None:
         """Store which file of the bank each `(layer name, format name)` is."""
@@ -278,6 +312,7 @@ class Results:
                 source=table.source,
                 reduction=table.reduction,
                 note=table.note,
+                outside=table.outside,
             )
 
     def load_table(self, name: str, space: SearchSpace) -> LayerTable | None:

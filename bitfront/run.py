@@ -161,7 +161,7 @@ def estimated(made: Prepared, progress: Progress = silent) -> Iterator[Job]:
     study, results, inputs, references = made.study, made.results, made.inputs, made.references
     estimation = partial(_estimation, study, results, inputs, progress)
     table = _loss_table(study, inputs, made.bank, results, progress)
-    limits = study.budget.limits(inputs.space)
+    limits = study.budget.limits(inputs.space, inputs.costs)
     n_sequences = len(references["calibration"].tokens)
     problem = Problem(table, inputs.costs, limits, n_sequences=n_sequences)
     with PatchedModel(inputs.model.module, made.bank) as patched:
@@ -170,6 +170,7 @@ def estimated(made: Prepared, progress: Progress = silent) -> Iterator[Job]:
             path = results.directory / "pairs.json"
             pairs = measured_pairs(measurement, problem, study.n_pairs, path, progress)
             problem = replace(problem, pairs=pairs)
+        results.save_prices(inputs.costs)
         stored = list(results.trials())
         yield Job(study, results, problem, measurement, inputs.tokens, stored, progress)
 
@@ -367,7 +368,8 @@ def finalists(trials: Sequence[Trial], problem: Problem, n: int) -> list[Trial]:
     within = [t for t in searched if problem.is_feasible(problem.space.encode(t.allocation))]
     best = sorted(within, key=lambda t: t.values["kl"])[: (n + 1) // 2]
     anchor = best[0].values["bytes"] if best else 0.0
-    front = ParetoFront(tuple(complete), objectives(complete)).trials
+    bounded = ["bits" if q == "code_bits" else q for q in problem.limits]
+    front = ParetoFront(tuple(complete), objectives(complete, bounded)).trials
     others = [t for t in front if t in searched and t not in best]
     others.sort(key=lambda t: abs(t.values["bytes"] - anchor))
     return [t for t in complete if t.origin == "uniform"] + best + others[: n - len(best)]

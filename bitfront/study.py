@@ -4,122 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
 from dataclasses import asdict, dataclass
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 from bitfront import formats, runtimes
+from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
 from bitfront.plugins import Choice
 from bitfront.runtimes.base import Runtime
-from bitfront.space import SearchSpace
 
-_UNITS = {
-    "bits": 1.0,
-    "bpw": 1.0,
-    "B": 1.0,
-    "KB": 1e3,
-    "MB": 1e6,
-    "GB": 1e9,
-    "KiB": 2.0**10,
-    "MiB": 2.0**20,
-    "GiB": 2.0**30,
-}
 _WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
-_BUDGET = re.compile(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([A-Za-z]+)\s*")
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How large the result may be.
-
-    `bits`: average code bits over the searched layers, as papers count.
-    `bpw`: average stored bits over the searched layers, scales, zero points and padding included.
-    `B`, `KB`, `MB`, `GB` (powers of 1000), `KiB`, `MiB`, `GiB`: every tensor of the checkpoint.
-
-    >>> Budget.parse("3.5bpw")
-    Budget(value=3.5, unit='bpw')
-    """
-
-    value: float
-    unit: str
-
-    def __post_init__(self) -> None:
-        if self.unit not in _UNITS or not (math.isfinite(self.value) and self.value > 0):
-            raise InvalidArgument(
-                f"Cannot use budget {self.value}{self.unit}: give a positive number and one of "
-                f"{', '.join(_UNITS)}, such as 3.5bpw or 60MB."
-            )
-
-    def __str__(self) -> str:
-        # Every digit and no exponent: an error names the smallest budget that works.
-        text = format(Decimal(repr(self.value)), "f")
-        return f"{text.rstrip('0').rstrip('.') if '.' in text else text}{self.unit}"
-
-    @classmethod
-    def parse(cls, text: str) -> Budget:
-        """Read a number with its unit.
-
-        Raises:
-            InvalidArgument: no number, no unit, or an unknown one.
-        """
-        match = _BUDGET.fullmatch(text)
-        try:
-            if match:
-                return cls(float(match.group(1)), match.group(2))
-        except ValueError:
-            pass
-        raise InvalidArgument(
-            f"Cannot read budget {text!r}: give a positive number and one of "
-            f"{', '.join(_UNITS)}, such as 3.5bpw or 60MB."
-        )
-
-    def limits(self, space: SearchSpace) -> dict[str, float]:
-        """Limit on the searched layers: cost quantity to its largest whole sum.
-
-        Raises:
-            InvalidArgument: the budget holds the whole model in bf16, so there is nothing to do.
-        """
-        (quantity, bound), n_weights = next(iter(self.bounds().items())), space.n_weights
-        largest = {"bytes": 2 * n_weights + space.outside_bytes}.get(quantity, 16)
-        if bound >= largest:
-            raise InvalidArgument(
-                f"Budget {self} is not below bf16 ({largest:,} {quantity}): "
-                "the unquantized model fits; give a smaller budget."
-            )
-        # The decimal that was typed, not its nearest binary number: 3.3 of 10 weights is 33 bits.
-        typed = Fraction(repr(self.value))
-        if quantity == "bits":
-            return {"code_bits": math.floor(typed * n_weights)}
-        if quantity == "bits_per_weight":
-            return {"bytes": math.floor(typed * n_weights / 8)}
-        return {"bytes": bound - space.outside_bytes}
-
-    def holding(self, space: SearchSpace, total: float) -> Budget:
-        """The smallest budget of this unit, to 4 decimals, for a sum over the searched layers.
-
-        Args:
-            space: what the sum is over.
-            total: in the cost table's units: code bits for `bits`, else bytes.
-        """
-        if self.unit == "bits":
-            exact = Fraction(int(total), space.n_weights)
-        elif self.unit == "bpw":
-            exact = Fraction(8 * int(total), space.n_weights)
-        else:
-            exact = Fraction(int(total) + space.outside_bytes) / Fraction(_UNITS[self.unit])
-        return Budget(math.ceil(exact * 10_000) / 10_000, self.unit)
-
-    def bounds(self) -> dict[str, float]:
-        """The budget as a bound on a trial's value: `bits`, `bits_per_weight` or `bytes`."""
-        if self.unit == "bits":
-            return {"bits": self.value}
-        if self.unit == "bpw":
-            return {"bits_per_weight": self.value}
-        return {"bytes": math.floor(Fraction(repr(self.value)) * Fraction(_UNITS[self.unit]))}
 
 
 @dataclass(frozen=True)
@@ -168,7 +62,7 @@ class Study:
 
     Args:
         model: local folder, GGUF file, or hub id.
-        budget: size of the result.
+        budget: size of the result, time per token, or several of these.
         calibration: text that estimators, quantizers and the search itself see.
         evaluation: text of the reported values; no 32 tokens in a row are also in `calibration`.
         formats: names of the menu.
@@ -239,6 +133,7 @@ class Study:
                 raise InvalidArgument(f"{name} is {bound}: give a positive number, or none.")
         if "memory" not in {choice.name for choice in self.costs}:
             raise InvalidArgument("The cost 'memory' is missing: give memory and any others.")
+        self.budget.check_costs({choice.name for choice in self.costs})
         if not self.formats:
             raise InvalidArgument("The menu of formats is empty: name at least one.")
         for name in (*self.formats, *([self.pinned] if self.pinned else [])):
@@ -252,7 +147,7 @@ class Study:
         self._check_runtime()
 
     def _check_runtime(self) -> None:
-        profile = self.profile
+        profile = self.deployment
         if profile is None:
             if self.tensor_parallel != 1:
                 raise InvalidArgument(
@@ -273,7 +168,7 @@ class Study:
             )
 
     @property
-    def profile(self) -> Runtime | None:
+    def deployment(self) -> Runtime | None:
         """What the engine of `runtime` loads."""
         return runtimes.named(self.runtime, self.tensor_parallel) if self.runtime else None
 
@@ -284,7 +179,7 @@ class Study:
 
     def to_json(self) -> str:
         """Indented JSON; `from_json` reads it back."""
-        return json.dumps(asdict(self), indent=2)
+        return json.dumps(asdict(self) | {"budget": self.budget.to_fields()}, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Study:
@@ -301,8 +196,8 @@ class Study:
                 fields[key] = tuple(Choice(**each) for each in fields[key])
             for key in ("calibration", "evaluation"):
                 fields[key] = TextSource(**fields[key])
-            fields["budget"] = Budget(**fields["budget"])
+            fields["budget"] = Budget.from_fields(fields["budget"])
             fields["formats"] = tuple(fields["formats"])
             return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidArgument(f"Not the JSON of a study: {error}.") from error

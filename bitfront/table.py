@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
@@ -24,6 +25,7 @@ class LayerTable:
         source: what made it: `repr` of the plug-in and digests of its inputs.
         reduction: how layers of one group combine: `"sum"` for energies, nats and bytes,
             `"max"` for relative errors.
+        outside: what the rest of the model adds to every sum, in the same units.
         note: what its maker found besides, for people to read: a formula, standard errors.
 
     Raises:
@@ -37,6 +39,7 @@ class LayerTable:
     source: str = ""
     reduction: str = "sum"
     note: str = ""
+    outside: float = 0.0
 
     def __post_init__(self) -> None:
         expected = (len(self.space.layers), len(self.space.formats))
@@ -67,7 +70,14 @@ class LayerTable:
                 str(stored["source"]),
                 str(stored["reduction"]),
                 str(stored.get("note", "")),
+                float(stored.get("outside", 0.0)),
             )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what it says, in hexadecimal."""
+        said = np.where(self.space.allowed, self.values, 0.0).astype("<f8").tobytes()
+        return hashlib.sha256(repr((self.quantity, self.outside)).encode() + said).hexdigest()
 
     @cached_property
     def grouped(self) -> NDArray[np.float64]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
+from bitfront.table import LayerTable
 
 TEXTS = ("calibration", "evaluation")
 """What a trial can be measured on."""
 _MEASURED = ("kl", "bits", "bits_per_weight", "bytes")
 """Values of every complete trial: what fronts and budgets are made of."""
+PREDICTED = ("latency_ns", "bops")
+"""Values that follow from the allocation and the costs of a study; nothing measures them."""
 _ROUNDING = 1e-4
 """A divergence of nothing may be measured as a little less than nothing."""
 
@@ -46,7 +49,7 @@ class Trial:
         values: quantity to measured value, every one minimized: `kl`, `kl_stderr`, `perplexity`,
             `top1_error`, `bits`, `bits_per_weight`, `bytes`, `seconds` it took, and `slope_seconds`
             and `screen_seconds` where a slope was measured or others were screened to find it;
-            none while it is running.
+            `latency_ns` and `bops` where the study's costs predict them; none while it is running.
         error: why it failed.
     """
 
@@ -146,6 +149,17 @@ def checked(trial: Trial) -> Trial:
     values = {name: value for name, value in trial.values.items() if name not in wrong}
     error = trial.error or f"{name} was measured as {value}, which it cannot be."
     return replace(trial, state=TrialState.FAIL, values=values, error=error)
+
+
+def priced(trial: Trial, tables: Sequence[LayerTable]) -> Trial:
+    """A trial whose predicted costs are those of the given tables and no others."""
+    values = {name: value for name, value in trial.values.items() if name not in PREDICTED}
+    if trial.state is TrialState.RUNNING or (not tables and len(values) == len(trial.values)):
+        return trial
+    for table in tables:
+        choice = table.space.encode(trial.allocation)
+        values[table.quantity] = table.total(choice) + table.outside
+    return replace(trial, values=values)
 
 
 def _check(trial: Trial) -> None:

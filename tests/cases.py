@@ -54,6 +54,16 @@ SOLVERS: dict[str, tuple[float, float]] = {
     "waterfill": (3.6, 0.09),
 }
 
+# the same over 100 problems of two or three limits that hold together
+SOLVERS_OF_SEVERAL_LIMITS: dict[str, tuple[float, float]] = {
+    "cp_sat": (0.0, 0.0),
+    "exhaustive": (0.0, 0.0),
+    "lagrangian": (0.3, 0.005),
+    "quadratic": (0.0, 0.0),
+    "random": (365.0, 10.5),
+    "uniform": (71.0, 5.5),
+}
+
 # Spearman's correlation with `leave_one_in` measured on other sequences, int2/3/4/8 g64 on the tiny
 # Llama: (over all layers and formats, over the layers of one format on average)
 ESTIMATORS: dict[str, tuple[float, float]] = {
@@ -107,7 +117,12 @@ METRICS: dict[str, dict[str, float | None]] = {
 }
 
 # quantities of a cost, in order
-COSTS: dict[str, tuple[str, ...]] = {"memory": ("bytes", "code_bits"), "roofline": ("latency_ns",)}
+COSTS: dict[str, tuple[str, ...]] = {
+    "bops": ("bops",),
+    "latency": ("latency_ns",),
+    "memory": ("bytes", "code_bits"),
+    "roofline": ("latency_ns",),
+}
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,17 @@ Also databases: every test of `store` runs on SQLite and on a real PostgreSQL.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined
+
 from servers import database, postgres
 from soak import pytest_runtest_makereport as pytest_runtest_makereport
 from torch import nn

@@ -70,6 +70,33 @@ def random_problem(rng, n_groups=5, n_formats=4, tables=realistic_tables, fracti
     return Problem(loss, costs, {"bytes": float(np.floor(smallest + share * (largest - smallest)))})
 
 
+def many_limits(rng, n_groups=5, n_formats=4, n_limits=3, tables=realistic_tables):
+    """Limits on bytes, code bits and a time that has nothing to do with either."""
+    loss, costs = tables(rng, random_space(rng, n_groups, n_formats))
+    space = loss.space
+    times = rng.integers(1, 50, (len(space.layers), len(space.formats))).astype(float)
+    costs = (*costs, LayerTable(space, times, "latency_ns", outside=100.0))
+    limits = {}
+    for table in costs[-n_limits:]:
+        grouped = table.grouped
+        smallest = grouped.min(axis=1).sum()
+        largest = np.where(np.isfinite(grouped), grouped, 0.0).max(axis=1).sum()
+        share = rng.uniform(0.2, 0.9)
+        limits[table.quantity] = float(np.floor(smallest + share * (largest - smallest)))
+    return Problem(loss, costs, limits)
+
+
+def with_time(problem):
+    """A study's problem bounded in bits and in a time by which 3 bits are the slowest format."""
+    space = problem.space
+    times = np.ceil(np.outer([x.n_weights for x in space.layers], (1.0, 1.6, 1.1, 1.5)) / 100)
+    time = LayerTable(space, times, "latency_ns", outside=500.0)
+    least = time.grouped.min(axis=1).sum()
+    limits = {**problem.limits, "latency_ns": float(np.floor(1.2 * least))}
+    limits["code_bits"] = 4.0 * space.n_weights
+    return replace(problem, costs=(*problem.costs, time), limits=limits)
+
+
 def interacting_study(seed=0, n_groups=6):
     """A small problem whose true loss is not the sum of its table, and a way to measure it.
 

@@ -15,14 +15,16 @@ ROOT = Path(bitfront.__file__).parent
 FILES = [path for path in sorted(ROOT.rglob("*.py")) if "migrations" not in path.parts]
 
 # Imports point from a row to the rows below it, never sideways but among the nouns.
-NOUNS = {"allocation", "pareto", "problem", "space", "study", "table", "trial"}
+NOUNS = {
+    "allocation", "budget", "pareto", "problem", "space", "study", "table", "timings", "trial",
+}  # fmt: skip
 ROWS = (
     {"__init__"},
     {"cli"},
     {"dashboard"},
     {"api", "workers", "client", "mirror"},
     {"relay", "collection"},
-    {"compare", "proof"},
+    {"compare", "profile", "proof"},
     {"display", "report"},
     {"run"},
     {"searching"},
@@ -34,6 +36,7 @@ ROWS = (
     {"search", "sensitivity", "costs", "evaluation", "export"},
     {"solvers", "models"},
     {"quantizers", "progress"},
+    {"kernels"},
     NOUNS,
     {"runtimes"},
     {"formats"},
@@ -63,6 +66,20 @@ HEAVY = {
     "sklearn": {"search/_predictors.py"},
     "vllm": {"runtimes/vllm.py"},
     "xllamacpp": {"runtimes/llama_cpp.py"},
+    "triton": {
+        f"kernels/{name}.py"
+        for name in (
+            "_assembly",
+            "_codes",
+            "_decode",
+            "_gemm",
+            "_gemv",
+            "_launch",
+            "fake_quantize",
+            "kl_divergence",
+            "tuning",
+        )
+    },
 }
 TORCH_FREE = (
     "formats", "solvers", "search", "costs", "store", "api", "client", "artifacts", "mirror",

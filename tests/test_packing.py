@@ -33,6 +33,10 @@ def test_round_trip(num_bits, n_rows, n_columns, seed):
     assert all(plane.dtype == torch.int16 for plane in planes.values())
     assert torch.equal(packing.unpack(planes, num_bits, n_columns), codes)
     assert torch.equal(codes, before)
+    on_device = packing.packed_by_torch(codes, num_bits)  # what a GPU does
+    assert list(on_device) == list(planes)
+    assert all(torch.equal(on_device[name], planes[name]) for name in planes)
+    assert torch.equal(packing.unpacked_by_torch(planes, num_bits, n_columns), codes)
 
 
 @pytest.mark.parametrize("num_bits", BITS)

@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
-from bitfront.pareto import ParetoFront, hypervolume, non_dominated
+from bitfront.pareto import ParetoFront, hypervolume, non_dominated, objectives
 from bitfront.trial import Trial
 
 SMALL = st.integers(0, 6).map(float)
@@ -61,6 +61,25 @@ def test_bounds_that_nothing_meets_name_what_there_is():
         front((1.0, 10.0), (0.5, 30.0)).best("kl", bytes=5.0)
     with pytest.raises(InvalidArgument, match="No point of the front"):
         front().best("kl")
+
+
+def timed_trial(number, kl, size, latency, **others):
+    values = {"kl": kl, "bytes": size, "bits": 1.0, "latency_ns": latency, **others}
+    return Trial(number, Allocation({"a": str(number)}), "evaluation", "s", values=values)
+
+
+def test_with_latency_a_front_has_three_dimensions_and_those_that_a_budget_bounds():
+    trials = (timed_trial(0, 1.0, 10.0, 5.0, bops=1.0), timed_trial(1, 2.0, 20.0, 4.0, bops=2.0))
+    assert objectives(trials) == ("kl", "bytes", "latency_ns")
+    assert objectives(trials, ("bits_per_weight", "latency_ns")) == ("kl", "bytes", "latency_ns")
+    assert objectives(trials, ("bits",)) == ("kl", "bytes", "latency_ns", "bits")
+    assert objectives(trials, ("bops",)) == ("kl", "bytes", "latency_ns", "bops")
+    assert objectives((*trials, *front((1.0, 2.0)).trials)) == ("kl", "bits", "bytes")
+    assert objectives((), ("bops",)) == ("kl", "bits", "bytes")
+    made = ParetoFront((*trials, timed_trial(2, 2.0, 20.0, 6.0)), objectives(trials))
+    assert {t.number for t in made.trials} == {0, 1}  # slower, larger and no better: gone
+    # 1 x 30 x 5 of the one, 0 of the other's that is not the one's: (3-2) x (40-20) x (5-4).
+    assert made.hypervolume((3.0, 40.0, 10.0)) == pytest.approx(2 * 30 * 5 + 1 * 20 * 1)
 
 
 def test_hypervolume_of_a_front_is_in_units_of_its_objectives():

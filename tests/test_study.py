@@ -5,10 +5,11 @@ from hypothesis import strategies as st
 from instances import random_space
 
 from bitfront import formats
+from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument, UnknownPlugin
 from bitfront.plugins import Choice
 from bitfront.space import Layer, SearchSpace
-from bitfront.study import Budget, Study, TextSource
+from bitfront.study import Study, TextSource
 
 
 @pytest.fixture

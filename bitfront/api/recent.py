@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from bitfront.api.refusals import secret_digest
 from bitfront.store.records import ApiKey
 
 SECONDS = 1.0
@@ -25,20 +25,16 @@ class Recent:
 
     def has(self, text: str) -> bool:
         """Whether the table, asked within the last second, had this key, or for `""` none."""
-        said = self._said.get(_digest(text))
+        said = self._said.get(secret_digest(text))
         return said is not None and time.monotonic() - said[0] < SECONDS
 
     def key(self, text: str) -> ApiKey | None:
         """The key of a text that is there."""
-        return self._said[_digest(text)][1]
+        return self._said[secret_digest(text)][1]
 
     def add(self, text: str, key: ApiKey | None, asked_at: float) -> None:
         """Remember what the table said; it was asked at a time of `time.monotonic`."""
-        self._said[_digest(text)] = asked_at, key
-        self._said.move_to_end(_digest(text))
+        self._said[secret_digest(text)] = asked_at, key
+        self._said.move_to_end(secret_digest(text))
         while len(self._said) > _N_REMEMBERED:
             self._said.popitem(last=False)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode(errors="replace")).digest()

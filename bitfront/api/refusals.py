@@ -33,14 +33,14 @@ class Refusals:
             times = self._wrong.get(address, deque())
             while times and times[0] < time.monotonic() - SECONDS:
                 times.popleft()
-            if len(times) < N_ALLOWED or _digest(key) in self._right:
+            if len(times) < N_ALLOWED or secret_digest(key) in self._right:
                 return 0
             return math.ceil(times[0] + SECONDS - time.monotonic())
 
     def wrong(self, address: str, key: str) -> None:
         """Count a wrong key."""
         with self._lock:
-            self._right.pop(_digest(key), None)
+            self._right.pop(secret_digest(key), None)
             self._wrong.setdefault(address, deque(maxlen=N_ALLOWED)).append(time.monotonic())
             self._wrong.move_to_end(address)
             _shorten(self._wrong)
@@ -48,12 +48,13 @@ class Refusals:
     def right(self, key: str) -> None:
         """Remember a right key."""
         with self._lock:
-            self._right[_digest(key)] = None
-            self._right.move_to_end(_digest(key))
+            self._right[secret_digest(key)] = None
+            self._right.move_to_end(secret_digest(key))
             _shorten(self._right)
 
 
-def _digest(key: str) -> bytes:
+def secret_digest(key: str) -> bytes:
+    """What is remembered in place of a key."""
     return hashlib.sha256(key.encode(errors="replace")).digest()
 
 

@@ -9,13 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from bitfront import formats, runtimes
 from bitfront.api import kinds
 from bitfront.api.sources import MAX_LENGTH, Sources
+from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
 from bitfront.plugins import Choice, Param
-from bitfront.study import Budget, Study, TextSource, default_menu
+from bitfront.study import Study, TextSource, default_menu
 
 MAX_INT = 2**31 - 1
 """Largest whole number that every database stores."""
-_UNITS = "bits|bpw|B|KB|MB|GB|KiB|MiB|GiB"
+_UNITS = "bits|bpw|B|KB|MB|GB|KiB|MiB|GiB|Gbops|Tbops"
+_TIMES = "us|ms|s"
 
 FormatName = Annotated[
     str,
@@ -27,9 +29,9 @@ RuntimeName = Annotated[
     Field(max_length=64),
     WithJsonSchema({"type": "string", "enum": list(runtimes.names())}),
 ]
-BudgetText = Annotated[
-    str, Field(max_length=32, pattern=rf"^[0-9]{{1,12}}(\.[0-9]{{1,9}})?({_UNITS})$")
-]
+_NUMBER = r"[0-9]{1,12}(\.[0-9]{1,9})?"
+_LIMIT = rf"{_NUMBER}(({_UNITS})|({_TIMES})(@b[0-9]{{1,6}}(c[0-9]{{1,9}})?)?)"
+BudgetText = Annotated[str, Field(max_length=120, pattern=rf"^{_LIMIT}(,{_LIMIT}){{0,4}}$")]
 Minutes = Annotated[float, Field(gt=0, le=500_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 ParamName = Annotated[str, Field(max_length=64)]
@@ -108,7 +110,8 @@ class StudyBody(Body):
     model: Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)]
     """`org/name@revision` of the hub, or a path below a model folder."""
     budget: BudgetText
-    """Size of the result: average `bits` of codes, `bpw` as stored, or bytes."""
+    """Average `bits` of codes, `bpw` as stored, bytes, or time as in `12ms@b1c2048`; several with
+    commas between."""
     calibration: TextGiven = Study.calibration.source
     """Text that estimators, quantizers and the search see."""
     evaluation: TextGiven = Study.evaluation.source
@@ -183,7 +186,7 @@ class StudyBody(Body):
             quantizer=_choice("quantizers", self.quantizer),
             estimator=_choice("estimators", self.estimator),
             searches=tuple(_choice("searches", each) for each in self.searches),
-            costs=tuple(_choice("costs", each) for each in self.costs),
+            costs=tuple(_cost(each, sources) for each in self.costs),
             revision=revision,
             **same,
         )
@@ -221,6 +224,15 @@ def _choice(kind: str, given: str | ChoiceBody) -> Choice:
         choice = Choice(given.name, params)
     kinds.check(kind, choice)
     return choice
+
+
+def _cost(given: str | ChoiceBody, sources: Sources) -> Choice:
+    """A cost; one that reads a file reads it below a data folder."""
+    choice = _choice("costs", given)
+    table = choice.params.get("table")
+    if not isinstance(table, str) or not table:
+        return choice
+    return Choice(choice.name, {**choice.params, "table": sources.table(table)})
 
 
 class ExtendBody(Body):

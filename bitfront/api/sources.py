@@ -79,6 +79,20 @@ class Sources:
             f"a {', '.join(sorted(_TEXTS))} file below {_roots(self.settings.data_roots)}."
         )
 
+    def table(self, text: str) -> str:
+        """File of a table of latencies.
+
+        Raises:
+            InvalidArgument: it is none.
+        """
+        path = _inside(text, self.settings.data_roots)
+        if path is None or not path.is_file() or path.suffix != ".json":
+            raise InvalidArgument(
+                f"Table {_shown(text)} cannot be used: "
+                f"give a .json file below {_roots(self.settings.data_roots)}."
+            )
+        return str(path)
+
     def _check_revision(self, what: str, text: str) -> None:
         """Refuse a name that means something else on another day.
 

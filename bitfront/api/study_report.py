@@ -10,7 +10,7 @@ from bitfront.errors import NotFound
 from bitfront.pareto import ParetoFront, objectives
 from bitfront.report.data import ReportData
 from bitfront.report.page import html
-from bitfront.report.study import never_quantized
+from bitfront.report.study import latency_cost, never_quantized
 from bitfront.store.records import StoredStudy
 from bitfront.table import LayerTable
 from bitfront.trial import TrialState
@@ -34,7 +34,7 @@ def report_page(here: Site, stored: StoredStudy) -> str:
         )
     with here.artifacts.open(table) as file:
         loss = LayerTable.read(file, space)
-    front = ParetoFront(complete, objectives(complete))
+    front = ParetoFront(complete, objectives(complete, study.budget.bounds()))
     data = ReportData(
         title=Path(study.model).name,
         space=space,
@@ -48,6 +48,7 @@ def report_page(here: Site, stored: StoredStudy) -> str:
         provenance=_words(here, files, "environment.json")
         | _words(here, files, "identity.json")
         | {"never quantized": never_quantized(space)},
+        latency=latency_cost(study),
     )
     return html(data)
 

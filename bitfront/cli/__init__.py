@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -11,6 +12,7 @@ from bitfront.cli import (
     compare,
     materialise,
     plugins,
+    profile,
     proof,
     results,
     search,
@@ -28,10 +30,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_PANELS = {
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "On this machine": (
         search.search,
         compare.compare,
+        profile.profile,
         results.front,
         results.report,
         results.export,
@@ -71,6 +74,7 @@ _GOES_ON = " The study goes on: `bitfront watch ID` watches it again."
 _KEPT = {
     "search": _CONTINUES,
     "compare": _CONTINUES,
+    "profile": " The same command continues: at most the time in the making is lost.",
     "watch": _GOES_ON,
     "submit": _GOES_ON,
     "materialise": " The server goes on writing: the same command downloads the rest.",

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bitfront.budget import Budget
 from bitfront.cli.options import (
     FORMATS,
     AsJson,
@@ -27,7 +28,7 @@ from bitfront.cli.options import (
 from bitfront.cli.output import print_line, print_note
 from bitfront.errors import InvalidArgument
 from bitfront.plugins import Choice
-from bitfront.study import Budget, Study, TextSource
+from bitfront.study import Study, TextSource
 
 _BELOW_BF16 = 15.0
 

@@ -11,12 +11,12 @@ from typing import Annotated
 
 import typer
 
+from bitfront.budget import Budget
 from bitfront.cli.options import AsJson, ResultsFolder
 from bitfront.cli.output import tell_rounded, written_report
 from bitfront.cli.server import connected
 from bitfront.errors import InvalidArgument
 from bitfront.progress import Progress
-from bitfront.study import Budget
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
 
@@ -96,5 +96,5 @@ def _export(
     study = replace(folder.study, model=model) if model else folder.study
     budget = Budget.parse(at) if at else study.budget
     point = folder.front().best("kl", **budget.bounds())
-    usual = study.profile.exporter if study.profile else "packed"
+    usual = study.deployment.exporter if study.deployment else "packed"
     export_checkpoint(study, point, out, exporter or usual, results, progress)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bitfront.budget import Budget
 from bitfront.cli.options import (
     AsJson,
     CalibrationText,
@@ -26,12 +27,15 @@ from bitfront.cli.options import (
 )
 from bitfront.cli.output import print_line, print_note, written_report
 from bitfront.plugins import Choice
-from bitfront.study import Budget, Study, TextSource, default_menu
+from bitfront.study import Study, TextSource, default_menu
 
 
 def search(
     model: Model,
-    budget: Annotated[str, typer.Option(help="3.5bpw, 3.5bits, or 60MB.")],
+    budget: Annotated[
+        list[str],
+        typer.Option(help="3.5bpw, 3.5bits, 60MB, or 12ms@b1c2048; given again, all must hold."),
+    ],
     out: Out = Path("results"),
     formats: Annotated[
         str | None,
@@ -49,7 +53,7 @@ def search(
     ] = ",".join(map(str, Study.searches)),
     quantizer: OneChoice = str(Study.quantizer),
     costs: Annotated[
-        str, typer.Option(help="memory, or with latency: memory,roofline:device=h100")
+        str, typer.Option(help="memory, or also latency:table=FILE, roofline:device=h100, bops")
     ] = ",".join(map(str, Study.costs)),
     n_trials: Annotated[
         int, typer.Option(help="Measurements on the calibration text.")
@@ -101,7 +105,7 @@ def search(
     usual, pinned = default_menu(runtime)
     study = Study(
         model=model,
-        budget=Budget.parse(budget),
+        budget=Budget.parse(",".join(budget)),
         calibration=TextSource(calibration, n_sequences, sequence_length),
         evaluation=TextSource(evaluation, n_evaluation_sequences, sequence_length),
         formats=menu(formats) if formats is not None else usual,
@@ -125,7 +129,7 @@ def search(
         runtime=runtime,
         tensor_parallel=tensor_parallel,
     )
-    exporter = study.profile.exporter if study.profile else "packed"
+    exporter = study.deployment.exporter if study.deployment else "packed"
     from bitfront.display import Display
     from bitfront.export.base import check_target
     from bitfront.report.study import report_data

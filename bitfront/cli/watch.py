@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from bitfront.budget import Budget
 from bitfront.cli.options import AsJson
 from bitfront.cli.output import print_line
 from bitfront.cli.server import StudyId, connected, page
 from bitfront.errors import BitfrontError, InvalidArgument, Unreachable
-from bitfront.study import Budget
 
 if TYPE_CHECKING:
     from bitfront.client import Client, RemoteEvent, RemoteStudy
@@ -202,11 +202,19 @@ def _front(client: Client, study: RemoteStudy) -> ParetoFront:
         )
         for p in points
     )
-    return ParetoFront(trials, objectives(trials))
+    return ParetoFront(trials, objectives(trials, _bounds(study)))
 
 
 def _chosen(front: ParetoFront, study: RemoteStudy) -> Trial | None:
     try:
-        return front.best("kl", **Budget.parse(str(study.request["budget"])).bounds())
+        return front.best("kl", **bounds) if (bounds := _bounds(study)) else None
     except (InvalidArgument, KeyError):
         return None
+
+
+def _bounds(study: RemoteStudy) -> dict[str, float]:
+    """What the study's budget bounds; nothing where it is not known or not understood."""
+    try:
+        return Budget.parse(str(study.request["budget"])).bounds()
+    except (InvalidArgument, KeyError):
+        return {}

@@ -9,7 +9,8 @@ import numpy as np
 
 from bitfront.costs.base import Cost
 from bitfront.errors import InvalidArgument
-from bitfront.space import SearchSpace
+from bitfront.formats.base import Format
+from bitfront.space import Layer, SearchSpace
 from bitfront.table import LayerTable
 
 DEVICES: dict[str, tuple[float, float]] = {
@@ -29,37 +30,51 @@ tensor cores with fp32 accumulation); `cpu` is two channels of DDR4 and some des
 
 @dataclass(frozen=True)
 class Roofline(Cost):
-    """Nanoseconds of one forward step: the longer of reading the weights and computing with them.
+    """Nanoseconds of one decoding step: the longer of reading the weights and computing with them.
 
-        latency_ns = ceil(1e9 max(stored bytes / bandwidth, 2 batch weights / rate))
+        latency_ns = rest + sum over layers of ceil(1e9 max(stored bytes / bandwidth,
+                                                           2 batch weights / rate))
 
     Williams et al., Roofline (2009). It knows neither launches nor how well a kernel does: a lower
-    bound that ranks formats by what they must read, for devices that are not at hand. Costs
-    nothing; at a batch beyond some hundred tokens all formats cost the same.
+    bound that ranks formats by what they must read, for devices that are not at hand; `latency` is
+    measured. The rest is `rest_ms` and what reading a pinned head takes (of embedding and head of
+    one shape, the head). Costs nothing; at a batch beyond some hundred tokens all formats cost the
+    same.
 
-    Table: `latency_ns`, summed over the searched layers.
+    Table: `latency_ns`.
 
     Args:
         device: name of `DEVICES`.
-        batch: tokens computed together; 1 for decoding one sequence.
+        batch: sequences that are decoded together.
+        rest_ms: milliseconds of all that is neither a searched layer nor the head, attention over
+            the context too.
     """
 
     device: str = "h100"
     batch: int = 1
+    rest_ms: float = 0.0
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise InvalidArgument(f"Unknown device {self.device!r}: use {', '.join(DEVICES)}.")
         if self.batch < 1:
             raise InvalidArgument(f"batch is {self.batch}: give at least 1.")
+        if not self.rest_ms >= 0:
+            raise InvalidArgument(f"rest_ms is {self.rest_ms}: give at least 0.")
 
     def cost(self, space: SearchSpace) -> tuple[LayerTable, ...]:
         """The table of a space."""
-        bandwidth, rate = DEVICES[self.device]
         values = np.zeros(space.allowed.shape)
         for row, layer in enumerate(space.layers):
-            computing = 2 * self.batch * layer.n_weights / rate
             for column in np.flatnonzero(space.allowed[row]):
-                reading = space.formats[column].nbytes(layer.shape) / bandwidth
-                values[row, column] = math.ceil(1e9 * max(reading, computing))
-        return (LayerTable(space, values, "latency_ns", source=repr(self)),)
+                values[row, column] = self._ns(layer, space.formats[column])
+        heads = {layer.shape: self._ns(layer, format) for layer, format in space.pinned}
+        outside = math.ceil(1e6 * self.rest_ms) + sum(heads.values())
+        source = repr(self)
+        return (LayerTable(space, values, "latency_ns", source, outside=float(outside)),)
+
+    def _ns(self, layer: Layer, format: Format) -> int:
+        bandwidth, rate = DEVICES[self.device]
+        reading = format.nbytes(layer.shape) / bandwidth
+        computing = 2 * self.batch * layer.n_weights / rate
+        return math.ceil(1e9 * max(reading, computing))

@@ -94,7 +94,7 @@ def rounded_blocks(weight: torch.Tensor, kind: GGMLQuantizationType) -> Bytes:
         weight: `[n_rows, n_columns]`.
         kind: type of the blocks.
     """
-    made: Bytes = quants.quantize(weight.float().contiguous().numpy(), kind)
+    made: Bytes = quants.quantize(weight.cpu().float().contiguous().numpy(), kind)
     return made.view(np.uint8)
 
 

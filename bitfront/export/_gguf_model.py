@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import gguf
@@ -77,8 +78,7 @@ class GgufModel:
             InvalidModel: llama.cpp has no such tensor in this architecture.
         """
         module, _, kind = name.rpartition(".")
-        names = gguf.get_tensor_name_map(self.architecture, self.config.num_hidden_layers)
-        found = names.get_name(module)
+        found = self._names.get_name(module)
         if found is None:
             raise InvalidModel(
                 f"Tensor {name!r} has no place in a GGUF file of architecture {self.name!r}: "
@@ -113,6 +113,10 @@ class GgufModel:
                 self.tensor_name(name), kind, shape, lambda: make().reshape(shape[0], -1)[order]
             )
         return GgufTensor(self.tensor_name(name), kind, tuple(shape), make)
+
+    @cached_property
+    def _names(self) -> gguf.TensorNameMap:
+        return gguf.get_tensor_name_map(self.architecture, self.config.num_hidden_layers)
 
     @property
     def _n_kv_heads(self) -> int:

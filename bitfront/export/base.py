@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from transformers.core_model_loading import revert_weight_conversion
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, StorageError
@@ -77,6 +78,7 @@ class HuggingFaceFolder(Exporter):
         tensors: Mapping[str, torch.Tensor],
         quantization_config: Mapping[str, Any] | None = None,
         notes: Mapping[str, Any] | None = None,
+        as_published: bool = False,
     ) -> None:
         """Write given tensors, all others in bfloat16, configuration and tokenizer.
 
@@ -87,14 +89,23 @@ class HuggingFaceFolder(Exporter):
             tensors: weights of the allocated layers, by name in the checkpoint.
             quantization_config: goes into config.json.
             notes: see `writing`.
+            as_published: with the names that checkpoints of this family have, as `save_pretrained`
+                writes them, where transformers has others in memory (stacked experts).
 
         Raises:
             StorageError: disk full, no permission, a folder with other files, or the model's own.
         """
         fixed = fixed_tensors(model.module, allocation.formats)
         plain = {name: t.detach().to("cpu", stored_dtype(t)) for name, t in fixed.items()}
+        stored = plain | dict(tensors)
+        if as_published:
+            # Experts are slices of their stack: without a copy they would count as one tensor.
+            published = revert_weight_conversion(model.module, stored)
+            stored = {
+                name: stored[name] if name in stored else t.clone() for name, t in published.items()
+            }
         with writing(directory, model, allocation, notes) as folder:
-            _save_tensors(folder, plain | dict(tensors), self.max_shard_size)
+            _save_tensors(folder, stored, self.max_shard_size)
             _save_configuration(folder, model, quantization_config)
             _save_tokenizer(folder, model)
 

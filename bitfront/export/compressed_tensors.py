@@ -67,7 +67,7 @@ class CompressedTensors(HuggingFaceFolder):
             if wanted.get(layer, "bf16") == "bf16":
                 stored = {"weight": bank.weight(layer, format).to("cpu", torch.bfloat16)}
             else:
-                weight, chosen = get_weight(model.module, layer), named(wanted[layer])
+                weight, chosen = get_weight(model.module, layer).cpu(), named(wanted[layer])
                 kept = bank.tensors(layer, format)
                 if chosen.name != format:
                     kept = Rtn().quantize(weight.float().contiguous(), chosen).tensors()
@@ -142,7 +142,12 @@ def _words(codes: torch.Tensor, num_bits: int) -> torch.Tensor:
     >>> _words(torch.tensor([[1, 2, 3]], dtype=torch.uint8), 4)
     tensor([[801]], dtype=torch.int32)
     """
-    bits = np.unpackbits(codes.cpu().numpy()[..., None], axis=2, bitorder="little")[..., :num_bits]
-    rows = np.packbits(bits.reshape(len(bits), -1), axis=1, bitorder="little")
-    padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
-    return torch.from_numpy(padded.view("<i4"))
+    n_rows, n_columns = codes.shape
+    padded = np.pad(codes.cpu().numpy(), ((0, 0), (0, -n_columns % 32)))
+    # Eight codes are num_bits bytes.
+    eights = np.zeros((n_rows, padded.shape[1] // 8), dtype="<u8")
+    for place in range(8):
+        eights |= padded[:, place::8].astype("<u8") << np.uint64(num_bits * place)
+    used = np.ascontiguousarray(eights.view(np.uint8).reshape(n_rows, -1, 8)[..., :num_bits])
+    words = used.reshape(n_rows, -1).view("<i4")[:, : -(-n_columns * num_bits // 32)]
+    return torch.from_numpy(np.ascontiguousarray(words))

@@ -35,4 +35,4 @@ class FakeQuant(HuggingFaceFolder):
             weight = bank.weight(layer, format).to("cpu", torch.bfloat16)
             is_transposed = isinstance(model.module.get_submodule(layer), Conv1D)
             tensors[f"{layer}.weight"] = weight.T if is_transposed else weight
-        self.write_folder(directory, model, allocation, tensors)
+        self.write_folder(directory, model, allocation, tensors, as_published=True)

@@ -22,8 +22,9 @@ class Packed(HuggingFaceFolder):
 
     A layer `x` is stored as `x.codes_4bit`, `x.scale`, ...: the tensors of its format, byte for
     byte what the budget counted. All other tensors are bfloat16. `quantization_config` in
-    config.json has the format of every layer. On CPU, layers decode their weight on each call
-    (`bitfront.models.quant_linear.keep_decoded` trades memory for speed).
+    config.json has the format of every layer. On a GPU, kernels multiply by the packed weight; on a
+    CPU, torch's low-bit operators where there is one, else the weight is decoded on each call
+    (`bitfront.models.quant_linear.keep_decoded` trades memory for speed; docs/kernels.md).
     Choose it for the smallest files; `fake_quant` for engines that know plain weights only.
     """
 

@@ -27,8 +27,8 @@ MAX_CELLS, MAX_POINTS = 10_000, 500
 
 def best_point(study: Study, points: list[FinishedTrial]) -> FinishedTrial:
     """The point of least KL within the budget; the smallest one where none is within."""
-    (quantity, bound), *_ = study.budget.bounds().items()
-    within = [point for point in points if point.values.get(quantity, np.inf) <= bound]
+    bounds = study.budget.bounds()
+    within = [p for p in points if all(p.values.get(q, np.inf) <= b for q, b in bounds.items())]
     if within:
         return min(within, key=lambda point: point.values["kl"])
     return min(points, key=lambda point: point.values["bytes"])

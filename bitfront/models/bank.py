@@ -19,12 +19,15 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, MismatchedArtifact, NonFinite
 from bitfront.files import replacing
 from bitfront.formats.base import Format
+from bitfront.kernels.base import can_run_triton
+from bitfront.kernels.dequant_matmul import decode
 from bitfront.models.layers import get_weight
 from bitfront.quantizers.base import Quantizer
 from bitfront.quantizers.rtn import Rtn
 from bitfront.space import Layer, SearchSpace
 
 Tensors = dict[str, torch.Tensor]
+_PROCESSOR = torch.device("cpu")
 _ANEW = "run `bitfront search` again to build it anew"
 
 
@@ -148,10 +151,25 @@ class WeightBank:
             )
         return _path(self.directory, self.entries[layer, format])
 
-    def weight(self, layer: str, format: str) -> torch.Tensor:
-        """Decoded weight, float32 `[out_features, in_features]`."""
-        stored = self.tensors(layer, format)
-        return self._formats[format].decode_stored(stored, self._shapes[layer])
+    def weight(self, layer: str, format: str, device: torch.device = _PROCESSOR) -> torch.Tensor:
+        """Decoded weight, float32 `[out_features, in_features]`.
+
+        Args:
+            layer: name of the layer.
+            format: name of the format.
+            device: where the weight shall be. On a GPU it is decoded there, so that what crosses
+                to it are the packed tensors.
+        """
+        stored, chosen, shape = (
+            self.tensors(layer, format),
+            self._formats[format],
+            self._shapes[layer],
+        )
+        if not (chosen.scaled and can_run_triton(device)):
+            return chosen.decode_stored(stored, shape).to(device)
+        tensors = [stored[name].to(device) for name in chosen.stored(shape)]
+        weight: torch.Tensor = decode(tensors, [format], [shape[0]], [shape[1]], torch.float32)
+        return weight
 
 
 def _wanted(space: SearchSpace) -> Iterator[tuple[Layer, tuple[Format, ...]]]:

@@ -164,5 +164,5 @@ def errors(
     """`(format index, Q(W) - W)` for every format that fits the layer, float32 `[out, in]`."""
     for column, format in enumerate(space.formats):
         if space.allowed[row, column]:
-            quantized = bank.weight(space.layers[row].name, format.name)
-            yield column, quantized.to(weight.device) - weight.float()
+            quantized = bank.weight(space.layers[row].name, format.name, weight.device)
+            yield column, quantized - weight.float()

@@ -39,7 +39,7 @@ class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]
     def _process_model_before_weight_loading(self, model: nn.Module, **_: object) -> None:
         for name, format in self.quantization_config.formats.items():
             if format != "bf16":  # stored as the module's own weight
-                _replace(model, name, formats.named(format))
+                replace_with_packed(model, name, formats.named(format))
 
     def is_serializable(self) -> bool:
         """Copy the folder, or export again: `save_pretrained` is not offered."""
@@ -61,7 +61,8 @@ def packed_tensors(module: nn.Module, tensors: Mapping[str, Any], format: str) -
     return dict(tensors)
 
 
-def _replace(model: nn.Module, name: str, format: Format) -> None:
+def replace_with_packed(model: nn.Module, name: str, format: Format) -> None:
+    """Put an empty packed layer, and the head that is tied to it, in the place of a layer."""
     module = model.get_submodule(name)
     packed = packed_like(module, format)
     tied: dict[str, str] = model.all_tied_weights_keys  # type: ignore[assignment]

@@ -62,9 +62,10 @@ class PatchedModel:
         )
 
     def _swap(self, layer: str, format: str) -> None:
-        weight = self.bank.weight(layer, format)
+        held = get_weight(self.model, layer)
+        weight = self.bank.weight(layer, format, held.device)
         if layer not in self._originals:
-            self._originals[layer] = get_weight(self.model, layer).clone()
+            self._originals[layer] = held.clone()
         # Marked before writing: an interrupt halfway must still restore this layer.
         self._held[layer] = format
         set_weight(self.model, layer, weight)

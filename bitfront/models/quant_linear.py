@@ -1,4 +1,4 @@
-"""Layers that hold packed weights and decode them when they run: linear, embedding, tied head."""
+"""Layers that hold packed weights and multiply by them: linear, embedding, tied head."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from transformers.pytorch_utils import Conv1D
 
 from bitfront.errors import InvalidModel
 from bitfront.formats.base import Format
+from bitfront.kernels import torch_cpu
+from bitfront.kernels.base import can_run_triton
+from bitfront.kernels.dequant_matmul import decode, dequant_matmul
+from bitfront.kernels.torch_cpu import LowBit
 
 
 class PackedWeight(nn.Module):
@@ -29,6 +33,7 @@ class PackedWeight(nn.Module):
         self.shape = shape
         self.keeps = False
         self._kept: torch.Tensor | None = None
+        self._low_bit: LowBit | None = None
         self._stored = tuple(format.stored(shape))
         for name, stored in format.stored(shape).items():
             self.register_buffer(
@@ -44,6 +49,37 @@ class PackedWeight(nn.Module):
         weight = self.format.decode_stored(self.tensors(), self.shape).to(dtype)
         self._kept = weight if self.keeps else None
         return weight
+
+    def multiply(self, inputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """`inputs [..., columns] @ weight.T + bias`, by the fastest way that there is.
+
+        On a GPU the fused kernel. On a CPU one of torch's low-bit operators for few bfloat16
+        tokens; else the decoded weight, which is decoded each time unless it is kept.
+        """
+        low_bit = self._for_few_tokens(inputs)
+        if low_bit is not None:
+            out = low_bit.multiply(inputs)
+            return out if bias is None else out + bias
+        if self.keeps and not inputs.is_cuda:
+            return functional.linear(inputs, self.matrix(inputs.dtype), bias)
+        shape, tensors = self.shape, list(self.tensors().values())
+        name = self.format.name
+        return dequant_matmul(inputs, tensors, [name], [shape[0]], [shape[1]], bias)
+
+    def _for_few_tokens(self, inputs: torch.Tensor) -> LowBit | None:
+        """The weight for torch's low-bit operator of the CPU, where that is the fastest."""
+        if inputs.dtype != torch.bfloat16 or inputs.device.type != "cpu":
+            return None
+        if torch.is_grad_enabled() and inputs.requires_grad:  # they have no gradient
+            return None
+        n_tokens = inputs.numel() // inputs.shape[-1]
+        if not 0 < n_tokens <= torch_cpu.most_tokens(self.keeps):
+            return None
+        # A compiled model uses the layout that the model had before, but does not make it.
+        makes = not torch.compiler.is_compiling()
+        if self._low_bit is None and makes and torch_cpu.can_multiply(self.format, self.shape):
+            self._low_bit = torch_cpu.low_bit(self.format, self.shape, self.tensors())
+        return self._low_bit
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Stored tensors by name."""
@@ -67,11 +103,15 @@ class PackedWeight(nn.Module):
     ) -> PackedWeight:
         before = self.tensors()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._kept = None
+        self._kept = self._low_bit = None
         for name, tensor in before.items():
             if self.get_buffer(name).dtype != tensor.dtype:  # a scale cast to bfloat16 loses bits
                 self._buffers[name] = tensor.to(self.get_buffer(name).device)
         return self
+
+    def _load_from_state_dict(self, *state: Any) -> None:
+        super()._load_from_state_dict(*state)
+        self._kept = self._low_bit = None
 
 
 class QuantLinear(PackedWeight):
@@ -89,7 +129,7 @@ class QuantLinear(PackedWeight):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """`[..., in_features]` to `[..., out_features]`."""
-        return functional.linear(inputs, self.matrix(inputs.dtype), self.bias)
+        return self.multiply(inputs, self.bias)
 
 
 class QuantEmbedding(PackedWeight):
@@ -107,12 +147,23 @@ class QuantEmbedding(PackedWeight):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Token ids `[...]` to rows `[..., width]`."""
-        wanted, places = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        # Tensors with another first dimension are shared by the whole table (scale of nvfp4).
-        rows = {k: t[wanted] if len(t) == self.shape[0] else t for k, t in self.tensors().items()}
-        weight = self.format.decode_stored(rows, (len(wanted), self.shape[1]))
-        found = weight.to(self.get_buffer("like").dtype)[places]
+        if can_run_triton(ids.device):
+            # Some rows more than once, for `unique` would wait for the GPU and break its graphs.
+            rows = self._rows(ids.reshape(-1))
+            shape = [ids.numel()], [self.shape[1]]
+            weight: torch.Tensor = decode(
+                list(rows.values()), [self.format.name], *shape, torch.float32
+            )
+            found = weight.to(self.get_buffer("like").dtype).reshape(*ids.shape, -1)
+        else:
+            wanted, places = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+            weight = self.format.decode_stored(self._rows(wanted), (len(wanted), self.shape[1]))
+            found = weight.to(self.get_buffer("like").dtype)[places]
         return found if self.factor == 1.0 else found * torch.tensor(self.factor, dtype=found.dtype)
+
+    def _rows(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Stored tensors of these rows; what all rows share as it is (scale of nvfp4)."""
+        return {k: t[ids] if len(t) == self.shape[0] else t for k, t in self.tensors().items()}
 
 
 class TiedHead(nn.Module):
@@ -126,7 +177,7 @@ class TiedHead(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """`[..., width]` to `[..., n_tokens]`."""
-        return functional.linear(inputs, self._embedding[0].matrix(inputs.dtype), self.bias)
+        return self._embedding[0].multiply(inputs, self.bias)
 
 
 def packed_like(module: nn.Module, format: Format) -> QuantLinear | QuantEmbedding:

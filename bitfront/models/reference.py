@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact, NonFinite
 from bitfront.files import replacing
+from bitfront.kernels.base import is_fused
 from bitfront.models.data import digest
 
 _CHUNK = 2**20
@@ -132,7 +133,13 @@ class Reference:
         rows = slice(start, start + len(logits))
         log_p = self.log_probs[index, rows].to(logits.device)
         log_p_tail = self.log_tail[index, rows].to(logits.device)
-        log_q, log_q_tail = _split(logits.float(), self.indices[index, rows].to(logits.device))
+        indices = self.indices[index, rows].to(logits.device)
+        if is_fused(logits):
+            from bitfront.kernels.kl_divergence import kl_divergence
+
+            kl: torch.Tensor = kl_divergence(logits, indices, log_p, log_p_tail)
+            return kl
+        log_q, log_q_tail = _split(logits, indices)
         return _outcomes(log_p, log_q).sum(dim=-1) + _outcomes(log_p_tail, log_q_tail)
 
     def save(self, path: Path, model: str) -> None:
@@ -205,7 +212,7 @@ def _compressed(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, ...]:
     parts = []
     for rows in torch.split(logits, _chunk_rows(logits)):
         indices = rows.float().topk(top_k, dim=-1).indices
-        parts.append((indices.int(), *_split(rows.float(), indices)))
+        parts.append((indices.int(), *_split(rows, indices)))
     return tuple(torch.cat(x).cpu() for x in zip(*parts, strict=True))
 
 
@@ -215,7 +222,12 @@ def _chunk_rows(logits: torch.Tensor) -> int:
 
 def _split(logits: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities at `indices` `[n, K]` and log of the remaining mass `[n]`."""
-    indices = indices.long()
+    if is_fused(logits):
+        from bitfront.kernels.kl_divergence import top_log_probs
+
+        top_and_tail: tuple[torch.Tensor, torch.Tensor] = top_log_probs(logits, indices)
+        return top_and_tail
+    logits, indices = logits.float(), indices.long()
     largest = logits.detach().amax(dim=-1, keepdim=True)
     top = logits.gather(-1, indices) - largest
     rest = (logits - largest).scatter_(-1, indices, -torch.inf).exp_().sum(dim=-1)

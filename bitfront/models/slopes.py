@@ -56,8 +56,8 @@ def slopes(
     values = np.zeros((len(space.layers), len(space.formats)))
     for row, gradient in gradients.items():
         name = space.layers[row].name
-        held = bank.weight(name, allocation.formats[name])
+        held = bank.weight(name, allocation.formats[name], gradient.device)
         for column in np.flatnonzero(space.allowed[row]):
-            switched = bank.weight(name, space.formats[column].name) - held
-            values[row, column] = float((gradient.cpu() * switched).sum()) / n_scored
+            switched = bank.weight(name, space.formats[column].name, gradient.device) - held
+            values[row, column] = float((gradient * switched).sum()) / n_scored
     return LayerTable(space, values, "kl", f"slopes at {allocation.digest}, bank {bank.digest}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +11,8 @@ import torch
 
 from bitfront.errors import InvalidArgument, NonFinite
 from bitfront.formats.base import Format
+from bitfront.formats.int_grouped import IntGrouped
+from bitfront.kernels.base import is_fused
 
 _CHUNK_WEIGHTS = 1 << 16
 
@@ -129,14 +131,47 @@ def best_clip(
     if n_steps == 0 or not format.scaled:
         return 1.0
     low, high = format.group_range(weight)
+    clips = torch.linspace(1, smallest, n_steps + 1).tolist()
+    if is_fused(weight) and isinstance(format, IntGrouped):
+        candidates = [format.qparams_of_range(low, high, clip) for clip in clips]
+        errors = _group_errors(weight, format, candidates, importance)
+        return torch.tensor(clips, device=weight.device)[errors.argmin(dim=0)]
     best, least = torch.ones_like(low), torch.full_like(low, torch.inf)
-    for clip in torch.linspace(1, smallest, n_steps + 1).tolist():
+    for clip in clips:
         qparams = format.qparams_of_range(low, high, clip)
         error = group_error(weight, format, qparams, importance)
         better = error < least
         best[better] = clip
         least = torch.where(better, error, least)
     return best
+
+
+def _group_errors(
+    weight: torch.Tensor,
+    format: Format,
+    candidates: Sequence[Mapping[str, torch.Tensor]],
+    importance: torch.Tensor | None,
+) -> torch.Tensor:
+    """`group_error` of every candidate in one kernel, `[n_candidates, n_rows, n_groups]`."""
+    from bitfront.kernels.fake_quantize import rounding_errors
+
+    scales, zeros = zip(*map(format.affine, candidates), strict=True)
+    zero_point = None if zeros[0] is None else torch.stack(zeros)
+    scale, num_bits = torch.stack(scales), format.num_bits
+    errors: torch.Tensor = rounding_errors(weight, scale, zero_point, num_bits, importance)
+    return errors
+
+
+def nearest_codes(
+    weight: torch.Tensor, format: Format, qparams: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """`format.encode`, in one kernel where the weight is on a GPU and the levels are integers."""
+    if is_fused(weight) and isinstance(format, IntGrouped):
+        from bitfront.kernels.fake_quantize import round_to_codes
+
+        codes: torch.Tensor = round_to_codes(weight, *format.affine(qparams), format.num_bits)
+        return codes
+    return format.encode(weight, qparams)
 
 
 def group_error(

@@ -15,6 +15,7 @@ from bitfront.quantizers.base import (
     best_clip,
     check_clip_search,
     checked,
+    nearest_codes,
     residuals,
 )
 
@@ -81,7 +82,7 @@ class Hqq(Quantizer):
         qparams = format.qparams(weight, clip)
         if format.scaled:
             qparams = self._refined(weight, format, qparams, clip)
-        return QuantizedWeight(format, format.encode(weight, qparams), qparams)
+        return QuantizedWeight(format, nearest_codes(weight, format, qparams), qparams)
 
     def _refined(
         self,

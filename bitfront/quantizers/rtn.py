@@ -13,6 +13,7 @@ from bitfront.quantizers.base import (
     best_clip,
     check_clip_search,
     checked,
+    nearest_codes,
 )
 
 
@@ -43,4 +44,4 @@ class Rtn(Quantizer):
         weight = checked(weight, format)
         clip = best_clip(weight, format, self.clip_steps, self.min_clip)
         qparams = format.qparams(weight, clip)
-        return QuantizedWeight(format, format.encode(weight, qparams), qparams)
+        return QuantizedWeight(format, nearest_codes(weight, format, qparams), qparams)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bitfront.pareto import LATENCY, ParetoFront
 from bitfront.trial import Trial
 
 
@@ -53,6 +54,9 @@ def _kl(trial: Trial) -> str:
     return text if error == "–" else f"{text} ± {error}"
 
 
+TIMED = (Column("ms/step", lambda t: number(t, LATENCY, ".3f", ".1f", scale=1e-6), "ms"),)
+"""Columns of a front with latencies, besides the others."""
+
 COLUMNS = (
     Column("trial", lambda t: str(t.number)),
     Column("KL ± stderr", _kl),
@@ -63,3 +67,16 @@ COLUMNS = (
     Column("MB", lambda t: number(t, "bytes", ".2f", ".0f", scale=1e-6)),
     Column("origin", lambda t: t.origin),
 )
+
+
+def columns_of(front: ParetoFront, narrow: bool = False) -> tuple[Column, ...]:
+    """The columns of a front: with a step's time where points have one.
+
+    Args:
+        front: whose points.
+        narrow: leave out code bits beside a time, for 80 columns.
+    """
+    if not any(LATENCY in trial.values for trial in front.trials):
+        return COLUMNS
+    kept = [column for column in COLUMNS[:-1] if not (narrow and column.title == "bits")]
+    return (*kept, *TIMED, COLUMNS[-1])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from bitfront.pareto import ParetoFront
+from bitfront.pareto import LATENCY, ParetoFront
 from bitfront.report.grid import Grid
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -31,6 +31,8 @@ class ReportData:
         chosen: the point at the budget.
         provenance: what made the result, in the order to show it: command, digests, versions,
             seed, machine.
+        latency: what predicted latencies, such as `"latency:table=gpu.json"`; empty for nothing.
+        checks: predicted decoding steps held against measured ones, as `latency.json` has them.
     """
 
     title: str
@@ -43,6 +45,8 @@ class ReportData:
     limits: Mapping[str, float]
     chosen: Trial
     provenance: Mapping[str, str]
+    latency: str = ""
+    checks: tuple[Mapping[str, object], ...] = ()
 
     @cached_property
     def measured(self) -> tuple[Trial, ...]:
@@ -68,6 +72,11 @@ class ReportData:
     def grid(self) -> Grid:
         """The searched layers as blocks x kinds: the layout of both maps."""
         return Grid.of(self.space.layers)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether every point of the front has a predicted latency."""
+        return bool(self.front.trials) and all(LATENCY in t.values for t in self.front.trials)
 
     @property
     def byte_limit(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
 from bitfront.files import replacing
+from bitfront.pareto import LATENCY
 from bitfront.report.agreement import main_format, tau, uniform_at
-from bitfront.report.columns import COLUMNS, mix
+from bitfront.report.columns import columns_of, mix
 from bitfront.report.data import ReportData
 from bitfront.report.maps import (
     bit_map_figure,
@@ -62,10 +64,11 @@ def html(data: ReportData) -> str:
         swatches=swatches(data.space.formats),
         maps=_maps(data),
         taus=_taus(data),
-        columns=COLUMNS,
+        columns=columns_of(data.front),
         mix=mix,
         against_uniform=lambda trial: against_uniform(data, trial),
         n_blocks=len(data.grid.blocks),
+        checked_step=checked_step,
     )
 
 
@@ -94,7 +97,7 @@ def headline(data: ReportData) -> str:
     start = (
         f"Within {data.budget}, the best measured allocation has KL {values['kl']:.4g}"
         f"{_error(data.chosen)} nats per token at {values['bytes'] / 1e6:.2f} MB "
-        f"({values['bits_per_weight']:.3f} bits per weight)"
+        f"({values['bits_per_weight']:.3f} bits per weight{_step(data.chosen)})"
     )
     baseline = uniform_at(data.uniforms, values["bytes"])
     if data.chosen.origin == "uniform":
@@ -110,6 +113,23 @@ def headline(data: ReportData) -> str:
     return (
         f"{start}, {_comparison(values['kl'], baseline.kl)} uniform quantization at equal bytes "
         f"(KL {baseline.kl:.4g}, {between})."
+    )
+
+
+def _step(trial: Trial) -> str:
+    known = LATENCY in trial.values
+    return f", {trial.values[LATENCY] / 1e6:.3g} ms a decoding step" if known else ""
+
+
+def checked_step(row: Mapping[str, object]) -> str:
+    """One prediction of latency held against a measurement, in a sentence."""
+    predicted, measured, spread, error = (
+        float(str(row[name])) for name in ("predicted_ns", "measured_ns", "spread_ns", "error")
+    )
+    return (
+        f"Trial {row['number']} at batch {row['batch']}, context {row['context']}: predicted "
+        f"{predicted / 1e6:.3f} ms, measured {measured / 1e6:.3f} ms (spread {spread / 1e6:.3f} ms)"
+        f" on {row['device']}, {row['dtype']}: error {error:+.1%}."
     )
 
 

@@ -15,8 +15,8 @@ import pyarrow.parquet
 
 from bitfront.errors import InvalidArgument
 from bitfront.files import replacing
-from bitfront.pareto import LATENCY, ParetoFront
-from bitfront.trial import Trial
+from bitfront.pareto import ParetoFront
+from bitfront.trial import PREDICTED, Trial
 
 VALUES = (
     "kl",
@@ -27,7 +27,7 @@ VALUES = (
     "bits_per_weight",
     "bytes",
 )
-"""Quantities of a point, in the order of the columns; latency follows where it is known."""
+"""Quantities of a point, in the order of the columns; `PREDICTED` ones follow."""
 
 FORMATS = ("json", "csv", "parquet")
 
@@ -48,7 +48,7 @@ def points(front: ParetoFront) -> list[Point]:
 
 def _point(trial: Trial) -> Point:
     values = {
-        name: float(trial.values[name]) for name in (*VALUES, LATENCY) if name in trial.values
+        name: float(trial.values[name]) for name in (*VALUES, *PREDICTED) if name in trial.values
     }
     if "bytes" in values:
         values["bytes"] = int(values["bytes"])
@@ -143,8 +143,7 @@ def _json(rows: list[Point]) -> bytes:
 
 
 def _quantities(rows: list[Point]) -> tuple[str, ...]:
-    timed = any(LATENCY in row["values"] for row in rows)
-    return (*VALUES, LATENCY) if timed else VALUES
+    return (*VALUES, *(q for q in PREDICTED if any(q in row["values"] for row in rows)))
 
 
 def _csv(rows: list[Point]) -> bytes:

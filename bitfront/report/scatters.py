@@ -8,27 +8,34 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from bitfront.pareto import ParetoFront
+from bitfront.pareto import LATENCY, ParetoFront
 from bitfront.report.agreement import main_format
-from bitfront.report.columns import COLUMNS
+from bitfront.report.columns import COLUMNS, TIMED
 from bitfront.report.data import ReportData
 from bitfront.trial import Trial
 
 # Blue, vermillion, bluish green of Okabe and Ito's palette, which colour-blind readers tell apart;
 # lightened a little to stand on dark pages too. Shapes differ as well.
 _FRONT, _UNIFORM, _CHOSEN, _OTHER = "#2a8fd0", "#e0701a", "#12a583", "#8c8c8c"
+_FAST, _MIDDLING, _SLOW = "#2a8fd0", "#a9a9a9", "#e0701a"
+"""Of a step, alike in lightness, so that all of them stand on both kinds of page."""
 
 
 def front_figure(data: ReportData) -> go.Figure:
     """Measured KL (log axis) against megabytes: the front, the uniform baseline, the rest."""
     front = ParetoFront(data.front.trials).trials
-    rest = [t for t in data.measured if t not in front and t.origin != "uniform"]
+    timed = [t for t in data.front.trials if t not in front] if data.is_timed else []
+    shown = {*(t.number for t in front), *(t.number for t in timed)}
+    rest = [t for t in data.measured if t.number not in shown and t.origin != "uniform"]
     figure = go.Figure()
     if rest:
         figure.add_trace(
             _trials("dominated in KL and bytes", rest, "markers", _OTHER, "circle-open")
         )
     figure.add_trace(_trials("front", front, "lines+markers", _FRONT, "circle"))
+    if timed:
+        faster = _trials("on the front for its latency", timed, "markers", _FRONT, "diamond")
+        figure.add_trace(faster)
     names = [escape(main_format(t, data.space)) for t in data.uniforms]
     uniform = _trials("uniform", data.uniforms, "lines+markers+text", _UNIFORM, "square")
     # The front falls, so there is room above it, and below it at its right end.
@@ -45,6 +52,8 @@ def front_figure(data: ReportData) -> go.Figure:
             annotation_text=escape(f" budget {data.budget}"),
             annotation_position="bottom right",
         )
+    if data.is_timed:
+        _colour_by_latency(figure)
     _add_weight_axis(figure, data)
     figure.update_yaxes(
         title_text="KL, nats per token", type="log", dtick="D2", minor_showgrid=False
@@ -65,13 +74,31 @@ def _trials(name: str, trials: Sequence[Trial], mode: str, colour: str, symbol: 
         mode=mode,
         line={"color": colour, "width": 1.5},
         marker={"color": colour, "symbol": symbol, "size": 8},
+        meta=[t.values[LATENCY] / 1e6 if LATENCY in t.values else None for t in trials],
         customdata=[_description(t) for t in trials],
         hovertemplate="%{customdata}<extra></extra>",
     )
 
 
+def _colour_by_latency(figure: go.Figure) -> None:
+    """Markers in the colour of their predicted step, with a scale at the right."""
+    bar = {"title": {"text": "ms per step"}, "thickness": 12, "outlinewidth": 0}
+    scale = [[0.0, _FAST], [0.5, _MIDDLING], [1.0, _SLOW]]
+    figure.update_layout(coloraxis={"colorscale": scale, "colorbar": bar})
+    for trace in tuple(figure.data):
+        if not len(trace.meta) or None in trace.meta:
+            continue
+        # The legend shows many colours as black, which is none on a dark page.
+        shown = go.Scatter(x=[None], y=[None], name=trace.name, mode=trace.mode, line=trace.line)
+        shown.update(marker=trace.marker, marker_color=_OTHER, legendgroup=trace.name)
+        figure.add_trace(shown)
+        trace.update(showlegend=False, legendgroup=trace.name)
+        trace.update(marker={"color": trace.meta, "coloraxis": "coloraxis"})
+
+
 def _description(trial: Trial) -> str:
-    lines = (f"{column.title}: {column.text(trial)}" for column in COLUMNS)
+    columns = (*COLUMNS, *TIMED) if LATENCY in trial.values else COLUMNS
+    lines = (f"{column.title}: {column.text(trial)}" for column in columns)
     return "<br>".join(escape(line) for line in lines)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from bitfront.errors import InvalidArgument
+from bitfront.pareto import LATENCY
 from bitfront.report.data import ReportData
 from bitfront.results import Results
 from bitfront.space import SearchSpace
+from bitfront.study import Study
 
 
 def report_data(directory: Path) -> ReportData:
@@ -26,6 +28,11 @@ def report_data(directory: Path) -> ReportData:
         raise InvalidArgument(
             f"{directory} has no loss table yet: run `bitfront search` to the end."
         )
+    # A check says nothing of a trial that another table prices by now.
+    predicted = {(t.number, t.values.get(LATENCY)) for t in front.trials}
+    checks = tuple(
+        row for row in results.checks if (row["number"], row["predicted_ns"]) in predicted
+    )
     return ReportData(
         title=Path(study.model).name if Path(study.model).is_absolute() else study.model,
         space=space,
@@ -39,7 +46,15 @@ def report_data(directory: Path) -> ReportData:
         provenance=results.environment
         | results.identity
         | {"never quantized": never_quantized(space)},
+        latency=latency_cost(study),
+        checks=checks,
     )
+
+
+def latency_cost(study: Study) -> str:
+    """What predicts latency in a study, as it was asked for; empty for nothing."""
+    named = [str(cost) for cost in study.costs if cost.name in {"latency", "roofline"}]
+    return ", ".join(named)
 
 
 def never_quantized(space: SearchSpace) -> str:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bitfront.pareto import ParetoFront
-from bitfront.report.columns import COLUMNS
+from bitfront.report.columns import columns_of
 from bitfront.trial import Trial
 
 
@@ -20,13 +20,14 @@ def front_table(front: ParetoFront, chosen: Trial | None = None) -> Table:
     table = Table(
         title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
     )
-    for column in COLUMNS:
+    columns = columns_of(front, narrow=True)
+    for column in columns:
         left = column.title == "origin"
         heading = column.short or column.title
         # The origin gives way where room is scarce: a clipped number would be another number.
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for trial in front.trials:
         mark = trial == chosen
-        first, *texts = (escape(column.text(trial)) for column in COLUMNS)
+        first, *texts = (escape(column.text(trial)) for column in columns)
         table.add_row(f"→ {first}" if mark else first, *texts, style="bold" if mark else None)
     return table

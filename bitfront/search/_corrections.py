@@ -75,7 +75,7 @@ class Corrections:
         solver: name of the solver.
         log_table: `[n_groups, n_formats]`.
         features: `[n_groups, n_formats, n_features]`.
-        steps: the solved table of every cost, by the first limit.
+        steps: the solved table of every cost.
     """
 
     problem: Problem
@@ -96,11 +96,19 @@ class Corrections:
 
     @staticmethod
     def _costs_of(problem: Problem) -> Floats:
-        """The first limited costs; zeros without a limit."""
-        if problem.limits:
-            costs: Floats = problem.group_costs[0]
-            return costs
-        return np.where(np.isfinite(problem.group_loss), 0.0, np.inf)
+        """The limited costs; of several the sum of their shares of the limits; else zeros."""
+        costs: Floats = problem.group_costs
+        if len(costs) == 1:
+            first: Floats = costs[0]
+            return first
+        shares: Floats = costs / np.maximum(problem.limit_values, 1e-300)[:, None, None]
+        return np.where(np.isfinite(problem.group_loss), shares.sum(axis=0), np.inf)
+
+    @property
+    def limit(self) -> float:
+        """What `costs` of a choice at the limits is; 0 without a limit."""
+        limits = self.problem.limit_values
+        return float(limits[0]) if len(limits) == 1 else float(len(limits))
 
     @property
     def n_features(self) -> int:
@@ -132,7 +140,7 @@ class Corrections:
         return np.clip(found, -BOUND, BOUND)
 
     def costs(self, choice: Choice) -> float:
-        """The first limited cost of a choice; 0 without a limit."""
+        """The limited cost of a choice, of several the sum of shares; 0 without a limit."""
         table = self._costs_of(self.problem)
         return float(table[np.arange(len(table)), choice].sum())
 

@@ -137,7 +137,7 @@ def scored(
     budget. `c` and `p` are fitted to the trials near the budget, `p` by ridge regression towards 1.
     A failed trial is worse than the worst by as much as that is worse than the median.
     """
-    limit = next(iter(corrections.problem.limits.values()), 0.0)
+    limit = corrections.limit
     which, costs, logs = [], [], []
     for index, trial in enumerate(history):
         failed = trial.state is TrialState.FAIL

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.errors import InfeasibleBudget
 from bitfront.problem import Problem
+from bitfront.solvers import SOLVERS
 from bitfront.table import LayerTable
 from bitfront.trial import Trial, TrialState
 
@@ -104,16 +105,20 @@ def per_group(problem: Problem, values: NDArray[np.float64]) -> LayerTable:
 
 
 def beside(problem: Problem, spread: float, index: int) -> Problem:
-    """The problem at another limit within `spread` of its own; itself when that is infeasible.
+    """The problem at other limits within `spread` of its own; itself when they cannot be met.
 
-    Multiples of the golden ratio modulo 1 cover the range evenly however many are asked for.
+    All limits change by one factor. Multiples of the golden ratio modulo 1 cover the range evenly
+    however many are asked for.
     """
     factor = 1 + spread * (2 * (index * _GOLDEN % 1) - 1)
     limits = {q: float(np.floor(limit * factor)) for q, limit in problem.limits.items()}
     try:
-        return problem.with_limits(limits)
+        other = problem.with_limits(limits)
+        if len(limits) > 1:  # each can be met; whether all can together, only a solver tells
+            SOLVERS.build("lagrangian").solve(other)
     except InfeasibleBudget:
         return problem
+    return other
 
 
 def targets(

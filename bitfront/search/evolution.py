@@ -14,6 +14,7 @@ from bitfront.problem import Problem
 from bitfront.search._levels import Levels
 from bitfront.search._warm_start import warm_start
 from bitfront.search.base import Screening, Search, targets
+from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial, TrialState
 
 Choice = NDArray[np.int64]
@@ -103,7 +104,11 @@ class Evolution(Search):
                 chosen = self._selected(offspring, problem)[0]
             past.add(problem, problem.space.encode(chosen))
             asked.append(chosen)
-        return asked
+        if len(asked) < n and self.n_warm_start:
+            # Where one format is smaller and another faster, no single switch may keep all limits.
+            sweep = Sweep(spread=self.spread or _LEAST_SPREAD).ask(problem, history, n, rng)
+            asked += [a for a in sweep if _key(problem.space.encode(a)) not in past.seen]
+        return asked[:n]
 
     def _stages(self, n_sequences: int) -> list[tuple[int, int]]:
         """How many offspring are screened on how many sequences, first to last."""

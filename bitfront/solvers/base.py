@@ -66,7 +66,8 @@ def one_limit(problem: Problem, solver: str) -> tuple[NDArray[np.float64], float
     """
     if len(problem.limits) > 1:
         raise InvalidArgument(
-            f"Solver {solver!r} takes one limit, given {', '.join(problem.limits)}: use 'cp_sat'."
+            f"Solver {solver!r} takes one limit, given {', '.join(problem.limits)}: "
+            "use 'lagrangian' or 'cp_sat'."
         )
     if not problem.limits:
         return np.where(np.isfinite(problem.group_loss), 0.0, np.inf), np.inf

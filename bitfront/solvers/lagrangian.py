@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
+from bitfront.solvers._multipliers import relaxed_many
 from bitfront.solvers.base import Solution, Solver, Steps, steps_per_limit
 
 Array = NDArray[np.float64]
@@ -27,12 +28,20 @@ class Lagrangian(Solver):
     relaxation, hence `lower_bound`. The leftover goes to the best moves that still fit, and
     exchanges (one group down, another up) close what gap they can.
 
-    Cost: `O(n log n)` in groups times formats for any number of limits, plus `O(n)` a limit.
+    Limits that must hold together get a multiplier each. One after the other is set to its best by
+    the order above, the others' prices in the loss, then subgradient steps lift the bound; choices
+    met on the way are brought within all limits and improved as before. Where that finds none,
+    `cp_sat` says whether there is one.
 
-    Prefer it by default, unless the last 0.01 % matters (`dynamic_programming`) or there are
-    several limits (`cp_sat`).
+    Cost: `O(n log n)` in groups times formats for any number of budgets, plus `O(n)` a budget; some
+    hundred times `O(n)` a budget of several limits.
 
-    Source: Sinha and Zoltners, "The multiple-choice knapsack problem", Operations Research 1979.
+    Prefer it by default, unless the last 0.01 % matters (`dynamic_programming`, or `cp_sat` with
+    several limits).
+
+    Source: Sinha and Zoltners, "The multiple-choice knapsack problem", Operations Research 1979;
+    several multipliers: Fisher, "The Lagrangian relaxation method for solving integer programming
+    problems", Management Science 1981.
 
     Args:
         n_exchanges: most exchanges tried after the leftover is spent.
@@ -55,14 +64,30 @@ class Lagrangian(Solver):
         """Feasible choice with a proven lower bound.
 
         Raises:
-            InvalidArgument: several limits.
+            InfeasibleBudget: no choice meets all limits together.
         """
         return self.front(problem, [problem.limits])[0]
 
     def front(self, problem: Problem, limits: Sequence[Mapping[str, float]]) -> list[Solution]:
-        """One solution per limit; the sort is shared by all limits on the same quantity."""
-        shared = steps_per_limit(problem, limits, "lagrangian", convex=True)
-        return [self._at(*each) for each in shared]
+        """One solution per budget; the sort is shared by all limits on the same quantity."""
+        single = [each for each in limits if len(each) < 2]
+        shared = steps_per_limit(problem, single, "lagrangian", convex=True)
+        solved = (self._at(*each) for each in shared)
+        return [
+            next(solved) if len(each) < 2 else self._within_all(problem.with_limits(each))
+            for each in limits
+        ]
+
+    def _within_all(self, problem: Problem) -> Solution:
+        found = relaxed_many(problem, self.n_exchanges, self.tolerance)
+        choice = found.choice
+        if choice is None:
+            from bitfront.solvers.cp_sat import CpSat  # which starts from this file
+
+            return CpSat().solve(problem)
+        loss = problem.loss.total(choice)
+        bound = min(found.bound, loss)
+        return Solution(choice, loss, bound, optimal=loss <= found.bound)
 
     def _at(self, problem: Problem, costs: Array, limit: float, steps: Steps) -> Solution:
         n_taken, lower_bound = relaxed(steps, limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 import time
@@ -216,6 +217,11 @@ class Database:
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.2)
+
+
+def lock_number(name: str) -> int:
+    """Of PostgreSQL's advisory lock for what has this name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
 
 
 def insert_new(connection: Connection, table: Table, row: Mapping[str, object]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -10,7 +9,7 @@ from sqlalchemy import Connection, bindparam
 
 from bitfront.errors import OverQuota
 from bitfront.store.clock import NOW
-from bitfront.store.database import insert_new
+from bitfront.store.database import insert_new, lock_number
 from bitfront.store.records import StudyState, TaskState
 from bitfront.store.tables import studies, tasks, usage
 
@@ -61,7 +60,7 @@ class Quota:
         if self.max_running is not None:
             if connection.dialect.name == "postgresql":
                 # Two requests of an owner must not both count before either adds.
-                number = int.from_bytes(hashlib.sha256(f"quota {owner}".encode()).digest()[:7])
+                number = lock_number(f"quota {owner}")
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
             place = {"owner": owner, "study": study_id}
             n_open = connection.execute(_N_OPEN, place).scalar_one()

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from bitfront.errors import Conflict, InFlight, InvalidArgument, KeyReused, NotFound
 from bitfront.store.clock import NOW
-from bitfront.store.database import Database
+from bitfront.store.database import Database, lock_number
 from bitfront.store.ids import new_id
 from bitfront.store.lifecycle import STUDY, add_task, advance, lock, note, set_state
 from bitfront.store.quotas import Quota, keep_usage
@@ -122,7 +122,7 @@ class Studies:
         """
         if connection.dialect.name != "postgresql":
             return
-        number = int.from_bytes(hashlib.sha256(f"{owner} {key}".encode()).digest()[:7])
+        number = lock_number(f"{owner} {key}")
         if connection.execute(_IS_MINE, {"number": number}).scalar_one():
             return
         if connection.execute(_USED_KEY, {"owner": owner, "key": key}).first() is None:

@@ -18,6 +18,7 @@ from bitfront.store.lifecycle import space_of
 from bitfront.store.records import TrialRow
 from bitfront.store.studies import study_row
 from bitfront.store.tables import studies, trials
+from bitfront.study import Study
 from bitfront.trial import Trial, TrialState
 
 _TRIAL = (
@@ -110,7 +111,8 @@ class Trials:
                 Trial(row.number, Allocation({}), text, "", values=json.loads(row.measured))
                 for row in found
             ]
-            front = ParetoFront(tuple(bare), objectives(bare))
+            bounded = Study.from_json(str(study.request)).budget.bounds()
+            front = ParetoFront(tuple(bare), objectives(bare, bounded))
             if not front.trials:
                 return front
             space = space_of(connection, study.space)

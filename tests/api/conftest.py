@@ -18,12 +18,13 @@ from starlette.testclient import TestClient
 
 from bitfront.api.app import create_app
 from bitfront.artifacts import Artifacts
+from bitfront.budget import Budget
 from bitfront.formats import named
 from bitfront.settings import Settings
 from bitfront.space import Layer, SearchSpace
 from bitfront.store import Store
 from bitfront.store.records import Claim, Outcome, Proposed, Stage, StoredStudy
-from bitfront.study import Budget, Study
+from bitfront.study import Study
 from bitfront.trial import Trial, TrialState
 
 MENU = ("int2_g64", "int4_g64", "int8_g64")

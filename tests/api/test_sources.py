@@ -89,6 +89,19 @@ NO_VALUES = [
     {"budget": 4},
     {"budget": "1e999B"},
     {"budget": "9" * 400 + "B"},
+    {"budget": "4bpw,"},
+    {"budget": "4bpw,3bpw"},
+    {"budget": "4bpw@b1"},
+    {"budget": "4ms@b0"},
+    {"budget": "4ms@b1c0"},
+    {"budget": "4ms@c512"},
+    {"budget": ",".join(["1bpw"] * 6)},
+    {"costs": ["memory", "latency:table=/etc/passwd"]},
+    {"costs": ["memory", "latency:table=../secret/model/config.json"]},
+    {"costs": ["memory", "latency:table=link.txt"]},
+    {"costs": ["memory", "latency:table=a.txt"]},
+    {"costs": ["memory", {"name": "latency", "params": {"table": "none.json"}}]},
+    {"costs": ["memory", "latency:batch=one"]},
     {"formats": []},
     {"formats": ["int4_g64", "int4_g64"]},
     {"formats": ["int4_g65"]},
@@ -247,6 +260,18 @@ def test_absolute_paths_within_a_root_are_taken(hostile, bench):
     text = bench.settings.data_roots[0] / "a.txt"
     answer = post(hostile, {**GOOD, "model": str(model), "calibration": str(text)})
     assert answer.status_code == 202, answer.text
+
+
+def test_times_and_tables_below_a_data_folder_are_taken(hostile, bench):
+    table = bench.settings.data_roots[0] / "h200.json"
+    table.write_text("{}")
+    costs = ["memory", "latency:table=h200.json,batch=2", "bops"]
+    budget = "4.25bpw,12.5ms@b2c2048,3Tbops"
+    answer = post(hostile, {**GOOD, "budget": budget, "costs": costs})
+    assert answer.status_code == 202, answer.text
+    study = bench.store.studies.page()[0].study
+    assert str(study.budget) == budget
+    assert study.costs[1].params == {"table": str(table.resolve()), "batch": 2}
 
 
 def test_without_the_hub_only_the_roots_are_left(hostile, bench):

@@ -69,6 +69,9 @@ BAD_OPTIONS = {
     "unreadable budget": (["--budget", "four"], "3.5bpw or 60MB"),
     "budget too small": (["--budget", "1bpw"], "smallest reachable"),
     "budget above bf16": (["--budget", "16bpw"], "not below bf16"),
+    "two budgets of one kind": (["--budget", "3bpw", "--budget", "4bpw"], "twice"),
+    "time without a cost": (["--budget", "9ms@b1c64"], "add latency:table=FILE"),
+    "no table": (["--costs", "memory,latency:table=nowhere.json"], "bitfront profile MODEL"),
     "format that fits nothing": (["--formats", "int4_g128"], "fits layer"),
     "missing text": (["--calibration", "nowhere.txt"], "nowhere.txt"),
     "too short text": (["--n-sequences", "100000"], "tokens"),
@@ -81,7 +84,8 @@ def test_bad_option_is_one_line(
     case: str, tiny_folder: Path, texts: list[str], tmp_path: Path, run
 ) -> None:
     options, expected = BAD_OPTIONS[case]
-    menu = ["--budget", "4.2bpw", "--formats", MENU, "--pin", "none"]
+    menu = ["--formats", MENU, "--pin", "none"]
+    menu += [] if "--budget" in options else ["--budget", "4.2bpw"]
     arguments = ["search", tiny_folder, *menu, *texts, "--out", tmp_path / "out", *options]
     code, _, errors = run(*arguments)
     assert one_line(code, errors)

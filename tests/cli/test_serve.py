@@ -10,6 +10,7 @@ import tomllib
 
 import httpx2
 import pytest
+from waiting import until
 
 from bitfront.client import Client
 from bitfront.manifest import Manifest
@@ -147,13 +148,6 @@ def test_the_dashboard_shows_the_study_and_comes_back(submitted):
 def command_line(pid):
     with open(f"/proc/{pid}/cmdline") as file:
         return file.read()
-
-
-def until(condition, seconds=90):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
 
 
 def test_the_server_is_soon_there_without_torch_and_with_little_memory(submitted):

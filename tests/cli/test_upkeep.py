@@ -10,13 +10,14 @@ import pytest
 import sqlalchemy as sa
 
 from bitfront.artifacts import Artifacts
+from bitfront.budget import Budget
 from bitfront.collection import collect
 from bitfront.errors import Unauthorised
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.records import Outcome
 from bitfront.store.tables import audit
-from bitfront.study import Budget, Study
+from bitfront.study import Study
 from tests.cli.commands import one_line
 
 DAY = 24 * 3600

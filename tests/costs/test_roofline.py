@@ -1,5 +1,7 @@
 """Roofline: the longer of reading and computing, and a third objective of a study."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from instances import random_space
@@ -10,6 +12,7 @@ from bitfront.errors import InvalidArgument
 from bitfront.report.points import points
 from bitfront.results import Results
 from bitfront.run import run_study
+from bitfront.space import Layer
 
 
 @pytest.fixture
@@ -37,7 +40,17 @@ def test_slower_devices_take_longer(space):
     assert (slow[space.allowed] >= fast[space.allowed]).all()
 
 
-@pytest.mark.parametrize("fields", [{"device": "abacus"}, {"batch": 0}])
+def test_the_head_and_what_is_stated_lie_outside_the_search(space):
+    embedding, head = (Layer(name, (512, 64), name) for name in ("embedding", "head"))
+    menu = space.formats
+    with_head = replace(space, pinned=((embedding, menu[1]), (head, menu[0])))
+    (table,) = Roofline("l4", rest_ms=2.0).cost(with_head)
+    nbytes, (bandwidth, _) = menu[0].nbytes(head.shape), DEVICES["l4"]
+    assert 0 <= table.outside - 2e6 - 1e9 * nbytes / bandwidth < 1
+    np.testing.assert_array_equal(table.values, Roofline("l4").cost(space)[0].values)
+
+
+@pytest.mark.parametrize("fields", [{"device": "abacus"}, {"batch": 0}, {"rest_ms": -1.0}])
 def test_refuses_what_is_no_device_or_batch(fields):
     with pytest.raises(InvalidArgument, match=r"use|give"):
         Roofline(**fields)
@@ -50,7 +63,7 @@ def test_a_study_with_latency_has_three_objectives(tiny_study, tmp_path):
         n_trials=5,
     )  # fmt: skip
     front = run_study(study, tmp_path)
-    assert front.objectives == ("kl", "bits", "bytes", "latency_ns")
+    assert front.objectives == ("kl", "bytes", "latency_ns")
     assert all(point["values"]["latency_ns"] > 0 for point in points(Results(tmp_path).front()))
 
 

@@ -31,7 +31,7 @@ class BankOnDemand:
     def tensors(self, layer, format):
         return self.quantized(layer, format).tensors()
 
-    def weight(self, layer, format):
+    def weight(self, layer, format, device=None):
         return self.quantized(layer, format).dequantize()
 
 

@@ -4,12 +4,16 @@ import json
 
 import pytest
 import torch
+from compressed_tensors.compressors import BaseCompressor
+from compressed_tensors.compressors.pack_quantized import pack_to_int32
+from compressed_tensors.quantization import QuantizationConfig
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bitfront import formats
 from bitfront.errors import InvalidArgument
 from bitfront.export import EXPORTERS
+from bitfront.export.compressed_tensors import _words
 from bitfront.formats.int_grouped import IntGrouped
 from bitfront.models.layers import set_weight
 from tests.export.exports import Export, load, logits, relative_error
@@ -37,9 +41,6 @@ def every_format(tiny_tokenizer, tmp_path_factory):
 
 
 def test_compressed_tensors_reads_every_format_as_it_was_made(every_format):
-    from compressed_tensors.compressors import BaseCompressor
-    from compressed_tensors.quantization import QuantizationConfig
-
     e, folder, _ = every_format
     made = json.loads((folder / "config.json").read_text())["quantization_config"]
     config = QuantizationConfig.model_validate(made)
@@ -61,6 +62,16 @@ def test_compressed_tensors_reads_every_format_as_it_was_made(every_format):
                 assert torch.equal(weight, expected.to(weight.dtype)), name
             counted = sum(t.nbytes for k, t in state.items() if k != "weight_shape")
             assert counted == CATALOGUE[name].nbytes(expected.shape), name
+
+
+@pytest.mark.parametrize("num_bits", range(1, 9))
+@pytest.mark.parametrize("n_columns", [1, 7, 32, 33, 100])
+def test_codes_are_packed_as_compressed_tensors_packs_them(num_bits, n_columns):
+    generator = torch.Generator().manual_seed(num_bits)
+    shape = (5, n_columns)
+    codes = torch.randint(0, 2**num_bits, shape, dtype=torch.uint8, generator=generator)
+    signed = (codes.int() - 2 ** (num_bits - 1)).to(torch.int8)
+    assert torch.equal(_words(codes, num_bits), pack_to_int32(signed, num_bits))
 
 
 def test_all_other_linear_layers_are_left_alone(every_format):

@@ -100,6 +100,20 @@ def test_rows_of_a_packed_table_are_those_of_the_whole(name):
     assert torch.equal(table(ids), quantized.dequantize()[ids])
 
 
+@pytest.mark.parametrize("name", ["int8_g32", "int3_g64", "nf4_g64", "mxfp4", "nvfp4", "fp8_e4m3"])
+def test_a_gpu_finds_the_same_rows_without_waiting(name, monkeypatch):
+    """Interpreted here; `unique` is what would wait."""
+    weight = torch.randn(40, 128, generator=torch.Generator().manual_seed(0))
+    table = QuantEmbedding(CATALOGUE[name], (40, 128), torch.float32, factor=2.0)
+    quantized = Rtn(clip_steps=0).quantize(weight, CATALOGUE[name])
+    table.load_state_dict(quantized.tensors())
+    ids = torch.tensor([[3, 39, 3], [0, 7, 20]])
+    for module in ("models.quant_linear", "kernels.dequant_matmul"):
+        monkeypatch.setattr(f"bitfront.{module}.can_run_triton", lambda device: True)
+    monkeypatch.setattr(torch.Tensor, "unique", None)
+    assert torch.equal(table(ids), 2 * quantized.dequantize()[ids])
+
+
 @pytest.fixture
 def linear():
     format = formats.named("int4_g64")

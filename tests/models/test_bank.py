@@ -207,3 +207,19 @@ def test_rounding_takes_one_thread_and_gives_the_others_back(tmp_path, tiny_llam
     finally:
         torch.set_num_threads(before)
     assert seen == {1}
+
+
+def test_a_gpu_decodes_what_it_holds_to_the_same_bits(tmp_path, tiny_llama, space, monkeypatch):
+    """Interpreted here: the packed tensors go over, and the weight is that of the processor."""
+    names = ("int2_g64", "int3_g64_sym", "int5_channel", "nf4_g64", "fp8_e4m3", "mxfp4", "nvfp4")
+    menu = tuple(map(named, (*names, "bf16")))
+    whole = replace(space, layers=space.layers[:1], formats=menu, pinned=())
+    bank = WeightBank.build(tmp_path, tiny_llama, whole, PLAIN)
+    layer = whole.layers[0].name
+    expected = {format.name: bank.weight(layer, format.name) for format in menu}
+    for module in ("models.bank", "kernels.dequant_matmul"):
+        monkeypatch.setattr(f"bitfront.{module}.can_run_triton", lambda device: True)
+    monkeypatch.setattr("bitfront.packing.unpack", None)  # what decodes on a processor
+    for name in names:
+        assert torch.equal(bank.weight(layer, name), expected[name]), name
+    assert torch.equal(bank.weight(layer, "bf16"), expected["bf16"])

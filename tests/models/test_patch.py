@@ -73,7 +73,7 @@ def test_originals_come_back_when_an_entry_is_missing(tiny_llama, bank):
 def test_only_differences_are_read(tiny_llama, bank, monkeypatch):
     read = []
     weight = WeightBank.weight
-    monkeypatch.setattr(WeightBank, "weight", lambda *args: read.append(args[1:]) or weight(*args))
+    monkeypatch.setattr(WeightBank, "weight", lambda *args: read.append(args[1:3]) or weight(*args))
     first, second = (x.name for x in bank.space.layers[:2])
     with PatchedModel(tiny_llama, bank) as patched:
         patched.apply(Allocation({first: "int2_g64", second: "int2_g64"}))

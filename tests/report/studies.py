@@ -8,7 +8,7 @@ import numpy as np
 
 from bitfront import formats
 from bitfront.allocation import Allocation
-from bitfront.pareto import ParetoFront
+from bitfront.pareto import TIMED, ParetoFront
 from bitfront.report.data import ReportData
 from bitfront.space import Layer, SearchSpace
 from bitfront.table import LayerTable
@@ -86,6 +86,24 @@ def made_up(layers=None, bits=(2, 3, 4, 8), n_searched=12, title="a model", seed
         limits={"bytes": 3.5 * space.n_weights // 8},
         chosen=front.trials[len(front.trials) // 2],
         provenance={"command": "bitfront search <model> --budget 3.5bpw", "seed": "0"},
+    )
+
+
+def timed(data):
+    """The same study with a latency by which the wider formats are the faster ones."""
+
+    def with_latency(trial):
+        return replace(
+            trial, values={**trial.values, "latency_ns": 1e6 * (20 - trial.values["bits"])}
+        )
+
+    evaluations = tuple(map(with_latency, data.evaluations))
+    return replace(
+        data,
+        front=ParetoFront(evaluations, TIMED),
+        evaluations=evaluations,
+        chosen=with_latency(data.chosen),
+        latency="latency:table=gpu.json",
     )
 
 

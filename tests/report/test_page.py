@@ -8,10 +8,11 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from bitfront.errors import StorageError
+from bitfront.pareto import TIMED, ParetoFront
 from bitfront.report.page import headline, html, write_report
 from bitfront.report.scatters import front_figure, prediction_figure
 from bitfront.trial import TrialState
-from tests.report.studies import GPT2, made_up, named_layers, single_point, with_kl
+from tests.report.studies import GPT2, made_up, named_layers, single_point, timed, with_kl
 
 VOID = {"meta", "br", "img", "input", "link", "hr"}
 
@@ -52,6 +53,7 @@ STUDIES = {
     "one format": lambda: made_up(bits=(4,)),
     "single point": lambda: single_point(made_up()),
     "no provenance": lambda: replace(made_up(), provenance={}),
+    "timed": lambda: timed(made_up()),
     "budget in bits": lambda: replace(made_up(), budget="3.5bits", limits={"code_bits": 1e6}),
 }
 
@@ -69,6 +71,43 @@ def test_the_page_is_well_formed_and_complete(study):
     assert sum(tag == "tr" and "aria-current" in a for tag, a in outline.elements) == 1
     ids = [a["id"] for _, a in outline.elements if "id" in a]
     assert len(ids) == len(set(ids))
+
+
+def test_a_timed_front_is_coloured_by_the_time_of_a_step():
+    data = timed(made_up())
+    figure = front_figure(data)
+    scaled = [t for t in figure.data if t.marker.coloraxis == "coloraxis"]
+    named = {trace.name: trace for trace in scaled}
+    assert {"front", "uniform", "chosen"} <= set(named)
+    drawn = [ms for trace in scaled for ms in trace.marker.color]
+    assert min(drawn) == pytest.approx(12.0)
+    assert max(drawn) == pytest.approx(18.0)
+    assert figure.layout.coloraxis.colorbar.title.text == "ms per step"
+    slowest = max(data.evaluations, key=lambda t: t.values["kl"])
+    larger = {**slowest.values, "bytes": 1e9, "latency_ns": 1e6}
+    front = ParetoFront((*data.evaluations, replace(slowest, values=larger)), TIMED)
+    faster = next(
+        t for t in front_figure(replace(data, front=front)).data if "latency" in str(t.name)
+    )
+    assert list(faster.marker.color) == [1.0]
+    legend = [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert len(legend) == len(set(legend))
+    page = html(data)
+    assert "ms/step" in page
+    assert "latency:table=gpu.json" in page
+    assert "ms a decoding step" in headline(data)
+    assert "ms/step" not in html(made_up())
+
+
+def test_checked_predictions_are_told_with_their_error():
+    row = {
+        "number": 7, "batch": 1, "context": 512, "predicted_ns": 2e6, "measured_ns": 2.5e6,
+        "spread_ns": 1e5, "device": "<GPU>", "dtype": "bfloat16", "error": -0.2,
+    }  # fmt: skip
+    page = html(replace(timed(made_up()), checks=(row,)))
+    told = "predicted 2.000 ms, measured 2.500 ms (spread 0.100 ms) on &lt;GPU&gt;, bfloat16"
+    assert told in page
+    assert "error -20.0%" in page
 
 
 def test_nothing_is_loaded_from_outside():

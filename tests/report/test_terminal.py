@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 
 from bitfront.pareto import ParetoFront
-from bitfront.report.columns import COLUMNS
+from bitfront.report.columns import COLUMNS, TIMED
 from bitfront.report.terminal import front_table
-from tests.report.studies import made_up
+from tests.report.studies import made_up, timed
 
 
 def printed(table, width=160):
@@ -44,6 +44,18 @@ EXTREMES = {
     "large KL": [8.91234, 0.36, 302489.0, 1.0, 2.0, 2.25, 60.123e6],
     "huge KL": [98765.4321, 4321.0, 1.2e12, 1.0, 16.0, 16.0, 1.2e12],
 }
+
+
+@pytest.mark.parametrize("latency", [1.2e4, 9.87654e9, 1e13])
+def test_times_fit_beside_the_others(latency):
+    trial = replace(timed(made_up()).chosen, number=1234, origin="posterior_ilp")
+    trial = replace(trial, values={**trial.values, "latency_ns": latency})
+    lines = printed(front_table(ParetoFront((trial,)), trial), width=80)
+    row = next(line for line in lines if "→" in line)
+    assert TIMED[0].text(trial) in row
+    assert "posterior_ilp" in row
+    assert "ms origin" in " ".join(next(line for line in lines if "KL" in line).split())
+    assert "…" not in "".join(lines)
 
 
 @pytest.mark.parametrize("case", EXTREMES)

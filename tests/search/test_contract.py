@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 from cases import SEARCHES as CLAIMS
-from instances import interacting_study, random_problem, run_search
+from instances import interacting_study, random_problem, run_search, with_time
 
 from bitfront.costs import COSTS
 from bitfront.pareto import hypervolume, non_dominated
@@ -76,6 +76,17 @@ def test_nothing_is_proposed_twice_and_half_is_within_the_budget(search, study, 
     proposed = [t for t in trials if t.origin != "uniform"]
     assert len(proposed) >= 10
     within = [problem.is_feasible(problem.space.encode(t.allocation)) for t in proposed]
+    assert 2 * sum(within) >= len(within)
+
+
+def test_several_limits_hold_together(search):
+    """Bits, bytes and a time by which a smaller format may be the slower one."""
+    problem, measure = interacting_study(0)
+    problem = with_time(problem)
+    trials = run_search(search, problem, measure, 12)
+    proposed = [t.allocation for t in trials if t.origin != "uniform"]
+    assert len(proposed) == len(set(proposed)) == 8
+    within = [problem.is_feasible(problem.space.encode(allocation)) for allocation in proposed]
     assert 2 * sum(within) >= len(within)
 
 

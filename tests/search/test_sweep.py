@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from instances import interacting_study, run_search
+from instances import interacting_study, run_search, with_time
 
 from bitfront.errors import InvalidArgument
 from bitfront.search.sweep import Sweep
@@ -41,3 +41,13 @@ def test_a_second_limit_that_only_some_spreads_meet_is_no_error():
 def test_values_out_of_range_are_refused(params):
     with pytest.raises(InvalidArgument, match="give 0 < spread < 1"):
         Sweep(**params)
+
+
+def test_an_exact_solver_proposes_the_optimum_within_several_limits():
+    """The first proposal is the best choice that keeps bytes, bits and time, by enumeration."""
+    problem = with_time(interacting_study(1)[0])
+    asked = Sweep("cp_sat").ask(problem, (), 4, np.random.default_rng(0))
+    best = SOLVERS.build("exhaustive").solve(problem)
+    assert problem.loss.total(problem.space.encode(asked[0])) == pytest.approx(best.loss)
+    assert problem.is_feasible(problem.space.encode(asked[0]))
+    assert len(set(asked)) == len(asked) == 4

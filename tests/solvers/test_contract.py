@@ -5,15 +5,15 @@ import pickle
 import numpy as np
 import pytest
 from cases import SOLVERS as CLAIMS
+from cases import SOLVERS_OF_SEVERAL_LIMITS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from instances import random_problem, realistic_tables, wild_tables
+from instances import many_limits, random_problem, realistic_tables, wild_tables
 
 from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.solvers import SOLVERS
 
 NAMES = SOLVERS.names()
-ANY_NUMBER_OF_LIMITS = {"uniform", "exhaustive", "cp_sat", "quadratic"}
 
 
 @pytest.fixture(params=NAMES)
@@ -119,11 +119,50 @@ def test_two_limits_hold_together_or_are_refused_clearly(solver):
     bits = problem.cost("code_bits")
     low, high = bits.grouped.min(axis=1).sum(), bits.total(np.full(5, 0))
     both = problem.with_limits(dict(problem.limits) | {"code_bits": float((low + high) // 2)})
-    if name in ANY_NUMBER_OF_LIMITS:
+    if name in SOLVERS_OF_SEVERAL_LIMITS:
         assert both.is_feasible(solver.solve(both).choice)
     else:
         with pytest.raises(InvalidArgument, match="cp_sat"):
             solver.solve(both)
+
+
+@pytest.fixture(scope="module")
+def several_limits():
+    """100 problems of two or three limits with their optimal losses; a few cannot be met."""
+    made = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        tables = wild_tables if seed % 4 == 3 else realistic_tables
+        n_groups, n_formats = int(rng.integers(2, 7)), int(rng.integers(2, 6))
+        problem = many_limits(rng, n_groups, n_formats, int(rng.integers(2, 4)), tables)
+        try:
+            made.append((problem, SOLVERS.build("exhaustive").solve(problem).loss))
+        except InfeasibleBudget:
+            made.append((problem, None))
+    return made
+
+
+@pytest.mark.parametrize("name", SOLVERS_OF_SEVERAL_LIMITS)
+def test_several_limits_hold_together_within_the_claimed_gap(name, several_limits):
+    solver, gaps = SOLVERS.build(name), []
+    for problem, optimum in several_limits:
+        try:
+            solution = solver.solve(problem)
+        except InfeasibleBudget:
+            # `uniform` knows a handful of choices only.
+            assert optimum is None or name == "uniform"
+            continue
+        assert optimum is not None
+        slack = 1e-9 * (abs(optimum) + np.abs(problem.loss.values).max())
+        assert problem.is_feasible(solution.choice)
+        assert solution.lower_bound <= optimum + slack
+        assert not solution.optimal or solution.loss <= optimum + slack
+        if (problem.loss.values > 0).all():
+            gaps.append((solution.loss - optimum) / optimum)
+    assert any(optimum is None for _, optimum in several_limits)
+    worst, mean = SOLVERS_OF_SEVERAL_LIMITS[name]
+    assert max(gaps) <= worst + 1e-9
+    assert np.mean(gaps) <= mean + 1e-9
 
 
 def test_same_problem_same_answer(solver):

@@ -1,10 +1,11 @@
 """What the Lagrangian solver promises beyond the contract: whole fronts, fast, small gaps."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from instances import random_problem
+from instances import many_limits, random_problem
 
 from bitfront import formats
 from bitfront.costs import COSTS
@@ -117,3 +118,24 @@ def test_multiplier_is_the_price_of_the_bound():
 def test_values_out_of_range_are_refused(params):
     with pytest.raises(InvalidArgument, match="give n_exchanges >= 0"):
         Lagrangian(**params)
+
+
+def test_several_limits_of_nothing_leave_the_free_formats():
+    """Where a limit is 0 only formats that cost nothing of it are left; the best of those."""
+    problem = many_limits(np.random.default_rng(1), 6, 4, 3)
+    free = np.full(problem.loss.values.shape, 7.0)
+    free[:, [0, 2]] = 0.0
+    costs = (*problem.costs[:2], LayerTable(problem.space, free, "latency_ns"))
+    limits = {"bytes": np.inf, "latency_ns": 0.0}
+    solution = Lagrangian().solve(replace(problem, costs=costs, limits=limits))
+    allowed = problem.space.group_allowed[:, [0, 2]]
+    best = np.where(allowed, problem.group_loss[:, [0, 2]], np.inf).min(axis=1).sum()
+    assert solution.loss == pytest.approx(best)
+
+
+def test_the_bound_of_several_limits_is_close_on_many_groups():
+    """On 300 groups the relaxation is nearly exact, and the choice near its bound."""
+    problem = many_limits(np.random.default_rng(0), 300, 5, 3)
+    solution = Lagrangian().solve(problem)
+    assert problem.is_feasible(solution.choice)
+    assert solution.gap < 1e-3

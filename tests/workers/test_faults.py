@@ -13,6 +13,7 @@ import pytest
 from servers import PostgresServer
 from soak import IS_SOAK, n
 from store.studies import outcome, request, run
+from waiting import until
 from workers.simulated import POISONS
 
 from bitfront.errors import StorageError
@@ -42,14 +43,6 @@ def settings(tmp_path, store):
 
 def simulated(n, environment):
     return LocalWorkers(n, ["cpu"], environment, module="workers.simulated")
-
-
-def until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
-    return found
 
 
 def is_over(store, study_id):

@@ -22,9 +22,9 @@ from bitfront.api.routes.studies import Owned, StudyPath
 from bitfront.api.schemas import MAX_INT, CheckpointBody
 from bitfront.api.security import Writer
 from bitfront.api.site import Here, Site
+from bitfront.budget import Budget
 from bitfront.errors import Conflict, InvalidArgument, NotFound
 from bitfront.store.records import Checkpoint, StoredStudy, TaskState
-from bitfront.study import Budget
 
 router = APIRouter(tags=["checkpoints"])
 

@@ -55,7 +55,7 @@ def _measured_tokens(study: Study) -> dict[str, int]:
 
 
 def _of_model(found: WeightHeaders, study: Study, n_tokens: int) -> ModelEstimate:
-    layers, profile = found.matrices, study.profile
+    layers, profile = found.matrices, study.deployment
     menu = [formats.named(name) for name in study.formats]
     refused = profile.refused(layers, menu) if profile else frozenset()
     bank: dict[str, int] = {}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.errors import InvalidArgument, NotFound
-from bitfront.pareto import LATENCY, OBJECTIVES, non_dominated
+from bitfront.pareto import OBJECTIVES, non_dominated, objectives
 from bitfront.report.agreement import tau
 from bitfront.space import SearchSpace
 from bitfront.store import Store
@@ -66,9 +66,7 @@ class Measurements:
             return self.outline(rows)
         if not rows:
             return ()
-        quantities = (
-            (*OBJECTIVES, LATENCY) if all(LATENCY in r.values for r in rows) else OBJECTIVES
-        )
+        quantities = objectives(rows, self.study.budget.bounds())
         kept = non_dominated(np.array([[row.values[q] for q in quantities] for row in rows]))
         return _by_size([row for row, is_kept in zip(rows, kept, strict=True) if is_kept])
 

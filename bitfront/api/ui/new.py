@@ -10,7 +10,8 @@ from bitfront import formats
 from bitfront.api import kinds
 from bitfront.api.site import Here
 from bitfront.api.ui.page import Viewer, page
-from bitfront.study import Budget, Study
+from bitfront.budget import Budget
+from bitfront.study import Study
 
 router = APIRouter()
 

@@ -1,0 +1,44 @@
+"""Bit operations of each layer in each format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitfront.costs.base import Cost
+from bitfront.errors import InvalidArgument
+from bitfront.space import SearchSpace
+from bitfront.table import LayerTable
+
+
+@dataclass(frozen=True)
+class Bops(Cost):
+    """Bit operations a token: code bits of the weights x bits of the activations x multiplications.
+
+        bops = num_bits * activation_bits * out_features * in_features
+
+    What papers on mixed precision report beside accuracy, and what an accelerator with bit-serial
+    arithmetic takes time in proportion to. A GPU or CPU does not: there `latency` is the measure.
+
+    Table: `bops`, summed over the searched layers.
+
+    Source: van Baalen et al., "Bayesian Bits" (NeurIPS 2020), section 4.1, after Baskin et al.,
+    UNIQ (2018), without the additions that the latter counts.
+
+    Args:
+        activation_bits: of a layer's inputs; every format of bitfront leaves them at 16.
+    """
+
+    activation_bits: int = 16
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.activation_bits <= 32:
+            raise InvalidArgument(f"activation_bits is {self.activation_bits}: give 1 to 32.")
+
+    def cost(self, space: SearchSpace) -> tuple[LayerTable, ...]:
+        """The table of a space."""
+        bits = np.array([f.num_bits for f in space.formats], dtype=np.float64)
+        n_weights = np.array([layer.n_weights for layer in space.layers], dtype=np.float64)
+        values = self.activation_bits * np.outer(n_weights, bits)
+        return (LayerTable(space, values, "bops", source=repr(self)),)

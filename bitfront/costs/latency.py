@@ -1,0 +1,148 @@
+"""Latency of each layer in each format, from times that were measured on a device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bitfront import formats
+from bitfront.costs.base import Cost
+from bitfront.errors import InvalidArgument
+from bitfront.space import SearchSpace
+from bitfront.table import LayerTable
+from bitfront.timings import LayerCall, RestOfStep, Shape, Timings, rest_digest
+
+_REACH = 4.0
+"""How far beyond the measured sizes a layer may be, as a factor of its bytes."""
+
+
+@dataclass(frozen=True)
+class Latency(Cost):
+    """Nanoseconds of one decoding step, by a table that `bitfront profile` measured.
+
+        latency_ns = rest of the step + sum over layers of t(shape, format, batch)
+
+    A step gives each of `batch` sequences one token. Shapes that the table has are looked up. For
+    others, time is interpolated within format and batch, linearly in the logarithms of time and of
+    stored bytes; beyond the table's ends time grows at most as bytes do, and nothing is said of
+    layers four times smaller or larger than those. The rest of the step (attention over the
+    context, norms, embedding and head, launches) is what was measured of this very model at this
+    batch and context, or `rest_ms`.
+
+    Prefer it to `roofline` wherever the device is at hand: which width is faster depends on the
+    kernel, not on bytes alone.
+
+    Table: `latency_ns`.
+
+    Args:
+        table: file of `bitfront profile`.
+        batch: sequences that are decoded together.
+        context: tokens that each has before the step.
+        rest_ms: milliseconds of the rest of the step, where they are known otherwise.
+    """
+
+    table: str = ""
+    batch: int = 1
+    context: int = 2048
+    rest_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.context < 1:
+            raise InvalidArgument(
+                f"batch is {self.batch}, context {self.context}: give at least 1 each."
+            )
+        if self.rest_ms is not None and not self.rest_ms >= 0:
+            raise InvalidArgument(f"rest_ms is {self.rest_ms}: give at least 0.")
+
+    def cost(self, space: SearchSpace) -> tuple[LayerTable, ...]:
+        """The table of a space.
+
+        Raises:
+            InvalidArgument: no file, or one without some format, the batch, shapes near those of
+                the space, or the rest of the step; says what to run.
+        """
+        if not self.table:
+            raise InvalidArgument(
+                "The cost 'latency' needs a table: give latency:table=FILE, made with "
+                "`bitfront profile MODEL --out FILE`."
+            )
+        timings = Timings.load(Path(self.table))
+        values = np.zeros(space.allowed.shape)
+        for column, format in enumerate(space.formats):
+            known = self._known(timings, format.name, space)
+            sizes = {shape: format.nbytes(shape) for shape in known}
+            for row in np.flatnonzero(space.allowed[:, column]):
+                shape = space.layers[row].shape
+                ns = known.get(shape) or self._between(known, sizes, shape, format.name)
+                values[row, column] = math.ceil(ns)
+        outside = float(math.ceil(self._rest(timings, space)))
+        note = f"{timings.device}, {timings.dtype}, measured {timings.date}"
+        source = f"{self!r} of {timings.device}"
+        return (LayerTable(space, values, "latency_ns", source, note=note, outside=outside),)
+
+    def _known(self, timings: Timings, format: str, space: SearchSpace) -> dict[Shape, float]:
+        """Measured nanoseconds of a format by shape."""
+        calls = {key: t.ns for key, t in timings.entries.items() if isinstance(key, LayerCall)}
+        known = {k.shape: ns for k, ns in calls.items() if (k.format, k.batch) == self._at(format)}
+        if not known:
+            wanted = [f.name for f in space.formats]
+            have = {key.format for key in calls if key.batch == self.batch}
+            missing = ",".join(name for name in wanted if name not in have)
+            raise InvalidArgument(
+                f"{self.table} has no time of {format} at batch {self.batch}: run `bitfront "
+                f"profile MODEL --formats {missing} --batch {self.batch} --context {self.context} "
+                f"--out {self.table}` on {timings.device}."
+            )
+        return known
+
+    def _at(self, format: str) -> tuple[str, int]:
+        return format, self.batch
+
+    def _between(
+        self, known: Mapping[Shape, float], sizes: Mapping[Shape, int], shape: Shape, format: str
+    ) -> float:
+        size = formats.named(format).nbytes(shape)
+        if not min(sizes.values()) / _REACH <= size <= max(sizes.values()) * _REACH:
+            raise InvalidArgument(
+                f"{self.table} has no time of {format} at batch {self.batch} near a layer of "
+                f"{shape[0]}x{shape[1]}: run `bitfront profile` on a model with such layers, or "
+                f"with --shapes {shape[0]}x{shape[1]}."
+            )
+        return interpolated(known, sizes, size)
+
+    def _rest(self, timings: Timings, space: SearchSpace) -> float:
+        if self.rest_ms is not None:
+            return 1e6 * self.rest_ms
+        rest = RestOfStep(rest_digest(space), self.batch, self.context)
+        if rest not in timings.entries:
+            raise InvalidArgument(
+                f"{self.table} has no time of the rest of this model at batch {self.batch}, "
+                f"context {self.context}: run `bitfront profile MODEL --batch {self.batch} "
+                f"--context {self.context} --out {self.table}` with the same --pin, or give "
+                "latency:rest_ms=MS."
+            )
+        return timings.entries[rest].ns
+
+
+def interpolated(known: Mapping[Shape, float], sizes: Mapping[Shape, int], size: float) -> float:
+    """Nanoseconds at a size in bytes, from times of shapes; log-log, see `Latency`.
+
+    Args:
+        known: nanoseconds by shape, at least one.
+        sizes: stored bytes of the same shapes.
+        size: bytes of the layer that is asked for.
+    """
+    at = np.array(sorted(set(sizes.values())), dtype=np.float64)
+    logs = np.array([np.mean([np.log(known[s]) for s in known if sizes[s] == b]) for b in at])
+    x, places = np.log(size), np.log(at)
+    # Time rises with size: a launch costs the same at least, and no layer outpaces its bytes.
+    steep = np.clip(np.diff(logs) / np.diff(places), 0.0, 1.0) if len(at) > 1 else np.ones(1)
+    if x < places[0]:
+        return float(np.exp(logs[0] + (x - places[0]) * (steep[0] if len(at) > 1 else 0.0)))
+    if x > places[-1]:
+        return float(np.exp(logs[-1] + (x - places[-1])))
+    return float(np.exp(np.interp(x, places, logs)))

@@ -1,0 +1,115 @@
+"""The launches whose machine code is counted: shapes of Llama-3-8B.
+
+python -m tests.kernels.launches            counts as JSON
+python -m tests.kernels.launches --record   into sass.csv, for the installed triton
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import torch
+
+from bitfront import packing
+from bitfront.kernels._blocks import block_matrix
+from bitfront.kernels.dequant_matmul import run
+from bitfront.kernels.fake_quantize import run_round_to_codes, run_rounding_errors
+from bitfront.kernels.kl_divergence import run_kl_divergence, run_top_log_probs
+from bitfront.kernels.launches import default_launch
+from tests.kernels.sass import Case, count, record
+
+VOCABULARY, TOP_K = 128_256, 512
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """A tensor that stands for one of a GPU."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def logits(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of 2,047 tokens and the indices of the top K."""
+    return empty(2047, VOCABULARY, dtype=dtype), empty(2047, TOP_K, dtype=torch.int32)
+
+
+def kl(dtype: torch.dtype) -> None:
+    """KL of a sequence."""
+    run_kl_divergence(*logits(dtype), empty(2047, TOP_K), empty(2047))
+
+
+def errors(symmetric: bool) -> None:
+    """Nine clips of a weight in groups of 64."""
+    scale = empty(9, 14_336, 64)
+    run_rounding_errors(empty(14_336, 4096), scale, None if symmetric else scale, 4)
+
+
+def codes(symmetric: bool) -> None:
+    """A weight in groups of 64."""
+    scale = empty(14_336, 64)
+    run_round_to_codes(empty(14_336, 4096), scale, None if symmetric else scale, 4)
+
+
+def product(
+    formats: str, n_tokens: int, dtype: torch.dtype, max_per_weight: float, rows: str = "14336"
+) -> Case:
+    """A product of Llama-3-8B with 4,096 columns, as it is launched without tuning.
+
+    Args:
+        formats: of the segments, joined by `+`; the one of most planes has the longest loop, so its
+            weights are what is counted.
+        n_tokens: rows of the input.
+        dtype: of the input.
+        max_per_weight: see `Case`.
+        rows: of the segments.
+    """
+    n_rows = tuple(map(int, rows.split("+")))
+    matrix = block_matrix(n_rows, (4096,), tuple(formats.split("+")))
+    stored = [tensor for block in matrix for tensor in block.format.stored(block.shape).values()]
+    tensors = [empty(*tensor.shape, dtype=getattr(torch, tensor.dtype)) for tensor in stored]
+    launch = default_launch(n_tokens, matrix)
+    word_bits = 32 if launch.kernel == "gemv" else packing.CONTAINER_BITS
+    planes = max((packing.plane_widths(block.format.num_bits) for block in matrix), key=len)
+    return Case(
+        launch.kernel,
+        lambda: run(empty(n_tokens, 4096, dtype=dtype), matrix, tensors),
+        launch.block_n * launch.block_w * word_bits // planes[0],
+        max_per_weight,
+        hgmma=launch.kernel == "gemm",
+    )
+
+
+def products() -> dict[str, Case]:
+    """Of every width that a search chooses among, of one token and of sixteen; q, k and v mixed."""
+    half, bf16, made = torch.float16, torch.bfloat16, {}
+    for bits, limit in {2: 8, 3: 10, 4: 8, 5: 10, 6: 10, 8: 10}.items():
+        format = f"int{bits}_g128_sym"
+        made[f"gemv {format} float16"] = product(format, 1, half, limit)
+        made[f"gemm {format} bfloat16"] = product(format, 16, bf16, limit)
+    for format in ("int4_g128", "nf4_g64", "mxfp4", "nvfp4"):
+        made[f"gemv {format} bfloat16"] = product(format, 1, bf16, 12)
+    mixed, rows = "int4_g128_sym+int2_g128_sym+int3_g128_sym", "4096+1024+1024"
+    made["gemv mixed float16"] = product(mixed, 1, half, 10, rows)
+    made["gemm mixed bfloat16"] = product(mixed, 16, bf16, 10, rows)
+    return made
+
+
+CASES = {
+    "kl_divergence float32": Case("_kl_divergence", lambda: kl(torch.float32), 8192, 20, 96),
+    "kl_divergence bfloat16": Case("_kl_divergence", lambda: kl(torch.bfloat16), 8192, 20, 96),
+    "top_log_probs bfloat16": Case(
+        "_top_log_probs", lambda: run_top_log_probs(*logits(torch.bfloat16)), 8192, 20, 96
+    ),
+    "rounding_errors": Case("_errors", lambda: errors(symmetric=False), 2048, 24, 64),
+    "rounding_errors symmetric": Case("_errors", lambda: errors(symmetric=True), 2048, 24, 64),
+    "round_to_codes": Case("_codes", lambda: codes(symmetric=False), 2048, 36, 64),
+    "round_to_codes symmetric": Case("_codes", lambda: codes(symmetric=True), 2048, 36, 64),
+    **products(),
+}
+
+
+if __name__ == "__main__":
+    counts = {name: count(case) for name, case in CASES.items()}
+    if "--record" in sys.argv:
+        record(counts)
+    print(json.dumps({name: dataclasses.asdict(found) for name, found in counts.items()}))

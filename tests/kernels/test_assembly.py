@@ -1,0 +1,39 @@
+"""The inline PTX of gemm: emulated here, on a GPU what every product of gemm runs."""
+
+import pytest
+import torch
+from kernels.test_dequant_matmul import Product
+
+from bitfront.kernels import dequant_matmul
+from bitfront.kernels.launches import Launch
+
+GEMM = Launch("gemm", 16, 16, 16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("name", "n_columns"),
+    [
+        *((f"int{bits}_g32_sym", 704) for bits in range(2, 9)),  # strides of two planes differ
+        *((f"int{bits}_g64", 512) for bits in (2, 3, 7)),
+        ("int5_channel", 352),
+        ("mxfp4", 352),
+    ],
+)
+def test_products_of_assembled_levels(name, n_columns, dtype, device, generator, assembled):
+    product = Product.single(name, (9, n_columns), device, generator)
+    product.check(product.activations(3, dtype), launch=GEMM)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_every_field_is_exact(bits, device, generator, assembled):
+    for name in (f"int{bits}_channel_sym", f"int{bits}_channel"):
+        product = Product.single(name, (16, 128), device, generator, scale=0.5)
+        if not name.endswith("sym"):
+            product.tensors[-1].zero_()
+        for dtype in (torch.float16, torch.bfloat16):
+            units = torch.eye(128, dtype=dtype, device=device)
+            out = dequant_matmul.run(
+                units, product.matrix, product.tensors, launch=Launch("gemm", 128, 16, 16)
+            )
+            assert torch.equal(out.cpu().double(), product.weight.T)

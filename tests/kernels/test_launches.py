@@ -1,0 +1,86 @@
+"""Launches: the rule without tuning, tuned ones by device, files that cannot be read."""
+
+import json
+
+import pytest
+import torch
+
+from bitfront.errors import InvalidArgument
+from bitfront.kernels import launches
+from bitfront.kernels._blocks import block_matrix
+from bitfront.kernels.launches import Launch, case, default_launch, launch, save
+
+SQUARE = block_matrix((4096,), (4096,), ("int4_g64",))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("BITFRONT_HOME", str(tmp_path))
+    launches._tuned.cache_clear()
+    yield tmp_path
+    launches._tuned.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "kernel"),
+    [(1, "gemv"), (2, "gemm"), (16, "gemm"), (17, "gemm"), (256, "gemm"), (257, "decode")],
+)
+def test_tokens_choose_the_kernel(n_tokens, kernel):
+    assert default_launch(n_tokens, SQUARE).kernel == kernel
+
+
+def test_one_token_of_columns_that_no_word_holds_goes_to_tiles():
+    odd = block_matrix((8,), (48,), ("int3_channel",))  # the stride of its 1-bit plane is 1
+    assert default_launch(1, odd).kernel == "gemm"
+
+
+@pytest.mark.parametrize("n_columns", [96, 576, 4096, 14336])
+@pytest.mark.parametrize("n_tokens", [1, 2, 16, 64, 256])
+def test_defaults_fit_every_shape(n_tokens, n_columns):
+    for name in ("int4_g32", "int3_g32", "mxfp4"):
+        found = default_launch(n_tokens, block_matrix((1024, 96), (n_columns,), (name,) * 2))
+        assert found.block_w >= 16
+        words = n_columns * 4 // 16
+        assert (found.splits - 1) * found.block_w < words  # no split without columns
+
+
+def test_tuned_launches_are_those_of_the_device(home):
+    tuned = Launch("gemm", 16, 128, 32, splits=4, num_warps=8, num_stages=4)
+    path = save("NVIDIA H200", {case(12, SQUARE): tuned})
+    assert path == home / "kernels" / "nvidia_h200.json"
+    assert launch(12, SQUARE, "NVIDIA H200") == launch(16, SQUARE, "NVIDIA H200") == tuned
+    assert launch(17, SQUARE, "NVIDIA H200") == default_launch(17, SQUARE)
+    assert launch(12, SQUARE, "NVIDIA L4") == default_launch(12, SQUARE)
+    assert launch(12, SQUARE, "") == default_launch(12, SQUARE)
+    save("NVIDIA H200", {case(1, SQUARE): Launch("gemv")})
+    assert len(json.loads(path.read_text())["launches"]) == 2
+    assert launch(12, SQUARE, "NVIDIA H200") == tuned
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"launches": {"x": {"kernel": "warp"}}}', '{"a": 1}'])
+def test_a_file_that_cannot_be_read_says_what_to_do(home, text):
+    (home / "kernels").mkdir()
+    (home / "kernels" / "nvidia_l4.json").write_text(text)
+    with pytest.raises(InvalidArgument, match=r"nvidia_l4.json: .*Delete the file or tune again"):
+        launch(1, SQUARE, "NVIDIA L4")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"kernel": "gemw"}, "Unknown launch 'gemw'"), ({"block_n": 24}, "block_n of a launch is 24")],
+)
+def test_impossible_launches_are_refused(fields, message):
+    with pytest.raises(InvalidArgument, match=message):
+        Launch(**{"kernel": "gemm"} | fields)
+
+
+def test_tuning_keeps_the_fastest_that_is_right(device, generator):
+    from bitfront.kernels.tuning import tune
+    from tests.kernels.test_dequant_matmul import Product
+
+    product = Product.single("int4_g32", (8, 64), device, generator)
+    x = product.activations(1, torch.float16)
+    seconds = iter([3.0, 1.0, 2.0])
+    candidates = [Launch("gemv", 1, 4, 32), Launch("gemv", 1, 8, 32), Launch("gemm", 16, 16, 16)]
+    best = tune(x, product.matrix, product.tensors, candidates, lambda run: next(seconds), "A GPU")
+    assert best == candidates[1] == launch(1, product.matrix, "A GPU")
