@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
-import shlex
-import subprocess
-import sys
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from bitfront import formats
-from bitfront.allocation import Allocation
 from bitfront.budget import Budget
 from bitfront.costs import COSTS
 from bitfront.costs.base import Cost
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText
 from bitfront.formats.base import Format
-from bitfront.models.bank import WeightBank, format_digest
+from bitfront.models.bank import format_digest
 from bitfront.models.data import check_disjoint, check_source, digest, starting_ids, token_blocks
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
-from bitfront.models.statistics import InputGrams
 from bitfront.plugins import parameters
 from bitfront.problem import Problem
-from bitfront.progress import Event, Progress, counted, silent
+from bitfront.progress import Event, Progress, silent
 from bitfront.quantizers import QUANTIZERS
-from bitfront.results import Results, text_digest
+from bitfront.results import text_digest
 from bitfront.search import SEARCHES
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.solvers import SOLVERS
 from bitfront.space import SearchSpace
 from bitfront.study import Study, TextSource
 from bitfront.table import LayerTable
-from bitfront.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -293,79 +283,6 @@ def _blocks(text: TextSource, model: LoadedModel, seed: int, n_sequences: int) -
     return tokens
 
 
-def build_bank(
-    study: Study, inputs: Inputs, directory: Path, progress: Progress = silent
-) -> WeightBank:
-    """Quantize every layer in every format, or find that done."""
-    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
-    grams = None
-    if quantizer.needs_hessian:
-        columns = {x.name: x.shape[1] for x in inputs.space.layers}
-        grams = InputGrams(inputs.model.module, inputs.estimation, columns)
-    return WeightBank.build(
-        directory,
-        inputs.model.module,
-        inputs.space,
-        quantizer,
-        grams,
-        counted(progress, "quantize"),
-    )
-
-
-def stored_bank(
-    study: Study,
-    model: LoadedModel,
-    space: SearchSpace,
-    allocation: Allocation,
-    results: Results,
-    progress: Progress = silent,
-) -> WeightBank:
-    """The quantized weights of one allocation, from the results folder and without any text.
-
-    Raises:
-        MismatchedArtifact: missing or damaged, and the quantizer would need the text; or
-            not the weights that were measured.
-    """
-    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
-    directory = results.directory / "bank"
-    if quantizer.needs_hessian:
-        bank = WeightBank(directory, space, results.bank_entries())
-    else:
-        shown = counted(progress, "quantize")
-        bank = WeightBank.build(
-            directory, model.module, space, quantizer, progress=shown, used=allocation
-        )
-    results.check({"quantized weights": bank.digest})
-    if quantizer.needs_hessian:  # else `build` has just verified them
-        bank.check(allocation)
-    return bank
-
-
-def rebuilt_bank(
-    study: Study,
-    model: LoadedModel,
-    space: SearchSpace,
-    allocation: Allocation,
-    directory: Path,
-    progress: Progress = silent,
-) -> WeightBank:
-    """The quantized weights of one allocation without a results folder.
-
-    Raises:
-        InvalidText: the quantizer needs the calibration text, and it cannot be read.
-    """
-    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
-    grams = None
-    if quantizer.needs_hessian:
-        columns = {x.name: x.shape[1] for x in space.layers}
-        blocks = calibration_blocks(study, model)[: study.calibration.n_sequences]
-        grams = InputGrams(model.module, blocks, columns)
-    shown = counted(progress, "quantize")
-    return WeightBank.build(
-        directory, model.module, space, quantizer, grams, shown, used=allocation
-    )
-
-
 def calibration_blocks(study: Study, model: LoadedModel) -> torch.Tensor:
     """Blocks of estimators and quantizers, then those that guide the search, int64 `[n, length]`.
 
@@ -406,38 +323,3 @@ def located(study: Study) -> Study:
 def _placed(text: TextSource) -> TextSource:
     path = Path(text.source)
     return replace(text, source=str(path.resolve())) if path.is_file() else text
-
-
-def environment() -> dict[str, str]:
-    """Versions, machine and command that a result was made with."""
-    return versions() | {
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on, and the commit of bitfront where it is known."""
-    commit = _commit()
-    return {
-        "bitfront": __version__,
-        **({"commit": commit} if commit else {}),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "numpy", "safetensors")},
-    }
-
-
-@cache
-def _commit() -> str:
-    """Commit of the repository that bitfront runs from, with `-dirty` if files were changed."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return ""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        found = subprocess.run(
-            [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return found.stdout.strip()

@@ -12,19 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from bitfront.allocation import Allocation
+from bitfront.banks import build_bank, stored_bank
+from bitfront.environment import environment, versions
 from bitfront.errors import InvalidModel, InvalidText, MismatchedArtifact, StorageError
 from bitfront.export import EXPORTERS
 from bitfront.export.base import Exporter, check_target, replacing_folder
 from bitfront.inputs import (
     Inputs,
-    build_bank,
     check_names,
-    environment,
     load_searched,
     located,
     prepare,
-    stored_bank,
-    versions,
     weights_identity,
 )
 from bitfront.job import Job, measured

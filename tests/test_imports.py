@@ -30,6 +30,7 @@ ROWS = (
     {"searching"},
     {"proposing"},
     {"job", "pairs", "screening"},
+    {"banks"},
     {"inputs"},
     {"manifest"},
     {"measurement", "results", "store"},
@@ -41,7 +42,7 @@ ROWS = (
     {"runtimes"},
     {"formats"},
     {"artifacts", "broker"},
-    {"packing", "plugins", "files", "settings", "logs", "traces", "processes"},
+    {"packing", "plugins", "files", "settings", "logs", "traces", "processes", "environment"},
     {"errors", "version"},
 )
 LEVEL = {unit: level for level, row in enumerate(ROWS) for unit in row}

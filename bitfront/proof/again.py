@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from bitfront.environment import versions
 from bitfront.export import EXPORTERS
 from bitfront.export.base import check_target
-from bitfront.inputs import versions
 from bitfront.manifest import Manifest
 from bitfront.plugins import Choice
 from bitfront.progress import Progress, silent

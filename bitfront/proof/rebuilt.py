@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from bitfront.banks import rebuilt_bank, stored_bank
 from bitfront.errors import InvalidText, MismatchedArtifact
-from bitfront.inputs import load_searched, rebuilt_bank, stored_bank, weights_identity
+from bitfront.inputs import load_searched, weights_identity
 from bitfront.manifest import Manifest
 from bitfront.models.bank import WeightBank
 from bitfront.models.layers import fixed_tensors, set_weight
@@ -76,7 +77,7 @@ def rounded_activations(module: nn.Module, layers: Collection[str], block: int) 
         rounded = [*{id(x): x for x in (*rounded, head)}.values()]
 
     def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        x = inputs[0].unflatten(-1, (-1, block))
+        x = inputs[0].reshape(*inputs[0].shape[:-1], -1, block)
         scale = x.abs().amax(dim=-1, keepdim=True) / 127
         codes = torch.nan_to_num(x / scale).round()
         return ((codes * scale.half().float()).flatten(-2), *inputs[1:])
