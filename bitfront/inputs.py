@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
-import shlex
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,29 +10,26 @@ import torch
 from torch import nn
 
 from bitfront import formats
-from bitfront.allocation import Allocation
 from bitfront.budget import Budget
 from bitfront.costs import COSTS
 from bitfront.costs.base import Cost
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText
 from bitfront.formats.base import Format
-from bitfront.models.bank import WeightBank, format_digest
+from bitfront.models.bank import format_digest
 from bitfront.models.data import check_disjoint, check_source, digest, starting_ids, token_blocks
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
-from bitfront.models.statistics import InputGrams
 from bitfront.plugins import parameters
 from bitfront.problem import Problem
-from bitfront.progress import Event, Progress, counted, silent
+from bitfront.progress import Event, Progress, silent
 from bitfront.quantizers import QUANTIZERS
-from bitfront.results import Results, text_digest
+from bitfront.results import text_digest
 from bitfront.search import SEARCHES
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.solvers import SOLVERS
 from bitfront.space import SearchSpace
 from bitfront.study import Study, TextSource
 from bitfront.table import LayerTable
-from bitfront.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +81,8 @@ class Inputs:
 def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> dict[str, str]:
     """The part of the identity that is known without any text."""
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
-    return {
+    bars = {"runtime": text_digest(repr(space.barred))} if space.barred else {}
+    return bars | {
         "model": model.digest,
         "layers": text_digest(repr(space.layers)),
         "formats": ", ".join(map(_defined, space.formats)),
@@ -138,14 +132,13 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     check_budget(study.budget, space, costs)
     _check_length(model, study)
     progress(Event("text", 0, 2))
-    text = study.calibration
-    both = _blocks(text, model, study.seed, text.n_sequences + study.n_search_sequences)
+    both = calibration_blocks(study, model)
     progress(Event("text", 1, 2))
-    evaluation = _blocks(study.evaluation, model, study.seed, study.evaluation.n_sequences)
+    evaluation = measured_blocks(study, model, "evaluation")
     progress(Event("text", 2, 2))
     sources = study.calibration.source, study.evaluation.source
     check_disjoint(both, evaluation, *sources, len(starting_ids(model.tokenizer)))
-    n = text.n_sequences
+    n = study.calibration.n_sequences
     return Inputs(model, space, costs, both[:n], both[n:], evaluation)
 
 
@@ -173,7 +166,7 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
     progress(Event("load", 1, 1))
     pinned = formats.named(study.pinned) if study.pinned else None
     menu = tuple(formats.named(name) for name in study.formats)
-    return model, search_space(model.module, menu, pinned, study.tied)
+    return model, search_space(model.module, menu, pinned, study.tied, study.deployment)
 
 
 def cost_tables(study: Study, space: SearchSpace) -> tuple[LayerTable, ...]:
@@ -290,69 +283,43 @@ def _blocks(text: TextSource, model: LoadedModel, seed: int, n_sequences: int) -
     return tokens
 
 
-def build_bank(
-    study: Study, inputs: Inputs, directory: Path, progress: Progress = silent
-) -> WeightBank:
-    """Quantize every layer in every format, or find that done."""
-    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
-    grams = None
-    if quantizer.needs_hessian:
-        columns = {x.name: x.shape[1] for x in inputs.space.layers}
-        grams = InputGrams(inputs.model.module, inputs.estimation, columns)
-    return WeightBank.build(
-        directory,
-        inputs.model.module,
-        inputs.space,
-        quantizer,
-        grams,
-        counted(progress, "quantize"),
-    )
-
-
-def stored_bank(
-    study: Study,
-    model: LoadedModel,
-    space: SearchSpace,
-    allocation: Allocation,
-    results: Results,
-    progress: Progress = silent,
-) -> WeightBank:
-    """The quantized weights of one allocation, from the results folder and without any text.
+def calibration_blocks(study: Study, model: LoadedModel) -> torch.Tensor:
+    """Blocks of estimators and quantizers, then those that guide the search, int64 `[n, length]`.
 
     Raises:
-        MismatchedArtifact: missing or damaged, and the quantizer would need the text; or
-            not the weights that were measured.
+        InvalidText: too short, or with tokens that the model lacks.
     """
-    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
-    directory = results.directory / "bank"
-    if quantizer.needs_hessian:
-        bank = WeightBank(directory, space, results.bank_entries())
-    else:
-        shown = counted(progress, "quantize")
-        bank = WeightBank.build(
-            directory, model.module, space, quantizer, progress=shown, used=allocation
-        )
-    results.check({"quantized weights": bank.digest})
-    if quantizer.needs_hessian:  # else `build` has just verified them
-        bank.check(allocation)
-    return bank
+    text = study.calibration
+    return _blocks(text, model, study.seed, text.n_sequences + study.n_search_sequences)
+
+
+def measured_blocks(study: Study, model: LoadedModel, text: str) -> torch.Tensor:
+    """Blocks that a trial is measured on, int64 `[n, length]`.
+
+    Args:
+        study: names the texts.
+        model: whose tokens they are.
+        text: one of `TEXTS`.
+
+    Raises:
+        InvalidText: too short, or with tokens that the model lacks.
+    """
+    if text == "calibration":
+        return calibration_blocks(study, model)[study.calibration.n_sequences :]
+    return _blocks(study.evaluation, model, study.seed, study.evaluation.n_sequences)
 
 
 def located(study: Study) -> Study:
-    """The study with the whole path of a local model, so that it is found from any directory."""
+    """The study with whole paths of a local model and texts, so that any directory finds them."""
     path = local_path(study.model)
-    return replace(study, model=str(path.resolve())) if path else study
+    return replace(
+        study,
+        model=str(path.resolve()) if path else study.model,
+        calibration=_placed(study.calibration),
+        evaluation=_placed(study.evaluation),
+    )
 
 
-def environment() -> dict[str, str]:
-    """Versions, machine and command that a result was made with."""
-    import transformers
-
-    return {
-        "bitfront": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "transformers": transformers.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    }
+def _placed(text: TextSource) -> TextSource:
+    path = Path(text.source)
+    return replace(text, source=str(path.resolve())) if path.is_file() else text

@@ -12,23 +12,25 @@ from pathlib import Path
 import numpy as np
 
 from bitfront.allocation import Allocation
-from bitfront.errors import InvalidModel, InvalidText, MismatchedArtifact
+from bitfront.banks import build_bank, stored_bank
+from bitfront.environment import environment, versions
+from bitfront.errors import InvalidModel, InvalidText, MismatchedArtifact, StorageError
 from bitfront.export import EXPORTERS
-from bitfront.export.base import check_target
+from bitfront.export.base import Exporter, check_target, replacing_folder
 from bitfront.inputs import (
     Inputs,
-    build_bank,
     check_names,
-    environment,
     load_searched,
     located,
     prepare,
-    stored_bank,
     weights_identity,
 )
 from bitfront.job import Job, measured
+from bitfront.manifest import NAME as MANIFEST
+from bitfront.manifest import Manifest, digests
 from bitfront.measurement import Measurement
 from bitfront.models.bank import WeightBank
+from bitfront.models.load import LoadedModel
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
 from bitfront.pairs import measured_pairs
@@ -178,8 +180,11 @@ def export_checkpoint(
     exporter: str = "packed",
     results: Path | str | None = None,
     progress: Progress = silent,
+    asked: Study | None = None,
 ) -> None:
     """Write the checkpoint of a measured point; needs the model and the results folder, no text.
+
+    Its `manifest.json` says what it was made of, for `bitfront verify` and `bitfront check`.
 
     Args:
         study: the study that the point belongs to.
@@ -188,6 +193,8 @@ def export_checkpoint(
         exporter: name of an exporter, with parameters such as `"packed:max_shard_size=2GB"`.
         results: results folder of the study, whose quantized weights are used again.
         progress: called as the work goes on.
+        asked: the study as the manifest is to have it, if not as it is here (with paths of this
+            machine).
 
     Raises:
         InvalidArgument: `results` is not a results folder.
@@ -206,7 +213,40 @@ def export_checkpoint(
     with folder.locked():
         folder.check(weights_identity(known, model, space))
         bank = stored_bank(known, model, space, trial.allocation, folder, progress)
-    chosen.write(model, trial.allocation, bank, Path(directory))
+    made = Manifest(
+        asked or located(study),
+        trial,
+        exporter,
+        folder.identity,
+        folder.environment,
+        versions(),
+        {},
+    )
+    write_checkpoint(chosen, model, bank, made, Path(directory))
+
+
+def write_checkpoint(
+    exporter: Exporter, model: LoadedModel, bank: WeightBank, made: Manifest, directory: Path
+) -> None:
+    """Write a checkpoint with its manifest, all of it or nothing.
+
+    Args:
+        exporter: writes the folder.
+        model: the unquantized model.
+        bank: its quantized weights.
+        made: says the rest; digests of the files are added.
+        directory: of the checkpoint.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    with replacing_folder(directory) as folder:
+        try:
+            exporter.write(model, made.trial.allocation, bank, folder)
+        except StorageError as error:
+            raise StorageError(str(error).replace(str(folder), str(directory))) from error
+        whole = replace(made, files=digests(folder))
+        (folder / MANIFEST).write_text(whole.to_json() + "\n", encoding="utf-8")
 
 
 def default_directory(study: Study) -> Path:

@@ -61,6 +61,8 @@ class SearchSpace:
         formats: the menu: columns of every table.
         pinned: layers quantized to a fixed format, outside the search (embedding and head).
         fixed_bytes: bytes of the tensors that are never quantized (norms, biases).
+        barred: kind and shape of layers with the name of a format of the menu that the runtime of
+            the study cannot load there.
 
     Raises:
         InvalidArgument: no layers, no formats, repeated names, or a layer that no format fits.
@@ -70,6 +72,7 @@ class SearchSpace:
     formats: tuple[Format, ...]
     pinned: tuple[tuple[Layer, Format], ...] = ()
     fixed_bytes: int = 0
+    barred: tuple[tuple[str, tuple[int, int], str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.layers or not self.formats:
@@ -84,8 +87,9 @@ class SearchSpace:
         stuck = np.flatnonzero(~self.group_allowed.any(axis=1))
         if stuck.size:
             first = self.layers[self.groups[stuck[0]][0]]
+            where = ", or none that the runtime loads there," if self.barred else ""
             raise InvalidArgument(
-                f"No format of the menu fits layer {first.name!r} of shape {first.shape}: "
+                f"No format of the menu{where} fits layer {first.name!r} of shape {first.shape}: "
                 f"given {', '.join(f.name for f in self.formats)}. "
                 "Add a format with a smaller group, a channel format, or bf16."
             )
@@ -100,9 +104,16 @@ class SearchSpace:
 
     @cached_property
     def allowed(self) -> NDArray[np.bool_]:
-        """Whether a format fits a layer's shape, `[n_layers, n_formats]`."""
+        """Whether a format fits a layer's shape and is not barred, `[n_layers, n_formats]`."""
         fits = {x: [f.fits(x) for f in self.formats] for x in shapes(self.layers)}
-        return np.array([fits[x.shape] for x in self.layers], dtype=bool)
+        allowed = np.array([fits[x.shape] for x in self.layers], dtype=bool)
+        barred = {bar[:2] for bar in self.barred}
+        names = set(self.barred)
+        for row, layer in enumerate(self.layers):
+            if (layer.kind, layer.shape) in barred:
+                keys = ((layer.kind, layer.shape, f.name) for f in self.formats)
+                allowed[row] &= [key not in names for key in keys]
+        return allowed
 
     @cached_property
     def group_allowed(self) -> NDArray[np.bool_]:
@@ -246,12 +257,14 @@ class SearchSpace:
 
     def to_json(self) -> str:
         """Indented JSON; `from_json` reads it back."""
-        fields = {
+        fields: dict[str, Any] = {
             "layers": [_row(x) for x in self.layers],
             "formats": [f.name for f in self.formats],
             "pinned": [(_row(x), f.name) for x, f in self.pinned],
             "fixed_bytes": self.fixed_bytes,
         }
+        if self.barred:  # without it a space has the digest that it had before there were any
+            fields["barred"] = self.barred
         return json.dumps(fields, indent=1)
 
     @cached_property
@@ -268,6 +281,7 @@ class SearchSpace:
             tuple(named(name) for name in fields["formats"]),
             tuple((_layer(row), named(name)) for row, name in fields["pinned"]),
             fields["fixed_bytes"],
+            tuple((str(k), (int(n), int(m)), str(f)) for k, (n, m), f in fields.get("barred", ())),
         )
 
 

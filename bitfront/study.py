@@ -7,10 +7,11 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bitfront import formats
+from bitfront import formats, runtimes
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
 from bitfront.plugins import Choice
+from bitfront.runtimes.base import Runtime
 
 _WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
 
@@ -37,6 +38,22 @@ class TextSource:
                 f"Cannot use {self.n_sequences} sequences of {self.sequence_length} tokens: "
                 "at least 1 sequence of 8 tokens is needed."
             )
+
+
+def default_menu(runtime: str | None) -> tuple[tuple[str, ...], str | None]:
+    """Formats, and that of embedding and head, of a study that names none.
+
+    Args:
+        runtime: its runtime.
+
+    Raises:
+        UnknownPlugin: no such runtime.
+    """
+    if runtime is None:
+        return Study.formats, Study.pinned
+    profile = runtimes.named(runtime)
+    pinned = profile.pinned[0]
+    return profile.menu, None if pinned == "bf16" else pinned
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,9 @@ class Study:
         revision: revision of a hub model.
         dtype: `"float32"`, `"bfloat16"`, or `"auto"` (bfloat16 where hardware is fast at it).
         device: `"cpu"`, `"cuda"`, or `"auto"`.
+        runtime: profile of the engine that is to load every point: layers that it fuses share a
+            format, and what it cannot load is not allowed; `None` for no such bounds.
+        tensor_parallel: number of ranks that this engine spreads the weights over.
     """
 
     model: str
@@ -97,6 +117,8 @@ class Study:
     revision: str | None = None
     dtype: str = "auto"
     device: str = "auto"
+    runtime: str | None = None
+    tensor_parallel: int = 1
 
     def __post_init__(self) -> None:
         for name in ("n_trials", "n_parallel", "n_search_sequences", "n_finalists"):
@@ -122,6 +144,33 @@ class Study:
             raise InvalidArgument(f"dtype {self.dtype!r}: use auto, float32 or bfloat16.")
         if self.device not in {"auto", "cpu", "cuda"}:
             raise InvalidArgument(f"device {self.device!r}: use auto, cpu or cuda.")
+        self._check_runtime()
+
+    def _check_runtime(self) -> None:
+        profile = self.deployment
+        if profile is None:
+            if self.tensor_parallel != 1:
+                raise InvalidArgument(
+                    f"tensor_parallel is {self.tensor_parallel} without a runtime: name one of "
+                    f"{', '.join(runtimes.names())}."
+                )
+            return
+        for name in self.formats:
+            if profile.rule(name) is None:
+                raise InvalidArgument(
+                    f"Runtime {profile.name!r} cannot load {name}: it takes "
+                    f"{', '.join(pattern for rule in profile.rules for pattern in rule.names)}."
+                )
+        if not profile.pins(self.pinned or "bf16"):
+            raise InvalidArgument(
+                f"Runtime {profile.name!r} has no {self.pinned or 'bf16'} embedding or head: pin "
+                f"{', '.join('none' if each == 'bf16' else each for each in profile.pinned)}."
+            )
+
+    @property
+    def deployment(self) -> Runtime | None:
+        """What the engine of `runtime` loads."""
+        return runtimes.named(self.runtime, self.tensor_parallel) if self.runtime else None
 
     @property
     def digest(self) -> str:

@@ -24,22 +24,25 @@ ROWS = (
     {"dashboard"},
     {"api", "workers", "client", "mirror"},
     {"relay", "collection"},
-    {"compare", "profile"},
+    {"compare", "profile", "proof"},
     {"display", "report"},
     {"run"},
     {"searching"},
     {"proposing"},
     {"job", "pairs", "screening"},
+    {"banks"},
     {"inputs"},
+    {"manifest"},
     {"measurement", "results", "store"},
     {"search", "sensitivity", "costs", "evaluation", "export"},
     {"solvers", "models"},
     {"quantizers", "progress"},
     {"kernels"},
     NOUNS,
+    {"runtimes"},
     {"formats"},
     {"artifacts", "broker"},
-    {"packing", "plugins", "files", "settings", "logs", "traces", "processes"},
+    {"packing", "plugins", "files", "settings", "logs", "traces", "processes", "environment"},
     {"errors", "version"},
 )
 LEVEL = {unit: level for level, row in enumerate(ROWS) for unit in row}
@@ -62,6 +65,8 @@ HEAVY = {
     | {"dashboard/served.py"},
     "optuna_dashboard": {"dashboard/served.py", "mirror/plots.py"},
     "sklearn": {"search/_predictors.py"},
+    "vllm": {"runtimes/vllm.py"},
+    "xllamacpp": {"runtimes/llama_cpp.py"},
     "triton": {
         f"kernels/{name}.py"
         for name in (
@@ -79,7 +84,7 @@ HEAVY = {
 }
 TORCH_FREE = (
     "formats", "solvers", "search", "costs", "store", "api", "client", "artifacts", "mirror",
-    "dashboard",
+    "dashboard", "runtimes",
 )  # fmt: skip
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bitfront import Budget, Choice, Study, TextSource, run_study
+from bitfront.banks import build_bank
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText, MismatchedArtifact
 from bitfront.formats.int_grouped import IntGrouped
-from bitfront.inputs import build_bank, prepare
+from bitfront.inputs import prepare
 from bitfront.measurement import Measurement
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference

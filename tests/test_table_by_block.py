@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bitfront import Choice, run_study
-from bitfront.inputs import build_bank, prepare
+from bitfront.banks import build_bank
+from bitfront.inputs import prepare
 from bitfront.progress import Event
 from bitfront.results import Results
 from bitfront.sensitivity import ESTIMATORS

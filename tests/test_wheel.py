@@ -13,6 +13,9 @@ ASSETS = {
     "report/page.html",
     "report/page.css",
     "report/page.js",
+    "runtimes/llama_cpp.toml",
+    "runtimes/transformers.toml",
+    "runtimes/vllm.toml",
     "store/migrations/script.py.mako",
 } | {
     path.relative_to(ROOT / "bitfront").as_posix()

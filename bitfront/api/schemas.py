@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from bitfront import formats
+from bitfront import formats, runtimes
 from bitfront.api import kinds
 from bitfront.api.sources import MAX_LENGTH, Sources
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
 from bitfront.plugins import Choice, Param
-from bitfront.study import Study, TextSource
+from bitfront.study import Study, TextSource, default_menu
 
 MAX_INT = 2**31 - 1
 """Largest whole number that every database stores."""
@@ -23,6 +23,11 @@ FormatName = Annotated[
     str,
     Field(max_length=32),
     WithJsonSchema({"type": "string", "enum": sorted(formats.catalogue())}),
+]
+RuntimeName = Annotated[
+    str,
+    Field(max_length=64),
+    WithJsonSchema({"type": "string", "enum": list(runtimes.names())}),
 ]
 _NUMBER = r"[0-9]{1,12}(\.[0-9]{1,9})?"
 _LIMIT = rf"{_NUMBER}(({_UNITS})|({_TIMES})(@b[0-9]{{1,6}}(c[0-9]{{1,9}})?)?)"
@@ -112,7 +117,7 @@ class StudyBody(Body):
     evaluation: TextGiven = Study.evaluation.source
     """Text of the reported values."""
     formats: Annotated[list[FormatName], Field(min_length=1, max_length=64)] = list(Study.formats)
-    """Menu of formats, each once."""
+    """Menu of formats, each once; of a runtime its own menu where none is given."""
     quantizer: QuantizerChoice = Study.quantizer.name
     """How codes are chosen."""
     estimator: EstimatorChoice = Study.estimator.name
@@ -142,13 +147,17 @@ class StudyBody(Body):
     tied: bool = Study.tied
     """Whether fused layers (q/k/v, gate/up) share a format."""
     pinned: FormatName | None = Study.pinned
-    """Format of embedding and head; null leaves them as they are."""
+    """Format of embedding and head; null leaves them as they are. A runtime has its own default."""
     revision: Annotated[str, Field(max_length=100)] | None = None
     """Of a hub model, where its name has none."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What a worker computes in."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where a worker measures."""
+    runtime: RuntimeName | None = Study.runtime
+    """Engine that must load every point: what it cannot is not allowed."""
+    tensor_parallel: Annotated[int, Field(ge=1, le=1_024)] = Study.tensor_parallel
+    """Ranks that this engine spreads the weights over."""
 
     def study(self, sources: Sources) -> Study:
         """The study that is asked for.
@@ -165,12 +174,15 @@ class StudyBody(Body):
             raise InvalidArgument(f"A format is named twice in {', '.join(self.formats)}.")
         model, revision = sources.model(self._model)
         same = {name: getattr(self, name) for name in _SAME}
+        menu, pinned = default_menu(self.runtime)
+        is_given = self.model_fields_set
         return Study(
             model=model,
             budget=Budget.parse(self.budget),
             calibration=_text(self.calibration, sources),
             evaluation=_text(self.evaluation, sources),
-            formats=tuple(self.formats),
+            formats=tuple(self.formats) if "formats" in is_given else menu,
+            pinned=self.pinned if "pinned" in is_given else pinned,
             quantizer=_choice("quantizers", self.quantizer),
             estimator=_choice("estimators", self.estimator),
             searches=tuple(_choice("searches", each) for each in self.searches),
@@ -192,7 +204,8 @@ class StudyBody(Body):
 
 _SAME = (
     "n_pairs", "n_trials", "max_minutes", "patience", "n_parallel", "n_search_sequences",
-    "n_finalists", "seed", "tied", "pinned", "dtype", "device",
+    "n_finalists", "seed", "tied", "dtype", "device",
+    "runtime", "tensor_parallel",
 )  # fmt: skip
 """Fields that a request and a study have alike."""
 

@@ -37,15 +37,15 @@ class WeightHeaders:
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     @property
-    def matrices(self) -> list[tuple[int, int]]:
-        """Shapes of the matrices that a search would cover, judged by their names."""
-        return [
-            (shape[0], shape[1])
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """Shapes of the layers that a search would cover, judged by their names."""
+        return {
+            name.removesuffix(".weight"): (shape[0], shape[1])
             for name, shape in self.shapes.items()
             if len(shape) == 2
             and name.endswith(".weight")
             and not any(part in name for part in _OUTSIDE)
-        ]
+        }
 
 
 def read(folder: Path) -> WeightHeaders:

@@ -13,6 +13,7 @@ from bitfront.cli import (
     materialise,
     plugins,
     profile,
+    proof,
     results,
     search,
     serve,
@@ -37,6 +38,8 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         results.front,
         results.report,
         results.export,
+        proof.check,
+        proof.verify,
         plugins.plugins,
     ),
     "On a server (BITFRONT_URL, BITFRONT_API_KEY)": (

@@ -20,6 +20,11 @@ ExporterChoice = Annotated[
 ]
 OneChoice = Annotated[str, typer.Option(help="name or name:key=value,...")]
 SequenceLength = Annotated[int, typer.Option(help="Tokens of a block.")]
+RuntimeName = Annotated[
+    str | None,
+    typer.Option(help="Engine that must load every point: vllm, transformers, llama_cpp."),
+]
+TensorParallel = Annotated[int, typer.Option(help="Ranks that it spreads the weights over.")]
 Ties = Annotated[bool, typer.Option(help="Fused layers (q/k/v, gate/up) share a format.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]

@@ -9,14 +9,15 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from bitfront import formats
+from bitfront import formats, runtimes
 from bitfront.cli.options import AsJson
 from bitfront.formats.base import Format
 from bitfront.plugins import Plugins, parameters, settings, summary
+from bitfront.runtimes.base import Runtime
 
 
 def plugins(as_json: AsJson = False) -> None:
-    """List every estimator, solver, search, quantizer, exporter and format with its parameters."""
+    """List every estimator, solver, search, quantizer, exporter, runtime and format."""
     rows = list(_plugin_rows())
     if as_json:
         print(json.dumps([row.__dict__ for row in rows], indent=1))
@@ -68,7 +69,13 @@ def _plugin_rows() -> list[PluginRow]:
         for kind, folder in plugin_kinds().items()
         for name in folder.names()
     ]
+    rows += [_runtime_row(runtimes.named(name)) for name in runtimes.names()]
     return rows + [_format_row(format) for format in formats.catalogue().values()]
+
+
+def _runtime_row(runtime: Runtime) -> PluginRow:
+    patterns = ", ".join(pattern for rule in runtime.rules for pattern in rule.names)
+    return PluginRow("runtime", runtime.name, f"{runtime.versions}: loads {patterns}.", {})
 
 
 def _format_row(format: Format) -> PluginRow:

@@ -12,9 +12,11 @@ from typing import Annotated
 import typer
 
 from bitfront.budget import Budget
-from bitfront.cli.options import AsJson, ExporterChoice, ResultsFolder
+from bitfront.cli.options import AsJson, ResultsFolder
 from bitfront.cli.output import tell_rounded, written_report
 from bitfront.cli.server import connected
+from bitfront.errors import InvalidArgument
+from bitfront.progress import Progress
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
 
@@ -44,26 +46,55 @@ def report(results: ResultsFolder) -> None:
 
 
 def export(
-    results: ResultsFolder,
+    results: Annotated[
+        Path, typer.Argument(help="Results folder of a search, or a checkpoint to write again.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
     at: Annotated[str | None, typer.Option(help="Budget; default: the study's.")] = None,
-    exporter: ExporterChoice = "packed",
+    exporter: Annotated[
+        str | None,
+        typer.Option(
+            help="name or name:key=value,...; default: that of the runtime, else packed; of a "
+            "checkpoint, the one that wrote it."
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Where the model is now; default: where it was.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the checkpoint of the best measured point within a budget."""
+    """Write the checkpoint of the best measured point within a budget, or one again."""
+    from bitfront import manifest
+    from bitfront.display import Display
+
+    with Display(as_json) as display:
+        if (results / manifest.NAME).exists():
+            if at is not None:
+                raise InvalidArgument(f"{results} is a checkpoint: a budget has no meaning there.")
+            from bitfront.proof.again import export_again
+
+            export_again(results, out, exporter, model, display.show)
+        else:
+            _export(results, out, at, exporter, model, display.show)
+    tell_rounded(out)
+    values = manifest.Manifest.read(out).trial.values
+    print(json.dumps({"checkpoint": str(out), "values": values}) if as_json else out)
+
+
+def _export(
+    results: Path,
+    out: Path,
+    at: str | None,
+    exporter: str | None,
+    model: str | None,
+    progress: Progress,
+) -> None:
     from bitfront.results import Results
+    from bitfront.run import export_checkpoint
 
     folder = Results(results)
     study = replace(folder.study, model=model) if model else folder.study
     budget = Budget.parse(at) if at else study.budget
     point = folder.front().best("kl", **budget.bounds())
-    from bitfront.display import Display
-    from bitfront.run import export_checkpoint
-
-    with Display(as_json) as display:
-        export_checkpoint(study, point, out, exporter, results, display.show)
-    tell_rounded(out)
-    print(json.dumps({"checkpoint": str(out), "values": point.values}) if as_json else out)
+    usual = study.deployment.exporter if study.deployment else "packed"
+    export_checkpoint(study, point, out, exporter or usual, results, progress)

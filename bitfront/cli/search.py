@@ -11,23 +11,23 @@ from rich.console import Console
 
 from bitfront.budget import Budget
 from bitfront.cli.options import (
-    FORMATS,
     AsJson,
     CalibrationText,
     Device,
     Dtype,
-    Menu,
     Model,
     OneChoice,
     Out,
+    RuntimeName,
     Seed,
     SequenceLength,
+    TensorParallel,
     Ties,
     menu,
 )
 from bitfront.cli.output import print_line, print_note, written_report
 from bitfront.plugins import Choice
-from bitfront.study import Study, TextSource
+from bitfront.study import Study, TextSource, default_menu
 
 
 def search(
@@ -37,7 +37,12 @@ def search(
         typer.Option(help="3.5bpw, 3.5bits, 60MB, or 12ms@b1c2048; given again, all must hold."),
     ],
     out: Out = Path("results"),
-    formats: Menu = FORMATS,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Menu, separated by commas; default: {','.join(Study.formats)}, or the runtime's."
+        ),
+    ] = None,
     calibration: CalibrationText = Study.calibration.source,
     evaluation: Annotated[
         str, typer.Option(help="Another text, for the reported values.")
@@ -65,8 +70,12 @@ def search(
     ] = None,
     n_parallel: Annotated[int, typer.Option(help="Proposals in flight.")] = Study.n_parallel,
     ties: Ties = Study.tied,
-    pin: Annotated[str, typer.Option(help="Format of embedding and head, or none.")] = Study.pinned
-    or "none",
+    pin: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Format of embedding and head, or none; default: {Study.pinned} or the runtime's."
+        ),
+    ] = None,
     n_sequences: Annotated[
         int, typer.Option(help="Calibration blocks of estimators and quantizers.")
     ] = TextSource.n_sequences,
@@ -84,18 +93,22 @@ def search(
     dtype: Dtype = Study.dtype,
     device: Device = Study.device,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
+    runtime: RuntimeName = Study.runtime,
+    tensor_parallel: TensorParallel = Study.tensor_parallel,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Also write the answer as a packed checkpoint here.")
+        Path | None,
+        typer.Option(help="Also write the answer here, packed or as the runtime loads it."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search the best allocation of MODEL within a budget and measure the front around it."""
+    usual, pinned = default_menu(runtime)
     study = Study(
         model=model,
         budget=Budget.parse(",".join(budget)),
         calibration=TextSource(calibration, n_sequences, sequence_length),
         evaluation=TextSource(evaluation, n_evaluation_sequences, sequence_length),
-        formats=menu(formats),
+        formats=menu(formats) if formats is not None else usual,
         quantizer=Choice.parse(quantizer),
         estimator=Choice.parse(estimator),
         searches=Choice.parse_list(search),
@@ -109,11 +122,14 @@ def search(
         n_finalists=n_finalists,
         seed=seed,
         tied=ties,
-        pinned=None if pin == "none" else pin,
+        pinned=pinned if pin is None else None if pin == "none" else pin,
         revision=revision,
         dtype=dtype,
         device=device,
+        runtime=runtime,
+        tensor_parallel=tensor_parallel,
     )
+    exporter = study.deployment.exporter if study.deployment else "packed"
     from bitfront.display import Display
     from bitfront.export.base import check_target
     from bitfront.report.study import report_data
@@ -128,7 +144,7 @@ def search(
         data = report_data(out)
         page = written_report(out, data)
         if checkpoint:
-            export_checkpoint(study, chosen, checkpoint, results=out, progress=display.show)
+            export_checkpoint(study, chosen, checkpoint, exporter, out, display.show)
     if as_json:
         written = {"checkpoint": str(checkpoint)} if checkpoint else {}
         row = {"chosen": chosen.number, "values": chosen.values, "report": str(page)}

@@ -189,6 +189,8 @@ def replacing_folder(directory: Path) -> Iterator[Path]:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         _swap(temporary, directory, aside)
+    except StorageError:  # of what writes a folder in this one: it has said why
+        raise
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise StorageError(

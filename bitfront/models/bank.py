@@ -173,8 +173,8 @@ class WeightBank:
 
 
 def _wanted(space: SearchSpace) -> Iterator[tuple[Layer, tuple[Format, ...]]]:
-    for layer in space.layers:
-        yield layer, tuple(f for f in space.formats if f.fits(layer.shape))
+    for layer, allowed in zip(space.layers, space.allowed, strict=True):
+        yield layer, tuple(f for f, may in zip(space.formats, allowed, strict=True) if may)
     for layer, format in space.pinned:
         yield layer, (format,)
 

@@ -12,10 +12,12 @@ from transformers.pytorch_utils import Conv1D
 
 from bitfront import formats as catalogue
 from bitfront.errors import InvalidArgument, InvalidModel
+from bitfront.models import deployable
 from bitfront.space import Layer, SearchSpace
 
 if TYPE_CHECKING:
     from bitfront.formats.base import Format
+    from bitfront.runtimes.base import Runtime
 
 _NARROW = 8
 """Linears with fewer outputs choose or gate (shared-expert gates); they do not transform."""
@@ -83,7 +85,11 @@ def find_pinned(model: nn.Module) -> tuple[Layer, ...]:
 
 
 def search_space(
-    model: nn.Module, formats: tuple[Format, ...], pinned: Format | None, tied: bool
+    model: nn.Module,
+    formats: tuple[Format, ...],
+    pinned: Format | None,
+    tied: bool,
+    runtime: Runtime | None = None,
 ) -> SearchSpace:
     """The space of a model: searched layers, pinned embedding and head, bytes of all the rest.
 
@@ -93,15 +99,22 @@ def search_space(
         pinned: format of embedding and head, its per-channel variant where its groups do not fit;
             `None` leaves both at 16 bits, within `fixed_bytes`.
         tied: whether fused layers share a format.
+        runtime: what is to load every allocation of the space.
 
     Raises:
-        InvalidArgument: no format fits some layer, or the pinned one does not fit the embedding.
+        InvalidArgument: no format fits some layer, the pinned one does not fit the embedding, or
+            the ranks of the runtime do not divide a layer.
+        InvalidModel: the runtime does not load such models.
     """
     layers = find_layers(model, tied)
+    if runtime is not None:
+        deployable.check_model(model, layers, runtime)
+        layers = deployable.with_kernels(layers, runtime)
+    bars = deployable.barred(layers, formats, runtime) if runtime is not None else ()
     pins = tuple((x, _fitting(pinned, x)) for x in find_pinned(model)) if pinned else ()
     fixed = fixed_tensors(model, {x.name for x in (*layers, *(x for x, _ in pins))})
     nbytes = sum(t.numel() * stored_dtype(t).itemsize for t in fixed.values())
-    return SearchSpace(layers, formats, pins, nbytes)
+    return SearchSpace(layers, formats, pins, nbytes, bars)
 
 
 def fixed_tensors(model: nn.Module, quantized: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -149,7 +149,7 @@ def downloaded(source: str, revision: str | None, max_gb: float = 0.0) -> Path:
         raise
     except Exception as error:
         raise InvalidModel(
-            f"Cannot get {_at(source, revision)!r} from the hub ({_first_line(error)}): "
+            f"Cannot get {_at(source, revision)!r} from the hub ({first_line(error)}): "
             "check the name and the network, or give a local folder."
         ) from error
     if not any(folder.glob("*.safetensors")):
@@ -204,7 +204,7 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module
             trust_remote_code=False,  # the default, None, asks on the terminal
         )
     except Exception as error:
-        raise InvalidModel(f"Cannot load {source}: {_first_line(error)}.") from error
+        raise InvalidModel(f"Cannot load {source}: {first_line(error)}.") from error
     if missing := sorted(found["missing_keys"]):
         raise InvalidModel(
             f"{source} lacks {len(missing)} tensors, first {missing[0]!r}: download it again."
@@ -223,7 +223,7 @@ def _from_gguf(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, 
                 folder, gguf_file=name, dtype=dtype, trust_remote_code=False
             )
     except Exception as error:
-        raise InvalidModel(f"Cannot read {source} as GGUF: {_first_line(error)}.") from error
+        raise InvalidModel(f"Cannot read {source} as GGUF: {first_line(error)}.") from error
     # The weights are plain floats now; these marks would make `save_pretrained` refuse.
     module.hf_quantizer, module.is_quantized, module.quantization_method = None, False, None
     if hasattr(module.config, "quantization_config"):
@@ -238,7 +238,7 @@ def _check_config(path: Path, source: str) -> None:
     except FileNotFoundError:
         raise InvalidModel(f"{source} has no config.json: give a Hugging Face folder.") from None
     except (OSError, ValueError, AttributeError) as error:
-        raise InvalidModel(f"Cannot read config.json of {source}: {_first_line(error)}.") from error
+        raise InvalidModel(f"Cannot read config.json of {source}: {first_line(error)}.") from error
     if not isinstance(family, str) or family not in transformers.CONFIG_MAPPING:
         own_code = (
             " and wants to run code of its own, which stays off" if "auto_map" in config else ""
@@ -271,7 +271,7 @@ def _tokenizer(path: Path, source: str) -> Any:
         return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
         raise InvalidModel(
-            f"Cannot load the tokenizer of {source}: {_first_line(error)}."
+            f"Cannot load the tokenizer of {source}: {first_line(error)}."
         ) from error
 
 
@@ -298,7 +298,8 @@ def _n_rows(module: nn.Module) -> int:
     return int(language_model.get_input_embeddings().weight.shape[0])
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says first, without its full stop."""
     lines = str(error).strip().splitlines()
     bare = not lines or isinstance(error, LookupError)  # such texts are only a key
     return " ".join([type(error).__name__] * bare + [line.rstrip(".:") for line in lines[:1]])

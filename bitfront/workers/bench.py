@@ -15,8 +15,8 @@ from typing import IO
 import torch
 
 from bitfront.artifacts import Artifacts
+from bitfront.environment import environment
 from bitfront.errors import MismatchedArtifact, StorageError
-from bitfront.inputs import environment
 from bitfront.job import Job
 from bitfront.models.hub import fetched, located, needs_hub
 from bitfront.progress import Event, Progress

@@ -106,7 +106,13 @@ def materialise(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     with tempfile.TemporaryDirectory(dir=bench.folder, prefix=".checkpoint-") as made:
         target = Path(made) / "checkpoint"
         export_checkpoint(
-            bench.study(study_id), trial, target, wanted.exporter, results, lease.progress
+            bench.study(study_id),
+            trial,
+            target,
+            wanted.exporter,
+            results,
+            lease.progress,
+            bench.store.studies.get(study_id).study,
         )
         files = {}
         for path in sorted(p for p in target.rglob("*") if p.is_file()):

@@ -105,6 +105,13 @@ def test_an_estimate_knows_a_local_model_by_its_headers(client, bench):
     assert (answer["n_layers"], answer["n_layer_parameters"]) == (1, 8192)
     assert answer["bank_bytes"]["int4_g64"] == named("int4_g64").nbytes((128, 64))
     assert answer["seconds_at_least"]["cpu"] > 0
+    bound = {"formats": ["int4_g64_sym", "nvfp4"], "runtime": "vllm", "pinned": None}
+    held = client.post("/v1/estimate", json={**BODY, "model": "small", **bound}).json()["model"]
+    # 64 columns are half of the tile that nvfp4 needs there
+    assert held["bank_bytes"] == {
+        "int4_g64_sym": named("int4_g64_sym").nbytes((128, 64)),
+        "nvfp4": 0,
+    }
 
 
 @pytest.mark.parametrize(

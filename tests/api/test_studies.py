@@ -4,6 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from bitfront import runtimes
+
 BODY = {
     "model": "org/tiny@main",
     "budget": "4.25bpw",
@@ -52,6 +54,27 @@ def test_a_study_lives_from_submission_to_deletion(client, bench):
 
     assert client.delete(study["links"]["self"]).status_code == 204
     assert client.get(study["links"]["self"]).status_code == 404
+
+
+def test_a_runtime_brings_its_menu_and_refuses_what_it_cannot_load(client):
+    plain = {key: value for key, value in BODY.items() if key != "formats"}
+    asked = {**plain, "runtime": "vllm", "tensor_parallel": 2}
+    headers = {"Idempotency-Key": "k1"}
+    request = client.post("/v1/studies", json=asked, headers=headers).json()["request"]
+    assert (request["runtime"], request["tensor_parallel"]) == ("vllm", 2)
+    assert request["formats"] == list(runtimes.named("vllm").menu)
+    assert request["pinned"] is None
+    refused = (
+        ({"formats": ["int4_g64"]}, "cannot load int4_g64"),
+        ({"pinned": "int8_g64_sym"}, "embedding or head"),
+        ({"runtime": "vlm"}, "Did you mean 'vllm'"),
+        ({"runtime": "llama_cpp"}, "takes only 1"),
+    )
+    for number, (changes, said) in enumerate(refused):
+        headers = {"Idempotency-Key": f"refused-{number}"}
+        answer = client.post("/v1/studies", json={**asked, **changes}, headers=headers)
+        assert answer.status_code == 422
+        assert said in answer.text
 
 
 def test_a_cancelled_study_can_be_resumed(client, bench):

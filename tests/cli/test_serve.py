@@ -13,6 +13,7 @@ import pytest
 from waiting import until
 
 from bitfront.client import Client
+from bitfront.manifest import Manifest
 from tests.cli.commands import MENU, bitfront
 from tests.cli.served import Command, serving
 
@@ -116,6 +117,13 @@ def test_a_checkpoint_is_brought(submitted, env, tmp_path):
     formats = json.loads((out / "bitfront.json").read_text())["formats"]
     assert set(formats.values()) <= set(MENU.split(","))
     assert (out / "model.safetensors").stat().st_size > 10_000
+    manifest = Manifest.read(out)
+    assert manifest.changes(out) == ()
+    answer = httpx2.get(f"{env['BITFRONT_URL']}/v1/studies/{study}/checkpoints/0/manifest").json()
+    assert manifest.study.digest == answer["study"]["digest"]
+    assert dict(manifest.trial.values) == answer["values"]
+    done = bitfront("verify", str(out), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_dashboard_shows_the_study_and_comes_back(submitted):

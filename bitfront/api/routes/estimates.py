@@ -55,17 +55,19 @@ def _measured_tokens(study: Study) -> dict[str, int]:
 
 
 def _of_model(found: WeightHeaders, study: Study, n_tokens: int) -> ModelEstimate:
-    shapes = found.matrices
+    layers, profile = found.matrices, study.deployment
+    menu = [formats.named(name) for name in study.formats]
+    refused = profile.refused(layers, menu) if profile else frozenset()
     bank: dict[str, int] = {}
-    for name in study.formats:
-        format = formats.named(name)
-        bank[name] = sum(format.nbytes(shape) for shape in shapes if format.fits(shape))
+    for format in menu:
+        held = (x for name, x in layers.items() if (name, format.name) not in refused)
+        bank[format.name] = sum(format.nbytes(shape) for shape in held if format.fits(shape))
     flops = 2 * found.n_parameters * n_tokens
     return ModelEstimate(
         n_parameters=found.n_parameters,
         nbytes=found.nbytes,
-        n_layers=len(shapes),
-        n_layer_parameters=sum(rows * columns for rows, columns in shapes),
+        n_layers=len(layers),
+        n_layer_parameters=sum(rows * columns for rows, columns in layers.values()),
         bank_bytes=bank,
         flops=flops,
         seconds_at_least={device: flops / rate for device, (_, rate) in DEVICES.items()},

@@ -1,0 +1,89 @@
+"""The quantized weights of a study: made, found in its results folder, or made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bitfront.allocation import Allocation
+from bitfront.inputs import Inputs, calibration_blocks
+from bitfront.models.bank import WeightBank
+from bitfront.models.load import LoadedModel
+from bitfront.models.statistics import InputGrams
+from bitfront.progress import Progress, counted, silent
+from bitfront.quantizers import QUANTIZERS
+from bitfront.results import Results
+from bitfront.space import SearchSpace
+from bitfront.study import Study
+
+
+def build_bank(
+    study: Study, inputs: Inputs, directory: Path, progress: Progress = silent
+) -> WeightBank:
+    """Quantize every layer in every format, or find that done."""
+    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
+    grams = None
+    if quantizer.needs_hessian:
+        columns = {x.name: x.shape[1] for x in inputs.space.layers}
+        grams = InputGrams(inputs.model.module, inputs.estimation, columns)
+    return WeightBank.build(
+        directory,
+        inputs.model.module,
+        inputs.space,
+        quantizer,
+        grams,
+        counted(progress, "quantize"),
+    )
+
+
+def stored_bank(
+    study: Study,
+    model: LoadedModel,
+    space: SearchSpace,
+    allocation: Allocation,
+    results: Results,
+    progress: Progress = silent,
+) -> WeightBank:
+    """The quantized weights of one allocation, from the results folder and without any text.
+
+    Raises:
+        MismatchedArtifact: missing or damaged, and the quantizer would need the text; or
+            not the weights that were measured.
+    """
+    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
+    directory = results.directory / "bank"
+    if quantizer.needs_hessian:
+        bank = WeightBank(directory, space, results.bank_entries())
+    else:
+        shown = counted(progress, "quantize")
+        bank = WeightBank.build(
+            directory, model.module, space, quantizer, progress=shown, used=allocation
+        )
+    results.check({"quantized weights": bank.digest})
+    if quantizer.needs_hessian:  # else `build` has just verified them
+        bank.check(allocation)
+    return bank
+
+
+def rebuilt_bank(
+    study: Study,
+    model: LoadedModel,
+    space: SearchSpace,
+    allocation: Allocation,
+    directory: Path,
+    progress: Progress = silent,
+) -> WeightBank:
+    """The quantized weights of one allocation without a results folder.
+
+    Raises:
+        InvalidText: the quantizer needs the calibration text, and it cannot be read.
+    """
+    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
+    grams = None
+    if quantizer.needs_hessian:
+        columns = {x.name: x.shape[1] for x in space.layers}
+        blocks = calibration_blocks(study, model)[: study.calibration.n_sequences]
+        grams = InputGrams(model.module, blocks, columns)
+    shown = counted(progress, "quantize")
+    return WeightBank.build(
+        directory, model.module, space, quantizer, grams, shown, used=allocation
+    )

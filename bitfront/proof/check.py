@@ -1,0 +1,159 @@
+"""Check: the checkpoint in a real engine against our own arithmetic on the original weights."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from packaging.specifiers import SpecifierSet
+from torch import nn
+
+from bitfront import runtimes
+from bitfront.errors import InvalidArgument
+from bitfront.files import replacing
+from bitfront.manifest import NAME, VERDICT, Manifest
+from bitfront.models.load import LoadedModel
+from bitfront.progress import Event, Progress, silent
+from bitfront.proof.rebuilt import rebuilt, rounded_activations
+from bitfront.proof.verdict import Distance, Verdict, widened
+from bitfront.runtimes.base import Logits, Runtime, Tokens
+
+N_SEQUENCES, LENGTH = 2, 48
+_TEXT = (
+    "The harbour master kept two clocks. One told the time of the town, by which the bakers rose "
+    "and the school bell rang; the other told the time of the tide, and no two days of it were "
+    "alike. When a ship asked for a pilot, he looked at the second clock first. In March 1907 "
+    "the water stood 4.2 metres above the mark, and the ferry (which drew only 1.5) lay at the "
+    "steps of the church. People said that the moon had moved. He wrote the number down, drew a "
+    "line under it, and went to see whether the lamp on the mole was still lit. It was not. "
+    "Nobody had told the keeper that the road would be under water, so he had stayed at home and "
+    "mended his nets by the fire, as he did on any other evening of the year."
+)
+
+
+def check(
+    folder: Path,
+    runtime: str,
+    model: str | None = None,
+    results: Path | None = None,
+    timeout: float = 3600.0,
+    progress: Progress = silent,
+) -> Verdict:
+    """Load a checkpoint in an engine, compare its predictions with our own, store the verdict.
+
+    Our own are computed in float32 from the unquantized model, quantized anew as the manifest says:
+    nothing of the checkpoint but its manifest takes part. Where the engine rounds activations, so
+    do we, and the tolerance grows by what that does to our own predictions: in some models the last
+    bit of a norm decides which way a thousand activations are rounded.
+
+    Args:
+        folder: a checkpoint; gets `check-<runtime>.json`.
+        runtime: profile of the engine.
+        model: where the unquantized model is now; `None` for where it was.
+        results: results folder of the study, whose quantized weights are taken.
+        timeout: seconds that the engine may take.
+        progress: called as the work goes on.
+
+    Raises:
+        BitfrontError: the engine is not installed, it does not load what this exporter writes, or
+            the manifest or the model is not there.
+    """
+    start = time.perf_counter()
+    profile, manifest = runtimes.named(runtime), Manifest.read(folder)
+    exporter = manifest.exporter.partition(":")[0]
+    if exporter not in profile.loads:
+        raise InvalidArgument(
+            f"Runtime {runtime!r} does not load what {exporter!r} writes, only checkpoints of "
+            f"{', '.join(profile.loads)}: export with --exporter {profile.exporter}."
+        )
+    package = runtimes.RUNNERS.load(profile.engine).package
+    installed, tolerance = _version(package), profile.loads[exporter]
+    reasons = list(manifest.changes(folder))
+    with rebuilt(manifest, model, results, progress) as made:
+        tokens, module = fixed_tokens(made.model), made.patched(tolerance.float32_vectors)
+        ours = _logits(module, tokens)
+        if profile.activation_block:
+            plain, formats = ours, manifest.trial.allocation.formats
+            layers = [layer for layer, format in formats.items() if format != "bf16"]
+            with rounded_activations(module, layers, profile.activation_block):
+                ours = _logits(module, tokens)
+            tolerance = widened(tolerance, Distance.of(plain, ours))
+    progress(Event("check", 0, 1))
+    theirs, failure = _predicted(profile, folder, tokens, timeout)
+    progress(Event("check", 1, 1))
+    distance = None if theirs is None else Distance.of(ours, theirs)
+    reasons += distance.beyond(tolerance) if distance else [failure]
+    is_read = installed in SpecifierSet(profile.versions, prereleases=True)
+    verdict = Verdict(
+        runtime,
+        package,
+        installed,
+        manifest.exporter,
+        tuple(reasons),
+        distance,
+        tolerance,
+        round(time.perf_counter() - start, 3),
+        hashlib.sha256((folder / NAME).read_bytes()).hexdigest(),
+        "" if is_read else f"the profile was read from {package} {profile.versions}",
+    )
+    with replacing(folder / VERDICT.format(runtime=runtime)) as path:
+        path.write_text(verdict.to_json() + "\n", encoding="utf-8")
+    return verdict
+
+
+def fixed_tokens(model: LoadedModel) -> Tokens:
+    """The same few sentences for every model, int64 `[N_SEQUENCES, LENGTH]`."""
+    tokenizer: Any = model.tokenizer
+    ids = [i for i in tokenizer(_TEXT)["input_ids"] if i < model.n_rows] or [0]
+    n_wanted = N_SEQUENCES * LENGTH
+    return np.resize(np.array(ids, dtype=np.int64), n_wanted).reshape(N_SEQUENCES, LENGTH)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        raise InvalidArgument(
+            f"{package} is not installed here: pip install {package}, or check where it is."
+        ) from None
+
+
+def _logits(module: nn.Module, tokens: Tokens) -> Logits:
+    with torch.no_grad():
+        rows = [module(row[None], use_cache=False).logits[0] for row in torch.from_numpy(tokens)]
+    made: Logits = torch.stack(rows).float().numpy()
+    return made
+
+
+def _predicted(
+    profile: Runtime, folder: Path, tokens: Tokens, timeout: float
+) -> tuple[Logits | None, str]:
+    """What the engine predicts in a process of its own, or why it does not."""
+    with tempfile.TemporaryDirectory(prefix="bitfront-") as place:
+        given, made = Path(place) / "tokens.npy", Path(place) / "logits.npy"
+        np.save(given, tokens)
+        command = [sys.executable, "-m", "bitfront.runtimes", profile.engine]
+        try:
+            done = subprocess.run(
+                [*command, str(folder.resolve()), str(given), str(made)],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return None, f"It took more than {timeout:g} s."
+        if done.returncode or not made.exists():
+            last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+            return None, f"It ended with {done.returncode}: {last[:300]}"
+        logits: Logits = np.load(made, allow_pickle=False)
+        return logits, ""

@@ -1,0 +1,143 @@
+"""Verify: files against their digests, and the recorded values measured again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from bitfront import formats
+from bitfront.errors import InvalidModel, NonFinite
+from bitfront.evaluation import METRICS
+from bitfront.evaluation.base import evaluate
+from bitfront.inputs import load_searched, measured_blocks, weights_identity
+from bitfront.manifest import Manifest
+from bitfront.models.data import digest
+from bitfront.models.exported import holds_weights, load_exported
+from bitfront.models.load import LoadedModel
+from bitfront.models.reference import Reference
+from bitfront.progress import Event, Progress, counted, silent
+from bitfront.proof.rebuilt import differences, study_of
+from bitfront.space import SearchSpace
+from bitfront.study import Study
+
+_METRICS = ("kl_divergence", "perplexity", "top1_error")
+_TOLERANCES: Mapping[str, tuple[float, float]] = {
+    "kl": (0.05, 0.001),
+    "perplexity": (0.03, 0.0),
+    "top1_error": (0.05, 0.01),
+    "bits": (0.0, 1e-9),
+    "bits_per_weight": (0.0, 1e-9),
+    "bytes": (0.0, 0.0),
+}
+"""Relative and absolute deviation that is allowed; the two are added.
+
+Checkpoints have norms and biases in bfloat16, and those of other engines scales or weights as well.
+"""
+
+
+@dataclass(frozen=True)
+class Remeasured:
+    """What `bitfront verify` found.
+
+    Args:
+        values: by quantity, those that were measured again.
+        recorded: by quantity, those of the manifest.
+        n_files: files whose digest was compared.
+        differences: one line for everything that is not as the manifest says.
+    """
+
+    values: Mapping[str, float]
+    recorded: Mapping[str, float]
+    n_files: int
+    differences: tuple[str, ...]
+
+
+def verify(
+    folder: Path,
+    model: str | None = None,
+    text: str | None = None,
+    progress: Progress = silent,
+) -> Remeasured:
+    """Compare a checkpoint with its manifest: files, data, and values measured again.
+
+    Args:
+        folder: a checkpoint.
+        model: where the unquantized model is now; `None` for where it was.
+        text: where the text that was measured is now; `None` for where it was.
+        progress: called as the work goes on.
+
+    Raises:
+        BitfrontError: no manifest, or the model or the text is not there.
+    """
+    manifest = Manifest.read(folder)
+    recorded = dict(manifest.trial.values)
+    lines = list(manifest.changes(folder))
+    study = _placed(study_of(manifest, model), manifest.trial.text, text)
+    loaded, space = load_searched(study, progress)
+    lines += differences(manifest, weights_identity(study, loaded, space))
+    values = dict(_sizes(manifest, space))
+    if holds_weights(folder):
+        tokens = measured_blocks(study, loaded, manifest.trial.text)
+        lines += differences(manifest, {f"{manifest.trial.text} tokens": digest(tokens)})
+        try:
+            values |= _measured(folder, loaded, tokens, progress)
+        except (InvalidModel, NonFinite) as error:
+            lines.append(str(error))
+    lines += [
+        line
+        for name, value in values.items()
+        if name in recorded and (line := _difference(name, value, recorded[name]))
+    ]
+    return Remeasured(values, recorded, len(manifest.files), tuple(lines))
+
+
+def _placed(study: Study, name: str, source: str | None) -> Study:
+    if source is None:
+        return study
+    text = study.evaluation if name == "evaluation" else study.calibration
+    moved = replace(text, source=source)
+    if name == "evaluation":
+        return replace(study, evaluation=moved)
+    return replace(study, calibration=moved)
+
+
+def _measured(
+    folder: Path, loaded: LoadedModel, tokens: torch.Tensor, progress: Progress
+) -> dict[str, float]:
+    module = loaded.module
+    reference = Reference.of(module, tokens, progress=counted(progress, "reference"))
+    exported = load_exported(folder, module.dtype, str(module.device))  # type: ignore[arg-type]
+    metrics = {name: METRICS.build(name) for name in _METRICS}
+    return evaluate(
+        exported,
+        reference,
+        metrics,
+        lambda done, total: progress(Event("evaluate", done, total)),
+    )
+
+
+def _sizes(manifest: Manifest, space: SearchSpace) -> dict[str, float]:
+    """`bits`, `bits_per_weight` and `bytes` by the arithmetic of the formats."""
+    chosen = manifest.trial.allocation.formats
+    held = [(formats.named(chosen[x.name]), x) for x in space.layers if x.name in chosen]
+    nbytes = sum(format.nbytes(layer.shape) for format, layer in held)
+    return {
+        "bits": sum(f.num_bits * layer.n_weights for f, layer in held) / space.n_weights,
+        "bits_per_weight": 8 * nbytes / space.n_weights,
+        "bytes": nbytes + space.outside_bytes,
+    }
+
+
+def _difference(name: str, value: float, recorded: float) -> str:
+    """Why a value is not the recorded one; empty where it is, or where nothing is promised."""
+    if name not in _TOLERANCES:
+        return ""
+    relative, absolute = _TOLERANCES[name]
+    allowed = relative * abs(recorded) + absolute
+    if math.isfinite(value) and abs(value - recorded) <= allowed:
+        return ""
+    return f"{name} is {value:.6g}, was {recorded:.6g}: more than {allowed:.2g} apart."
