@@ -31,7 +31,8 @@ def written_report(out: Path, data: Any) -> Path:
 
 def tell_rounded(checkpoint: Path) -> None:
     """Say on the standard error how many layers an exporter had to round anew, if any."""
-    made = json.loads((checkpoint / "bitfront.json").read_text())
+    path = checkpoint / "bitfront.json"
+    made = json.loads(path.read_text()) if path.exists() else {}
     if anew := made.get("rounded_anew"):
         kinds = ", ".join(sorted(set(anew.values())))
         print(
