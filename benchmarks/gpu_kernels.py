@@ -15,7 +15,9 @@ Parts: `products` (one weight), `segments` (q+k+v and gate+up with a width for e
 launch, in one for each part, and in every uniform width), `stack` (all linear layers of Llama-3-8B
 in one graph at 3, 4 and 8 bits and a mix that averages 3.25). Appends to
 `benchmarks/results/kernels.csv`. `--table FILE` also writes the times of our products as `bitfront
-profile` does, and how well they predict shapes that are left out (`latencies.py`).
+profile` does, and how well they predict shapes that are left out (`latencies.py`). `--tune` first
+tries some seventy launches of each of our products and saves the fastest for this device: minutes
+for each, so name few shapes, formats and batches.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ def main() -> None:
         plan(arguments, methods)
         return
     record = Record("kernels", COLUMNS)
-    run = Run(record, ceiling(), clock(), [method for method in methods if method.is_there()])
+    there = [method for method in methods if method.is_there()]
+    run = Run(record, ceiling(), clock(), there, arguments.tune)
     for number in range(1, arguments.n_rounds + 1):
         if "products" in arguments.parts:
             for name in arguments.shapes:
@@ -78,6 +81,7 @@ def parse() -> argparse.Namespace:
     )
     made.add_argument("--n-rounds", type=int, default=2)
     made.add_argument("--table", type=Path, help="file of latencies to write")
+    made.add_argument("--tune", action="store_true", help="find the best launches first")
     made.add_argument("--plan", action="store_true", help="show what would run")
     return made.parse_args()
 
@@ -130,6 +134,7 @@ class Run:
         ceiling: of the device.
         sm_mhz: clock when the run began.
         methods: those that import.
+        tunes: whether our launches are tuned before they are timed.
         seconds: of our products in every round, by shape, format and batch.
     """
 
@@ -137,6 +142,7 @@ class Run:
     ceiling: Ceiling
     sm_mhz: str
     methods: Sequence[Multiplier]
+    tunes: bool
     seconds: dict[tuple[Shape, str, int], list[float]] = field(default_factory=dict)
 
     def products(
@@ -168,9 +174,9 @@ class Run:
         uniform = [(f"int{width}_g128_sym",) * len(widths) for width in sorted(set(widths))]
         built = {Case(ours, f): ours.build(weights, f) for f in (mixed, *uniform)}
         parts = [ours.build([w], [f]) for w, f in zip(weights, mixed, strict=True)]
-        built[Case(ours, mixed, "one launch for each part")] = in_turn(parts)
+        apart = {Case(ours, mixed, "one launch for each part"): in_turn(parts)}
         for batch in batches:
-            self.measured(number, "segments", shape, batch, weights, built)
+            self.measured(number, "segments", shape, batch, weights, built | apart)
 
     def measured(
         self, number: int, part: str, shape: Shape, batch: int,
@@ -181,6 +187,13 @@ class Run:
         for case, made in built.items():
             x = torch.randn(batch, shape.n_columns, device=DEVICE, dtype=case.method.dtype)
             try:
+                if (
+                    self.tunes
+                    and number == 1
+                    and isinstance(case.method, Bitfront)
+                    and not case.note
+                ):
+                    case.method.tune(made, x, shape.parts, case.formats)
                 errors[case] = relative_error(made, x, weights)
                 if errors[case] <= max(map(tolerance, case.formats)):
                     copies = made.copies(n_sets(made.n_bytes))

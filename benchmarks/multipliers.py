@@ -116,6 +116,14 @@ class Bitfront(Multiplier):
             state, lambda state, x: dequant_matmul(x, list(state), list(names), rows, columns)
         )
 
+    def tune(self, built: Built, inputs: torch.Tensor, rows: Sequence[int], names: Sequence[str]):
+        """Try launches of this product and save the fastest, which later calls then take."""
+        from bitfront.kernels import tuning
+        from bitfront.kernels._blocks import block_matrix
+
+        matrix = block_matrix(tuple(rows), (inputs.shape[1],), tuple(names))
+        tuning.tune(inputs, matrix, list(built.state))
+
 
 class Cublas(Multiplier):
     """bf16, what everything is compared with."""

@@ -17,7 +17,7 @@ SCRIPTS = {
     "fronts": "--budgets 3.5 --n-trials 7 --n-search 1 --n-evaluation 1",
     "fronts --search sweep": "--search sweep --budgets 3.5 --n-trials 6 --n-search 1"
     " --n-evaluation 1",
-    "latency": "--context 16 --n-points 2 --rounds 1",
+    "latency": "--context 16 --n-points 2 --rounds 2",
     "precision": "--n-allocations 4 --n-judged 1",
     "searches": "--budget 3.5bits --searches sweep,trust_region --steps 7 --seeds 0 --n-search 1",
 }

@@ -38,6 +38,8 @@ products.CACHE_BYTES = 1
 small = [products.Shape(s.name, tuple(64 * (1 + i) for i in range(len(s.parts))), 256)
          for s in products.SHAPES]
 products.SHAPE.update({s.name: s for s in small})
+from bitfront.kernels import tuning
+tuning.tune = lambda x, matrix, tensors: print("tuned", len(x), matrix.formats, len(tensors))
 import gpu_kernels
 gpu_kernels.main()
 """
@@ -98,14 +100,19 @@ def run(tmp_path):
     return folder, ran
 
 
-def test_the_plan_needs_no_gpu(run):
-    _, ran = run
-    plan = ran("gpu_kernels.py", "--plan", "--shapes", "o,down", "--methods", "bitfront,cublas")
-    assert plan.returncode == 0, plan.stderr
-    assert "o int4_g128_sym: 8650752 bytes, 28 sets, bitfront" in plan.stdout
-    assert "stack of 3.252 bits" in plan.stdout
-    wrong = ran("gpu_kernels.py", "--shapes", "p")
-    assert "'p' is none of k, o, q+k+v" in wrong.stderr
+def test_the_plan_needs_no_gpu(products, monkeypatch, capsys):
+    import gpu_kernels
+
+    words = ["gpu_kernels.py", "--plan", "--shapes", "o,down", "--methods", "bitfront,cublas"]
+    monkeypatch.setattr("sys.argv", words)
+    gpu_kernels.main()
+    plan = capsys.readouterr().out
+    assert "o int4_g128_sym: 8650752 bytes, 28 sets, bitfront" in plan
+    assert "stack of 3.252 bits" in plan
+    monkeypatch.setattr("sys.argv", ["gpu_kernels.py", "--shapes", "p"])
+    with pytest.raises(SystemExit):
+        gpu_kernels.main()
+    assert "'p' is none of k, o, q+k+v" in capsys.readouterr().err
 
 
 def test_the_parts_of_a_search_are_timed_both_ways(run):
@@ -136,8 +143,10 @@ def test_a_whole_run_writes_rows_of_every_part(run):
     (folder / "replays.py").write_text(STAND_IN)
     (folder / "small.py").write_text(SMALL)
     options = ("--methods", "bitfront,cublas", "--batches", "1,3", "--n-rounds", "1")
-    made = ran("small.py", *options, "--table", "table.json")
+    made = ran("small.py", *options, "--table", "table.json", "--tune")
     assert made.returncode == 0, made.stderr[-3000:]
+    assert "tuned 3 ('int4_g128_sym', 'int2_g128_sym', 'int3_g128_sym') 7" in made.stdout
+    assert made.stdout.count("tuned 1 ") == 7 * 9 + 2 + 3 + 2  # products, mixed and uniform ones
     table = Timings.load(folder / "table.json")
     assert len(table.entries) == 3 * 2 * 9  # shapes of different size, batches, packed formats
     with (folder / "results" / "latencies.csv").open(newline="") as file:

@@ -10,7 +10,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bitfront.kernels._codes import E2M1, INTEGER
+from bitfront.kernels._codes import (
+    E2M1,
+    INTEGER,
+    n_planes,
+    position,
+)
 
 
 @triton.constexpr_function
@@ -51,17 +56,17 @@ def can_assemble(BLOCK, BRAIN):
 
 
 @triton.constexpr_function
-def integer_assembly(BLOCK, FIELD, BRAIN, ZERO):
+def integer_assembly(BLOCK, FIELD, ROUND, BRAIN, ZERO):
     """Text for one field of int16 containers: planes, then zero points, to 16-bit floats."""
-    planes = [(int(width), int(stride)) for width, stride, _ in list(BLOCK[4])]
+    widths = [int(width) for width, _, _ in list(BLOCK[4])]
     mantissa = 7 if int(BRAIN) else 10
-    n_bits = sum(width for width, _ in planes)
+    n_bits = sum(widths)
     # Left in its byte where it fits, so that fields of a byte share a shift.
-    place = planes[0][0] * int(FIELD) % 8
+    place = widths[0] * int(FIELD) % 8
     place = place if place + n_bits <= mantissa else 0
     lines, so_far, low = [], twice_float(2.0**mantissa, BRAIN), 0
-    for i, (width, stride) in enumerate(planes):
-        at = width * int(FIELD) * (planes[0][1] // stride)
+    for i, width in enumerate(widths):
+        at = position(BLOCK, i, FIELD, 0, ROUND)
         line, register = moved(f"${i + 1}", "u", at - place - low)
         mask = twice(((1 << width) - 1) << (place + low))
         lines += [line, f"lop3.b32 t,{register},{mask},{so_far},0xea;"]
@@ -76,7 +81,7 @@ def integer_assembly(BLOCK, FIELD, BRAIN, ZERO):
     if int(ZERO):
         lines += [
             f"mov.b32 s,{twice_float(-1.0, BRAIN)};",
-            f"fma.rn.{kind} $0,${len(planes) + 1},s,t;",
+            f"fma.rn.{kind} $0,${len(widths) + 1},s,t;",
         ]
     return "{.reg .b32 t,u,s,c; " + " ".join(filter(None, lines)) + "}"
 
@@ -103,7 +108,8 @@ def constraints(BLOCK, ZERO):
 @triton.jit
 def assembled_levels(
     words, zero_point,
-    FIELD: tl.constexpr, BLOCK: tl.constexpr, DTYPE: tl.constexpr, ZERO: tl.constexpr,
+    FIELD: tl.constexpr, ROUND: tl.constexpr, BLOCK: tl.constexpr, DTYPE: tl.constexpr,
+    ZERO: tl.constexpr,
 ):  # fmt: skip
     """Levels of one field of containers in fp16 or bf16, less the zero points `[BLOCK_N, 1]`."""
     BRAIN: tl.constexpr = DTYPE == tl.bfloat16
@@ -114,7 +120,7 @@ def assembled_levels(
         )
     else:
         tl.static_assert(BLOCK[0] == INTEGER)
-        for p in tl.static_range(1, len(BLOCK[4])):
+        for p in tl.static_range(1, n_planes(BLOCK)):
             # `*inputs` is not known to triton
             inputs = inputs + (words[p].to(tl.int16),)  # type: ignore[assignment]  # noqa: RUF005
         if ZERO:
@@ -122,7 +128,7 @@ def assembled_levels(
             zero = tl.broadcast_to(zero, words[0].shape)
             inputs = inputs + (zero,)  # type: ignore[assignment]  # noqa: RUF005
         made = tl.inline_asm_elementwise(
-            integer_assembly(BLOCK, FIELD, BRAIN, ZERO), constraints(BLOCK, ZERO), inputs,
+            integer_assembly(BLOCK, FIELD, ROUND, BRAIN, ZERO), constraints(BLOCK, ZERO), inputs,
             dtype=tl.int16, is_pure=True, pack=2,
         )  # fmt: skip
     return made.to(DTYPE, bitcast=True)

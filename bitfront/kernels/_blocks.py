@@ -74,6 +74,22 @@ class Block:
         run = self.shape[1] if _kind(self.format) == _E4M3 else self._planes[0][1]
         return min(run, self.format.group_columns or run)
 
+    @cached_property
+    def looks_up(self) -> bool:
+        """Whether levels come from a table."""
+        return _kind(self.format) == _TABLE
+
+    @cached_property
+    def suits_tiles(self) -> bool:
+        """Whether `gemm` takes fewer instructions for a weight than `gemv`, even for one token.
+
+        So it is where a tile of 32 containers is one run in every plane, for codes of several
+        planes, whose narrower words last for many tiles, and for e2m1.
+        """
+        several = len(self._planes) > 1 or _kind(self.format) == _E2M1
+        runs = self.run_columns >= 32 and all(stride == 32 for _, stride, _ in self._planes)
+        return several and runs and not self.looks_up
+
     def strides(self, word_bits: int) -> tuple[int, int, int, int]:
         """Words to a row of each plane, 0 for planes it lacks, and scales to a row.
 
@@ -102,7 +118,7 @@ class Block:
         planes = [t for name, t in named.items() if name.startswith("codes") or name == "weight"]
         scale = named["scale"]
         extra = named.get("global_scale")
-        if _kind(self.format) == _TABLE:
+        if self.looks_up:
             extra = _table(self.format, scale.device, table or torch.float32)
         if planes[0].dtype == torch.float8_e4m3fn:
             planes = [planes[0].view(torch.uint8)]

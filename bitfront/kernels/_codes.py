@@ -29,6 +29,42 @@ E4M3_SCALE = tl.constexpr(2)
 
 
 @triton.constexpr_function
+def n_parts(BLOCKS, SEGMENT):
+    """Blocks to a segment."""
+    return len(BLOCKS[int(SEGMENT)])
+
+
+@triton.constexpr_function
+def block_at(BLOCKS, SEGMENT, PART):
+    """BLOCK of a part of a segment. Triton 3.6 cannot take a tuple of tuples from another."""
+    return BLOCKS[int(SEGMENT)][int(PART)]
+
+
+@triton.constexpr_function
+def n_planes(BLOCK):
+    """Planes of a code."""
+    return len(BLOCK[4])
+
+
+@triton.constexpr_function
+def plane_width(BLOCK, PLANE):
+    """Bits of a field of a plane."""
+    return int(BLOCK[4][int(PLANE)][0])
+
+
+@triton.constexpr_function
+def plane_stride(BLOCK, PLANE):
+    """Columns from a field to the next."""
+    return int(BLOCK[4][int(PLANE)][1])
+
+
+@triton.constexpr_function
+def superblock(BLOCK, PLANE):
+    """Columns that a run of containers covers."""
+    return int(BLOCK[4][int(PLANE)][2])
+
+
+@triton.constexpr_function
 def n_fields(BLOCK):
     """Codes of the widest plane in one container."""
     return 1 if int(BLOCK[0]) == 3 else 16 // int(BLOCK[4][0][0])
@@ -55,11 +91,23 @@ def mask_at(width, place):
 
 
 @triton.constexpr_function
-def position(BLOCK, PLANE, FIELD, LANE):
-    """Bit of a word of plane PLANE that a field of the widest plane has its own bits at."""
-    planes = BLOCK[4]
-    step = int(planes[0][1]) // int(planes[int(PLANE)][1])
-    return int(planes[int(PLANE)][0]) * int(FIELD) * step + 16 * int(LANE)
+def ratio(BLOCK, PLANE):
+    """Superblocks of the widest plane in one of plane PLANE."""
+    planes = list(BLOCK[4])
+    return int(planes[int(PLANE)][2]) // int(planes[0][2])
+
+
+@triton.constexpr_function
+def position(BLOCK, PLANE, FIELD, LANE, ROUND):
+    """Bit of a word of plane PLANE that a field of the widest plane has its own bits at.
+
+    In superblock number ROUND of the widest plane among those that share the word; 0 where
+    `load_words` has shifted it.
+    """
+    planes = list(BLOCK[4])
+    width, own, whole = (int(number) for number in planes[int(PLANE)])
+    field = int(FIELD) + int(ROUND) % (whole // int(planes[0][2])) * (16 // int(planes[0][0]))
+    return width * field * (int(planes[0][1]) // own) + 16 * int(LANE)
 
 
 @triton.constexpr_function
@@ -69,13 +117,12 @@ def low_bit(BLOCK, PLANE):
 
 
 @triton.constexpr_function
-def excess_raised(BLOCK, FIELD, LANE):
-    """What the sum of `raised` over all planes exceeds an integer level by."""
-    total, low, planes = float(BLOCK[1]), 0, list(BLOCK[4])
-    for width, stride, _ in planes:
-        at = int(width) * int(FIELD) * (int(planes[0][1]) // int(stride)) + 16 * int(LANE)
-        total += 2.0 ** (8 - at % 8 + low)
-        low += int(width)
+def excess(BLOCK, FIELD, LANE, ROUND, FIRST):
+    """What the sum of `raised` over the planes from FIRST on exceeds an integer level by."""
+    total = float(BLOCK[1])
+    for plane in range(int(FIRST), len(list(BLOCK[4]))):
+        at = position(BLOCK, plane, FIELD, LANE, ROUND)
+        total += 2.0 ** (8 - at % 8 + low_bit(BLOCK, plane))
     return total
 
 
@@ -85,23 +132,11 @@ def magic(place):
     return (150 - int(place)) << 23
 
 
-@triton.constexpr_function
-def excess_in_place(BLOCK, FIELD):
-    """What `magic` and `raised` of the narrower planes exceed an integer level by."""
-    planes = list(BLOCK[4])
-    total, low = 2.0 ** (23 - int(planes[0][0]) * int(FIELD)) + int(BLOCK[1]), int(planes[0][0])
-    for width, stride, _ in planes[1:]:
-        at = int(width) * int(FIELD) * (int(planes[0][1]) // int(stride))
-        total += 2.0 ** (8 - at % 8 + low)
-        low += int(width)
-    return total
-
-
 @triton.jit
 def columns(word, UNIT: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr):
     """Column of field 0 and lane 0 of a word, in units of `UNIT` columns (1 or LANES)."""
-    STRIDE: tl.constexpr = BLOCK[4][0][1] // LANES
-    SUPERBLOCK: tl.constexpr = BLOCK[4][0][2] // UNIT
+    STRIDE: tl.constexpr = plane_stride(BLOCK, 0) // LANES
+    SUPERBLOCK: tl.constexpr = superblock(BLOCK, 0) // UNIT
     if n_fields(BLOCK) == 1:
         column = word * (LANES // UNIT)
     else:
@@ -110,7 +145,8 @@ def columns(word, UNIT: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _words(plane, offset, valid, LANES: tl.constexpr, POLICY: tl.constexpr):
+def load_plane(plane, offset, valid, LANES: tl.constexpr, POLICY: tl.constexpr):
+    """Words of one plane as int32."""
     if LANES > 1:
         plane = plane.to(tl.pointer_type(tl.int32), bitcast=True)
     return tl.load(plane + offset, mask=valid, other=0, eviction_policy=POLICY).to(tl.int32)
@@ -131,15 +167,15 @@ def _narrow_words(
     Strides and superblocks are powers of two times each other, so the codes beside one container
     of the widest plane lie in one container of a narrower plane.
     """
-    STRIDE: tl.constexpr = BLOCK[4][0][1]
-    SUPERBLOCK: tl.constexpr = BLOCK[4][0][2]
-    WIDTH: tl.constexpr = BLOCK[4][PLANE][0]
-    OWN: tl.constexpr = BLOCK[4][PLANE][1]
-    RATIO: tl.constexpr = BLOCK[4][PLANE][2] // SUPERBLOCK
-    superblock, place = container // STRIDE, container % STRIDE
-    word = (superblock // RATIO * OWN + place % OWN) // LANES
-    shift = WIDTH * (superblock % RATIO * (SUPERBLOCK // OWN) + place // OWN)
-    return _words(plane, row_offset + word, valid, LANES, "") >> shift
+    STRIDE: tl.constexpr = plane_stride(BLOCK, 0)
+    SUPERBLOCK: tl.constexpr = superblock(BLOCK, 0)
+    WIDTH: tl.constexpr = plane_width(BLOCK, PLANE)
+    OWN: tl.constexpr = plane_stride(BLOCK, PLANE)
+    RATIO: tl.constexpr = superblock(BLOCK, PLANE) // SUPERBLOCK
+    whole, place = container // STRIDE, container % STRIDE
+    word = (whole // RATIO * OWN + place % OWN) // LANES
+    shift = WIDTH * (whole % RATIO * (SUPERBLOCK // OWN) + place // OWN)
+    return load_plane(plane, row_offset + word, valid, LANES, "") >> shift
 
 
 @triton.jit
@@ -155,11 +191,11 @@ def load_words(arrays, strides, row, word, valid, LANES: tl.constexpr, BLOCK: tl
         LANES: containers in a word.
         BLOCK: see above.
     """
-    first = _words(arrays[0], row * strides[0] + word, valid, LANES, "evict_first")
+    first = load_plane(arrays[0], row * strides[0] + word, valid, LANES, "evict_first")
     second, third = first, first
-    if len(BLOCK[4]) > 1:
+    if n_planes(BLOCK) > 1:
         second = _narrow_words(arrays[1], row * strides[1], word * LANES, valid, 1, LANES, BLOCK)
-    if len(BLOCK[4]) > 2:
+    if n_planes(BLOCK) > 2:
         third = _narrow_words(arrays[2], row * strides[2], word * LANES, valid, 2, LANES, BLOCK)
     return first, second, third
 
@@ -197,22 +233,27 @@ def raised(word, nothing, AT: tl.constexpr, WIDTH: tl.constexpr, LOW: tl.constex
 
 
 @triton.jit
-def integer_levels(words, nothing, FIELD: tl.constexpr, BLOCK: tl.constexpr):
+def integer_levels(words, nothing, FIELD: tl.constexpr, ROUND: tl.constexpr, BLOCK: tl.constexpr):
     """Float32 integer levels of one field of containers."""
-    WIDTH: tl.constexpr = BLOCK[4][0][0]
+    WIDTH: tl.constexpr = plane_width(BLOCK, 0)
     PLACE: tl.constexpr = WIDTH * FIELD
     # Left where the bits are, as the low ones of a float32: no shift, no conversion.
     bits = (words[0] & mask_at(WIDTH, PLACE)) | (magic(PLACE) + nothing)
-    level = bits.to(tl.float32, bitcast=True) - excess_in_place(BLOCK, FIELD)
-    for p in tl.static_range(1, len(BLOCK[4])):
+    EXCESS: tl.constexpr = 2.0 ** (23 - PLACE) + excess(BLOCK, FIELD, 0, ROUND, 1)
+    level = bits.to(tl.float32, bitcast=True) - EXCESS
+    for p in tl.static_range(1, n_planes(BLOCK)):
         level += raised(
-            words[p], nothing, position(BLOCK, p, FIELD, 0), BLOCK[4][p][0], low_bit(BLOCK, p)
-        )
+            words[p], nothing,
+            position(BLOCK, p, FIELD, 0, ROUND), plane_width(BLOCK, p), low_bit(BLOCK, p),
+        )  # fmt: skip
     return level
 
 
 @triton.jit
-def levels(words, table, nothing, FIELD: tl.constexpr, LANE: tl.constexpr, BLOCK: tl.constexpr):
+def levels(
+    words, table, nothing,
+    FIELD: tl.constexpr, LANE: tl.constexpr, ROUND: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Float32 levels of one field of one lane of `words`, before the scale.
 
     Args:
@@ -221,13 +262,14 @@ def levels(words, table, nothing, FIELD: tl.constexpr, LANE: tl.constexpr, BLOCK
         nothing: 0 that the compiler does not know, see `raised`.
         FIELD: which field of the widest plane.
         LANE: which container of the word; 0 for INTEGER.
+        ROUND: see `position`.
         BLOCK: see above.
     """
     KIND: tl.constexpr = BLOCK[0]
-    WIDTH: tl.constexpr = BLOCK[4][0][0]
+    WIDTH: tl.constexpr = plane_width(BLOCK, 0)
     AT: tl.constexpr = WIDTH * FIELD + 16 * LANE
     if KIND == INTEGER:
-        level = integer_levels(words, nothing, FIELD, BLOCK)
+        level = integer_levels(words, nothing, FIELD, ROUND, BLOCK)
     elif KIND == E4M3:
         level = e4m3(words[0], LANE)
     elif KIND == E2M1:
@@ -236,10 +278,10 @@ def levels(words, table, nothing, FIELD: tl.constexpr, LANE: tl.constexpr, BLOCK
         level = (sign | size).to(tl.float32, bitcast=True) * (2.0**126)
     else:
         code = _shifted(words[0], AT, 0) & mask_at(WIDTH, 0)
-        if len(BLOCK[4]) > 1:
+        if n_planes(BLOCK) > 1:
             LOW: tl.constexpr = low_bit(BLOCK, 1)
-            more = _shifted(words[1], position(BLOCK, 1, FIELD, LANE), LOW)
-            code |= more & mask_at(BLOCK[4][1][0], LOW)
+            more = _shifted(words[1], position(BLOCK, 1, FIELD, LANE, ROUND), LOW)
+            code |= more & mask_at(plane_width(BLOCK, 1), LOW)
         level = tl.load(table + code).to(tl.float32)
     return level
 

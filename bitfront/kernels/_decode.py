@@ -12,6 +12,7 @@ from bitfront.kernels._codes import (
     load_scale,
     load_words,
     n_fields,
+    plane_stride,
 )
 
 
@@ -32,11 +33,11 @@ def decode(
     valid = word < strides[0]
     words = load_words(arrays, strides, row, word[None, :], valid[None, :], 1, BLOCK)
     for field in tl.static_range(n_fields(BLOCK)):
-        column = columns(word, 1, 1, BLOCK) + field * BLOCK[4][0][1]
+        column = columns(word, 1, 1, BLOCK) + field * plane_stride(BLOCK, 0)
         # Columns that only pad the packing belong to no group.
         inside = (valid & (column < n_columns))[None, :] & (own < n_rows)[:, None]
         offset = row * strides[3] + (column // GROUP if GROUP > 0 else column * 0)[None, :]
-        number = levels(words, arrays[5], n_columns >> 31, field, 0, BLOCK)
+        number = levels(words, arrays[5], n_columns >> 31, field, 0, 0, BLOCK)
         if arrays[4] is not None:
             number -= tl.load(arrays[4] + offset, mask=inside, other=0).to(tl.float32)
         scale = load_scale(arrays[3], offset, inside, BLOCK)

@@ -16,12 +16,18 @@ import triton.language as tl
 from bitfront.kernels._assembly import assembled_levels, can_assemble
 from bitfront.kernels._codes import (
     E4M3_SCALE,
+    block_at,
     columns,
     fields_per_scale,
     levels,
+    load_plane,
     load_scale,
     load_words,
     n_fields,
+    n_parts,
+    n_planes,
+    plane_stride,
+    ratio,
 )
 
 
@@ -30,6 +36,26 @@ def scales_sums(BLOCK, BLOCK_W):
     """Whether each run of fields of a tile has one scale per row."""
     group, stride = int(BLOCK[2]), int(BLOCK[4][0][1])
     return group == 0 or (group >= int(BLOCK_W) and stride >= int(BLOCK_W))
+
+
+@triton.constexpr_function
+def n_rounds(BLOCK, BLOCK_W):
+    """Tiles of the widest plane that one tile of the narrowest lasts for.
+
+    Where every plane has a run for a tile; else narrower words are loaded beside each wide one.
+    """
+    planes = list(BLOCK[4])
+    runs = len(planes) > 1 and all(int(stride) == int(BLOCK_W) for _, stride, _ in planes)
+    return int(planes[-1][2]) // int(planes[0][2]) if runs else 1
+
+
+@triton.jit
+def _narrow(
+    plane, row_offset, start, PLANE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_W: tl.constexpr
+):
+    """Words of plane PLANE that last from container `start` of the widest plane on."""
+    word = start // ratio(BLOCK, PLANE) + tl.arange(0, BLOCK_W)
+    return load_plane(plane, row_offset + word[None, :], row_offset >= 0, 1, "")
 
 
 @triton.jit
@@ -51,19 +77,20 @@ def _tile(
     acc, x, order, first_column, arrays, words, row, token, start, column, valid, zero_point,
     n_groups, n_tokens, n_columns,
     BLOCK: tl.constexpr, DOT: tl.constexpr, ASSEMBLE: tl.constexpr, BLOCK_W: tl.constexpr,
+    ROUND: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     """`acc` and the products of one tile of words."""
     GROUP: tl.constexpr = BLOCK[2]
-    STRIDE: tl.constexpr = BLOCK[4][0][1]
+    STRIDE: tl.constexpr = plane_stride(BLOCK, 0)
     AFTER: tl.constexpr = scales_sums(BLOCK, BLOCK_W)
     RUN: tl.constexpr = fields_per_scale(BLOCK)
     DTYPE: tl.constexpr = x.dtype.element_ty
     BRAIN: tl.constexpr = DTYPE == tl.bfloat16
     ZERO: tl.constexpr = arrays[4] is not None
-    # See `raised`. Words of one plane go from where they were loaded to the tensor core in
-    # registers, but only past constants.
+    # See `raised`. Words go from where they were loaded to the tensor core in registers, but only
+    # past constants.
     nothing = 0
-    if len(BLOCK[4]) > 1:
+    if n_planes(BLOCK) > 1 and ROUNDS == 1:
         nothing = n_columns >> 31
     for g in tl.static_range(n_fields(BLOCK) // RUN):
         part = tl.zeros(acc.shape, tl.float32)
@@ -79,9 +106,11 @@ def _tile(
                 zero_point = _zero_points(arrays, offset, inside)
         for i in tl.static_range(RUN):
             if ASSEMBLE and AFTER and can_assemble(BLOCK, BRAIN):
-                weight = assembled_levels(words, zero_point, g * RUN + i, BLOCK, DTYPE, ZERO)
+                weight = assembled_levels(
+                    words, zero_point, g * RUN + i, ROUND, BLOCK, DTYPE, ZERO
+                )  # fmt: skip
             else:
-                weight = levels(words, arrays[5], nothing, g * RUN + i, 0, BLOCK)
+                weight = levels(words, arrays[5], nothing, g * RUN + i, 0, ROUND, BLOCK)
                 if ZERO:
                     weight -= zero_point
                 if not AFTER:
@@ -109,16 +138,30 @@ def _sum(
     if BLOCK[2] == 0 and arrays[4] is not None:
         zero_point = _zero_points(arrays, row, row >= 0)
     n_words = strides[0]
-    share = tl.cdiv(tl.cdiv(n_words, BLOCK_W), SPLITS) * BLOCK_W
-    for start in range(split * share, tl.minimum(split * share + share, n_words), BLOCK_W):
-        word = (start + tl.arange(0, BLOCK_W)).to(tl.uint32)
-        valid = word < n_words
-        words = load_words(arrays, strides, row, word[None, :], valid[None, :], 1, BLOCK)
-        acc = _tile(
-            acc, x, order, first_column, arrays, words, row, token, start,
-            columns(word, 1, 1, BLOCK), valid, zero_point, strides[3], n_tokens, n_columns,
-            BLOCK, DOT, ASSEMBLE, BLOCK_W,
-        )  # fmt: skip
+    ROUNDS: tl.constexpr = n_rounds(BLOCK, BLOCK_W)
+    STEP: tl.constexpr = ROUNDS * BLOCK_W
+    share = tl.cdiv(tl.cdiv(n_words, STEP), SPLITS) * STEP
+    for begin in range(split * share, tl.minimum(split * share + share, n_words), STEP):
+        for r in tl.static_range(ROUNDS):
+            start = begin + r * BLOCK_W
+            word = (start + tl.arange(0, BLOCK_W)).to(tl.uint32)
+            valid = word < n_words
+            if ROUNDS == 1:
+                words = load_words(arrays, strides, row, word[None, :], valid[None, :], 1, BLOCK)
+            else:
+                first = load_plane(arrays[0], row * strides[0] + word[None, :], row >= 0, 1, "")
+                if r % ratio(BLOCK, 1) == 0:
+                    second = _narrow(arrays[1], row * strides[1], start, 1, BLOCK, BLOCK_W)
+                if n_planes(BLOCK) == 2:
+                    third = second
+                elif r % ratio(BLOCK, 2) == 0:
+                    third = _narrow(arrays[2], row * strides[2], start, 2, BLOCK, BLOCK_W)
+                words = (first, second, third)
+            acc = _tile(
+                acc, x, order, first_column, arrays, words, row, token, start,
+                columns(word, 1, 1, BLOCK), valid, zero_point, strides[3], n_tokens, n_columns,
+                BLOCK, DOT, ASSEMBLE, BLOCK_W, r, ROUNDS,
+            )  # fmt: skip
     if BLOCK[2] == 0:
         acc *= load_scale(arrays[3], row, row >= 0, BLOCK)
     if BLOCK[3] == E4M3_SCALE:
@@ -149,10 +192,10 @@ def gemm(
             # Rows beyond the last read the last again; they are not stored.
             row = tl.minimum(own, n_rows[s] - 1).to(tl.int64)[:, None]
             acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-            for p in tl.static_range(len(BLOCKS[s])):
+            for p in tl.static_range(n_parts(BLOCKS, s)):
                 acc += _sum(
                     x, order, first_columns[p], blocks[s][p], strides[s][p], row, token, split,
-                    n_tokens, n_columns, BLOCKS[s][p], DOT, ASSEMBLE, SPLITS,
+                    n_tokens, n_columns, block_at(BLOCKS, s, p), DOT, ASSEMBLE, SPLITS,
                     BLOCK_M, BLOCK_N, BLOCK_W,
                 )  # fmt: skip
             inside = own < n_rows[s]

@@ -14,8 +14,9 @@ import triton.language as tl
 from bitfront.kernels._codes import (
     E4M3_SCALE,
     INTEGER,
+    block_at,
     columns,
-    excess_raised,
+    excess,
     fields_per_scale,
     lanes_of,
     levels,
@@ -23,6 +24,10 @@ from bitfront.kernels._codes import (
     load_words,
     low_bit,
     n_fields,
+    n_parts,
+    n_planes,
+    plane_stride,
+    plane_width,
     position,
     raised,
 )
@@ -87,32 +92,32 @@ def _tile(
     GROUP: tl.constexpr = BLOCK[2]
     SHARE: tl.constexpr = words_per_scale(BLOCK, LANES)
     lead = (start + SHARE * tl.arange(0, BLOCK_W // SHARE)).to(tl.uint32)
-    STRIDE: tl.constexpr = BLOCK[4][0][1]
+    STRIDE: tl.constexpr = plane_stride(BLOCK, 0)
     RUN: tl.constexpr = fields_per_scale(BLOCK)
     nothing = n_words >> 31  # see `raised`
     for g in tl.static_range(n_fields(BLOCK) // RUN):
         part = tl.zeros([BLOCK_N, BLOCK_W], tl.float32)
         total = tl.zeros([BLOCK_W], tl.float32)
-        excess = tl.zeros([BLOCK_W], tl.float32)
+        over = tl.zeros([BLOCK_W], tl.float32)
         for i in tl.static_range(RUN):
             place = column + first_column // LANES + (g * RUN + i) * (STRIDE // LANES)
             lanes = _activations(x, order, place, valid, LANES)
             for lane in tl.static_range(LANES):
                 number = _lane(lanes, lane, x.dtype.element_ty)
                 if BLOCK[0] == INTEGER:
-                    excess += number * excess_raised(BLOCK, g * RUN + i, lane)
-                    for p in tl.static_range(len(BLOCK[4])):
+                    over += number * excess(BLOCK, g * RUN + i, lane, 0, 0)
+                    for p in tl.static_range(n_planes(BLOCK)):
                         part += number[None, :] * raised(
                             words[p], nothing,
-                            position(BLOCK, p, g * RUN + i, lane), BLOCK[4][p][0],
+                            position(BLOCK, p, g * RUN + i, lane, 0), plane_width(BLOCK, p),
                             low_bit(BLOCK, p),
                         )  # fmt: skip
                 else:
-                    level = levels(words, arrays[5], nothing, g * RUN + i, lane, BLOCK)
+                    level = levels(words, arrays[5], nothing, g * RUN + i, lane, 0, BLOCK)
                     part += level * number[None, :]
                 total += number
         if BLOCK[0] == INTEGER:
-            part -= excess[None, :]
+            part -= over[None, :]
         if GROUP > 0:
             group = (columns(lead, 1, LANES, BLOCK) + g * RUN * STRIDE) // GROUP
             offset = row[:, :, None] * n_groups + group[None, :, None]
@@ -179,10 +184,10 @@ def gemv(
             # Rows beyond the last read the last again; they are not stored.
             row = tl.minimum(own, n_rows[s] - 1).to(tl.int64)[:, None]
             acc = tl.zeros([BLOCK_N], tl.float32)
-            for p in tl.static_range(len(BLOCKS[s])):
+            for p in tl.static_range(n_parts(BLOCKS, s)):
                 acc += _sum(
                     x, order, first_columns[p], blocks[s][p], strides[s][p], row, split,
-                    BLOCKS[s][p], SPLITS, BLOCK_N, BLOCK_W,
+                    block_at(BLOCKS, s, p), SPLITS, BLOCK_N, BLOCK_W,
                 )  # fmt: skip
             at = split.to(tl.int64) * n_outputs + first_row + own
             if bias is not None and SPLITS == 1:

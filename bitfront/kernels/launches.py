@@ -67,14 +67,17 @@ def default_launch(n_tokens: int, matrix: BlockMatrix) -> Launch:
     """A sane launch without tuning, by tokens, bits and shape.
 
     One token goes to `gemv`, where a tile of a few rows spans as many columns as its warps read
-    at once; up to `MOST_TOKENS` to `gemm`, its columns split until the programs fill a GPU.
+    at once, unless `gemm` takes fewer instructions. Up to `MOST_TOKENS` go to `gemm`, its columns
+    split until the programs fill a GPU.
     """
     n_rows = matrix.shape[0]
     blocks = list(matrix)
-    if n_tokens == 1 and all(block.has_words for block in blocks):
+    if n_tokens == 1 and all(block.has_words and not block.suits_tiles for block in blocks):
         words = max(block.strides(32)[0] for block in blocks)
         num_warps = min(4, max(1, _power_of_two(words) // 128))
-        block_n = 8 if n_rows >= 8 * _PROGRAMS else 4
+        # Looking levels up takes more registers.
+        wide = n_rows >= 8 * _PROGRAMS and not any(block.looks_up for block in blocks)
+        block_n = 8 if wide else 4
         return Launch("gemv", 1, block_n, 128 * num_warps, num_warps=num_warps)
     if n_tokens > MOST_TOKENS:
         return Launch("decode")

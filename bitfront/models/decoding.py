@@ -51,7 +51,8 @@ def nanoseconds(
             no weight waits in a cache.
         device: where they run.
         seconds: how long to go on, at least five calls.
-        after: undoes what the calls changed; not timed.
+        after: runs after each call (on a GPU after each replay) and is not timed: undoes what the
+            call changed, or does what a model would do before the next.
     """
     with torch.no_grad():
         if device.type == "cuda":

@@ -14,6 +14,8 @@ import torch
 
 from bitfront import packing
 from bitfront.kernels._blocks import block_matrix
+from bitfront.kernels._gemm import n_rounds
+from bitfront.kernels._launch import decoded
 from bitfront.kernels.dequant_matmul import run
 from bitfront.kernels.fake_quantize import run_round_to_codes, run_rounding_errors
 from bitfront.kernels.kl_divergence import run_kl_divergence, run_top_log_probs
@@ -69,28 +71,45 @@ def product(
     tensors = [empty(*tensor.shape, dtype=getattr(torch, tensor.dtype)) for tensor in stored]
     launch = default_launch(n_tokens, matrix)
     word_bits = 32 if launch.kernel == "gemv" else packing.CONTAINER_BITS
-    planes = max((packing.plane_widths(block.format.num_bits) for block in matrix), key=len)
+    block = max(matrix, key=lambda block: len(block.compiled[-1]))
+    # A round of the loop of gemm lasts as long as the words of the narrowest plane.
+    n_tiles = n_rounds(block.compiled, launch.block_w) if launch.kernel == "gemm" else 1
     return Case(
         launch.kernel,
         lambda: run(empty(n_tokens, 4096, dtype=dtype), matrix, tensors),
-        launch.block_n * launch.block_w * word_bits // planes[0],
+        n_tiles * launch.block_n * launch.block_w * word_bits // block.compiled[-1][0][0],
         max_per_weight,
         hgmma=launch.kernel == "gemm",
     )
 
 
+def decoding(format: str, max_per_weight: float) -> Case:
+    """The weight of that product, written out in tiles of 32 rows and 32 containers."""
+    matrix = block_matrix((14_336,), (4096,), (format,))
+    block = next(iter(matrix))
+    stored = block.format.stored(block.shape).values()
+    tensors = [empty(*tensor.shape, dtype=getattr(torch, tensor.dtype)) for tensor in stored]
+    n_weights = 32 * 32 * packing.CONTAINER_BITS // block.compiled[-1][0][0]
+    return Case(
+        "decode", lambda: decoded(matrix, tensors, torch.bfloat16), n_weights, max_per_weight,
+        load_bits=32,
+    )  # fmt: skip
+
+
 def products() -> dict[str, Case]:
     """Of every width that a search chooses among, of one token and of sixteen; q, k and v mixed."""
     half, bf16, made = torch.float16, torch.bfloat16, {}
-    for bits, limit in {2: 8, 3: 10, 4: 8, 5: 10, 6: 10, 8: 10}.items():
+    limits = {2: (3.6, 3.3), 3: (4.2, 4.2), 4: (4, 4.1), 5: (4.8, 4.8), 6: (4.8, 4.8), 8: (5.6, 8)}
+    for bits, (one, some) in limits.items():
         format = f"int{bits}_g128_sym"
-        made[f"gemv {format} float16"] = product(format, 1, half, limit)
-        made[f"gemm {format} bfloat16"] = product(format, 16, bf16, limit)
+        made[f"1 token {format} float16"] = product(format, 1, half, one)
+        made[f"16 tokens {format} bfloat16"] = product(format, 16, bf16, some)
     for format in ("int4_g128", "nf4_g64", "mxfp4", "nvfp4"):
-        made[f"gemv {format} bfloat16"] = product(format, 1, bf16, 12)
+        made[f"1 token {format} bfloat16"] = product(format, 1, bf16, 9)
     mixed, rows = "int4_g128_sym+int2_g128_sym+int3_g128_sym", "4096+1024+1024"
-    made["gemv mixed float16"] = product(mixed, 1, half, 10, rows)
-    made["gemm mixed bfloat16"] = product(mixed, 16, bf16, 10, rows)
+    made["decoded int7_g128 bfloat16"] = decoding("int7_g128", 24)
+    made["1 token mixed float16"] = product(mixed, 1, half, 4.8, rows)
+    made["16 tokens mixed bfloat16"] = product(mixed, 16, bf16, 4.8, rows)
     return made
 
 

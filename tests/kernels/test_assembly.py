@@ -25,6 +25,19 @@ def test_products_of_assembled_levels(name, n_columns, dtype, device, generator,
     product.check(product.activations(3, dtype), launch=GEMM)
 
 
+@pytest.mark.parametrize("bits", [3, 5, 6, 7])
+@pytest.mark.parametrize("emulate", [False, True], ids=["plain", "assembled"])
+def test_words_of_narrow_planes_that_last_for_many_tiles(
+    bits, emulate, device, generator, poisoned, request
+):
+    if emulate:
+        request.getfixturevalue("assembled")
+    product = Product.single(f"int{bits}_g64", (9, 1024), device, generator)
+    product.check(
+        product.activations(3, torch.float16), launch=Launch("gemm", 16, 16, 32, splits=2)
+    )
+
+
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_every_field_is_exact(bits, device, generator, assembled):
     for name in (f"int{bits}_channel_sym", f"int{bits}_channel"):

@@ -29,9 +29,19 @@ def test_tokens_choose_the_kernel(n_tokens, kernel):
     assert default_launch(n_tokens, SQUARE).kernel == kernel
 
 
-def test_one_token_of_columns_that_no_word_holds_goes_to_tiles():
-    odd = block_matrix((8,), (48,), ("int3_channel",))  # the stride of its 1-bit plane is 1
-    assert default_launch(1, odd).kernel == "gemm"
+@pytest.mark.parametrize(
+    ("name", "n_columns", "kernel"),
+    [
+        ("int3_g64", 4096, "gemm"),  # two planes, their words last for two tiles
+        ("int3_g64", 576, "gemv"),  # not here
+        ("mxfp4", 4096, "gemm"),
+        ("nf3_g64", 4096, "gemv"),
+        ("fp8_e4m3", 4096, "gemv"),
+        ("int3_channel", 48, "gemm"),  # the stride of its 1-bit plane is 1: no word holds a pair
+    ],
+)
+def test_one_token_goes_where_it_takes_fewer_instructions(name, n_columns, kernel):
+    assert default_launch(1, block_matrix((4096,), (n_columns,), (name,))).kernel == kernel
 
 
 @pytest.mark.parametrize("n_columns", [96, 576, 4096, 14336])

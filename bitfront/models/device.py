@@ -1,0 +1,46 @@
+"""The device that models run on: its name, and what is chosen where nothing is said."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+
+from bitfront.errors import InvalidArgument
+from bitfront.models.load import compute_dtype
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words; a CPU with the threads in use."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return f"{_cpu_model()}, {threads} thread{'s' * (threads > 1)}"
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def empty(dtype: str, device: str) -> torch.Tensor:
+    """A tensor of nothing with the dtype and on the device that `load_model` would choose.
+
+    Raises:
+        InvalidArgument: no CUDA device, but asked for; or an unknown dtype or device.
+    """
+    if dtype not in {"auto", "float32", "bfloat16"} or device not in {"auto", "cpu", "cuda"}:
+        raise InvalidArgument(
+            f"dtype {dtype!r}, device {device!r}: use auto, float32 or bfloat16, and auto, cpu or "
+            "cuda."
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InvalidArgument("device 'cuda': torch finds no CUDA device here; use cpu or auto.")
+    chosen = compute_dtype(device) if dtype == "auto" else getattr(torch, dtype)
+    return torch.empty(0, dtype=chosen, device=device)
