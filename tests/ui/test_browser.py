@@ -130,6 +130,35 @@ def drawn(page: Page) -> None:
     expect(page.locator("#front .scatterlayer .trace").first).to_be_attached(timeout=15_000)
 
 
+def test_a_chosen_point_gets_the_focus_once_it_is_there(visit, address, full):
+    """Whoever hears the heading that gets it hears the point, whatever was being fetched."""
+    done = full.ids["COMPLETE"]
+    page = visit(f"{address}/studies/{done}")
+    drawn(page)
+    page.evaluate(
+        """() => {
+          const fetch = window.fetch;
+          let n = 0;
+          window.fetch = async (...request) => {
+            if (!n++) await new Promise((go) => setTimeout(go, 700));
+            return fetch(...request);
+          };
+          window.heard = [];
+          document.addEventListener("focusin", (event) => {
+            if (event.target.id === "h-point") heard.push(event.target.textContent);
+          });
+          live.refresh();
+        }"""
+    )
+    number = full.store.trials.front(done).trials[5].number
+    page.locator(f"#row-{number} a").press("Enter")
+    expect(page.locator("#h-point")).to_contain_text(f"Trial {number}")
+    expect(page.locator("#h-point")).to_be_focused()
+    heard = page.evaluate("heard")
+    assert heard
+    assert all(text.startswith(f"Trial {number}") for text in heard)
+
+
 @pytest.mark.parametrize(("size", "scheme"), VIEWS)
 def test_from_the_list_to_an_export_by_keyboard(visit, address, full, size, scheme):
     done = full.ids["COMPLETE"]

@@ -6,12 +6,19 @@ const live = {
   timer: 0,
   spoken: "",
   isAway: false,
+  last: Promise.resolve(),
 
   region() {
     return document.getElementById("live");
   },
 
-  async refresh() {
+  // One after another: htmx would keep a second one for later and call it done.
+  refresh() {
+    live.last = live.last.then(live.fetch, live.fetch);
+    return live.last;
+  },
+
+  async fetch() {
     const began = performance.now();
     live.isAway = false;
     try {
