@@ -79,6 +79,7 @@ def check(
     reasons = list(manifest.changes(folder))
     with rebuilt(manifest, model, results, progress) as made:
         tokens, module = fixed_tokens(made.model), made.patched(tolerance.float32_vectors)
+        n_words = min(len(made.model.tokenizer), made.model.n_rows)
         ours = _logits(module, tokens)
         if profile.activation_block:
             plain, formats = ours, manifest.trial.allocation.formats
@@ -90,7 +91,7 @@ def check(
     theirs, failure = _predicted(profile, folder, tokens, timeout)
     progress(Event("check", 1, 1))
     distance = None if theirs is None else Distance.of(ours, theirs)
-    reasons += distance.beyond(tolerance) if distance else [failure]
+    reasons += distance.beyond(tolerance, n_words) if distance else [failure]
     is_read = installed in SpecifierSet(profile.versions, prereleases=True)
     verdict = Verdict(
         runtime,

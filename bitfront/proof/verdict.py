@@ -26,12 +26,14 @@ class Distance:
         max_kl: of the worst token.
         top1_agreement: share of tokens whose most likely next token is the same.
         n_tokens: how many there are.
+        n_words: of the vocabulary that were compared.
     """
 
     mean_kl: float
     max_kl: float
     top1_agreement: float
     n_tokens: int
+    n_words: int
 
     @classmethod
     def of(cls, ours: Logits, theirs: Logits) -> Distance:
@@ -48,11 +50,18 @@ class Distance:
         rest_p, rest_q = (_rest(x, is_told) for x in (p, q))
         kl = told + rest_p * np.log(rest_p / rest_q)
         agrees = p.argmax(axis=-1) == q.argmax(axis=-1)
-        return cls(float(kl.mean()), float(kl.max()), float(agrees.mean()), kl.size)
+        return cls(float(kl.mean()), float(kl.max()), float(agrees.mean()), kl.size, words)
 
-    def beyond(self, tolerance: Tolerance) -> tuple[str, ...]:
-        """One line for each bound that is not kept; not-a-number keeps none."""
+    def beyond(self, tolerance: Tolerance, n_words: int) -> tuple[str, ...]:
+        """One line for each bound that is not kept; not-a-number keeps none.
+
+        Args:
+            tolerance: the bounds.
+            n_words: of the model's own vocabulary, without padding, all of which must be compared.
+        """
         lines = []
+        if self.n_words < n_words:
+            lines.append(f"n_words is {self.n_words:,}, the model has {n_words:,}.")
         for name in ("mean_kl", "max_kl"):
             value, bound = getattr(self, name), getattr(tolerance, name)
             if not value <= bound:

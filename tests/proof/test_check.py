@@ -79,6 +79,17 @@ def test_an_engine_that_cannot_load_is_a_verdict(altered):
     assert "ended with" in str(verdict)
 
 
+def test_a_cut_vocabulary_fails(exported, monkeypatch):
+    """One word has probability 1 on both sides: nothing but its number tells."""
+
+    def cut(_profile, _folder, tokens, _timeout):
+        return np.zeros((*tokens.shape, 1), dtype=np.float32), ""
+
+    monkeypatch.setattr("bitfront.proof.check._predicted", cut)
+    verdict = check(exported("packed"), "transformers")
+    assert verdict.reasons[0] == "n_words is 1, the model has 512."
+
+
 def test_what_cannot_be_checked_is_one_line(exported, tmp_path):
     with pytest.raises(InvalidArgument, match="does not load what 'packed' writes"):
         check(exported("packed"), "llama_cpp")
@@ -99,7 +110,9 @@ def test_distances_are_those_of_distributions():
     ours = rng.normal(size=(2, 5, 7)).astype(np.float32)
     same = Distance.of(ours, (ours + 3)[:, :4])  # shifted, without the last token
     assert same.mean_kl == pytest.approx(0, abs=1e-6)
-    assert (same.top1_agreement, same.n_tokens) == (1.0, 8)
+    assert (same.top1_agreement, same.n_tokens, same.n_words) == (1.0, 8, 7)
+    unpadded = Distance.of(np.pad(ours, ((0, 0), (0, 0), (0, 2))), ours)  # two words of padding
+    assert unpadded.beyond(Tolerance(1e-6, 1e-6, 1.0), n_words=7) == ()
     theirs = ours.copy()
     theirs[0, 0] = np.roll(ours[0, 0], 1)
     p, q = (np.exp(x[0, 0]) / np.exp(x[0, 0]).sum() for x in (ours, theirs))
@@ -111,4 +124,4 @@ def test_distances_are_those_of_distributions():
     assert Distance.of(ours[:1, :1], few).max_kl == pytest.approx(merged, rel=1e-5)
     none = Tolerance(1.0, 1.0, 0.0)
     broken = np.full_like(ours, np.nan)
-    assert Distance.of(ours, broken).beyond(none)
+    assert Distance.of(ours, broken).beyond(none, n_words=7)
