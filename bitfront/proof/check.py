@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from bitfront.files import replacing
 from bitfront.manifest import NAME, VERDICT, Manifest
 from bitfront.models.load import LoadedModel
 from bitfront.progress import Event, Progress, silent
-from bitfront.proof.rebuilt import rebuilt, rounded_activations
+from bitfront.proof.rebuilt import Rebuilt, rebuilt, rounded_activations
 from bitfront.proof.verdict import Distance, Verdict, widened
-from bitfront.runtimes.base import Logits, Runtime, Tokens
+from bitfront.runtimes.base import Logits, Runtime, Tokens, Tolerance
 
 N_SEQUENCES, LENGTH = 2, 48
 _TEXT = (
@@ -75,23 +76,16 @@ def check(
             f"{', '.join(profile.loads)}: export with --exporter {profile.exporter}."
         )
     package = runtimes.RUNNERS.load(profile.engine).package
-    installed, tolerance = _version(package), profile.loads[exporter]
+    installed = _version(package)
     reasons = list(manifest.changes(folder))
     with rebuilt(manifest, model, results, progress) as made:
-        tokens, module = fixed_tokens(made.model), made.patched(tolerance.float32_vectors)
-        n_words = min(len(made.model.tokenizer), made.model.n_rows)
-        ours = _logits(module, tokens)
-        if profile.activation_block:
-            plain, formats = ours, manifest.trial.allocation.formats
-            layers = [layer for layer, format in formats.items() if format != "bf16"]
-            with rounded_activations(module, layers, profile.activation_block):
-                ours = _logits(module, tokens)
-            tolerance = widened(tolerance, Distance.of(plain, ours))
+        expected = _expected(made, profile, profile.loads[exporter])
     progress(Event("check", 0, 1))
-    theirs, failure = _predicted(profile, folder, tokens, timeout)
+    theirs, failure = _predicted(profile, folder, expected.tokens, timeout)
     progress(Event("check", 1, 1))
-    distance = None if theirs is None else Distance.of(ours, theirs)
-    reasons += distance.beyond(tolerance, n_words) if distance else [failure]
+    distance = None if theirs is None else Distance.of(expected.logits, theirs)
+    bound = expected.tolerance
+    reasons += distance.beyond(bound, expected.n_words) if distance else [failure]
     is_read = installed in SpecifierSet(profile.versions, prereleases=True)
     verdict = Verdict(
         runtime,
@@ -100,7 +94,7 @@ def check(
         manifest.exporter,
         tuple(reasons),
         distance,
-        tolerance,
+        bound,
         round(time.perf_counter() - start, 3),
         hashlib.sha256((folder / NAME).read_bytes()).hexdigest(),
         "" if is_read else f"the profile was read from {package} {profile.versions}",
@@ -108,6 +102,37 @@ def check(
     with replacing(folder / VERDICT.format(runtime=runtime)) as path:
         path.write_text(verdict.to_json() + "\n", encoding="utf-8")
     return verdict
+
+
+@dataclass(frozen=True, eq=False)
+class _Expected:
+    """What an engine should predict.
+
+    Args:
+        tokens: int64 `[n, length]`.
+        logits: after each token, `[n, length, vocabulary]`.
+        n_words: of the vocabulary without padding.
+        tolerance: how far from them it may be.
+    """
+
+    tokens: Tokens
+    logits: Logits
+    n_words: int
+    tolerance: Tolerance
+
+
+def _expected(made: Rebuilt, profile: Runtime, tolerance: Tolerance) -> _Expected:
+    """Our own predictions, activations rounded where the engine of the profile rounds them."""
+    tokens, module = fixed_tokens(made.model), made.patched(tolerance.float32_vectors)
+    n_words = min(len(made.model.tokenizer), made.model.n_rows)
+    plain = _logits(module, tokens)
+    if not profile.activation_block:
+        return _Expected(tokens, plain, n_words, tolerance)
+    formats = made.manifest.trial.allocation.formats
+    layers = [layer for layer, format in formats.items() if format != "bf16"]
+    with rounded_activations(module, layers, profile.activation_block):
+        ours = _logits(module, tokens)
+    return _Expected(tokens, ours, n_words, widened(tolerance, Distance.of(plain, ours)))
 
 
 def fixed_tokens(model: LoadedModel) -> Tokens:
