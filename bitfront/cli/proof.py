@@ -58,6 +58,7 @@ def verify(
         print("\n".join(found.differences))
     else:
         values = ", ".join(f"{name} {found.values[name]:.6g}" for name in sorted(found.values))
-        print(f"As recorded: {found.n_files} files, {values}")
+        note = f" ({found.note})" if found.note else ""
+        print(f"As recorded: {found.n_files} files, {values}{note}")
     if found.differences:
         raise typer.Exit(1)

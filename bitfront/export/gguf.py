@@ -70,9 +70,10 @@ class Gguf(Exporter):
         written.add_fields(writer)
         add_tokenizer(writer, model.tokenizer, model.n_rows)
         tensors = [*written.extra(), *self._tensors(model, allocation, bank, written)]
-        with writing(
-            directory, model, allocation, {"rounded_anew": anew} if anew else {}
-        ) as folder:
+        notes = (
+            {"unquantized": True} if self.unquantized else {"rounded_anew": anew} if anew else {}
+        )
+        with writing(directory, model, allocation, notes) as folder:
             write_tensors(writer, tensors, folder / MODEL_FILE)
             (folder / TYPES_FILE).write_text(_tensor_types(model, allocation, written))
 

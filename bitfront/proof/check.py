@@ -24,6 +24,7 @@ from bitfront.manifest import NAME, VERDICT, Manifest
 from bitfront.models.load import LoadedModel
 from bitfront.progress import Event, Progress, silent
 from bitfront.proof.rebuilt import Rebuilt, rebuilt, rounded_activations
+from bitfront.proof.unmeasured import unmeasured
 from bitfront.proof.verdict import Distance, Verdict, widened
 from bitfront.runtimes.base import Logits, Runtime, Tokens, Tolerance
 
@@ -64,8 +65,8 @@ def check(
         progress: called as the work goes on.
 
     Raises:
-        BitfrontError: the engine is not installed, it does not load what this exporter writes, or
-            the manifest or the model is not there.
+        BitfrontError: the engine is not installed, it does not load what this exporter writes, the
+            weights are not the measured ones, or the manifest or the model is not there.
     """
     start = time.perf_counter()
     profile, manifest = runtimes.named(runtime), Manifest.read(folder)
@@ -74,6 +75,11 @@ def check(
         raise InvalidArgument(
             f"Runtime {runtime!r} does not load what {exporter!r} writes, only checkpoints of "
             f"{', '.join(profile.loads)}: export with --exporter {profile.exporter}."
+        )
+    if instead := unmeasured(folder):
+        raise InvalidArgument(
+            f"The weights of {folder} are not the measured ones ({instead}), so nothing says what "
+            f"to expect: search with --runtime {runtime}, and export with {profile.exporter}."
         )
     package = runtimes.RUNNERS.load(profile.engine).package
     installed = _version(package)

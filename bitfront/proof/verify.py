@@ -21,6 +21,7 @@ from bitfront.models.load import LoadedModel
 from bitfront.models.reference import Reference
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.proof.rebuilt import differences, study_of
+from bitfront.proof.unmeasured import unmeasured
 from bitfront.space import SearchSpace
 from bitfront.study import Study
 
@@ -48,12 +49,14 @@ class Remeasured:
         recorded: by quantity, those of the manifest.
         n_files: files whose digest was compared.
         differences: one line for everything that is not as the manifest says.
+        note: why the weights were not measured; empty where they were, or there are none.
     """
 
     values: Mapping[str, float]
     recorded: Mapping[str, float]
     n_files: int
     differences: tuple[str, ...]
+    note: str = ""
 
 
 def verify(
@@ -63,6 +66,8 @@ def verify(
     progress: Progress = silent,
 ) -> Remeasured:
     """Compare a checkpoint with its manifest: files, data, and values measured again.
+
+    Weights that are not the measured ones (unquantized, rounded anew) are not measured.
 
     Args:
         folder: a checkpoint.
@@ -80,7 +85,8 @@ def verify(
     loaded, space = load_searched(study, progress)
     lines += differences(manifest, weights_identity(study, loaded, space))
     values = dict(_sizes(manifest, space))
-    if holds_weights(folder):
+    instead = unmeasured(folder)
+    if holds_weights(folder) and not instead:
         tokens = measured_blocks(study, loaded, manifest.trial.text)
         lines += differences(manifest, {f"{manifest.trial.text} tokens": digest(tokens)})
         try:
@@ -92,7 +98,8 @@ def verify(
         for name, value in values.items()
         if name in recorded and (line := _difference(name, value, recorded[name]))
     ]
-    return Remeasured(values, recorded, len(manifest.files), tuple(lines))
+    note = f"the weights are not the measured ones: {instead}" if instead else ""
+    return Remeasured(values, recorded, len(manifest.files), tuple(lines), note)
 
 
 def _placed(study: Study, name: str, source: str | None) -> Study:

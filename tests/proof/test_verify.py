@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bitfront import Choice, TextSource, export_checkpoint, run_study
-from bitfront.errors import InvalidText, MismatchedArtifact
+from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact
 from bitfront.manifest import NAME, Manifest, digests
 from bitfront.proof.again import export_again
 from bitfront.proof.check import check
@@ -26,6 +26,44 @@ def test_what_was_measured_is_measured_again(exporter, exported):
     for name in ("kl", "perplexity", "top1_error", "bits", "bits_per_weight", "bytes"):
         assert found.values[name] == pytest.approx(found.recorded[name], rel=0.02, abs=0.01)
     assert found.values["kl"] == pytest.approx(found.recorded["kl"], rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def asymmetric(proven, tmp_path_factory):
+    """A study whose asymmetric integers GGUF and compressed-tensors do not hold."""
+    study = replace(proven[0], formats=("int4_g32", "int8_g32"), pinned="int8_g32")
+    out = tmp_path_factory.mktemp("asymmetric")
+    run_study(study, out)
+    return study, out
+
+
+@pytest.mark.parametrize(
+    ("exporter", "runtime", "told"),
+    [
+        ("gguf", "llama_cpp", "rounded anew, to Q8_0"),
+        ("gguf:unquantized=true", "llama_cpp", "unquantized"),
+        ("compressed_tensors:symmetric=true", "transformers", "rounded anew, to int"),
+    ],
+)
+def test_weights_that_were_not_measured_are_neither_measured_again_nor_checked(
+    exporter, runtime, told, asymmetric, tmp_path, run
+):
+    study, out = asymmetric
+    folder = tmp_path / "checkpoint"
+    point = Results(out).front().best("kl", bits_per_weight=5.0)
+    export_checkpoint(study, point, folder, exporter, out)
+    code, said, _ = run("verify", folder)
+    assert code == 0, said
+    assert said.startswith("As recorded: ")
+    assert said.count("\n") == 1
+    assert told in said
+    found = verify(folder)
+    assert told in found.note
+    assert "kl" not in found.values
+    with pytest.raises(InvalidArgument, match=f"{told}.*search with --runtime {runtime}"):
+        check(folder, runtime)
+    (folder / "config.json").write_text("{}")
+    assert any(line.startswith("config.json ") for line in verify(folder).differences)
 
 
 def test_a_manifest_says_what_the_checkpoint_was_made_of(proven, exported):
