@@ -19,7 +19,7 @@ from bitfront.models.bank import format_digest
 from bitfront.models.data import check_disjoint, check_source, digest, starting_ids, token_blocks
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
-from bitfront.plugins import parameters
+from bitfront.plugins import Choice, parameters
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, silent
 from bitfront.quantizers import QUANTIZERS
@@ -310,16 +310,27 @@ def measured_blocks(study: Study, model: LoadedModel, text: str) -> torch.Tensor
 
 
 def located(study: Study) -> Study:
-    """The study with whole paths of a local model and texts, so that any directory finds them."""
+    """The study with whole paths of local files, so that any directory finds them.
+
+    Those are the model, the texts, and the tables of costs.
+    """
     path = local_path(study.model)
     return replace(
         study,
         model=str(path.resolve()) if path else study.model,
         calibration=_placed(study.calibration),
         evaluation=_placed(study.evaluation),
+        costs=tuple(map(_with_whole_path, study.costs)),
     )
 
 
 def _placed(text: TextSource) -> TextSource:
     path = Path(text.source)
     return replace(text, source=str(path.resolve())) if path.is_file() else text
+
+
+def _with_whole_path(cost: Choice) -> Choice:
+    table = cost.params.get("table")
+    if not table:
+        return cost
+    return replace(cost, params={**cost.params, "table": str(Path(str(table)).resolve())})

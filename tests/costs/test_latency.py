@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitfront import formats
+from bitfront import Choice, Study, formats
 from bitfront.costs.latency import Latency
 from bitfront.errors import InvalidArgument
+from bitfront.inputs import cost_tables, located
 from bitfront.space import Layer, SearchSpace
 from bitfront.timings import LayerCall, RestOfStep, Timing, Timings, rest_digest
 
@@ -53,6 +54,20 @@ def test_measured_shapes_are_looked_up_and_the_rest_of_the_step_is_outside(space
             assert table.values[row, column] == expected  # the median of the rounds
     assert table.outside == 40_001
     assert "a device" in table.note
+
+
+def test_a_located_study_finds_its_table_from_any_folder(
+    space, file, tiny_study, tmp_path_factory, monkeypatch
+):
+    choice = Choice("latency", {"table": file.name, "rest_ms": 0.5})
+    study = tiny_study(1, 1, costs=(Choice("memory"), choice))
+    monkeypatch.chdir(file.parent)
+    stored = Study.from_json(located(study).to_json())
+    expected = cost_tables(study, space)[1].values
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    np.testing.assert_array_equal(cost_tables(stored, space)[1].values, expected)
+    assert stored.costs[0] == Choice("memory")
+    assert stored.costs[1].params["rest_ms"] == 0.5
 
 
 def test_other_shapes_lie_between_their_neighbours(space, file):
