@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import random
 import tempfile
 from collections.abc import Callable, Sequence
@@ -48,6 +49,8 @@ from bitfront.timings import (
 )
 from bitfront.trial import Trial
 from bitfront.version import __version__
+
+logger = logging.getLogger(__name__)
 
 ROUNDS = 5
 """How often everything is timed, each time in another order."""
@@ -136,6 +139,12 @@ class Bench:
         points = [(batch, context) for batch in request.batches for context in request.contexts]
         return (*(RestOfStep(rest_digest(space), *point) for point in points), *calls)
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Formats that fit none of the layers."""
+        timed = {key.format for key in self.wanted if isinstance(key, LayerCall)}
+        return tuple(name for name in self.request.formats if name not in timed)
+
     def nanoseconds(self, timed: Timed, seconds: float) -> float:
         """One round of one thing."""
         if isinstance(timed, RestOfStep):
@@ -189,7 +198,8 @@ def profile(
     """Time what is asked for, into a file that is complete after each entry.
 
     In each round everything is timed once, in an order of its own: what the machine does meanwhile
-    falls on all formats alike. What the file has is not timed again.
+    falls on all formats alike. What the file has is not timed again. Formats that fit no layer are
+    named in one line of the log.
 
     Args:
         request: what to time.
@@ -209,6 +219,8 @@ def profile(
     if stored is not None:
         stored.check_same(timings)
         timings = stored
+    if bench.left_out:
+        logger.warning("Not timed, for no layer has whole groups: %s.", ", ".join(bench.left_out))
     n_done = sum(min(_n_rounds(timings, timed), rounds) for timed in bench.wanted)
     total = rounds * len(bench.wanted)
     progress(Event("profile", n_done, total))

@@ -73,6 +73,8 @@ class Latency(Cost):
         timings = Timings.load(Path(self.table))
         values = np.zeros(space.allowed.shape)
         for column, format in enumerate(space.formats):
+            if not space.allowed[:, column].any():
+                continue
             known = self._known(timings, format.name, space)
             sizes = {shape: format.nbytes(shape) for shape in known}
             for row in np.flatnonzero(space.allowed[:, column]):
@@ -89,7 +91,8 @@ class Latency(Cost):
         calls = {key: t.ns for key, t in timings.entries.items() if isinstance(key, LayerCall)}
         known = {k.shape: ns for k, ns in calls.items() if (k.format, k.batch) == self._at(format)}
         if not known:
-            wanted = [f.name for f in space.formats]
+            columns = np.flatnonzero(np.any(space.allowed, axis=0))
+            wanted = [space.formats[column].name for column in columns]
             have = {key.format for key in calls if key.batch == self.batch}
             missing = ",".join(name for name in wanted if name not in have)
             raise InvalidArgument(

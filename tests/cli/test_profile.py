@@ -58,6 +58,18 @@ def test_an_interrupt_says_that_the_same_command_continues(tmp_path):
     assert sum(len(t.samples) for t in Timings.load(path).entries.values()) >= 5
 
 
+def test_formats_that_fit_no_layer_are_named_in_one_line(tmp_path, run):
+    formats = ["--formats", "int4_g32,int4_g128,int2_g128"]
+    timing = ["--rounds", "1", "--seconds", "0", "--out", tmp_path / "t.json"]
+    code, shown, errors = run("profile", "--shapes", "64x64,32x64", *formats, *timing)
+    assert code == 0, errors
+    said = [line for line in (shown + errors).splitlines() if "int4_g128" in line]
+    assert len(said) == 1
+    assert "int2_g128" in said[0]
+    assert "int4_g32" not in said[0]
+    assert {k.format for k in Timings.load(tmp_path / "t.json").entries} == {"int4_g32", "bf16"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -101,6 +101,18 @@ def test_what_the_table_lacks_is_refused_with_what_to_run(changes, menu, shape, 
     assert "bitfront profile" in str(refused.value)
 
 
+def test_a_format_that_fits_no_layer_needs_no_time(file):
+    """No profile could have timed it: nothing is asked of the table, nor is it named."""
+    narrow = space_of((64, 64), (256, 64))
+    wide = replace(narrow, formats=(formats.named("int4_g128"), *MENU))
+    (table,) = Latency(str(file), rest_ms=0.04).cost(wide)
+    (without,) = Latency(str(file), rest_ms=0.04).cost(narrow)
+    np.testing.assert_array_equal(table.values[:, 1:], without.values)
+    more = replace(wide, formats=(*wide.formats, formats.named("int5_g64")))
+    with pytest.raises(InvalidArgument, match="--formats int5_g64 "):
+        Latency(str(file), rest_ms=0.04).cost(more)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"bitfront_timings": 2}', "not json", None])
 def test_what_is_no_table_is_refused(text, space, tmp_path):
     path = tmp_path / "x.json"
