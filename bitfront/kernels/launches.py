@@ -42,8 +42,8 @@ class Launch:
         num_stages: tiles that are loaded ahead.
 
     Raises:
-        InvalidArgument: another kernel, a number that is no positive integer, blocks or warps that are
-            no power of two.
+        InvalidArgument: another kernel, a number that is no positive integer, or a block or number
+            of warps that is no power of two.
     """
 
     kernel: str
