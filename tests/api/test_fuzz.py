@@ -11,6 +11,8 @@ from bitfront.api import feed, refusals
 
 N_EXAMPLES = n(3, 500)
 """Of each operation."""
+N_CHAINS = n(12, 500)
+"""Of operations along the links; most end at a request that is none."""
 CHECKS = {
     # What a schema cannot say, such as which parameters go with which plug-in, is a 422; what does
     # not go with the state of a study is a 409.
@@ -84,7 +86,8 @@ def key(bench, monkeypatch):
 def test_no_check_fails_on_any_operation(bench, key, record_property):
     record_property("rounds", N_EXAMPLES)
     app = bench.app()
-    failures, statuses = found(app, key)
+    chains = {"stateful": {"generation": {"max-examples": N_CHAINS}}}
+    failures, statuses = found(app, key, phases=chains)
     assert not failures, "\n\n".join(failures[:20])
     operations = sum(len(by_method) for by_method in app.openapi()["paths"].values())
     assert len({operation for _, operation in statuses}) == operations

@@ -165,8 +165,8 @@ def test_the_unquantized_model_and_the_types_that_llama_quantize_makes_of_it(tin
     e = tiny_export
     written = tensors(write(e, tmp_path / "out", unquantized=True))
     assert {kind for kind, _ in written.values()} == {"F32", "BF16"}
-    module = e.model.module.bfloat16().float()
-    expected = module.model.layers[0].mlp.up_proj.weight.detach().numpy()
+    weight = e.model.module.model.layers[0].mlp.up_proj.weight.detach()
+    expected = weight.bfloat16().float().numpy()
     assert np.array_equal(written["blk.0.ffn_up.weight"][1], expected)
     lines = (tmp_path / "out" / "tensor-types.txt").read_text().splitlines()
     chosen = {}
