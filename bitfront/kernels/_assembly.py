@@ -56,8 +56,8 @@ def can_assemble(BLOCK, BRAIN):
 
 
 @triton.constexpr_function
-def integer_assembly(BLOCK, FIELD, ROUND, BRAIN, ZERO):
-    """Text for one field of int16 containers: planes, then zero points, to 16-bit floats."""
+def integer_assembly(BLOCK, FIELD, ROUND, BRAIN):
+    """Text for one field of int16 containers: planes to 16-bit floats."""
     widths = [int(width) for width, _, _ in list(BLOCK[4])]
     mantissa = 7 if int(BRAIN) else 10
     n_bits = sum(widths)
@@ -73,16 +73,10 @@ def integer_assembly(BLOCK, FIELD, ROUND, BRAIN, ZERO):
         so_far, low = "t", low + width
     kind = "bf16x2" if int(BRAIN) else "f16x2"
     excess = 2.0 ** (mantissa - place) + int(BLOCK[1])
-    out = "t" if int(ZERO) else "$0"
     lines += [
         f"mov.b32 s,{twice_float(2.0**-place, BRAIN)}; mov.b32 c,{twice_float(-excess, BRAIN)};",
-        f"fma.rn.{kind} {out},t,s,c;",
+        f"fma.rn.{kind} $0,t,s,c;",
     ]
-    if int(ZERO):
-        lines += [
-            f"mov.b32 s,{twice_float(-1.0, BRAIN)};",
-            f"fma.rn.{kind} $0,${len(widths) + 1},s,t;",
-        ]
     return "{.reg .b32 t,u,s,c; " + " ".join(filter(None, lines)) + "}"
 
 
@@ -100,18 +94,17 @@ def e2m1_assembly(FIELD, BRAIN):
 
 
 @triton.constexpr_function
-def constraints(BLOCK, ZERO):
+def constraints(BLOCK):
     """Registers of `integer_assembly`: the output, then one for each input."""
-    return "=r" + ",r" * (len(list(BLOCK[4])) + int(ZERO))
+    return "=r" + ",r" * len(list(BLOCK[4]))
 
 
 @triton.jit
 def assembled_levels(
-    words, zero_point,
+    words,
     FIELD: tl.constexpr, ROUND: tl.constexpr, BLOCK: tl.constexpr, DTYPE: tl.constexpr,
-    ZERO: tl.constexpr,
 ):  # fmt: skip
-    """Levels of one field of containers in fp16 or bf16, less the zero points `[BLOCK_N, 1]`."""
+    """Levels of one field of containers in fp16 or bf16, exact; zero points are left to `gemm`."""
     BRAIN: tl.constexpr = DTYPE == tl.bfloat16
     inputs = (words[0].to(tl.int16),)
     if BLOCK[0] == E2M1:
@@ -123,12 +116,8 @@ def assembled_levels(
         for p in tl.static_range(1, n_planes(BLOCK)):
             # `*inputs` is not known to triton
             inputs = inputs + (words[p].to(tl.int16),)  # type: ignore[assignment]  # noqa: RUF005
-        if ZERO:
-            zero = zero_point.to(DTYPE).to(tl.int16, bitcast=True)
-            zero = tl.broadcast_to(zero, words[0].shape)
-            inputs = inputs + (zero,)  # type: ignore[assignment]  # noqa: RUF005
         made = tl.inline_asm_elementwise(
-            integer_assembly(BLOCK, FIELD, ROUND, BRAIN, ZERO), constraints(BLOCK, ZERO), inputs,
+            integer_assembly(BLOCK, FIELD, ROUND, BRAIN), constraints(BLOCK), inputs,
             dtype=tl.int16, is_pure=True, pack=2,
         )  # fmt: skip
     return made.to(DTYPE, bitcast=True)

@@ -188,11 +188,6 @@ class BlockMatrix:
         """Column that each part begins at."""
         return (0, *accumulate(self.n_columns))[:-1]
 
-    @cached_property
-    def nbytes(self) -> int:
-        """Stored bytes of the weight."""
-        return sum(block.format.nbytes(block.shape) for block in self)
-
     def split(self, tensors: Sequence[torch.Tensor]) -> list[list[list[torch.Tensor]]]:
         """Stored tensors `[segment][part][name]` of a flat list in the same order.
 

@@ -4,8 +4,10 @@
 
 The weight tile is the left operand, so that its numbers go from the registers they were decoded in
 to the tensor core; x transposed is the right one. Where a tile lies in one group per row, levels
-are multiplied and the group's scale is applied to the fp32 sum; elsewhere the numbers are scaled
-before they are rounded to the dtype of x.
+are multiplied, which are exact in the dtype of x, and the group's zero point and scale are applied
+to the fp32 sums: in bf16 the levels less their zero point would be off by an amount that a group
+shares, which adds up wherever x has a mean. Elsewhere the numbers are scaled before they are
+rounded.
 """
 
 from __future__ import annotations
@@ -94,6 +96,7 @@ def _tile(
         nothing = n_columns >> 31
     for g in tl.static_range(n_fields(BLOCK) // RUN):
         part = tl.zeros(acc.shape, tl.float32)
+        total = tl.zeros([BLOCK_W, acc.shape[1]], tl.float32)
         if GROUP > 0:
             if AFTER:  # one group for the tile: that of its first column
                 offset = row * n_groups + (columns(start, 1, 1, BLOCK) + g * RUN * STRIDE) // GROUP
@@ -106,20 +109,22 @@ def _tile(
                 zero_point = _zero_points(arrays, offset, inside)
         for i in tl.static_range(RUN):
             if ASSEMBLE and AFTER and can_assemble(BLOCK, BRAIN):
-                weight = assembled_levels(
-                    words, zero_point, g * RUN + i, ROUND, BLOCK, DTYPE, ZERO
-                )  # fmt: skip
+                weight = assembled_levels(words, g * RUN + i, ROUND, BLOCK, DTYPE)
             else:
                 weight = levels(words, arrays[5], nothing, g * RUN + i, 0, ROUND, BLOCK)
-                if ZERO:
-                    weight -= zero_point
                 if not AFTER:
+                    if ZERO:
+                        weight -= zero_point
                     weight *= scale
             number = _activations(
                 x, order, token, n_tokens, n_columns,
                 first_column + column + (g * RUN + i) * STRIDE, valid,
             )  # fmt: skip
             part = tl.dot(weight.to(DOT), number.to(DOT), part, input_precision="ieee")
+            if ZERO and AFTER:
+                total += number.to(tl.float32)
+        if ZERO and AFTER:
+            part -= zero_point * tl.sum(total, axis=0)[None, :]
         if GROUP > 0 and AFTER:
             part *= scale
         acc += part

@@ -44,6 +44,8 @@ def multiply(
     if padding and order is not None:
         x, order = x.index_select(-1, order), None
     x = functional.pad(x, (0, padding)) if padding else x.contiguous()
+    if launch.kernel == "gemv" and x.data_ptr() % 8:  # which reads up to 64 bits of x at once
+        x = x.clone()
     out = x.new_empty((n_tokens, n_outputs))
     split = launch.splits > 1
     parts = x.new_empty((launch.splits, n_tokens, n_outputs), dtype=torch.float32) if split else out

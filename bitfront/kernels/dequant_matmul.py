@@ -112,7 +112,7 @@ def run(
         return x.new_empty((*x.shape[:-1], matrix.shape[0]))
     if launch is None:
         device = torch.cuda.get_device_name(x.device) if x.is_cuda else ""
-        launch = launches.launch(len(rows), matrix, device)
+        launch = launches.launch(len(rows), matrix, str(x.dtype).removeprefix("torch."), device)
     out = multiply(rows, matrix, tensors, order, bias, launch)
     return out.reshape(*x.shape[:-1], matrix.shape[0])
 

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from bitfront.errors import InvalidArgument
+from bitfront.files import replacing
 from bitfront.kernels._blocks import BlockMatrix
 
 KERNELS = ("gemv", "gemm", "decode")
@@ -41,7 +42,8 @@ class Launch:
         num_stages: tiles that are loaded ahead.
 
     Raises:
-        InvalidArgument: another kernel, or a number that is not a positive power of two.
+        InvalidArgument: another kernel, a number that is no positive integer, or a block or number
+            of warps that is no power of two.
     """
 
     kernel: str
@@ -55,12 +57,12 @@ class Launch:
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
             raise InvalidArgument(f"Unknown launch {self.kernel!r}: use {', '.join(KERNELS)}.")
-        for name in ("block_m", "block_n", "block_w", "num_warps"):
+        for name in ("block_m", "block_n", "block_w", "splits", "num_warps", "num_stages"):
             number = getattr(self, name)
-            if not isinstance(number, int) or number < 1 or number & (number - 1):
+            if type(number) is not int or number < 1:
+                raise InvalidArgument(f"{name} of a launch is {number!r}: give an integer from 1.")
+            if name not in ("splits", "num_stages") and number & (number - 1):
                 raise InvalidArgument(f"{name} of a launch is {number}: give a power of two.")
-        if min(self.splits, self.num_stages) < 1:
-            raise InvalidArgument("splits and num_stages of a launch must be at least 1.")
 
 
 def default_launch(n_tokens: int, matrix: BlockMatrix) -> Launch:
@@ -90,37 +92,40 @@ def default_launch(n_tokens: int, matrix: BlockMatrix) -> Launch:
     return Launch("gemm", block_m, block_n, block_w, splits=splits)
 
 
-def launch(n_tokens: int, matrix: BlockMatrix, device: str) -> Launch:
-    """The launch tuned for a device by name, else the default.
+def launch(n_tokens: int, matrix: BlockMatrix, dtype: str, device: str) -> Launch:
+    """The launch tuned for activations of a dtype on a device by name, else the default.
 
     Raises:
         InvalidArgument: a file of tuned launches cannot be read.
     """
-    tuned = _tuned(device).get(case(n_tokens, matrix)) if device else None
+    tuned = _tuned(device).get(case(n_tokens, matrix, dtype)) if device else None
     return tuned or default_launch(n_tokens, matrix)
 
 
-def case(n_tokens: int, matrix: BlockMatrix) -> str:
+def case(n_tokens: int, matrix: BlockMatrix, dtype: str) -> str:
     """What launches are tuned for; tokens count as the next power of two, at most 512.
 
     >>> from bitfront.kernels._blocks import block_matrix
-    >>> case(12, block_matrix((4096, 1024), (4096,), ("int4_g64", "int3_g64")))
-    '16 x 4096+1024 x 4096 int4_g64,int3_g64'
+    >>> case(12, block_matrix((4096, 1024), (4096,), ("int4_g64", "int3_g64")), "float16")
+    '16 x 4096+1024 x 4096 int4_g64,int3_g64 float16'
     """
     rows, columns = ("+".join(map(str, cuts)) for cuts in (matrix.n_rows, matrix.n_columns))
     tokens = min(2 * MOST_TOKENS, _power_of_two(n_tokens))
-    return f"{tokens} x {rows} x {columns} {','.join(matrix.formats)}"
+    return f"{tokens} x {rows} x {columns} {','.join(matrix.formats)} {dtype}"
 
 
 def save(device: str, launches: Mapping[str, Launch]) -> Path:
-    """Add launches by `case` to the file of a device on this machine."""
+    """Add launches by `case` to the file of a device on this machine.
+
+    Raises:
+        InvalidArgument: what is there cannot be read.
+        StorageError: the file cannot be written.
+    """
     path = _folders()[-1] / _file_name(device)
     known = _read(path) if path.is_file() else {}
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = {name: dataclasses.asdict(each) for name, each in sorted({**known, **launches}.items())}
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps({"device": device, "launches": data}, indent=1) + "\n")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps({"device": device, "launches": data}, indent=1) + "\n")
     _tuned.cache_clear()
     return path
 

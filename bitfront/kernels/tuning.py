@@ -60,6 +60,7 @@ def tune(
         InvalidArgument: no launch runs and gives the right numbers.
     """
     n_tokens = x.numel() // x.shape[-1]
+    tuned = case(n_tokens, matrix, str(x.dtype).removeprefix("torch."))
     wanted = reference(x, matrix, tensors).float()
     times: dict[Launch, float] = {}
     for launch in dict.fromkeys(launches or candidates(n_tokens, matrix)):
@@ -72,9 +73,7 @@ def tune(
         if (out.float() - wanted).norm() <= MAX_ERROR[x.dtype] * wanted.norm():
             times[launch] = measure(lambda launch=launch: run(x, matrix, tensors, launch=launch))  # type: ignore[misc]
     if not times:
-        raise InvalidArgument(
-            f"No launch multiplies {case(n_tokens, matrix)} on this device: run it on the CPU."
-        )
+        raise InvalidArgument(f"No launch multiplies {tuned} on this device: run it on the CPU.")
     best = min(times, key=times.__getitem__)
-    save(device or torch.cuda.get_device_name(x.device), {case(n_tokens, matrix): best})
+    save(device or torch.cuda.get_device_name(x.device), {tuned: best})
     return best

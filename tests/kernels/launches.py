@@ -104,6 +104,7 @@ def products() -> dict[str, Case]:
         format = f"int{bits}_g128_sym"
         made[f"1 token {format} float16"] = product(format, 1, half, one)
         made[f"16 tokens {format} bfloat16"] = product(format, 16, bf16, some)
+    made["16 tokens int4_g128 bfloat16"] = product("int4_g128", 16, bf16, 8)
     for format in ("int4_g128", "nf4_g64", "mxfp4", "nvfp4"):
         made[f"1 token {format} bfloat16"] = product(format, 1, bf16, 9)
     mixed, rows = "int4_g128_sym+int2_g128_sym+int3_g128_sym", "4096+1024+1024"

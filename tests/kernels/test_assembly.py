@@ -4,8 +4,10 @@ import pytest
 import torch
 from kernels.test_dequant_matmul import Product
 
+from bitfront import formats
 from bitfront.kernels import dequant_matmul
 from bitfront.kernels.launches import Launch
+from bitfront.quantizers.rtn import Rtn
 
 GEMM = Launch("gemm", 16, 16, 16)
 
@@ -23,6 +25,20 @@ GEMM = Launch("gemm", 16, 16, 16)
 def test_products_of_assembled_levels(name, n_columns, dtype, device, generator, assembled):
     product = Product.single(name, (9, n_columns), device, generator)
     product.check(product.activations(3, dtype), launch=GEMM)
+
+
+@pytest.mark.parametrize("activation", [torch.relu, torch.ones_like], ids=["relu", "ones"])
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_an_error_of_a_zero_point_does_not_add_up_over_a_group(
+    bits, activation, device, generator, assembled
+):
+    """Where x has a mean and the weight has none, what a group shares is all that adds up."""
+    name = f"int{bits}_g64"
+    product = Product.single(name, (16, 512), device, generator)
+    weight = torch.randn(16, 512, generator=generator) / 50
+    stored = Rtn().quantize(weight, formats.named(name)).tensors()
+    product.tensors = [tensor.to(device) for tensor in stored.values()]
+    product.check(activation(product.activations(4, torch.bfloat16)), launch=GEMM)
 
 
 @pytest.mark.parametrize("bits", [3, 5, 6, 7])

@@ -6,7 +6,7 @@ import torch
 from bitfront import formats
 from bitfront.errors import InvalidArgument
 from bitfront.formats.int_grouped import IntGrouped
-from bitfront.kernels import dequant_matmul
+from bitfront.kernels import _launch, dequant_matmul
 from bitfront.kernels._blocks import block_matrix
 from bitfront.kernels._launch import decoded
 from bitfront.kernels.launches import Launch
@@ -203,6 +203,19 @@ def test_one_row_kernels_refuse_what_they_would_get_wrong(device, generator):
     product = Product.single("int4_channel", (8, 48), device, generator)
     with pytest.raises(InvalidArgument, match=r"gemv takes one token .* use gemm"):
         product.check(product.activations(2, torch.float16), launch=GEMV)
+
+
+def test_one_token_is_handed_over_where_whole_words_of_it_can_be_read(
+    device, generator, monkeypatch
+):
+    """`gemv` reads 64 bits of x at once; a contiguous view may begin at any of its numbers."""
+    product = Product.single("int4_g32", (8, 64), device, generator)
+    view = torch.randn(1, 65, generator=generator).to(device, torch.float16)[:, 1:]
+    assert view.is_contiguous()
+    given, product_of = [], _launch._product
+    monkeypatch.setattr(_launch, "_product", lambda x, *a: (given.append(x), product_of(x, *a)))
+    product.check(view, launch=GEMV)
+    assert [x.data_ptr() % 8 for x in given] == [0]
 
 
 @pytest.mark.parametrize(

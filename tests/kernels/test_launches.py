@@ -56,15 +56,17 @@ def test_defaults_fit_every_shape(n_tokens, n_columns):
 
 def test_tuned_launches_are_those_of_the_device(home):
     tuned = Launch("gemm", 16, 128, 32, splits=4, num_warps=8, num_stages=4)
-    path = save("NVIDIA H200", {case(12, SQUARE): tuned})
+    path = save("NVIDIA H200", {case(12, SQUARE, "float16"): tuned})
     assert path == home / "kernels" / "nvidia_h200.json"
-    assert launch(12, SQUARE, "NVIDIA H200") == launch(16, SQUARE, "NVIDIA H200") == tuned
-    assert launch(17, SQUARE, "NVIDIA H200") == default_launch(17, SQUARE)
-    assert launch(12, SQUARE, "NVIDIA L4") == default_launch(12, SQUARE)
-    assert launch(12, SQUARE, "") == default_launch(12, SQUARE)
-    save("NVIDIA H200", {case(1, SQUARE): Launch("gemv")})
+    assert launch(12, SQUARE, "float16", "NVIDIA H200") == tuned
+    assert launch(16, SQUARE, "float16", "NVIDIA H200") == tuned
+    assert launch(16, SQUARE, "bfloat16", "NVIDIA H200") == default_launch(16, SQUARE)
+    assert launch(17, SQUARE, "float16", "NVIDIA H200") == default_launch(17, SQUARE)
+    assert launch(12, SQUARE, "float16", "NVIDIA L4") == default_launch(12, SQUARE)
+    assert launch(12, SQUARE, "float16", "") == default_launch(12, SQUARE)
+    save("NVIDIA H200", {case(1, SQUARE, "float16"): Launch("gemv")})
     assert len(json.loads(path.read_text())["launches"]) == 2
-    assert launch(12, SQUARE, "NVIDIA H200") == tuned
+    assert launch(12, SQUARE, "float16", "NVIDIA H200") == tuned
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"launches": {"x": {"kernel": "warp"}}}', '{"a": 1}'])
@@ -72,12 +74,19 @@ def test_a_file_that_cannot_be_read_says_what_to_do(home, text):
     (home / "kernels").mkdir()
     (home / "kernels" / "nvidia_l4.json").write_text(text)
     with pytest.raises(InvalidArgument, match=r"nvidia_l4.json: .*Delete the file or tune again"):
-        launch(1, SQUARE, "NVIDIA L4")
+        launch(1, SQUARE, "float16", "NVIDIA L4")
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"kernel": "gemw"}, "Unknown launch 'gemw'"), ({"block_n": 24}, "block_n of a launch is 24")],
+    [
+        ({"kernel": "gemw"}, "Unknown launch 'gemw'"),
+        ({"block_n": 24}, "block_n of a launch is 24: give a power of two"),
+        ({"splits": "2"}, "splits of a launch is '2': give an integer from 1"),
+        ({"num_stages": 1.5}, "num_stages of a launch is 1.5"),
+        ({"num_warps": True}, "num_warps of a launch is True"),
+        ({"splits": 0}, "splits of a launch is 0"),
+    ],
 )
 def test_impossible_launches_are_refused(fields, message):
     with pytest.raises(InvalidArgument, match=message):
@@ -93,4 +102,4 @@ def test_tuning_keeps_the_fastest_that_is_right(device, generator):
     seconds = iter([3.0, 1.0, 2.0])
     candidates = [Launch("gemv", 1, 4, 32), Launch("gemv", 1, 8, 32), Launch("gemm", 16, 16, 16)]
     best = tune(x, product.matrix, product.tensors, candidates, lambda run: next(seconds), "A GPU")
-    assert best == candidates[1] == launch(1, product.matrix, "A GPU")
+    assert best == candidates[1] == launch(1, product.matrix, "float16", "A GPU")
