@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from bitfront.allocation import Allocation
 from bitfront.inputs import Inputs, calibration_blocks
 from bitfront.models.bank import WeightBank
@@ -23,8 +25,7 @@ def build_bank(
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     grams = None
     if quantizer.needs_hessian:
-        columns = {x.name: x.shape[1] for x in inputs.space.layers}
-        grams = InputGrams(inputs.model.module, inputs.estimation, columns)
+        grams = _grams(inputs.model, inputs.space, inputs.estimation)
     return WeightBank.build(
         directory,
         inputs.model.module,
@@ -80,10 +81,13 @@ def rebuilt_bank(
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     grams = None
     if quantizer.needs_hessian:
-        columns = {x.name: x.shape[1] for x in space.layers}
         blocks = calibration_blocks(study, model)[: study.calibration.n_sequences]
-        grams = InputGrams(model.module, blocks, columns)
+        grams = _grams(model, space, blocks)
     shown = counted(progress, "quantize")
     return WeightBank.build(
         directory, model.module, space, quantizer, grams, shown, used=allocation
     )
+
+
+def _grams(model: LoadedModel, space: SearchSpace, blocks: torch.Tensor) -> InputGrams:
+    return InputGrams(model.module, blocks, {x.name: x.shape[1] for x in space.layers})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from bitfront.trial import Trial
 NAME = "manifest.json"
 VERDICT = "check-{runtime}.json"
 """File beside the weights with what `bitfront check` found."""
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -143,16 +142,8 @@ def digests(folder: Path) -> dict[str, Digest]:
 
 
 def _digest(path: Path) -> Digest:
-    sha = hashlib.sha256()
-    for chunk in _chunks(path):
-        sha.update(chunk)
-    return Digest(sha.hexdigest(), path.stat().st_size)
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
+        return Digest(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
 
 
 def _words(fields: Mapping[str, Any]) -> dict[str, str]:

@@ -17,10 +17,9 @@ from bitfront.errors import InvalidArgument, InvalidModel
 from bitfront.models.packed_checkpoint import replace_with_packed
 from bitfront.models.quant_linear import PackedWeight, QuantLinear
 from bitfront.space import SearchSpace
+from bitfront.timings import Shape
 
 logger = logging.getLogger(__name__)
-
-Shape = tuple[int, int]
 
 ROTATED_BYTES = {"cpu": 64 * 2**20, "cuda": 256 * 2**20}
 """Weights that calls go round, beyond the last cache of current devices."""

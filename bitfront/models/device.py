@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from bitfront.errors import InvalidArgument
-from bitfront.models.load import compute_dtype
+from bitfront.models.load import placed
 
 
 def device_name(device: torch.device) -> str:
@@ -38,9 +38,5 @@ def empty(dtype: str, device: str) -> torch.Tensor:
             f"dtype {dtype!r}, device {device!r}: use auto, float32 or bfloat16, and auto, cpu or "
             "cuda."
         )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InvalidArgument("device 'cuda': torch finds no CUDA device here; use cpu or auto.")
-    chosen = compute_dtype(device) if dtype == "auto" else getattr(torch, dtype)
-    return torch.empty(0, dtype=chosen, device=device)
+    place, chosen = placed(device, dtype)
+    return torch.empty(0, dtype=chosen, device=place)

@@ -70,13 +70,7 @@ def load_model(
             of its own, or with a tokenizer that does not match.
         NonFinite: NaN or infinity in a weight.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InvalidArgument(
-            f"device {device!r}: torch finds no CUDA device here; use cpu or auto."
-        )
-    chosen = compute_dtype(device) if dtype == "auto" else getattr(torch, dtype)
+    device, chosen = placed(device, dtype)
     path = local_path(source) or downloaded(source, revision)
     with quiet():
         if path.is_file():
@@ -86,6 +80,21 @@ def load_model(
     _check_finite(module, source)
     _check_tokenizer(module, tokenizer, source)
     return LoadedModel(module.to(device).eval(), tokenizer, weight_files.digest(path), source)
+
+
+def placed(device: str, dtype: str) -> tuple[str, torch.dtype]:
+    """The device and the dtype that `load_model` takes for these names.
+
+    Raises:
+        InvalidArgument: no CUDA device, but asked for.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InvalidArgument(
+            f"device {device!r}: torch finds no CUDA device here; use cpu or auto."
+        )
+    return device, compute_dtype(device) if dtype == "auto" else getattr(torch, dtype)
 
 
 def compute_dtype(device: str) -> torch.dtype:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from bitfront.runtimes.base import Logits, Tolerance
 
@@ -44,8 +45,8 @@ class Distance:
         """
         length, words = (min(a, b) for a, b in zip(ours.shape[1:], theirs.shape[1:], strict=True))
         p, q = (x[:, :length, :words].astype(np.float64) for x in (ours, theirs))
-        p, is_told = _log_softmax(p), q != -np.inf
-        q = _log_softmax(q) if is_told.all() else q
+        p, is_told = log_softmax(p, axis=-1), q != -np.inf
+        q = log_softmax(q, axis=-1) if is_told.all() else q
         told = np.where(is_told, np.exp(p) * (p - np.maximum(q, _LEAST)), 0.0).sum(axis=-1)
         rest_p, rest_q = (_rest(x, is_told) for x in (p, q))
         kl = told + rest_p * np.log(rest_p / rest_q)
@@ -134,12 +135,6 @@ class Verdict:
         reasons = f": {' '.join(self.reasons)}" if self.reasons else ""
         note = f" ({self.note})" if self.note else ""
         return f"{'PASS' if self.holds else 'FAIL'} {said}{note}{reasons}"
-
-
-def _log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    x = x - x.max(axis=-1, keepdims=True)
-    normal: NDArray[np.float64] = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-    return normal
 
 
 def _rest(x: NDArray[np.float64], is_told: NDArray[np.bool_]) -> NDArray[np.float64]:
