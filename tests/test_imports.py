@@ -78,7 +78,6 @@ HEAVY = {
             "_launch",
             "fake_quantize",
             "kl_divergence",
-            "tuning",
         )
     },
 }
