@@ -112,7 +112,7 @@ def products() -> dict[str, Case]:
         made[f"1 token {format} float16"] = product(format, 1, half, one)
         made[f"16 tokens {format} bfloat16"] = product(format, 16, bf16, some)
     made["16 tokens int4_g128 bfloat16"] = product("int4_g128", 16, bf16, 8)
-    for format in ("int4_g128", "nf4_g64", "mxfp4", "nvfp4"):
+    for format in ("int2_g64", "int4_g128", "nf4_g64", "mxfp4", "nvfp4"):
         made[f"1 token {format} bfloat16"] = product(format, 1, bf16, 9)
     for format, limit in {"nf4_g64": 11.5, "mxfp4": 6.2, "nvfp4": 11}.items():
         made[f"16 tokens {format} bfloat16"] = product(format, 16, bf16, limit)

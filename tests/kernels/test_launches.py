@@ -45,6 +45,28 @@ def test_one_token_goes_where_it_takes_fewer_instructions(name, n_columns, kerne
     assert default_launch(1, block_matrix((4096,), (n_columns,), (name,))).kernel == kernel
 
 
+@pytest.mark.parametrize(
+    ("name", "n_columns", "block_n"),
+    [
+        ("int2_g128_sym", 4096, 8),
+        ("int2_g128", 4096, 8),
+        ("int2_g64", 4096, 4),  # compiled for an H100, eight rows of these spill
+        ("int2_g32", 14336, 4),
+        ("int3_g16_sym", 4096, 4),
+        ("int3_g128_sym", 11008, 4),
+        ("int7_g64_sym", 576, 4),
+        ("int4_g16", 4096, 8),
+        ("int5_g64_sym", 576, 8),
+        ("nvfp4", 4096, 8),
+        ("fp8_e4m3", 4096, 8),
+        ("nf3_g64", 4096, 4),
+    ],
+)
+def test_a_tile_of_one_token_has_rows_that_fit_the_registers(name, n_columns, block_n):
+    found = default_launch(1, block_matrix((14336,), (n_columns,), (name,)))
+    assert (found.kernel, found.block_n) == ("gemv", block_n)
+
+
 @pytest.mark.parametrize("n_columns", [96, 576, 4096, 14336])
 @pytest.mark.parametrize("n_tokens", [1, 2, 16, 64, 256])
 def test_defaults_fit_every_shape(n_tokens, n_columns):

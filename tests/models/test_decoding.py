@@ -96,6 +96,16 @@ def test_a_static_step_waits_for_no_number(model):
         step.tokens.sum().item()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_that_is_captured_and_replayed_decodes_the_same_token(model):
+    step = DecodingStep(model.cuda(), 2, 9)
+    with torch.no_grad():
+        first = step.run().clone()
+        step.rewind()
+        assert step.nanoseconds(0.0) > 0
+        torch.testing.assert_close(step.run(), first)
+
+
 def test_the_step_sees_its_context(model):
     with torch.no_grad():
         logits = {context: DecodingStep(model, 1, context).run() for context in (3, 30)}
