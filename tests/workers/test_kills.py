@@ -27,11 +27,6 @@ def database(request):
     return request.param
 
 
-@pytest.fixture(params=["local", "celery"])
-def transport(request):
-    return request.param
-
-
 def rows(store, study_id):
     return [
         (t.number, t.text, t.origin, t.state, t.allocation, dict(t.values))
