@@ -60,6 +60,7 @@ def celery_worker(environment, kill=False):
 
 
 def only_on_postgres(store):
+    """With SQLite, `test_kills`, `test_restarts` and others run Celery on measurements made up."""
     if store.url.startswith("sqlite"):
         pytest.skip("a cluster has PostgreSQL")
 
@@ -123,12 +124,16 @@ def test_a_celery_worker_that_hangs_is_not_healthy(store, environment, tmp_path)
 
 
 @pytest.mark.fault("F5", transport="celery")
-def test_ringing_without_a_broker_is_quick_and_forgotten(store, environment, redis, tiny_study):
+def test_ringing_without_a_broker_is_quick_and_forgotten(
+    store, environment, redis, tiny_study, record_property
+):
     redis.kill()
     store.studies.create(tiny_study(4, 4, **CHOICES), "anna")
     app = celery_app(Settings())
     begun = time.monotonic()
     ring_due(store, app)
-    assert time.monotonic() - begun < 15
+    seconds = time.monotonic() - begun
+    record_property("slowest_seconds", round(seconds, 2))
+    assert seconds < 15
     redis.start()
     assert len(store.doorbell.take_to_ring(5)) == 1  # as if never rung
