@@ -16,6 +16,7 @@ from bitfront.costs.base import Cost
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText
 from bitfront.formats.base import Format
 from bitfront.models.bank import format_digest
+from bitfront.models.cache_layers import with_caches
 from bitfront.models.data import check_disjoint, check_source, digest, starting_ids, token_blocks
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
@@ -82,7 +83,8 @@ def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> di
     """The part of the identity that is known without any text."""
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     bars = {"runtime": text_digest(repr(space.barred))} if space.barred else {}
-    return bars | {
+    cache = {"KV cache": repr(space.kv_cache)} if space.kv_cache else {}
+    return bars | cache | {
         "model": model.digest,
         "layers": text_digest(repr(space.layers)),
         "formats": ", ".join(map(_defined, space.formats)),
@@ -166,7 +168,8 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
     progress(Event("load", 1, 1))
     pinned = formats.named(study.pinned) if study.pinned else None
     menu = tuple(formats.named(name) for name in study.formats)
-    return model, search_space(model.module, menu, pinned, study.tied, study.deployment)
+    space = search_space(model.module, menu, pinned, study.tied, study.deployment)
+    return model, with_caches(space, model.module, study.kv_cache) if study.kv_cache else space
 
 
 def cost_tables(study: Study, space: SearchSpace) -> tuple[LayerTable, ...]:
@@ -267,6 +270,16 @@ def _check_length(model: LoadedModel, study: Study) -> None:
             f"Sequences of {length} tokens are longer than the {longest} positions of the model: "
             f"give --sequence-length {longest} or less."
         )
+    if (cache := study.kv_cache) is not None:
+        groups = [formats.named(name).group_columns or 1 for name in cache.formats]
+        least = cache.sinks + cache.window + max(groups)
+        shortest = min(study.calibration.sequence_length, study.evaluation.sequence_length)
+        if shortest <= least:
+            raise InvalidArgument(
+                f"Sequences of {shortest} tokens end before keys are quantized, of which "
+                f"{cache.sinks} sinks, a window of {cache.window} and a group of {max(groups)} come "
+                f"first: give sequences of more than {least} tokens, or a smaller window."
+            )
 
 
 def _defined(format: Format) -> str:

@@ -131,10 +131,11 @@ def _sizes(manifest: Manifest, space: SearchSpace) -> dict[str, float]:
     """`bits`, `bits_per_weight` and `bytes` by the arithmetic of the formats."""
     chosen = manifest.trial.allocation.formats
     held = [(formats.named(chosen[x.name]), x) for x in space.layers if x.name in chosen]
-    nbytes = sum(format.nbytes(layer.shape) for format, layer in held)
+    nbytes = sum(space.nbytes(layer, format) for format, layer in held)
+    of_weights = sum(space.nbytes(layer, f) for f, layer in held if not layer.cache)
     return {
         "bits": sum(f.num_bits * layer.n_weights for f, layer in held) / space.n_weights,
-        "bits_per_weight": 8 * nbytes / space.n_weights,
+        "bits_per_weight": 8 * of_weights / space.n_weights,
         "bytes": nbytes + space.outside_bytes,
     }
 
