@@ -102,7 +102,9 @@ def check_names(study: Study) -> None:
         InvalidModel, InvalidText: a path where nothing is.
     """
     QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
-    ESTIMATORS.build(study.estimator.name, study.estimator.params)
+    estimator = ESTIMATORS.build(study.estimator.name, study.estimator.params)
+    if study.kv_cache is not None:
+        estimator.check_caches()
     _built_costs(study)
     searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
     with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)

@@ -16,7 +16,7 @@ from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
 from bitfront.models.slopes import slopes
 from bitfront.table import LayerTable
-from bitfront.trial import Trial, TrialState
+from bitfront.trial import CACHE_BYTES, Trial, TrialState
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ def sizes_of(allocation: Allocation, costs: tuple[LayerTable, ...]) -> dict[str,
     code_bits, nbytes = total.pop("code_bits"), total.pop("bytes")
     of_weights = total.pop("weight_bytes", nbytes)
     if space.kv_cache is not None:
-        total["cache_bytes"] = nbytes - of_weights
+        total[CACHE_BYTES] = nbytes - of_weights
     return {
         "bits": code_bits / space.n_weights,
         "bits_per_weight": 8 * of_weights / space.n_weights,

@@ -58,7 +58,12 @@ class Layer:
     @property
     def n_weights(self) -> int:
         """Number of weights; a cache has none."""
-        return 0 if self.cache else self.shape[0] * self.shape[1]
+        return 0 if self.cache else self.n_numbers
+
+    @property
+    def n_numbers(self) -> int:
+        """Numbers that have the format: weights, or what is cached of one sequence."""
+        return self.shape[0] * self.shape[1]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -25,8 +26,11 @@ class Packed(HuggingFaceFolder):
     config.json has the format of every layer. On a GPU, kernels multiply by the packed weight; on a
     CPU, torch's low-bit operators where there is one, else the weight is decoded on each call
     (`bitfront.models.quant_linear.keep_decoded` trades memory for speed; docs/kernels.md).
+    Formats of a KV cache stand there too, and `PackedCache.of(model)` makes such a cache.
     Choose it for the smallest files; `fake_quant` for engines that know plain weights only.
     """
+
+    carries_caches: ClassVar[bool] = True
 
     def write(
         self, model: LoadedModel, allocation: Allocation, bank: WeightBank, directory: Path
@@ -38,11 +42,16 @@ class Packed(HuggingFaceFolder):
             InvalidModel: an embedding of a kind that cannot hold packed weights.
         """
         tensors: dict[str, torch.Tensor] = {}
-        for layer, format in allocation.formats.items():
+        space, chosen = bank.space, allocation.formats
+        caches = {x: f for x, f in chosen.items() if space.is_cache(x)}
+        of_weights = Allocation({x: f for x, f in chosen.items() if x not in caches})
+        for layer, format in of_weights.formats.items():
             module = model.module.get_submodule(layer)
             if format != "bf16":
                 packed_like(module, formats.named(format))  # refuses before anything is written
             stored = packed_tensors(module, bank.tensors(layer, format), format)
             tensors |= {f"{layer}.{name}": tensor for name, tensor in stored.items()}
-        config = BitfrontConfig(allocation.formats).to_dict()
-        self.write_folder(directory, model, allocation, tensors, config)
+        said = {"cache": space.kv_cache.to_fields(), "formats": caches} if space.kv_cache else None
+        notes = {"kv_cache": said} if said else None
+        config = BitfrontConfig(of_weights.formats, kv_cache=said).to_dict()
+        self.write_folder(directory, model, of_weights, tensors, config, notes)

@@ -24,11 +24,20 @@ class BitfrontConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transfor
     Args:
         formats: format name of each quantized layer.
         quant_method: always `"bitfront"`.
+        kv_cache: `"formats"` of keys and values by layer name, and the fields of `KVCache` as
+            `"cache"`, for `PackedCache.of`; `None` where the cache was not searched.
     """
 
-    def __init__(self, formats: Mapping[str, str], quant_method: str = QUANT_METHOD) -> None:
+    def __init__(
+        self,
+        formats: Mapping[str, str],
+        quant_method: str = QUANT_METHOD,
+        kv_cache: Mapping[str, Any] | None = None,
+    ) -> None:
         self.quant_method = quant_method
         self.formats = dict(formats)
+        if kv_cache is not None:
+            self.kv_cache = dict(kv_cache)
 
 
 class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]
