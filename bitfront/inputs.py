@@ -84,14 +84,18 @@ def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> di
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     bars = {"runtime": text_digest(repr(space.barred))} if space.barred else {}
     cache = {"KV cache": repr(space.kv_cache)} if space.kv_cache else {}
-    return bars | cache | {
-        "model": model.digest,
-        "layers": text_digest(repr(space.layers)),
-        "formats": ", ".join(map(_defined, space.formats)),
-        "pinned": ", ".join(f"{x.name}={_defined(f)}" for x, f in space.pinned),
-        "quantizer": f"{quantizer!r} version {quantizer.version}",
-        "dtype": str(model.module.dtype).removeprefix("torch."),
-    }
+    return (
+        bars
+        | cache
+        | {
+            "model": model.digest,
+            "layers": text_digest(repr(space.layers)),
+            "formats": ", ".join(map(_defined, space.formats)),
+            "pinned": ", ".join(f"{x.name}={_defined(f)}" for x, f in space.pinned),
+            "quantizer": f"{quantizer!r} version {quantizer.version}",
+            "dtype": str(model.module.dtype).removeprefix("torch."),
+        }
+    )
 
 
 def check_names(study: Study) -> None:
@@ -272,16 +276,6 @@ def _check_length(model: LoadedModel, study: Study) -> None:
             f"Sequences of {length} tokens are longer than the {longest} positions of the model: "
             f"give --sequence-length {longest} or less."
         )
-    if (cache := study.kv_cache) is not None:
-        groups = [formats.named(name).group_columns or 1 for name in cache.formats]
-        least = cache.sinks + cache.window + max(groups)
-        shortest = min(study.calibration.sequence_length, study.evaluation.sequence_length)
-        if shortest <= least:
-            raise InvalidArgument(
-                f"Sequences of {shortest} tokens end before keys are quantized, of which "
-                f"{cache.sinks} sinks, a window of {cache.window} and a group of {max(groups)} come "
-                f"first: give sequences of more than {least} tokens, or a smaller window."
-            )
 
 
 def _defined(format: Format) -> str:

@@ -159,6 +159,16 @@ class Study:
                 f"Budget {self.budget} does not bound the KV cache, whose formats are searched: "
                 "give one in bytes, such as 60MB, alone or with others."
             )
+        groups = [formats.named(name).group_columns or 1 for name in self.kv_cache.formats]
+        least = self.kv_cache.sinks + self.kv_cache.window + max(groups)
+        shortest = min(self.calibration.sequence_length, self.evaluation.sequence_length)
+        if shortest <= least:
+            raise InvalidArgument(
+                f"Sequences of {shortest} tokens end before keys are quantized: "
+                f"{self.kv_cache.sinks} sinks, a window of {self.kv_cache.window} and a group of "
+                f"{max(groups)} come first. Give sequences of more than {least} tokens, or a "
+                "smaller window."
+            )
         if self.runtime is not None and set(self.kv_cache.formats) != {"bf16"}:
             raise InvalidArgument(
                 f"Runtime {self.runtime!r} cannot load a KV cache in formats of its own for each "

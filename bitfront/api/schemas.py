@@ -181,7 +181,7 @@ class StudyBody(Body):
     tensor_parallel: Annotated[int, Field(ge=1, le=1_024)] = Study.tensor_parallel
     """Ranks that this engine spreads the weights over."""
     kv_cache: KVCacheBody | None = None
-    """Search the KV cache beside the weights, under one budget in bytes; null leaves it as it is."""
+    """Search the KV cache beside the weights, under one budget in bytes; null for not."""
 
     def study(self, sources: Sources) -> Study:
         """The study that is asked for.

@@ -1,4 +1,4 @@
-"""Attention of a model, seen or replaced from outside; attention over two sets of keys and values."""
+"""Attention of a model, seen or replaced from outside, over two versions of keys and values."""
 
 from __future__ import annotations
 
@@ -58,9 +58,10 @@ def intercepted(model: nn.Module, attend: Attend) -> Iterator[None]:
     configs = {id(c): c for m in modules if (c := getattr(m, "config", None)) is not None}
     before = {key: c._attn_implementation for key, c in configs.items()}
     if not {_OWN, _NAME} & set(before.values()):
+        kinds = ", ".join(sorted({str(x) for x in before.values()}))
         raise InvalidModel(
-            f"{type(model).__name__} attends by {', '.join(map(str, set(before.values())))}, not by "
-            f"{_OWN}: its KV cache cannot be quantized here; leave out kv_cache."
+            f"{type(model).__name__} attends by {kinds}, not by {_OWN}: its KV cache cannot be "
+            "quantized here; leave out kv_cache."
         )
     others = {module: _ATTENDING.get(module) for module in modules}
     try:
@@ -79,7 +80,9 @@ def intercepted(model: nn.Module, attend: Attend) -> Iterator[None]:
             config._attn_implementation = before[key]
 
 
-def mixed_attention(call: Call, low: tuple[Tensor, Tensor], is_low: tuple[Tensor, Tensor]) -> Tensor:
+def mixed_attention(
+    call: Call, low: tuple[Tensor, Tensor], is_low: tuple[Tensor, Tensor]
+) -> Tensor:
     """Attention where each query sees some keys and values in another version.
 
     Args:

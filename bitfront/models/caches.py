@@ -154,8 +154,8 @@ def as_matrix(states: Tensor, half: str, group: int) -> Tensor:
 
     Args:
         states: `[n, n_heads, n_tokens, head_dim]`.
-        half: of keys rows are channels of `group` tokens, `[n_tokens / group * n * channels, group]`;
-            of values they are tokens, `[n_tokens * n, channels]`.
+        half: of keys rows are channels of a group of tokens, `[n_tokens / group * n * channels,
+            group]`; of values they are tokens, `[n_tokens * n, channels]`.
         group: tokens, a divisor of `n_tokens`.
     """
     n, n_heads, n_tokens, dim = states.shape

@@ -67,7 +67,8 @@ class PackedHalf:
 
     def states(self, like: Tensor) -> Tensor:
         """All tokens, `[n, n_heads, n_tokens, head_dim]`, in the dtype of `like`."""
-        assert self.sinks is not None and self.recent is not None
+        assert self.sinks is not None
+        assert self.recent is not None
         parts = [self.sinks.to(like), self.recent.to(like)]
         if self.n_low:
             n, n_heads, _, dim = self.recent.shape

@@ -12,7 +12,7 @@ from bitfront.errors import InvalidModel
 
 @dataclass(frozen=True, eq=False)
 class Rotation:
-    """The rotary embedding of a model, by halves (Su et al., RoFormer 2021, as GPT-NeoX lays it out).
+    """The rotary embedding of a model, by halves, as GPT-NeoX lays it out (Su et al., RoFormer).
 
     Args:
         module: gives cosines and sines `[1, n_tokens, n_rotated]` of positions.

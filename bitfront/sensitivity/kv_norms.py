@@ -111,9 +111,7 @@ class KvNorms(Estimator):
                     values[rows, column] = start.kl() * shares
         return values
 
-    def _squares(
-        self, model: nn.Module, tokens: Tensor, space: SearchSpace
-    ) -> NDArray[np.float64]:
+    def _squares(self, model: nn.Module, tokens: Tensor, space: SearchSpace) -> NDArray[np.float64]:
         """Mean squared norm of what each cache holds of a sequence, `[n_layers]`; weights 0."""
         rows = {layer.name: row for row, layer in enumerate(space.layers)}
         squares = np.zeros(len(rows))
@@ -121,7 +119,7 @@ class KvNorms(Estimator):
 
         def add(name: str, states: Tensor, _: Tensor) -> None:
             for matrix in states.float().transpose(1, 2).flatten(2):  # `[n_tokens, channels]`
-                norm = float(torch.linalg.matrix_norm(matrix, order))  # type: ignore[arg-type]
+                norm = float(torch.linalg.matrix_norm(matrix, order))
                 squares[rows[name]] += norm**2 / len(tokens)
 
         device = next(model.parameters()).device
