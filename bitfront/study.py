@@ -169,10 +169,11 @@ class Study:
                 f"{max(groups)} come first. Give sequences of more than {least} tokens, or a "
                 "smaller window."
             )
-        if self.runtime is not None and set(self.kv_cache.formats) != {"bf16"}:
+        profile = self.deployment
+        if profile is not None and profile.exporter != "packed":
             raise InvalidArgument(
-                f"Runtime {self.runtime!r} cannot load a KV cache in formats of its own for each "
-                "block: search without a runtime, for the exporter packed, or leave out kv_cache."
+                f"Runtime {profile.name!r} cannot load a KV cache in formats of its own for each "
+                "block: search for transformers or without a runtime, or leave out kv_cache."
             )
 
     def _check_runtime(self) -> None:

@@ -130,7 +130,7 @@ def test_a_study_with_a_cache_survives_json_and_one_without_has_no_trace_of_it()
     ("choices", "message"),
     [
         ({"budget": Budget.parse("4bpw")}, "does not bound the KV cache"),
-        ({"runtime": "vllm", "formats": ("int4_g128_sym",), "pinned": None}, "exporter packed"),
+        ({"runtime": "vllm", "formats": ("int4_g128_sym",), "pinned": None}, "for transformers"),
         ({"kv_cache": replace(CACHE, window=40)}, "before keys are quantized"),
     ],
 )

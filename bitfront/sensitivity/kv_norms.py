@@ -41,7 +41,7 @@ class KvNorms(Estimator):
     values in each format of the cache; beside it that of the other estimator.
 
     Prefer it where gradients are out of reach; the rows of caches that estimators in nats get by
-    default (squared gradients times squared error) rank better, see docs/kv-cache.md.
+    default (squared gradients times squared error) rank better on the tiny trained model.
 
     Source: KV-AdaQuant (Hariri et al. 2025), theorems on spectral and Frobenius norms; the scaling
     to nats is ours.
