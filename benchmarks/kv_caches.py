@@ -26,9 +26,10 @@ from bitfront.inputs import load_searched
 from bitfront.kv_cache import KVCache
 from bitfront.space import SearchSpace
 
+_OF_CACHE = ("batch", "context", "window", "sinks", "pre_rope")
 COLUMNS = (
     *("model", "point", "budget_bytes", "cache", "kl", "kl_stderr", "perplexity", "bytes"),
-    *("bits_per_weight", "cache_bytes", "batch", "context", "window", "sinks", "pre_rope"),
+    *("bits_per_weight", "cache_bytes", *_OF_CACHE),
     *("n_trials", "seed", "n_judged_tokens", "sequence_length"),
 )
 
@@ -91,7 +92,7 @@ def add_row(
         n_judged_tokens=arguments.n_evaluation * arguments.length,
         sequence_length=arguments.length,
         **{quantity: best.values[quantity] for quantity in said},
-        **{x: getattr(study.kv_cache, x) for x in COLUMNS if hasattr(study.kv_cache, x)},
+        **{x: getattr(study.kv_cache, x) for x in _OF_CACHE},
     )
 
 
