@@ -24,10 +24,8 @@ from bitfront.errors import InvalidArgument, StorageError
 from bitfront.models.bank import WeightBank
 from bitfront.models.layers import fixed_tensors, stored_dtype
 from bitfront.models.load import LoadedModel
+from bitfront.notes import MARK
 from bitfront.space import SearchSpace
-
-MARK = "bitfront.json"
-"""File with the allocation; a folder that has it may be written again."""
 
 
 class Exporter(ABC):
