@@ -152,8 +152,8 @@ class PackedCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers i
 
     def reset(self) -> None:
         """Forget all tokens."""
-        for half in self.halves:
-            half.__init__(half.half, half.format, half.cache, half.rotation)  # type: ignore[misc]
+        keys, values = (PackedHalf(x.half, x.format, x.cache, x.rotation) for x in self.halves)
+        self.halves = (keys, values)
         self.is_initialized = False
 
     def reorder_cache(self, beam_idx: Tensor) -> None:

@@ -136,6 +136,11 @@ def test_beams_and_prompts_run_through_the_packed_cache(tiny_llama, space, token
     cache = PackedCache.in_formats(tiny_llama, CACHE, mixed(space))
     tiny_llama.generate(**prompt, **greedy, num_beams=3, past_key_values=cache)
     assert cache.get_seq_length() == 48 + 11
+    held = cache.nbytes
+    cache.reset()
+    assert cache.nbytes == cache.get_seq_length() == 0
+    tiny_llama.generate(**prompt, **greedy, num_beams=3, past_key_values=cache)
+    assert cache.nbytes == held
     one = replace(space.kv_cache, batch=3, context=59)
     assert cache.nbytes == sum(
         one.nbytes(x.cache, x.shape[0], named(mixed(space)[x.name])) for x in space.layers
