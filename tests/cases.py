@@ -26,13 +26,18 @@ class Beats:
 FORMATS = {
     "bf16": snr_db(bf16=55.0),
     "fp4": snr_db(fp4_g64=19.8),
+    "fp6": snr_db(fp6_e2m3_g64=31.6, fp6_e3m2_g64=26.1),
     "fp8": snr_db(fp8_e4m3=31.4),
     "int_grouped": snr_db(
         int2_g64=9.4, int3_g64=15.0, int4_g64=21.0, int8_g64=45.3, int4_g64_sym=20.6
     ),
     "mxfp4": snr_db(mxfp4=18.9),
+    "mxfp6": snr_db(mxfp6_e2m3=30.9, mxfp6_e3m2=25.4),
+    "mxfp8": snr_db(mxfp8_e4m3=31.4),
+    "mxint8": snr_db(mxint8=42.3),
     "nf": snr_db(nf2_g64=8.4, nf3_g64=14.9, nf4_g64=21.0),
     "nvfp4": snr_db(nvfp4=20.9),
+    "nvint4": snr_db(nvint4=22.3),
 }
 
 QUANTIZERS = {

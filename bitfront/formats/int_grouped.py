@@ -8,7 +8,8 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from bitfront.errors import InvalidArgument
-from bitfront.formats.base import GROUP_SIZES, Format, StoredTensor, float16_scale, group_shape
+from bitfront.formats._elements import Integers
+from bitfront.formats.base import GROUP_SIZES, StoredTensor, float16_scale, group_shape
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +18,7 @@ _ALLOWED = (*GROUP_SIZES, None)
 
 
 @dataclass(frozen=True)
-class IntGrouped(Format):
+class IntGrouped(Integers):
     """Evenly spaced levels: `scale * (code - zero_point)`, the format most engines read.
 
     Asymmetric: codes 0 to 2^b - 1, the range of a group with 0 included maps onto them, and the
@@ -63,10 +64,10 @@ class IntGrouped(Format):
         """2 to 8 bits, group 32, 64, 128 and channel, with and without zero point."""
         return tuple(cls(*fields) for fields in product(range(2, 9), _ALLOWED, (False, True)))
 
-    def levels(self) -> tuple[float, ...]:
-        """Consecutive integers."""
-        first = -(2 ** (self.num_bits - 1)) if self.symmetric else 0
-        return tuple(float(first + code) for code in range(2**self.num_bits))
+    @property
+    def first(self) -> int:
+        """-2^(b-1) if symmetric, else 0."""
+        return -(2 ** (self.num_bits - 1)) if self.symmetric else 0
 
     def stored_qparams(self, shape: tuple[int, int]) -> dict[str, StoredTensor]:
         """Float16 scale, and zero point if asymmetric, per group."""
@@ -93,19 +94,3 @@ class IntGrouped(Format):
         """Scale, and zero point if asymmetric, in float32."""
         scale = qparams["scale"].float()
         return scale, None if self.symmetric else qparams["zero_point"].float()
-
-    def nearest(self, scaled: torch.Tensor) -> torch.Tensor:
-        """Codes by rounding; no table."""
-        import torch
-
-        return self.rounded(scaled).sub_(self.levels()[0]).to(torch.uint8)
-
-    def values(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes minus an offset; no table."""
-        values = codes.float()
-        return values.sub_(2 ** (self.num_bits - 1)) if self.symmetric else values
-
-    def rounded(self, scaled: torch.Tensor) -> torch.Tensor:
-        """Nearest integer in range."""
-        first = -(2 ** (self.num_bits - 1)) if self.symmetric else 0
-        return scaled.round().clamp_(first, first + 2**self.num_bits - 1)

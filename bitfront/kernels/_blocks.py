@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bitfront import formats, packing
 from bitfront.errors import InvalidArgument
+from bitfront.formats._elements import E4m3, Integers
 from bitfront.formats.base import Float4, Format
-from bitfront.formats.fp8 import Fp8
-from bitfront.formats.int_grouped import IntGrouped
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +47,7 @@ class Block:
 
     @property
     def _offset(self) -> int:
-        integer = isinstance(self.format, IntGrouped) and self.format.symmetric
-        return 2 ** (self.format.num_bits - 1) if integer else 0
+        return -self.format.first if isinstance(self.format, Integers) else 0
 
     @property
     def _planes(self) -> tuple[tuple[int, int, int], ...]:
@@ -213,9 +211,9 @@ def block_matrix(
 
 
 def _kind(format: Format) -> int:
-    if isinstance(format, IntGrouped):
+    if isinstance(format, Integers):
         return _INTEGER
-    if isinstance(format, Fp8):
+    if isinstance(format, E4m3):
         return _E4M3
     return _E2M1 if isinstance(format, Float4) else _TABLE
 

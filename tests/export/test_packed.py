@@ -100,7 +100,9 @@ def test_rows_of_a_packed_table_are_those_of_the_whole(name):
     assert torch.equal(table(ids), quantized.dequantize()[ids])
 
 
-@pytest.mark.parametrize("name", ["int8_g32", "int3_g64", "nf4_g64", "mxfp4", "nvfp4", "fp8_e4m3"])
+@pytest.mark.parametrize(
+    "name", ["int8_g32", "int3_g64", "nf4_g64", "mxfp8_e4m3", "nvint4", "fp8_e4m3"]
+)
 def test_a_gpu_finds_the_same_rows_without_waiting(name, monkeypatch):
     """Interpreted here; `unique` is what would wait."""
     weight = torch.randn(40, 128, generator=torch.Generator().manual_seed(0))

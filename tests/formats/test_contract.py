@@ -147,6 +147,8 @@ def test_ordinary_weights_lose_at_most_half_a_step(name):
     error = (format.decode(format.encode(weight, qparams), qparams) - weight).abs()
     steps = error.reshape(*scale.shape, -1) / scale.abs()[..., None]
     overshoot = 1.0 if name.endswith("_sym") else 0.5  # the extreme of the other sign may clip
+    if name == "nvint4":  # and a scale of 3 bits is up to half a step of the extreme lower
+        overshoot = 1.5
     assert steps.max() <= widest * overshoot * 1.05 + 1e-6
 
 
@@ -186,8 +188,13 @@ def test_formats_fit_whole_groups_only(name):
         ("nf3_g128", 3.125),
         ("fp4_g32", 4.5),
         ("fp8_e4m3", 8 + 32 / 512),
+        ("fp6_e2m3_g64", 6.25),
         ("mxfp4", 4.25),
+        ("mxfp6_e3m2", 6.25),
+        ("mxfp8_e4m3", 8.25),
+        ("mxint8", 8.25),
         ("nvfp4", 4.5 + 32 / (256 * 512)),
+        ("nvint4", 4.5 + 32 / (256 * 512)),
         ("bf16", 16.0),
     ],
 )

@@ -23,7 +23,10 @@ FORMAT_NAMES = (
     "fp4_g32",
     "fp8_e4m3",
     "mxfp4",
+    "mxfp6_e3m2",
+    "mxint8",
     "nvfp4",
+    "nvint4",
 )
 SHAPE = (48, 256)
 
