@@ -28,6 +28,7 @@ FORMATS = {
     "fp4": snr_db(fp4_g64=19.8),
     "fp6": snr_db(fp6_e2m3_g64=31.6, fp6_e3m2_g64=26.1),
     "fp8": snr_db(fp8_e4m3=31.4),
+    "hadamard": snr_db(int2_g64_had=9.4, int4_g64_had=21.0, fp4_g64_had=19.8, mxfp4_had=18.9),
     "int_grouped": snr_db(
         int2_g64=9.4, int3_g64=15.0, int4_g64=21.0, int8_g64=45.3, int4_g64_sym=20.6
     ),

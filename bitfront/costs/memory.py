@@ -24,7 +24,7 @@ class Memory(Cost):
         per_shape = {
             layer.shape: (
                 [f.nbytes(layer.shape) if f.fits(layer.shape) else 0 for f in space.formats],
-                [f.num_bits * layer.n_weights for f in space.formats],
+                [f.code_bits * layer.n_weights for f in space.formats],
             )
             for layer in space.layers
         }

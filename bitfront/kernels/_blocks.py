@@ -210,6 +210,12 @@ def block_matrix(
     return BlockMatrix(n_rows, n_columns, formats)
 
 
+def has_kernel(format: Format) -> bool:
+    """Whether the Triton kernels know how a format is stored."""
+    is_one_block = format.base is format and format.columns_per_code == 1
+    return format.scaled and is_one_block
+
+
 def _kind(format: Format) -> int:
     if isinstance(format, Integers):
         return _INTEGER

@@ -20,7 +20,7 @@ from bitfront.errors import InvalidArgument, MismatchedArtifact, NonFinite
 from bitfront.files import replacing
 from bitfront.formats.base import Format
 from bitfront.kernels.base import can_run_triton
-from bitfront.kernels.dequant_matmul import decode
+from bitfront.kernels.weights import decoded
 from bitfront.models.layers import get_weight
 from bitfront.quantizers.base import Quantizer
 from bitfront.quantizers.rtn import Rtn
@@ -167,9 +167,7 @@ class WeightBank:
         )
         if not (chosen.scaled and can_run_triton(device)):
             return chosen.decode_stored(stored, shape).to(device)
-        tensors = [stored[name].to(device) for name in chosen.stored(shape)]
-        weight: torch.Tensor = decode(tensors, [format], [shape[0]], [shape[1]], torch.float32)
-        return weight
+        return decoded(chosen, {k: stored[k].to(device) for k in chosen.stored(shape)}, shape)
 
 
 def _wanted(space: SearchSpace) -> Iterator[tuple[Layer, tuple[Format, ...]]]:

@@ -12,9 +12,8 @@ from transformers.pytorch_utils import Conv1D
 
 from bitfront.errors import InvalidModel
 from bitfront.formats.base import Format
-from bitfront.kernels import torch_cpu
+from bitfront.kernels import torch_cpu, weights
 from bitfront.kernels.base import can_run_triton
-from bitfront.kernels.dequant_matmul import decode, dequant_matmul
 from bitfront.kernels.torch_cpu import LowBit
 
 
@@ -58,13 +57,11 @@ class PackedWeight(nn.Module):
         """
         low_bit = self._for_few_tokens(inputs)
         if low_bit is not None:
-            out = low_bit.multiply(inputs)
+            out = low_bit.multiply(self._turned(inputs))
             return out if bias is None else out + bias
         if self.keeps and not inputs.is_cuda:
             return functional.linear(inputs, self.matrix(inputs.dtype), bias)
-        shape, tensors = self.shape, list(self.tensors().values())
-        name = self.format.name
-        return dequant_matmul(inputs, tensors, [name], [shape[0]], [shape[1]], bias)
+        return weights.multiply(inputs, self.format, self.tensors(), self.shape, bias)
 
     def _for_few_tokens(self, inputs: torch.Tensor) -> LowBit | None:
         """The weight for torch's low-bit operator of the CPU, where that is the fastest."""
@@ -77,9 +74,14 @@ class PackedWeight(nn.Module):
             return None
         # A compiled model uses the layout that the model had before, but does not make it.
         makes = not torch.compiler.is_compiling()
-        if self._low_bit is None and makes and torch_cpu.can_multiply(self.format, self.shape):
-            self._low_bit = torch_cpu.low_bit(self.format, self.shape, self.tensors())
+        if self._low_bit is None and makes and torch_cpu.can_multiply(self.format.base, self.shape):
+            self._low_bit = torch_cpu.low_bit(self.format.base, self.shape, self.tensors())
         return self._low_bit
+
+    def _turned(self, inputs: torch.Tensor) -> torch.Tensor:
+        is_turned = self.format.rotation(self.shape[1]) is not None
+        turned: torch.Tensor = torch.ops.bitfront.turn(inputs) if is_turned else inputs
+        return turned
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Stored tensors by name."""
@@ -150,10 +152,7 @@ class QuantEmbedding(PackedWeight):
         if can_run_triton(ids.device):
             # Some rows more than once, for `unique` would wait for the GPU and break its graphs.
             rows = self._rows(ids.reshape(-1))
-            shape = [ids.numel()], [self.shape[1]]
-            weight: torch.Tensor = decode(
-                list(rows.values()), [self.format.name], *shape, torch.float32
-            )
+            weight = weights.decoded(self.format, rows, (ids.numel(), self.shape[1]))
             found = weight.to(self.get_buffer("like").dtype).reshape(*ids.shape, -1)
         else:
             wanted, places = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]

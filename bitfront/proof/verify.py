@@ -133,7 +133,7 @@ def _sizes(manifest: Manifest, space: SearchSpace) -> dict[str, float]:
     held = [(formats.named(chosen[x.name]), x) for x in space.layers if x.name in chosen]
     nbytes = sum(format.nbytes(layer.shape) for format, layer in held)
     return {
-        "bits": sum(f.num_bits * layer.n_weights for f, layer in held) / space.n_weights,
+        "bits": sum(f.code_bits * layer.n_weights for f, layer in held) / space.n_weights,
         "bits_per_weight": 8 * nbytes / space.n_weights,
         "bytes": nbytes + space.outside_bytes,
     }

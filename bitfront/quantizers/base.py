@@ -23,7 +23,7 @@ class QuantizedWeight:
 
     Args:
         format: what the codes mean.
-        codes: uint8 `[n_rows, n_columns]` (bf16: the weight itself).
+        codes: uint8, as `Format.encode` gives them (bf16: the weight itself).
         qparams: parameters as stored, by tensor name.
     """
 
@@ -49,19 +49,39 @@ class Quantizer(ABC):
     version: ClassVar[int] = 1
     """Raised when the same hyperparameters begin to give other codes; part of every cache key."""
 
-    @abstractmethod
     def quantize(
         self, weight: torch.Tensor, format: Format, hessian: torch.Tensor | None = None
     ) -> QuantizedWeight:
-        """Quantize one matrix.
+        """Quantize one matrix; where the format turns its rows, with its Hessian turned as well.
 
         Args:
-            weight: float32 `[n_rows, n_columns]`.
+            weight: `[n_rows, n_columns]`.
             format: target format; it must fit the shape.
             hessian: float32 `[n_columns, n_columns]`, mean of x x^T over calibration tokens.
 
         Raises:
             NonFinite: the weight or the Hessian holds NaN or infinity.
+            InvalidArgument: the format does not fit, or a Hessian is needed and not given.
+        """
+        weight = checked(weight, format)
+        rotation = format.rotation(weight.shape[1])
+        if rotation is None:
+            return self.rounded(weight, format, hessian)
+        if hessian is not None and self.needs_hessian:
+            hessian = rotation.gram(checked_hessian(hessian, weight.shape[1]).to(weight.device))
+        turned = self.rounded(rotation.turn(weight), format.base, hessian)
+        return QuantizedWeight(format, turned.codes, turned.qparams)
+
+    @abstractmethod
+    def rounded(
+        self, weight: torch.Tensor, format: Format, hessian: torch.Tensor | None
+    ) -> QuantizedWeight:
+        """Choose the codes of a matrix in a format that does not turn it.
+
+        Args:
+            weight: finite contiguous float32 `[n_rows, n_columns]` that the format fits.
+            format: target format.
+            hessian: as of `quantize`, not checked yet.
         """
 
 
@@ -128,7 +148,7 @@ def best_clip(
 
     Tries 1 and `n_steps` even steps down to `smallest`.
     """
-    if n_steps == 0 or not format.scaled:
+    if n_steps == 0 or not format.scaled or format.learned:
         return 1.0
     low, high = format.group_range(weight)
     clips = torch.linspace(1, smallest, n_steps + 1).tolist()
@@ -216,5 +236,5 @@ def residuals(
         scaled = groups * inverse[rows, :, None]
         if zero_point is not None:
             scaled += zero_point[rows, :, None]
-        level = format.rounded(scaled)
+        level = format.rounded_in(scaled, qparams, rows)
         yield rows, scaled.sub_(level), level

@@ -67,7 +67,11 @@ def test_every_format_loads_to_the_values_it_was_made_with(every_format):
         assert torch.equal(weight, e.bank.weight(layer, format)), format
     tokens = torch.arange(20)[None]
     with torch.no_grad():
-        assert torch.equal(loaded(tokens).logits, e.expected()(tokens).logits)
+        expected = e.expected()(tokens).logits
+        # Where a rotation turns the inputs instead of the weight, sums round otherwise.
+        torch.testing.assert_close(loaded(tokens).logits, expected, rtol=1e-4, atol=1e-5)
+        keep_decoded(loaded)
+        assert torch.equal(loaded(tokens).logits, expected)
 
 
 @pytest.mark.parametrize("family", OUTSIDE)
