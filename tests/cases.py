@@ -39,6 +39,7 @@ FORMATS = {
     "nf": snr_db(nf2_g64=8.4, nf3_g64=14.9, nf4_g64=21.0),
     "nvfp4": snr_db(nvfp4=20.9),
     "nvint4": snr_db(nvint4=22.3),
+    "ternary": snr_db(ternary_g64=7.3, ternary_g128=7.2),
 }
 
 QUANTIZERS = {

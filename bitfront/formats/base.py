@@ -59,6 +59,9 @@ class Format(ABC):
     learned: ClassVar[bool] = False
     """Whether levels are fitted to each weight, so that there is no range to clip."""
 
+    in_planes: ClassVar[bool] = True
+    """Whether codes are stored in planes of bits or bytes, and mean the same in every group."""
+
     @property
     @abstractmethod
     def num_bits(self) -> int:
@@ -81,7 +84,7 @@ class Format(ABC):
 
     @abstractmethod
     def levels(self) -> tuple[float, ...]:
-        """Number that each code stands for, `2**num_bits` values in order of the codes."""
+        """Number that each code stands for, in order of the codes, of which `2**num_bits` fit."""
 
     @abstractmethod
     def stored_qparams(self, shape: tuple[int, int]) -> dict[str, StoredTensor]:

@@ -213,7 +213,7 @@ def block_matrix(
 def has_kernel(format: Format) -> bool:
     """Whether the Triton kernels know how a format is stored."""
     is_one_block = format.base is format and format.columns_per_code == 1
-    return format.scaled and is_one_block
+    return format.scaled and format.in_planes and is_one_block
 
 
 def _kind(format: Format) -> int:

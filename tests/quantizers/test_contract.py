@@ -29,6 +29,7 @@ FORMAT_NAMES = (
     "nvint4",
     "int3_g64_had",
     "nvfp4_had",
+    "ternary_g64",
 )
 SHAPE = (48, 256)
 
