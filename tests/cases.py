@@ -25,6 +25,7 @@ class Beats:
 
 FORMATS = {
     "bf16": snr_db(bf16=55.0),
+    "bit_planes": snr_db(bit_planes2_g64=9.8, bit_planes2_g128=9.5, bit_planes3_g128=15.0),
     "fp4": snr_db(fp4_g64=19.8),
     "fp6": snr_db(fp6_e2m3_g64=31.6, fp6_e3m2_g64=26.1),
     "fp8": snr_db(fp8_e4m3=31.4),
@@ -40,6 +41,7 @@ FORMATS = {
     "nvfp4": snr_db(nvfp4=20.9),
     "nvint4": snr_db(nvint4=22.3),
     "ternary": snr_db(ternary_g64=7.3, ternary_g128=7.2),
+    "trit_planes": snr_db(trit_planes_g64=16.2, trit_planes_g128=15.8),
 }
 
 QUANTIZERS = {

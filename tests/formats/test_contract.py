@@ -209,6 +209,8 @@ def test_formats_fit_whole_groups_only(name):
         ("nvfp4", 4.5 + 32 / (256 * 512)),
         ("nvint4", 4.5 + 32 / (256 * 512)),
         ("ternary_g128", 8 * 103 / 512 + 0.125),
+        ("trit_planes_g64", 8 * 2 * 103 / 512 + 0.5),
+        ("bit_planes2_g128", 2 + 3 * 16 / 128),
         ("bf16", 16.0),
     ],
 )

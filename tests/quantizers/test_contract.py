@@ -29,7 +29,9 @@ FORMAT_NAMES = (
     "nvint4",
     "int3_g64_had",
     "nvfp4_had",
+    "bit_planes2_g64",
     "ternary_g64",
+    "trit_planes_g128",
 )
 SHAPE = (48, 256)
 
