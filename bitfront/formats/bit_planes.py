@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from bitfront.errors import InvalidArgument
-from bitfront.formats._grids import GroupGrid
+from bitfront.formats._sums import GroupGrid
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bitfront import packing
 from bitfront.errors import InvalidArgument
-from bitfront.formats._grids import GroupGrid
+from bitfront.formats._sums import GroupGrid
 from bitfront.formats.base import StoredTensor
 
 if TYPE_CHECKING:
