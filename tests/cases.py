@@ -16,11 +16,12 @@ def snr_db(**at_least):
 
 @dataclass(frozen=True)
 class Beats:
-    """`quantity` is at most `ratio` times that of quantizer `other` at 3 bits, never above it."""
+    """`quantity` is at most `ratio` times that of `other` in one format, never above it in any."""
 
     other: str
     quantity: str
     ratio: float
+    format: str = "int3_g64"
 
 
 FORMATS = {
@@ -31,6 +32,7 @@ FORMATS = {
     "int_grouped": snr_db(
         int2_g64=9.4, int3_g64=15.0, int4_g64=21.0, int8_g64=45.3, int4_g64_sym=20.6
     ),
+    "lut": snr_db(lut2_channel=9.2, lut3_channel=14.5, lut4_channel=20.3, lut4_g64=21.2),
     "mxfp4": snr_db(mxfp4=18.9),
     "nf": snr_db(nf2_g64=8.4, nf3_g64=14.9, nf4_g64=21.0),
     "nvfp4": snr_db(nvfp4=20.9),
@@ -39,6 +41,7 @@ FORMATS = {
 QUANTIZERS = {
     "gptq": Beats("rtn", "output_error", 0.1),
     "hqq": Beats("rtn", "mean_abs_error", 0.97),
+    "kmeans": Beats("rtn", "weighted_error", 0.85, "lut3_channel"),
     "rtn": Beats("rtn:clip_steps=0", "squared_error", 0.9),
 }
 

@@ -21,7 +21,7 @@ CLIPPED = tuple(
 STEPPED = tuple(
     name
     for name in NAMES
-    if name == "bf16" or named(name).levels() and named(name).base.name == name
+    if name == "bf16" or (named(name).levels() and named(name).base.name == name)
 )
 SHAPES = [(1, 128), (3, 256), (5, 640), (7, 37), (4, 48)]
 
