@@ -28,7 +28,9 @@ FORMATS = {
     "bf16": snr_db(bf16=55.0),
     "fp4": snr_db(fp4_g64=19.8),
     "fp8": snr_db(fp8_e4m3=31.4),
+    "gauss": snr_db(gauss_n4p1_g128=9.3, gauss_n8p1_g64=14.7, gauss_n16p1_g64=20.3),
     "hadamard": snr_db(int2_g64_had=9.4, int4_g64_had=21.0, fp4_g64_had=19.8, mxfp4_had=18.9),
+    "higgs": snr_db(higgs_n16p2_g128=9.6, higgs_n32p2_g128=12.4, higgs_n256p2_g128=20.6),
     "int_grouped": snr_db(
         int2_g64=9.4, int3_g64=15.0, int4_g64=21.0, int8_g64=45.3, int4_g64_sym=20.6
     ),

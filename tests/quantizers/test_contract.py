@@ -28,6 +28,8 @@ FORMAT_NAMES = (
     "lut4_g64",
     "int3_g64_had",
     "nvfp4_had",
+    "higgs_n8p1_g64",
+    "higgs_n32p2_g128",
 )
 SHAPE = (48, 256)
 
@@ -56,8 +58,11 @@ def build(text):
     return QUANTIZERS.build(choice.name, choice.params)
 
 
-def measured(quantity, values, weight, hessian):
-    error = values - weight
+def measured(quantity, format, values, weight, hessian):
+    """In the basis that the format rounds in; squares and products are the same in any."""
+    error, rotation = values - weight, format.rotation(weight.shape[1])
+    if rotation is not None:
+        error, hessian = rotation.turn(error), rotation.gram(hessian)
     return {
         "squared_error": error.square().sum(),
         "mean_abs_error": error.abs().mean(),
@@ -98,6 +103,7 @@ def test_the_claim_holds_and_is_never_reversed(name, format_name, weight, hessia
     ours, others = (
         measured(
             claim.quantity,
+            format,
             build(text).quantize(weight, format, hessian).dequantize(),
             weight,
             hessian,
@@ -135,7 +141,7 @@ def test_a_format_that_does_not_fit_is_refused(name, hessian):
 def test_zero_and_single_row_weights(name, format_name, weight, hessian):
     quantizer, format = build(name), named(format_name)
     zero = quantizer.quantize(torch.zeros(SHAPE), format, hessian).dequantize()
-    assert (zero == 0).all()
+    assert zero.abs().max() <= (2.0**-21 if format_name.startswith("higgs") else 0)
     row = quantizer.quantize(weight[:1], format, hessian).dequantize()
     assert row.isfinite().all()
     assert (row - weight[:1]).abs().mean() < weight[:1].abs().mean()
