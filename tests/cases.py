@@ -16,11 +16,12 @@ def snr_db(**at_least):
 
 @dataclass(frozen=True)
 class Beats:
-    """`quantity` is at most `ratio` times that of quantizer `other` at 3 bits, never above it."""
+    """`quantity` is at most `ratio` times that of `other` in one format, never above it in any."""
 
     other: str
     quantity: str
     ratio: float
+    format: str = "int3_g64"
 
 
 FORMATS = {
@@ -29,10 +30,13 @@ FORMATS = {
     "fp4": snr_db(fp4_g64=19.8),
     "fp6": snr_db(fp6_e2m3_g64=31.6, fp6_e3m2_g64=26.1),
     "fp8": snr_db(fp8_e4m3=31.4),
+    "gauss": snr_db(gauss_n4p1_g128=9.3, gauss_n8p1_g64=14.7, gauss_n16p1_g64=20.3),
     "hadamard": snr_db(int2_g64_had=9.4, int4_g64_had=21.0, fp4_g64_had=19.8, mxfp4_had=18.9),
+    "higgs": snr_db(higgs_n16p2_g128=9.6, higgs_n32p2_g128=12.4, higgs_n256p2_g128=20.6),
     "int_grouped": snr_db(
         int2_g64=9.4, int3_g64=15.0, int4_g64=21.0, int8_g64=45.3, int4_g64_sym=20.6
     ),
+    "lut": snr_db(lut2_channel=9.2, lut3_channel=14.5, lut4_channel=20.3, lut4_g64=21.2),
     "mxfp4": snr_db(mxfp4=18.9),
     "mxfp6": snr_db(mxfp6_e2m3=30.9, mxfp6_e3m2=25.4),
     "mxfp8": snr_db(mxfp8_e4m3=31.4),
@@ -47,6 +51,7 @@ FORMATS = {
 QUANTIZERS = {
     "gptq": Beats("rtn", "output_error", 0.1),
     "hqq": Beats("rtn", "mean_abs_error", 0.97),
+    "kmeans": Beats("rtn", "weighted_error", 0.85, "lut3_channel"),
     "rtn": Beats("rtn:clip_steps=0", "squared_error", 0.9),
 }
 

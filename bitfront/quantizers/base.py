@@ -93,9 +93,10 @@ def checked(weight: torch.Tensor, format: Format) -> torch.Tensor:
         InvalidArgument: not a matrix, or the format does not fit its shape.
     """
     if weight.ndim != 2 or not format.fits((weight.shape[0], weight.shape[1])):
+        group = format.group_columns or format.columns_per_code
         raise InvalidArgument(
             f"Format {format.name!r} does not fit a weight of shape {tuple(weight.shape)}: "
-            f"it needs a matrix with whole groups of {format.group_columns} columns."
+            f"it needs a matrix with whole groups of {group} columns."
         )
     weight = weight.detach().to(torch.float32).contiguous()
     _check_finite(weight, "A weight", "check the checkpoint (a float16 overflow or a broken file)")

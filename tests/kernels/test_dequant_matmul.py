@@ -41,6 +41,10 @@ CASES = [
     ("mxint8", (5, 96)),
     ("nvfp4", (7, 176)),
     ("nvint4", (7, 176)),
+    ("lut2_g64", (8, 256)),
+    ("lut3_channel", (7, 352)),
+    ("lut4_g64", (9, 192)),
+    ("lut4_channel", (5, 33)),
     ("fp8_e4m3", (9, 132)),
 ]
 
@@ -166,6 +170,7 @@ MIXES = {
     "q, k and v": (["int4_g64", "int2_g32_sym", "int3_g64"], [33, 16, 9], [256]),
     "gate and up": (["nf3_g32", "mxfp4"], [16, 17], [320]),
     "column groups": (["int4_g32", "int2_g32", "fp4_g32"], [9], [96, 192, 64]),
+    "tables": (["lut3_g64", "nf3_g64", "lut4_channel", "int2_g64"], [9, 8], [128, 64]),
     "both": (["int3_g32", "int8_g32_sym", "fp8_e4m3", "nvfp4"], [9, 8], [160, 96]),
 }
 

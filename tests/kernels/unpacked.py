@@ -87,11 +87,13 @@ def weight_of(name: str, tensors, shape):
             level = codes.astype(np.uint8).view(np.int8) / 64
         elif name == "nvint4":
             level = codes - 8
+        elif name.startswith("lut"):
+            level = np.take_along_axis(tensors["table"].cpu().double().numpy(), codes, axis=1)
         elif name.startswith("nf"):
             level = np.array(format.levels(), dtype=np.float32).astype(float)[codes]
         else:
             level = codes - (2 ** (format.num_bits - 1) if name.endswith("sym") else 0)
-    scale = tensors["scale"].cpu()
+    scale = tensors["scale"].cpu() if "scale" in tensors else torch.ones(shape[0], 1)
     scale = 2.0 ** (scale.double() - 127) if scale.dtype == torch.uint8 else scale.double()
     if "global_scale" in tensors:
         scale = scale * tensors["global_scale"].cpu().double()

@@ -32,6 +32,12 @@ FORMAT_NAMES = (
     "bit_planes2_g64",
     "ternary_g64",
     "trit_planes_g128",
+    "lut3_channel",
+    "lut4_g64",
+    "int3_g64_had",
+    "nvfp4_had",
+    "higgs_n8p1_g64",
+    "higgs_n32p2_g128",
 )
 SHAPE = (48, 256)
 
@@ -60,11 +66,15 @@ def build(text):
     return QUANTIZERS.build(choice.name, choice.params)
 
 
-def measured(quantity, values, weight, hessian):
-    error = values - weight
+def measured(quantity, format, values, weight, hessian):
+    """In the basis that the format rounds in; squares and products are the same in any."""
+    error, rotation = values - weight, format.rotation(weight.shape[1])
+    if rotation is not None:
+        error, hessian = rotation.turn(error), rotation.gram(hessian)
     return {
         "squared_error": error.square().sum(),
         "mean_abs_error": error.abs().mean(),
+        "weighted_error": (error.square() * hessian.diagonal()).sum(),
         "output_error": ((error @ hessian) * error).sum(),
     }[quantity].item()
 
@@ -96,11 +106,12 @@ def test_tensors_are_as_the_format_promises(name, format_name, weight, hessian):
 
 @pytest.mark.parametrize("format_name", FORMAT_NAMES)
 @pytest.mark.parametrize("name", QUANTIZER_NAMES)
-def test_the_claim_holds_at_3_bits_and_is_never_reversed(name, format_name, weight, hessian):
+def test_the_claim_holds_and_is_never_reversed(name, format_name, weight, hessian):
     claim, format = cases.QUANTIZERS[name], named(format_name)
     ours, others = (
         measured(
             claim.quantity,
+            format,
             build(text).quantize(weight, format, hessian).dequantize(),
             weight,
             hessian,
@@ -108,7 +119,7 @@ def test_the_claim_holds_at_3_bits_and_is_never_reversed(name, format_name, weig
         for text in (name, claim.other)
     )
     assert ours <= others * (1 + 1e-5)
-    if format_name == "int3_g64":
+    if format_name == claim.format:
         assert ours <= others * claim.ratio
 
 
@@ -138,7 +149,7 @@ def test_a_format_that_does_not_fit_is_refused(name, hessian):
 def test_zero_and_single_row_weights(name, format_name, weight, hessian):
     quantizer, format = build(name), named(format_name)
     zero = quantizer.quantize(torch.zeros(SHAPE), format, hessian).dequantize()
-    assert (zero == 0).all()
+    assert zero.abs().max() <= (2.0**-21 if format_name.startswith("higgs") else 0)
     row = quantizer.quantize(weight[:1], format, hessian).dequantize()
     assert row.isfinite().all()
     assert (row - weight[:1]).abs().mean() < weight[:1].abs().mean()
