@@ -27,6 +27,7 @@ class Beats:
 FORMATS = {
     "bf16": snr_db(bf16=55.0),
     "bit_planes": snr_db(bit_planes2_g64=9.8, bit_planes2_g128=9.5, bit_planes3_g128=15.0),
+    "column_scaled": snr_db(int2_g64_cols=9.4, int3_g64_cols=15.0, int4_g64_cols=21.0),
     "fp4": snr_db(fp4_g64=19.8),
     "fp6": snr_db(fp6_e2m3_g64=31.6, fp6_e3m2_g64=26.1),
     "fp8": snr_db(fp8_e4m3=31.4),
@@ -49,6 +50,7 @@ FORMATS = {
 }
 
 QUANTIZERS = {
+    "awq": Beats("rtn", "output_error", 0.7, "int3_g64_cols"),
     "gptq": Beats("rtn", "output_error", 0.1),
     "hqq": Beats("rtn", "mean_abs_error", 0.97),
     "kmeans": Beats("rtn", "weighted_error", 0.85, "lut3_channel"),

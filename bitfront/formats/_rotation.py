@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import shake_256
 from typing import TYPE_CHECKING
 
-from bitfront.formats.base import Format, StoredTensor
+from bitfront.formats._derived import Derived
 
 if TYPE_CHECKING:
     import torch
@@ -76,47 +75,16 @@ class Rotation:
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
-class Rotated(Format):
+class Rotated(Derived):
     """A format of turned rows: what `base` stores is the weight times a `Rotation`.
 
     The inputs of the layer are turned once, and then multiply what is stored. All methods take
     and give weights as they are; quantizers work on turned ones, in `base`.
     """
 
-    @property
-    @abstractmethod
-    def base(self) -> Format:
-        """What the turned rows are stored in."""
-
     def rotation(self, n_columns: int) -> Rotation:
-        """That of the whole row."""
+        """That of the whole row; its signs are the same for all, and stored nowhere."""
         return Rotation(n_columns)
-
-    @property
-    def group_columns(self) -> int | None:
-        """Those of `base`."""
-        return self.base.group_columns
-
-    @property
-    def columns_per_code(self) -> int:
-        """Those of `base`."""
-        return self.base.columns_per_code
-
-    def levels(self) -> tuple[float, ...]:
-        """Those of `base`."""
-        return self.base.levels()
-
-    def stored_qparams(self, shape: tuple[int, int]) -> dict[str, StoredTensor]:
-        """Those of `base`."""
-        return self.base.stored_qparams(shape)
-
-    def stored(self, shape: tuple[int, int]) -> dict[str, StoredTensor]:
-        """Those of `base`: the signs are the same for all, and stored nowhere."""
-        return self.base.stored(shape)
-
-    def fits(self, shape: tuple[int, int]) -> bool:
-        """Whether `base` does."""
-        return self.base.fits(shape)
 
     def qparams(
         self,
@@ -131,30 +99,6 @@ class Rotated(Format):
         """Of the turned weight."""
         return self.base.group_range(self.rotation(weight.shape[1]).turn(weight))
 
-    def qparams_of_range(
-        self, low: torch.Tensor, high: torch.Tensor, clip: float | torch.Tensor = 1.0
-    ) -> dict[str, torch.Tensor]:
-        """Those of `base`."""
-        return self.base.qparams_of_range(low, high, clip)
-
-    def affine(
-        self, qparams: Mapping[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Those of `base`."""
-        return self.base.affine(qparams)
-
-    def nearest(self, scaled: torch.Tensor) -> torch.Tensor:
-        """Those of `base`."""
-        return self.base.nearest(scaled)
-
-    def values(self, codes: torch.Tensor) -> torch.Tensor:
-        """Those of `base`."""
-        return self.base.values(codes)
-
-    def rounded(self, scaled: torch.Tensor) -> torch.Tensor:
-        """Those of `base`."""
-        return self.base.rounded(scaled)
-
     def encode(self, weight: torch.Tensor, qparams: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Nearest codes of the turned weight."""
         return self.base.encode(self.rotation(weight.shape[1]).turn(weight), qparams)
@@ -163,18 +107,6 @@ class Rotated(Format):
         """Float32 `[n_rows, n_columns]`, turned back."""
         turned = self.base.decode(codes, qparams)
         return self.rotation(turned.shape[1]).undo(turned)
-
-    def pack(
-        self, codes: torch.Tensor, qparams: Mapping[str, torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
-        """As `base` does."""
-        return self.base.pack(codes, qparams)
-
-    def unpack(
-        self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, int]
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """As `base` does."""
-        return self.base.unpack(tensors, shape)
 
 
 def _wide(rows: torch.Tensor) -> torch.Tensor:

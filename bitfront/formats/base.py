@@ -125,9 +125,16 @@ class Format(ABC):
         """How rows are turned before they are rounded, and inputs before they are multiplied."""
         return None
 
+    def input_scale(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        """What columns of `base` are multiplied by, or inputs instead, float32 `[n_columns]`.
+
+        Powers of two, so that it makes no difference which.
+        """
+        return None
+
     @property
     def base(self) -> Format:
-        """The format of the turned rows; this one where nothing is turned."""
+        """The format of the rows once turned and scaled; this one where nothing is done to them."""
         return self
 
     def qparams(

@@ -46,13 +46,22 @@ def multiply(
         shape: of the weight.
         bias: `[n_rows]`.
     """
-    if format.rotation(shape[1]) is not None:
-        x = torch.ops.bitfront.turn(x)
+    x = prepared(x, format, tensors, shape)
     parts = format.parts(shape)
     order = format.column_order(tensors, shape[1])
     names, widths = [part.name for part, _ in parts], [width for _, width in parts]
-    stored = _of_parts(tensors, order)
+    stored = _of_parts(format, tensors, shape, order)
     return dequant_matmul(x, stored, names, [shape[0]], widths, bias, order)
+
+
+def prepared(
+    x: torch.Tensor, format: Format, tensors: Mapping[str, torch.Tensor], shape: tuple[int, int]
+) -> torch.Tensor:
+    """Inputs as `format.base` is multiplied by: turned, or scaled by column."""
+    if format.rotation(shape[1]) is not None:
+        x = torch.ops.bitfront.turn(x)
+    scale = format.input_scale(tensors)
+    return x if scale is None else x * scale.to(x.dtype)
 
 
 def decoded(
@@ -68,16 +77,26 @@ def decoded(
         return format.decode_stored(tensors, shape).to(dtype)
     order = format.column_order(tensors, shape[1])
     names, widths = [part.name for part, _ in parts], [width for _, width in parts]
-    weight: torch.Tensor = decode(_of_parts(tensors, order), names, [shape[0]], widths, dtype)
+    weight: torch.Tensor = decode(
+        _of_parts(format, tensors, shape, order), names, [shape[0]], widths, dtype
+    )
     if order is not None:
         weight = torch.empty_like(weight).index_copy_(1, order, weight)
+    scale = format.input_scale(tensors)
+    if scale is not None:
+        weight = weight * scale.to(dtype)
     rotation = format.rotation(shape[1])
     return weight if rotation is None else rotation.undo(weight)
 
 
 def _of_parts(
-    tensors: Mapping[str, torch.Tensor], order: torch.Tensor | None
+    format: Format,
+    tensors: Mapping[str, torch.Tensor],
+    shape: tuple[int, int],
+    order: torch.Tensor | None,
 ) -> list[torch.Tensor]:
+    if format.base is not format:
+        return [tensors[name] for name in format.base.stored(shape)]
     every = list(tensors.values())
     return every if order is None else every[:-1]
 

@@ -57,7 +57,8 @@ class PackedWeight(nn.Module):
         """
         low_bit = self._for_few_tokens(inputs)
         if low_bit is not None:
-            out = low_bit.multiply(self._turned(inputs))
+            tensors = self.tensors()
+            out = low_bit.multiply(weights.prepared(inputs, self.format, tensors, self.shape))
             return out if bias is None else out + bias
         if self.keeps and not inputs.is_cuda:
             return functional.linear(inputs, self.matrix(inputs.dtype), bias)
@@ -77,11 +78,6 @@ class PackedWeight(nn.Module):
         if self._low_bit is None and makes and torch_cpu.can_multiply(self.format.base, self.shape):
             self._low_bit = torch_cpu.low_bit(self.format.base, self.shape, self.tensors())
         return self._low_bit
-
-    def _turned(self, inputs: torch.Tensor) -> torch.Tensor:
-        is_turned = self.format.rotation(self.shape[1]) is not None
-        turned: torch.Tensor = torch.ops.bitfront.turn(inputs) if is_turned else inputs
-        return turned
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Stored tensors by name."""
