@@ -132,9 +132,17 @@ class Format(ABC):
         """
         return None
 
+    def taken_out(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Stored tensors of what `base` is not to store of a weight; none for most formats."""
+        return {}
+
+    def rest(self, weight: torch.Tensor, taken: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """What `base` is to store of a weight once `taken` is out of it."""
+        return weight
+
     @property
     def base(self) -> Format:
-        """The format of the rows once turned and scaled; this one where nothing is done to them."""
+        """The format of the rows once turned, scaled or lightened; else this one."""
         return self
 
     def qparams(

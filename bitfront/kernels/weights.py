@@ -95,10 +95,9 @@ def _of_parts(
     shape: tuple[int, int],
     order: torch.Tensor | None,
 ) -> list[torch.Tensor]:
-    if format.base is not format:
-        return [tensors[name] for name in format.base.stored(shape)]
-    every = list(tensors.values())
-    return every if order is None else every[:-1]
+    if order is None:
+        return [tensors[name] for name in format.parts(shape)[0][0].stored(shape)]
+    return list(tensors.values())[:-1]
 
 
 def _turned_back(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:

@@ -75,8 +75,10 @@ class PackedWeight(nn.Module):
             return None
         # A compiled model uses the layout that the model had before, but does not make it.
         makes = not torch.compiler.is_compiling()
-        if self._low_bit is None and makes and torch_cpu.can_multiply(self.format.base, self.shape):
-            self._low_bit = torch_cpu.low_bit(self.format.base, self.shape, self.tensors())
+        (stored, _), *others = self.format.parts(self.shape)
+        makes = makes and not others and torch_cpu.can_multiply(stored, self.shape)
+        if self._low_bit is None and makes:
+            self._low_bit = torch_cpu.low_bit(stored, self.shape, self.tensors())
         return self._low_bit
 
     def tensors(self) -> dict[str, torch.Tensor]:

@@ -64,6 +64,10 @@ class Quantizer(ABC):
             InvalidArgument: the format does not fit, or a Hessian is needed and not given.
         """
         weight = checked(weight, format)
+        taken = format.taken_out(weight)
+        if taken:
+            rest = self.rounded(format.rest(weight, taken), format.base, hessian)
+            return QuantizedWeight(format, rest.codes, {**rest.qparams, **taken})
         rotation = format.rotation(weight.shape[1])
         if rotation is None:
             return self.rounded(weight, format, hessian)

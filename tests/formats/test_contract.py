@@ -208,6 +208,8 @@ def test_formats_fit_whole_groups_only(name):
         ("mxint8", 8.25),
         ("nvfp4", 4.5 + 32 / (256 * 512)),
         ("nvint4", 4.5 + 32 / (256 * 512)),
+        ("int3_channel_sparse5", 3 + 32 / 512 + 3 * 32 / 512),
+        ("int4_g64_cols", 4.5 + 8 / 256),
         ("ternary_g128", 8 * 103 / 512 + 0.125),
         ("trit_planes_g64", 8 * 2 * 103 / 512 + 0.5),
         ("bit_planes2_g128", 2 + 3 * 16 / 128),

@@ -31,6 +31,7 @@ FORMAT_NAMES = (
     "nvfp4_had",
     "bit_planes2_g64",
     "int3_g64_cols",
+    "int3_channel_sparse10",
     "ternary_g64",
     "trit_planes_g128",
     "lut3_channel",

@@ -17,6 +17,7 @@ def test_no_group_is_worse_clipped(name):
     size = format.group_columns or 256
     rotation = format.rotation(256)
     turned = weight if rotation is None else rotation.turn(weight)
+    turned = format.rest(turned, format.taken_out(turned))
 
     def group_errors(quantizer):
         quantized = quantizer.quantize(weight, format)
