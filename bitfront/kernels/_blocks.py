@@ -14,6 +14,7 @@ from bitfront.formats.base import Float4, Format
 from bitfront.formats.fp8 import Fp8
 from bitfront.formats.int_grouped import IntGrouped
 from bitfront.formats.lut import Lut
+from bitfront.formats.mixed import Mixed
 
 if TYPE_CHECKING:
     import torch
@@ -218,8 +219,8 @@ def block_matrix(
 
 def has_kernel(format: Format) -> bool:
     """Whether the Triton kernels know how a format is stored."""
-    is_one_block = format.base is format and format.columns_per_code == 1
-    return format.scaled and is_one_block
+    is_one_block = format.base is format and not isinstance(format, Mixed)
+    return format.scaled and is_one_block and format.columns_per_code == 1
 
 
 def _kind(format: Format) -> int:

@@ -29,6 +29,8 @@ FORMAT_NAMES = (
     "int3_g64_had",
     "nvfp4_had",
     "higgs_n8p1_g64",
+    "slim3_g32",
+    "int2x4_g64",
     "higgs_n32p2_g128",
 )
 SHAPE = (48, 256)
