@@ -149,6 +149,27 @@ def test_zero_and_single_row_weights(name, format_name, weight, hessian):
     assert (row - weight[:1]).abs().mean() < weight[:1].abs().mean()
 
 
+@pytest.mark.parametrize("format_name", FORMAT_NAMES)
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_heavy_tails_and_columns_without_weight_or_input_stay_finite(name, format_name, hessian):
+    torch.manual_seed(0)
+    tails = torch.distributions.Cauchy(0.0, 0.02).sample((5, 256))
+    tails[:, 40:140] = 0
+    dead = hessian.clone()
+    dead[100:200] = dead[:, 100:200] = 0
+    quantized = build(name).quantize(tails, named(format_name), dead)
+    assert quantized.dequantize().isfinite().all()
+    assert all(t.float().isfinite().all() for t in quantized.tensors().values())
+
+
+@pytest.mark.parametrize("format_name", ["int3_channel_had", "lut3_channel", "int4_channel"])
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_odd_widths_and_one_row(name, format_name, weight, hessian):
+    format, own = named(format_name), weight[:1, :37]
+    values = build(name).quantize(own, format, hessian[:37, :37].contiguous()).dequantize()
+    assert (values - own).norm() < 0.5 * own.norm()
+
+
 @pytest.mark.parametrize("name", QUANTIZER_NAMES)
 def test_views_and_half_precision_are_quantized_as_float32(name, weight, hessian):
     quantizer, format = build(name), named("int4_g64")
