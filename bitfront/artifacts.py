@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,7 +14,13 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from bitfront.errors import InvalidArgument, MismatchedArtifact, NotFound, StorageError
+from bitfront.errors import (
+    BitfrontError,
+    InvalidArgument,
+    MismatchedArtifact,
+    NotFound,
+    StorageError,
+)
 from bitfront.files import link_or_copy, replacing
 
 _CHUNK = 1 << 20
@@ -24,6 +30,9 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 @dataclass(frozen=True)
 class Artifacts:
     """A store of files named by their SHA-256.
+
+    Every method raises `StorageError` where the store cannot be reached or refuses: what its
+    library raises then need not even be an `OSError` (s3fs).
 
     Args:
         url: a folder, or a URL such as `s3://bucket/prefix`.
@@ -69,16 +78,15 @@ class Artifacts:
                 link_or_copy(path, temporary)
             return digest
         system, root = self._place
-        try:
+        with self._reached():
             system.put_file(str(path), f"{root}/{_name(digest)}")
-        except OSError as error:
-            raise StorageError(f"Cannot store {path.name} at {self.url}: {error}.") from error
         return digest
 
     def has(self, digest: str) -> bool:
         """Whether an artifact is there."""
         system, root = self._place
-        return bool(system.exists(f"{root}/{_name(digest)}"))
+        with self._reached():
+            return bool(system.exists(f"{root}/{_name(digest)}"))
 
     def fetch(self, digest: str, path: Path) -> None:
         """Bring an artifact to `path` unless it is there; a link where a folder allows one.
@@ -96,7 +104,8 @@ class Artifacts:
             if folder is not None:
                 link_or_copy(Path(source), temporary)
             else:
-                self._place[0].get_file(source, str(temporary))
+                with self._reached():
+                    self._place[0].get_file(source, str(temporary))
             if digest_of(temporary) != digest:
                 raise MismatchedArtifact(f"Artifact {digest} is damaged: remove it and run again.")
 
@@ -106,7 +115,8 @@ class Artifacts:
         Raises:
             NotFound: there is no such artifact.
         """
-        return cast("BinaryIO", self._place[0].open(self._existing(digest), "rb"))
+        with self._reached():
+            return cast("BinaryIO", self._place[0].open(self._existing(digest), "rb"))
 
     def size(self, digest: str) -> int:
         """Bytes of an artifact.
@@ -114,13 +124,15 @@ class Artifacts:
         Raises:
             NotFound: there is no such artifact.
         """
-        return int(self._place[0].size(self._existing(digest)))
+        with self._reached():
+            return int(self._place[0].size(self._existing(digest)))
 
     def age(self, digest: str) -> float:
         """Seconds since an artifact was stored; 0 for one that is gone."""
         system, root = self._place
         try:
-            stored_at: datetime = system.modified(f"{root}/{_name(digest)}")
+            with self._reached():
+                stored_at: datetime = system.modified(f"{root}/{_name(digest)}")
         except FileNotFoundError:
             return 0.0
         return (datetime.now(UTC) - stored_at.astimezone(UTC)).total_seconds()
@@ -128,24 +140,34 @@ class Artifacts:
     def remove(self, digest: str) -> None:
         """Drop an artifact; one that is gone is as good."""
         system, root = self._place
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._reached():
             system.rm_file(f"{root}/{_name(digest)}")
 
     def all(self) -> Iterator[str]:
         """Digests of everything stored."""
         system, root = self._place
         with suppress(FileNotFoundError):
-            for path in system.find(root):
+            with self._reached():
+                paths = system.find(root)
+            for path in paths:
                 name = path.rpartition("/")[2]
                 if _DIGEST.fullmatch(name):
                     yield name
 
     def _existing(self, digest: str) -> str:
-        system, root = self._place
-        path = f"{root}/{_name(digest)}"
-        if not system.exists(path):
+        _, root = self._place
+        if not self.has(digest):
             raise NotFound(f"No artifact {digest}.")
-        return path
+        return f"{root}/{_name(digest)}"
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except (BitfrontError, FileNotFoundError):
+            raise
+        except Exception as error:
+            raise StorageError(f"Cannot use the artifacts at {self.url}: {error}.") from error
 
 
 def digest_of(path: Path) -> str:

@@ -35,10 +35,11 @@ FORMATS = {
     "hadamard": snr_db(int2_g64_had=9.4, int4_g64_had=21.0, fp4_g64_had=19.8, mxfp4_had=18.9),
     "higgs": snr_db(higgs_n16p2_g128=9.6, higgs_n32p2_g128=12.4, higgs_n256p2_g128=20.6),
     "int_grouped": snr_db(
-        int2_g64=9.4, int3_g64=15.0, int4_g64=21.0, int8_g64=45.3, int4_g64_sym=20.6
+        int1_g64=4.1, int2_g64=9.4, int3_g64=15.0, int4_g64=21.0, int8_g64=45.3, int4_g64_sym=20.6
     ),
     "lut": snr_db(lut2_channel=9.2, lut3_channel=14.5, lut4_channel=20.3, lut4_g64=21.2),
     "mxfp4": snr_db(mxfp4=18.9),
+    "mixed": snr_db(int2x4_g64=10.2, slim2_g32=8.9, slim3_g32=14.9, slim4_g64=19.6),
     "mxfp6": snr_db(mxfp6_e2m3=30.9, mxfp6_e3m2=25.4),
     "mxfp8": snr_db(mxfp8_e4m3=31.4),
     "mxint8": snr_db(mxint8=42.3),
@@ -57,6 +58,7 @@ QUANTIZERS = {
     "gptq": Beats("rtn", "output_error", 0.1),
     "hqq": Beats("rtn", "mean_abs_error", 0.97),
     "kmeans": Beats("rtn", "weighted_error", 0.85, "lut3_channel"),
+    "slim": Beats("rtn", "output_error", 0.1, "slim3_g32"),
     "rtn": Beats("rtn:clip_steps=0", "squared_error", 0.9),
 }
 

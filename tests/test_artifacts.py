@@ -2,10 +2,11 @@
 
 import uuid
 
+import fsspec
 import pytest
 
 from bitfront.artifacts import Artifacts, digest_of
-from bitfront.errors import InvalidArgument, MismatchedArtifact, NotFound
+from bitfront.errors import InvalidArgument, MismatchedArtifact, NotFound, StorageError
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -55,3 +56,34 @@ def test_damaged_bytes_are_not_brought(tmp_path):
 def test_only_digests_are_names(artifacts, name):
     with pytest.raises(InvalidArgument, match="not a digest"):
         artifacts.has(name)
+
+
+def test_a_store_that_cannot_be_reached_is_one_kind_of_error(tmp_path):
+    """Libraries of stores raise errors of their own, s3fs some that are no `OSError`."""
+    fsspec.register_implementation("unreachable", Unreachable, clobber=True)
+    artifacts = Artifacts("unreachable://kept")
+    path, digest = tmp_path / "a.bin", "0" * 64
+    path.write_bytes(b"weights")
+    for use in (
+        lambda: artifacts.put(path),
+        lambda: artifacts.has(digest),
+        lambda: artifacts.fetch(digest, path),
+        lambda: artifacts.open(digest),
+        lambda: artifacts.size(digest),
+        lambda: artifacts.age(digest),
+        lambda: artifacts.remove(digest),
+        lambda: list(artifacts.all()),
+    ):
+        with pytest.raises(StorageError, match=r"artifacts at unreachable://kept: no answer\."):
+            use()
+
+
+class Unreachable(fsspec.AbstractFileSystem):
+    """Every call ends as one to a server that is gone."""
+
+    protocol = "unreachable"
+
+    def _gone(self, *_args, **_options):
+        raise RuntimeError("no answer")
+
+    put_file = exists = find = modified = rm_file = _gone

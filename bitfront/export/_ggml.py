@@ -41,7 +41,7 @@ def ggml_type(format: Format) -> tuple[GGMLQuantizationType, bool]:
         types = _SYMMETRIC if format.symmetric else _ASYMMETRIC
         chosen = types.get(max(format.num_bits, 4))
         return chosen or GGMLQuantizationType.Q8_0, chosen is not None or format.symmetric
-    wide = format.num_bits > 5
+    wide = format.code_bits > 5
     return (GGMLQuantizationType.Q8_0 if wide else GGMLQuantizationType.Q4_0), False
 
 

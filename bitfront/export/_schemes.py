@@ -43,7 +43,7 @@ def scheme(format: Format) -> Scheme | None:
 
     Names are those of `QuantizationScheme` and `QuantizationArgs` in compressed-tensors 0.20.
     """
-    if isinstance(format, IntGrouped):
+    if isinstance(format, IntGrouped) and format.num_bits > 1:
         grouped = {"strategy": "group", "group_size": format.group_size}
         weights = {
             "num_bits": format.num_bits,

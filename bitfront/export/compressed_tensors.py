@@ -87,8 +87,8 @@ class CompressedTensors(HuggingFaceFolder):
                 "layers only; export with packed or fake_quant."
             )
         format = named(name)
-        if not isinstance(format, IntGrouped) or format.symmetric:
-            return name
+        if not isinstance(format, IntGrouped) or format.symmetric or format.num_bits == 1:
+            return name  # what compressed-tensors has not is refused with its layer later
         if not self.symmetric:
             raise InvalidArgument(
                 f"Layer {layer!r} has {name}, and compressed-tensors has no fractional zero "

@@ -1,4 +1,4 @@
-"""Integers of 2 to 8 bits with one float16 scale, and a zero point if asymmetric, per group."""
+"""Integers of 1 to 8 bits with one float16 scale, and a zero point if asymmetric, per group."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class IntGrouped(Integers):
     `int4_g64_sym` 4.25. Prefer asymmetric at 2 and 3 bits, symmetric from 5 bits up.
 
     Args:
-        num_bits: bits of one code, 2 to 8.
+        num_bits: bits of one code, 2 to 8; 1 only with a zero point.
         group_size: columns that share a scale: 32, 64, 128, or None for the whole row.
         symmetric: without a zero point.
     """
@@ -40,8 +40,10 @@ class IntGrouped(Integers):
     symmetric: bool = False
 
     def __post_init__(self) -> None:
-        if not 2 <= self.num_bits <= 8:
-            raise InvalidArgument(f"Integer formats have 2 to 8 bits, not {self.num_bits}.")
+        if not 1 + self.symmetric <= self.num_bits <= 8:
+            raise InvalidArgument(
+                f"Integer formats have 2 to 8 bits, or 1 with a zero point, not {self.num_bits}."
+            )
         if self.group_size not in _ALLOWED:
             raise InvalidArgument(
                 f"Group size {self.group_size} of an integer format is not one of "
@@ -61,8 +63,10 @@ class IntGrouped(Integers):
 
     @classmethod
     def catalogue(cls) -> tuple[IntGrouped, ...]:
-        """2 to 8 bits, group 32, 64, 128 and channel, with and without zero point."""
-        return tuple(cls(*fields) for fields in product(range(2, 9), _ALLOWED, (False, True)))
+        """2 to 8 bits, group 32, 64, 128 and channel, with and without zero point; groups of 1."""
+        single = tuple(cls(1, size) for size in GROUP_SIZES)
+        wider = product(range(2, 9), _ALLOWED, (False, True))
+        return (*single, *(cls(*fields) for fields in wider))
 
     @property
     def first(self) -> int:

@@ -73,15 +73,33 @@ class Gptq(Quantizer):
                 positive definite.
         """
         hessian = checked_hessian(hessian, weight.shape[1]).to(weight.device)
-        importance = hessian.diagonal()
-        clip = best_clip(weight, format, self.clip_steps, self.min_clip, importance=importance)
-        qparams = format.qparams(weight, clip, importance)
         if not format.scaled:
-            return QuantizedWeight(format, format.encode(weight, qparams), qparams)
+            return QuantizedWeight(format, format.encode(weight, {}), {})
+        importance = hessian.diagonal()
         order = self._order(importance, format.columns_per_code)
         spread = self._spread(hessian[order][:, order])
+        inverse = torch.empty_like(importance).index_copy_(0, order, spread.square().sum(dim=0))
+        qparams = self._qparams(weight, format, importance, inverse)
         codes = self._feedback(weight, format, qparams, order, spread)
         return QuantizedWeight(format, codes, qparams)
+
+    def _qparams(
+        self,
+        weight: torch.Tensor,
+        format: Format,
+        importance: torch.Tensor,
+        inverse: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Parameters that are fixed before the codes.
+
+        Args:
+            weight: float32 `[n_rows, n_columns]`.
+            format: of the codes.
+            importance: H_jj of each column.
+            inverse: [H^-1]_jj of each column, with damping.
+        """
+        clip = best_clip(weight, format, self.clip_steps, self.min_clip, importance)
+        return format.qparams(weight, clip, importance)
 
     def _order(self, importance: torch.Tensor, step: int) -> torch.Tensor:
         """Columns in the order they are rounded in; those of one code stay together."""

@@ -1,22 +1,21 @@
-"""Allocations as genes: parents from the whole history, children by Optuna, repaired to fit."""
+"""Allocations as genes: parents by Optuna from the whole history, children repaired to fit."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, IntDistribution
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
+from bitfront.search._levels import Levels
 from bitfront.search._optuna import quiet, seed_of
 from bitfront.search._record import Choice, Record
-from bitfront.search._repair import repaired
 from bitfront.search._warm_start import warm_start
 from bitfront.search.base import Search, learned_kl
 from bitfront.search.sweep import Sweep
@@ -25,8 +24,6 @@ from bitfront.trial import Trial
 Floats = NDArray[np.float64]
 GeneticSampler = optuna.samplers.NSGAIISampler | optuna.samplers.NSGAIIISampler
 
-_BLOCK = 1024
-"""Genes crossed in one study: the time of a study grows with the square of its parameters."""
 _LEAST_REACH = 0.05
 """How far from the budget parents may be, as half a fraction of it, where `spread` is less."""
 _CHILDREN = 16
@@ -127,9 +124,11 @@ class GeneticSearch(Search):
     ) -> Choice | None:
         """The first repaired child that is new."""
         for target in record.targets(self.spread):
+            levels = Levels.of(target)
             for attempt in range(_CHILDREN):
-                found = self._child(target, parents, self.n_mutations + attempt, rng)
-                if found is not None and record.is_new(found):
+                child = self._child(target, parents, self.n_mutations + attempt, rng)
+                found = self._repaired(levels, child, rng)
+                if target.is_feasible(found) and record.is_new(found):
                     return found
         return None
 
@@ -139,16 +138,19 @@ class GeneticSearch(Search):
         parents: Sequence[Choice],
         n_mutations: float,
         rng: np.random.Generator,
-    ) -> Choice | None:
-        """Two parents crossed and mutated, or a random choice while there are none; repaired."""
+    ) -> Choice:
+        """Two parents crossed and mutated, or a random choice while there are none."""
         allowed = problem.space.group_allowed
         if len(parents) < 2:
-            child = np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1)
-        else:
-            first, second = rng.choice(len(parents), 2, replace=False)
-            child = crossed(allowed, (parents[first], parents[second]), n_mutations, rng)
-        noise = np.exp(self.repair_sd * rng.normal(size=allowed.shape))
-        return repaired(problem, child, problem.group_loss * noise)
+            return random_choice(allowed, rng)
+        first, second = rng.choice(len(parents), 2, replace=False)
+        return crossed(allowed, (parents[first], parents[second]), n_mutations, rng)
+
+    def _repaired(self, levels: Levels, child: Choice, rng: np.random.Generator) -> Choice:
+        """Into the limits, what is left spent, by the loss table with noise."""
+        noise = np.exp(self.repair_sd * rng.normal(size=levels.loss.shape))
+        noisy = replace(levels, loss=levels.loss * noise)
+        return noisy.choice(noisy.moved(noisy.of_choice(child), rng, by_loss=True))
 
 
 def survivors(sampler: GeneticSampler, points: Floats) -> list[int]:
@@ -165,7 +167,10 @@ def crossed(
     n_mutations: float,
     rng: np.random.Generator,
 ) -> Choice:
-    """Each gene from either of two parents, some drawn anew, `[n_groups]`.
+    """Uniform crossover: each gene from either of two parents, some drawn anew, `[n_groups]`.
+
+    Optuna's own default crossover and mutation on arrays: a study of thousands of parameters takes
+    tens of milliseconds for one child, these take one.
 
     Args:
         allowed: `[n_groups, n_formats]`.
@@ -173,40 +178,15 @@ def crossed(
         n_mutations: how many genes are drawn anew, on average.
         rng: the only source of randomness.
     """
-    n_allowed = allowed.sum(axis=1)
-    place = np.cumsum(allowed, axis=1) - 1  # of a format among those allowed
-    column = np.argsort(~allowed, axis=1, kind="stable")  # and back
-    rows = np.arange(len(allowed))
-    child = parents[0].copy()
-    open_rows = np.flatnonzero(n_allowed > 1)
-    share = min(n_mutations / max(len(open_rows), 1), 1.0)
-    for block in np.split(open_rows, np.arange(_BLOCK, len(open_rows), _BLOCK)):
-        if len(block):
-            genes = [place[block, parent[block]] for parent in parents]
-            child[block] = _crossed_block(genes, n_allowed[block], share, rng)
-            child[block] = column[rows[block], child[block]]
+    child: Choice = np.where(rng.random(len(allowed)) < 0.5, *parents)
+    is_open = allowed.sum(axis=1) > 1
+    share = min(n_mutations / max(int(is_open.sum()), 1), 1.0)
+    anew = is_open & (rng.random(len(allowed)) < share)
+    child[anew] = random_choice(allowed[anew], rng)
     return child
 
 
-def _crossed_block(
-    genes: Sequence[Choice], n_allowed: Choice, share: float, rng: np.random.Generator
-) -> Choice:
-    """A child of two parents by `NSGAIISampler`, `[n_genes]`."""
-    one = {int(n): IntDistribution(0, int(n) - 1) for n in np.unique(n_allowed)}
-    known: dict[str, BaseDistribution] = {str(i): one[int(n)] for i, n in enumerate(n_allowed)}
-    with quiet():
-        sampler = optuna.samplers.NSGAIISampler(
-            population_size=2, mutation_prob=share, crossover_prob=1.0, seed=seed_of(rng)
-        )
-        study = optuna.create_study(sampler=sampler, directions=["minimize"] * 2)
-        for parent in genes:
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params=dict(zip(known, parent.tolist(), strict=True)),
-                    distributions=known,
-                    values=[0.0, 0.0],
-                    system_attrs={"NSGAIISampler:generation": 0},
-                )
-            )
-        params = study.ask(known).params
-    return np.array([params[name] for name in known], dtype=np.int64)
+def random_choice(allowed: NDArray[np.bool_], rng: np.random.Generator) -> Choice:
+    """An allowed format for each group, all alike probable, `[n_groups]`."""
+    drawn: Choice = np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1)
+    return drawn

@@ -17,10 +17,9 @@ class Nsga2(GeneticSearch):
     A gene is the format of a group. Parents are what NSGA-II keeps of the whole history near the
     budget, by rank of domination, then by distance to neighbours, in the log of the loss and every
     limited cost. A child is made to fit the limits by the estimator's table with noise, so that
-    children differ; it is measured, and may become a parent. Only two parents enter a study of
-    Optuna's, in blocks of 1,024 genes, because its time grows with the square of the parameters
-    (45,000 at once took over nine minutes), so a proposal takes as long after 1,000 trials as
-    after ten.
+    children differ; it is measured, and may become a parent. Optuna selects the parents; genes are
+    crossed and mutated by its defaults, but on arrays, because its time grows with the square of
+    the parameters (45,000 at once took over nine minutes).
 
     It models nothing, so nothing but the table guides the formats of a child (3 % under the solved
     table after 64 and 128 measurements, on the problems that `tpe` names).

@@ -27,8 +27,8 @@ def every_format(tiny_tokenizer, tmp_path_factory):
     module = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=160,
-            hidden_size=128,
-            intermediate_size=128,
+            hidden_size=256,
+            intermediate_size=256,
             num_hidden_layers=-(-len(CATALOGUE) // 7),
             num_attention_heads=4,
             tie_word_embeddings=False,
@@ -96,8 +96,8 @@ def test_layers_outside_the_blocks_are_packed_like_others(family, tiny_tokenizer
 
 @pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "bf16"])
 def test_rows_of_a_packed_table_are_those_of_the_whole(name):
-    weight = torch.randn(40, 128, generator=torch.Generator().manual_seed(0))
-    table = QuantEmbedding(CATALOGUE[name], (40, 128), torch.float32)
+    weight = torch.randn(40, 256, generator=torch.Generator().manual_seed(0))
+    table = QuantEmbedding(CATALOGUE[name], (40, 256), torch.float32)
     quantized = Rtn(clip_steps=0).quantize(weight, CATALOGUE[name])
     table.load_state_dict(quantized.tensors())
     ids = torch.tensor([[3, 39, 3], [0, 7, 20]])

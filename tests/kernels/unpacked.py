@@ -89,7 +89,7 @@ def weight_of(name: str, tensors, shape):
             level = codes - 8
         elif name.startswith("lut"):
             level = np.take_along_axis(tensors["table"].cpu().double().numpy(), codes, axis=1)
-        elif name.startswith("nf"):
+        elif name.startswith(("nf", "gauss")):
             level = np.array(format.levels(), dtype=np.float32).astype(float)[codes]
         else:
             level = codes - (2 ** (format.num_bits - 1) if name.endswith("sym") else 0)

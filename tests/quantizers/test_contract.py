@@ -39,6 +39,8 @@ FORMAT_NAMES = (
     "int3_g64_had",
     "nvfp4_had",
     "higgs_n8p1_g64",
+    "slim3_g32",
+    "int2x4_g64",
     "higgs_n32p2_g128",
 )
 SHAPE = (48, 256)
@@ -155,6 +157,27 @@ def test_zero_and_single_row_weights(name, format_name, weight, hessian):
     row = quantizer.quantize(weight[:1], format, hessian).dequantize()
     assert row.isfinite().all()
     assert (row - weight[:1]).abs().mean() < weight[:1].abs().mean()
+
+
+@pytest.mark.parametrize("format_name", FORMAT_NAMES)
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_heavy_tails_and_columns_without_weight_or_input_stay_finite(name, format_name, hessian):
+    torch.manual_seed(0)
+    tails = torch.distributions.Cauchy(0.0, 0.02).sample((5, 256))
+    tails[:, 40:140] = 0
+    dead = hessian.clone()
+    dead[100:200] = dead[:, 100:200] = 0
+    quantized = build(name).quantize(tails, named(format_name), dead)
+    assert quantized.dequantize().isfinite().all()
+    assert all(t.float().isfinite().all() for t in quantized.tensors().values())
+
+
+@pytest.mark.parametrize("format_name", ["int3_channel_had", "lut3_channel", "int4_channel"])
+@pytest.mark.parametrize("name", QUANTIZER_NAMES)
+def test_odd_widths_and_one_row(name, format_name, weight, hessian):
+    format, own = named(format_name), weight[:1, :37]
+    values = build(name).quantize(own, format, hessian[:37, :37].contiguous()).dequantize()
+    assert (values - own).norm() < 0.5 * own.norm()
 
 
 @pytest.mark.parametrize("name", QUANTIZER_NAMES)
