@@ -26,6 +26,7 @@ class Beats:
 
 FORMATS = {
     "bf16": snr_db(bf16=55.0),
+    "binary_salient": snr_db(binary_salient10=4.8, binary_salient20=5.3),
     "bit_planes": snr_db(bit_planes2_g64=9.8, bit_planes2_g128=9.5, bit_planes3_g128=15.0),
     "column_scaled": snr_db(int2_g64_cols=9.4, int3_g64_cols=15.0, int4_g64_cols=21.0),
     "fp4": snr_db(fp4_g64=19.8),

@@ -132,13 +132,24 @@ class Format(ABC):
         """
         return None
 
-    def taken_out(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Stored tensors of what `base` is not to store of a weight; none for most formats."""
+    def taken_out(
+        self, weight: torch.Tensor, importance: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Stored tensors of what `base` is not to store of a weight; none for most formats.
+
+        Args:
+            weight: float32 `[n_rows, n_columns]`.
+            importance: of each column, float32 `[n_columns]`, where it is known.
+        """
         return {}
 
     def rest(self, weight: torch.Tensor, taken: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """What `base` is to store of a weight once `taken` is out of it."""
         return weight
+
+    def rest_gram(self, gram: torch.Tensor, taken: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The Gram matrix of the inputs that `rest` meets."""
+        return gram
 
     @property
     def base(self) -> Format:

@@ -63,8 +63,8 @@ class IntGrouped(Integers):
 
     @classmethod
     def catalogue(cls) -> tuple[IntGrouped, ...]:
-        """2 to 8 bits, group 32, 64, 128 and channel, with and without zero point; groups of 1."""
-        single = tuple(cls(1, size) for size in GROUP_SIZES)
+        """1 bit with zero point, 2 to 8 with and without; group 32, 64, 128 and channel."""
+        single = tuple(cls(1, size) for size in _ALLOWED)
         wider = product(range(2, 9), _ALLOWED, (False, True))
         return (*single, *(cls(*fields) for fields in wider))
 

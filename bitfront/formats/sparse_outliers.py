@@ -79,7 +79,9 @@ class SparseOutliers(Derived):
         """The whole: what multiplies the grid alone would leave the outliers out."""
         return ((self, shape[1]),)
 
-    def taken_out(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    def taken_out(
+        self, weight: torch.Tensor, importance: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """The outliers, by rising column."""
         import torch
 

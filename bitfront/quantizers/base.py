@@ -64,9 +64,15 @@ class Quantizer(ABC):
             InvalidArgument: the format does not fit, or a Hessian is needed and not given.
         """
         weight = checked(weight, format)
-        taken = format.taken_out(weight)
+        known = hessian is not None and self.needs_hessian
+        if known:
+            hessian = checked_hessian(hessian, weight.shape[1]).to(weight.device)
+        taken = format.taken_out(
+            weight, hessian.diagonal() if known and hessian is not None else None
+        )
         if taken:
-            rest = self.rounded(format.rest(weight, taken), format.base, hessian)
+            gram = None if hessian is None else format.rest_gram(hessian, taken)
+            rest = self.rounded(format.rest(weight, taken), format.base, gram)
             return QuantizedWeight(format, rest.codes, {**rest.qparams, **taken})
         rotation = format.rotation(weight.shape[1])
         if rotation is None:

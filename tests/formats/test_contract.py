@@ -21,7 +21,7 @@ CLIPPED = tuple(
 STEPPED = tuple(  # whose levels cover the range of a group
     name
     for name in NAMES
-    if name == "bf16" or (name in CLIPPED and not name.startswith("gauss"))
+    if name == "bf16" or (name in CLIPPED and name in LEVELLED and not name.startswith("gauss"))
     if named(name).base.name == name
 )
 SHAPES = [(1, 128), (3, 256), (5, 640), (7, 37), (4, 48)]
@@ -211,6 +211,7 @@ def test_formats_fit_whole_groups_only(name):
         ("nvint4", 4.5 + 32 / (256 * 512)),
         ("int3_channel_sparse5", 3 + 32 / 512 + 3 * 32 / 512),
         ("int4_g64_cols", 4.5 + 8 / 256),
+        ("binary_salient20", (256 * (96 * 4 + 416 + 64) + 512) / (256 * 512)),
         ("ternary_g128", 8 * 103 / 512 + 0.125),
         ("trit_planes_g64", 8 * 2 * 103 / 512 + 0.5),
         ("bit_planes2_g128", 2 + 3 * 16 / 128),

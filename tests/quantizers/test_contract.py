@@ -30,6 +30,7 @@ FORMAT_NAMES = (
     "int3_g64_had",
     "nvfp4_had",
     "bit_planes2_g64",
+    "binary_salient20",
     "int3_g64_cols",
     "int3_channel_sparse10",
     "ternary_g64",
