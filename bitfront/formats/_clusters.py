@@ -80,13 +80,13 @@ def _best_cut(
     tiny = torch.finfo(mass.dtype).tiny
 
     def between(ends: torch.Tensor) -> torch.Tensor:
-        return ends[:, None, :] - ends[:, :, None]  # of the bins from i up to j, [n_rows, i, j]
+        return ends[:, :, None] - ends[:, None, :]  # of the bins from i up to j, [n_rows, j, i]
 
     cost = between(second) - between(first).square() / between(mass).clamp(min=tiny)
-    cost = cost.clamp(min=0) + torch.full_like(cost[0], torch.inf).tril(-1)
-    best, cuts = cost[:, 0], []
+    cost = cost.clamp(min=0) + torch.full_like(cost[0], torch.inf).triu(1)
+    best, cuts = cost[:, :, 0], []
     for _ in range(n_centres - 1):
-        best, cut = (best[:, :, None] + cost).min(dim=1)
+        best, cut = (best[:, None, :] + cost).min(dim=2)
         cuts.append(cut)
     ends = [torch.full_like(bins[:, :1], bins.shape[1] - 1)]
     for cut in reversed(cuts):

@@ -64,9 +64,15 @@ class GroupGrid(Format):
         import torch
 
         step = max(1, _CHUNK_WEIGHTS // weight.shape[1])
-        parts = [
-            self._fitted(weight[i : i + step], importance) for i in range(0, len(weight), step)
-        ]
+        if importance is not None and importance.ndim == 1:
+            importance = importance[None]
+        parts = []
+        for start in range(0, len(weight), step):
+            rows = slice(start, start + step)
+            counted = importance
+            if importance is not None and len(importance) > 1:
+                counted = importance[rows]
+            parts.append(self._fitted(weight[rows], counted))
         return {"coefficients": torch.cat(parts)}
 
     def qparams_of_range(
@@ -131,7 +137,7 @@ class GroupGrid(Format):
         groups = groups / unit
         heavy = torch.ones_like(groups[:1])
         if importance is not None:
-            heavy = importance.reshape(1, -1, self.group_size)
+            heavy = importance.reshape(len(importance), -1, self.group_size)
             heavy = heavy / heavy.mean(dim=2, keepdim=True).clamp(min=1e-30) + 1e-6
         digits = torch.tensor(self.digits(), device=weight.device)
         low, high = groups.amin(dim=2).clamp(max=0), groups.amax(dim=2).clamp(min=0)

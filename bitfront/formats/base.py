@@ -139,7 +139,7 @@ class Format(ABC):
 
         Args:
             weight: float32 `[n_rows, n_columns]`.
-            importance: of each column, float32 `[n_columns]`, where it is known.
+            importance: of each column, float32 `[n_columns]`, or of each weight; where it is known.
         """
         return {}
 
@@ -147,9 +147,11 @@ class Format(ABC):
         """What `base` is to store of a weight once `taken` is out of it."""
         return weight
 
-    def rest_gram(self, gram: torch.Tensor, taken: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The Gram matrix of the inputs that `rest` meets."""
-        return gram
+    def rest_columns(
+        self, numbers: torch.Tensor, taken: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Numbers of columns, `[..., n_columns]`, in the order of those of `rest`."""
+        return numbers
 
     @property
     def base(self) -> Format:

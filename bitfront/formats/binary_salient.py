@@ -78,8 +78,8 @@ class SalientFirst(Format):
         heavy = torch.ones(weight.shape[1], device=weight.device)
         if importance is not None:
             heavy = importance / importance.mean().clamp(min=1e-30) + 1e-6
-        wide = _clipped(weight[:, :n], heavy[:n])
-        narrow = _two_means(weight[:, n:], heavy[n:])
+        wide = _clipped(weight[:, :n], heavy[..., :n])
+        narrow = _two_means(weight[:, n:], heavy[..., n:])
         units = n // UNIT, (weight.shape[1] - n) // UNIT
         return {
             key: torch.cat(
@@ -234,9 +234,10 @@ class BinarySalient(Format):
         import torch
 
         unit = weight.abs().max().clamp(min=2.0**-126)
-        salience = (weight / unit).square().sum(dim=0)
+        salience = (weight / unit).square()
         if importance is not None:
             salience = salience * importance.clamp(min=0) / importance.max().clamp(min=1e-30)
+        salience = salience.sum(dim=0)
         n = self.base.n_salient(weight.shape[1])
         mask = np.zeros(weight.shape[1], dtype=bool)
         mask[salience.argsort(descending=True, stable=True)[:n].cpu().numpy()] = True
@@ -256,13 +257,15 @@ class BinarySalient(Format):
 
     def rest(self, weight: torch.Tensor, taken: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The weight with its columns in order."""
-        order = self.column_order(taken, weight.shape[1])
-        assert order is not None
-        return weight.index_select(1, order)
+        return self.rest_columns(weight, taken)
 
-    def rest_gram(self, gram: torch.Tensor, taken: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The Gram matrix with rows and columns in order."""
-        return self.rest(self.rest(gram, taken).T, taken)
+    def rest_columns(
+        self, numbers: torch.Tensor, taken: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Salient ones first."""
+        order = self.column_order(taken, numbers.shape[-1])
+        assert order is not None
+        return numbers.index_select(-1, order)
 
     def qparams(
         self,
@@ -273,7 +276,7 @@ class BinarySalient(Format):
         """The mask, and those of the columns in order."""
         taken = self.taken_out(weight, importance)
         if importance is not None:
-            importance = self.rest(importance[None], taken)[0]
+            importance = self.rest_columns(importance, taken)
         return {**self.base.qparams(self.rest(weight, taken), clip, importance), **taken}
 
     def qparams_of_range(

@@ -102,7 +102,7 @@ def best_scale(
     Args:
         weight: float32 `[n_rows, n_columns]`.
         group_size: columns of a group.
-        importance: of each column, float32 `[n_columns]`; all 1 by default.
+        importance: of each column, float32 `[n_columns]`, or of each weight; all 1 by default.
     """
     import torch
 
@@ -111,7 +111,8 @@ def best_scale(
         total = size.cumsum(dim=2)
         mass = torch.arange(1.0, group_size + 1, device=weight.device).expand_as(size)
     else:
-        heavy = importance.reshape(1, -1, group_size).expand_as(size).gather(2, order)
+        by_row = importance if importance.ndim == 2 else importance[None]
+        heavy = by_row.reshape(len(by_row), -1, group_size).expand_as(size).gather(2, order)
         heavy = heavy + importance.mean().clamp(min=1e-30) * 1e-6  # columns that no input reaches
         total, mass = (size * heavy).cumsum(dim=2), heavy.cumsum(dim=2)
     mean = total / mass

@@ -69,8 +69,9 @@ class WeightBank:
             space: what to quantize: every format that fits each layer, and the pinned layers.
             quantizer: how codes are chosen. A layer without a Gram matrix (an embedding reads
                 rows, it has no input) falls back to `rtn` when the quantizer needs one.
-            hessians: float32 `[n_columns, n_columns]` by layer name: mean of x x^T. Read layer by
-                layer in the order of the space, so a mapping that computes them lazily is fine.
+            hessians: float32 `[n_columns, n_columns]` by layer name: mean of x x^T; or what
+                `Quantizer.quantize` takes instead. Read layer by layer in the order of the space,
+                so a mapping that computes them lazily is fine.
             progress: called with `(entries done, entries in all)`.
             used: an allocation that is all that will be read; `None` for every entry.
 
