@@ -56,6 +56,7 @@ FORMATS = {
 
 QUANTIZERS = {
     "awq": Beats("rtn", "output_error", 0.7, "int3_g64_cols"),
+    "gptaq": Beats("rtn", "output_error", 0.1),
     "gptq": Beats("rtn", "output_error", 0.1),
     "hqq": Beats("rtn", "mean_abs_error", 0.97),
     "kmeans": Beats("rtn", "weighted_error", 0.85, "lut3_channel"),

@@ -210,6 +210,8 @@ def test_a_quantizer_pickles(name):
         "hqq:n_iterations=0",
         "hqq:tolerance=-1",
         "awq:n_powers=0",
+        "gptaq:ridge=0",
+        "gptaq:share=1.5",
         "gptq:damping=0",
         "gptq:damping=11",
         "gptq:block_size=0",
