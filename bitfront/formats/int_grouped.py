@@ -13,7 +13,7 @@ from bitfront.formats.base import GROUP_SIZES, Format, StoredTensor, float16_sca
 if TYPE_CHECKING:
     import torch
 
-_ALLOWED = (*GROUP_SIZES, None)
+_ALLOWED = (16, *GROUP_SIZES, None)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class IntGrouped(Format):
 
     Args:
         num_bits: bits of one code, 2 to 8; 1 only with a zero point.
-        group_size: columns that share a scale: 32, 64, 128, or None for the whole row.
+        group_size: columns that share a scale: 16, 32, 64, 128, or None for the whole row.
         symmetric: without a zero point.
     """
 
@@ -46,7 +46,7 @@ class IntGrouped(Format):
         if self.group_size not in _ALLOWED:
             raise InvalidArgument(
                 f"Group size {self.group_size} of an integer format is not one of "
-                "32, 64, 128 or None (the whole row)."
+                "16, 32, 64, 128 or None (the whole row)."
             )
 
     @property
@@ -62,7 +62,7 @@ class IntGrouped(Format):
 
     @classmethod
     def catalogue(cls) -> tuple[IntGrouped, ...]:
-        """2 to 8 bits, group 32, 64, 128 and channel, with and without zero point; groups of 1."""
+        """2 to 8 bits, group 16 to 128 and channel, with and without zero point; 1 in groups."""
         single = tuple(cls(1, size) for size in GROUP_SIZES)
         wider = product(range(2, 9), _ALLOWED, (False, True))
         return (*single, *(cls(*fields) for fields in wider))
