@@ -36,7 +36,13 @@ FORMATS = {
     "hadamard": snr_db(int2_g64_had=9.4, int4_g64_had=21.0, fp4_g64_had=19.8, mxfp4_had=18.9),
     "higgs": snr_db(higgs_n16p2_g128=9.6, higgs_n32p2_g128=12.4, higgs_n256p2_g128=20.6),
     "int_grouped": snr_db(
-        int1_g64=4.1, int2_g64=9.4, int3_g64=15.0, int4_g64=21.0, int8_g64=45.3, int4_g64_sym=20.6
+        int1_g64=4.1,
+        int2_g64=9.4,
+        int3_g64=15.0,
+        int4_g64=21.0,
+        int8_g64=45.3,
+        int4_g64_sym=20.6,
+        int4_g16=23.6,
     ),
     "lut": snr_db(lut2_channel=9.2, lut3_channel=14.5, lut4_channel=20.3, lut4_g64=21.2),
     "mxfp4": snr_db(mxfp4=18.9),

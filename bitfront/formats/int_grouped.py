@@ -14,7 +14,7 @@ from bitfront.formats.base import GROUP_SIZES, StoredTensor, float16_scale, grou
 if TYPE_CHECKING:
     import torch
 
-_ALLOWED = (*GROUP_SIZES, None)
+_ALLOWED = (16, *GROUP_SIZES, None)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class IntGrouped(Integers):
 
     Args:
         num_bits: bits of one code, 2 to 8; 1 only with a zero point.
-        group_size: columns that share a scale: 32, 64, 128, or None for the whole row.
+        group_size: columns that share a scale: 16, 32, 64, 128, or None for the whole row.
         symmetric: without a zero point.
     """
 
@@ -47,7 +47,7 @@ class IntGrouped(Integers):
         if self.group_size not in _ALLOWED:
             raise InvalidArgument(
                 f"Group size {self.group_size} of an integer format is not one of "
-                "32, 64, 128 or None (the whole row)."
+                "16, 32, 64, 128 or None (the whole row)."
             )
 
     @property
@@ -63,8 +63,8 @@ class IntGrouped(Integers):
 
     @classmethod
     def catalogue(cls) -> tuple[IntGrouped, ...]:
-        """1 bit with zero point, 2 to 8 with and without; group 32, 64, 128 and channel."""
-        single = tuple(cls(1, size) for size in _ALLOWED)
+        """1 bit with zero point, 2 to 8 with and without; group 16 (but 1 bit) to 128, channel."""
+        single = tuple(cls(1, size) for size in (*GROUP_SIZES, None))
         wider = product(range(2, 9), _ALLOWED, (False, True))
         return (*single, *(cls(*fields) for fields in wider))
 
