@@ -16,7 +16,7 @@ from bitfront.table import LayerTable
 class Bops(Cost):
     """Bit operations a token: code bits of the weights x bits of the activations x multiplications.
 
-        bops = num_bits * activation_bits * out_features * in_features
+        bops = code_bits * activation_bits * out_features * in_features
 
     What papers on mixed precision report beside accuracy, and what an accelerator with bit-serial
     arithmetic takes time in proportion to. A GPU or CPU does not: there `latency` is the measure.
@@ -38,7 +38,7 @@ class Bops(Cost):
 
     def cost(self, space: SearchSpace) -> tuple[LayerTable, ...]:
         """The table of a space."""
-        bits = np.array([f.num_bits for f in space.formats], dtype=np.float64)
+        bits = np.array([f.code_bits for f in space.formats], dtype=np.float64)
         n_weights = np.array([layer.n_weights for layer in space.layers], dtype=np.float64)
         values = self.activation_bits * np.outer(n_weights, bits)
         return (LayerTable(space, values, "bops", source=repr(self)),)
