@@ -30,6 +30,11 @@ def turn_back(rows: torch.Tensor) -> torch.Tensor:
     return Rotation(rows.shape[-1]).undo(rows)
 
 
+def is_plain(format: Format, shape: tuple[int, int]) -> bool:
+    """Whether `dequant_matmul` takes the stored tensors of a weight, and its inputs as they are."""
+    return has_kernel(format) and len(format.parts(shape)) == 1
+
+
 def multiply(
     x: torch.Tensor,
     format: Format,

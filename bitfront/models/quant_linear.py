@@ -267,13 +267,15 @@ def join_siblings(model: nn.Module, groups: Iterable[Sequence[str]]) -> None:
 
     Args:
         model: holds the layers; groups that it has had are taken apart.
-        groups: layers that read one tensor; those that are not packed are left out.
+        groups: layers that read one tensor; those that are not packed are left out, and those whose
+            format multiplies another than this tensor (turned, scaled) or comes in parts.
     """
     for module in model.modules():
         if isinstance(module, QuantLinear):
             module.siblings = None
     for names in groups:
-        layers = [x for x in map(model.get_submodule, names) if isinstance(x, QuantLinear)]
+        packed = [x for x in map(model.get_submodule, names) if isinstance(x, QuantLinear)]
+        layers = [x for x in packed if weights.is_plain(x.format, x.shape)]
         if len({layer.shape[1] for layer in layers}) == 1 < len(layers):
             together = Siblings(layers)
             for place, layer in enumerate(layers):
