@@ -96,5 +96,5 @@ def _statistics(
 ) -> LayerStatistics:
     """What a quantizer wants to know of each layer."""
     if quantizer.needs_fisher:
-        return FisherDiagonals(model.module, blocks, space)
-    return InputGrams(model.module, blocks, {x.name: x.shape[1] for x in space.layers})
+        return FisherDiagonals(model.module, blocks, space.of_weights)
+    return InputGrams(model.module, blocks, {x.name: x.shape[1] for x in space.of_weights.layers})

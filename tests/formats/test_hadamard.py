@@ -5,7 +5,7 @@ import torch
 
 from bitfront.formats import named
 from bitfront.formats._rotation import Rotation
-from bitfront.models.quant_linear import QuantEmbedding, QuantLinear
+from bitfront.models.quant_linear import QuantEmbedding, QuantLinear, Siblings
 from bitfront.quantizers.gptq import Gptq
 from bitfront.quantizers.rtn import Rtn
 
@@ -88,6 +88,19 @@ def test_a_packed_layer_compiles_whole():
     x = gaussian(3, 128, seed=1)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize("other", ["int4_g64_had", "slim3_g32", "higgs_n32p2_g64"])
+def test_siblings_multiply_apart_where_one_is_turned_or_in_parts(other, monkeypatch):
+    monkeypatch.setattr("bitfront.kernels.dequant_matmul.can_run_triton", lambda device: True)
+    names = ("int4_g64", other), ("int4_g64", "lut3_g64")
+    fused = [
+        Siblings([QuantLinear(named(n), (16, 128), torch.float16) for n in pair]).run_fused(
+            gaussian(1, 128).half()
+        )
+        for pair in names
+    ]
+    assert fused == [False, True]
 
 
 def test_rows_of_an_embedding_are_turned_back():
