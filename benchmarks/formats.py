@@ -35,7 +35,9 @@ FORMATS = (
     "gauss_n16p2_channel,higgs_n32p2_channel,slim2_g32,int3_g32,int3_channel,int3_g32_had,"
     "int3_channel_had,lut3_channel,higgs_n64p2_channel,higgs_n128p2_channel,slim3_g32,int4_g32,"
     "int4_channel,int4_g32_had,int4_channel_had,lut4_channel,higgs_n256p2_channel,fp4_g32,"
-    "fp4_g32_had,mxfp4,mxfp4_had,nvfp4,nvfp4_had"
+    "fp4_g32_had,mxfp4,mxfp4_had,nvfp4,nvfp4_had,nvint4,mxfp6_e2m3,mxfp8_e4m3,mxint8,"
+    "int2_channel_sparse10,int3_channel_sparse10,int4_channel_sparse10,binary_salient10,"
+    "binary_salient20,int2_g32_cols,int3_g32_cols,int4_g32_cols"
 )
 COLUMNS = (
     *("model", "format", "quantizer", "bits_per_weight", "code_bits", "output_error"),
@@ -105,7 +107,7 @@ def parse() -> argparse.Namespace:
     """Command line."""
     made = parser(__doc__)
     made.add_argument("--formats", default=FORMATS)
-    made.add_argument("--quantizers", default="rtn,kmeans,gptq,slim")
+    made.add_argument("--quantizers", default="rtn,awq,kmeans,gptq,slim")
     made.add_argument("--n-sequences", type=int, default=8)
     made.add_argument("--length", type=int, default=256)
     return made.parse_args()
