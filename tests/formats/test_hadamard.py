@@ -5,7 +5,7 @@ import torch
 
 from bitfront.formats import named
 from bitfront.formats._rotation import Rotation
-from bitfront.models.quant_linear import QuantEmbedding, QuantLinear, Siblings
+from bitfront.models.quant_linear import QuantEmbedding, QuantLinear, join_siblings
 from bitfront.quantizers.gptq import Gptq
 from bitfront.quantizers.rtn import Rtn
 
@@ -90,17 +90,13 @@ def test_a_packed_layer_compiles_whole():
     torch.testing.assert_close(compiled(x), layer(x))
 
 
-@pytest.mark.parametrize("other", ["int4_g64_had", "slim3_g32", "higgs_n32p2_g64"])
-def test_siblings_multiply_apart_where_one_is_turned_or_in_parts(other, monkeypatch):
-    monkeypatch.setattr("bitfront.kernels.dequant_matmul.can_run_triton", lambda device: True)
-    names = ("int4_g64", other), ("int4_g64", "lut3_g64")
-    fused = [
-        Siblings([QuantLinear(named(n), (16, 128), torch.float16) for n in pair]).run_fused(
-            gaussian(1, 128).half()
-        )
-        for pair in names
-    ]
-    assert fused == [False, True]
+def test_siblings_multiply_apart_where_they_are_turned_or_in_parts():
+    names = ("int4_g64", "int4_g64_had", "lut3_g64", "slim3_g32", "higgs_n32p2_g64")
+    layers = torch.nn.ModuleList(QuantLinear(named(n), (16, 128), torch.float16) for n in names)
+    join_siblings(layers, [[str(place) for place in range(len(names))]])
+    joined = [layer.siblings is not None for layer in layers]
+    assert joined == [True, False, True, False, False]
+    assert layers[0].siblings is layers[2].siblings
 
 
 def test_rows_of_an_embedding_are_turned_back():
