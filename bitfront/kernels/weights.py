@@ -14,7 +14,6 @@ import torch
 from bitfront.formats._rotation import Rotation
 from bitfront.formats.base import Format
 from bitfront.kernels._blocks import has_kernel
-from bitfront.kernels.base import can_run_triton
 from bitfront.kernels.dequant_matmul import decode, dequant_matmul
 
 
@@ -77,9 +76,6 @@ def decoded(
 ) -> torch.Tensor:
     """The weight `[n_rows, n_columns]` where its tensors are, by a kernel where there is one."""
     parts = format.parts(shape)
-    device = next(iter(tensors.values())).device
-    if not (can_run_triton(device) and all(has_kernel(part) for part, _ in parts)):
-        return format.decode_stored(tensors, shape).to(dtype)
     order = format.column_order(tensors, shape[1])
     names, widths = [part.name for part, _ in parts], [width for _, width in parts]
     weight: torch.Tensor = decode(
@@ -90,8 +86,9 @@ def decoded(
     scale = format.input_scale(tensors)
     if scale is not None:
         weight = weight * scale.to(dtype)
-    rotation = format.rotation(shape[1])
-    return weight if rotation is None else rotation.undo(weight)
+    if format.rotation(shape[1]) is not None:
+        weight = torch.ops.bitfront.turn_back(weight)
+    return weight
 
 
 def _of_parts(

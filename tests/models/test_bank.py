@@ -226,7 +226,7 @@ def test_a_gpu_decodes_what_it_holds_to_the_same_bits(tmp_path, tiny_llama, spac
     bank = WeightBank.build(tmp_path, tiny_llama, whole, PLAIN)
     layer = whole.layers[0].name
     expected = {format.name: bank.weight(layer, format.name) for format in menu}
-    for module in ("models.bank", "kernels.weights", "kernels.dequant_matmul"):
+    for module in ("models.bank", "kernels.dequant_matmul"):
         monkeypatch.setattr(f"bitfront.{module}.can_run_triton", lambda device: True)
     monkeypatch.setattr("bitfront.packing.unpack", None)  # what decodes on a processor
     for name in names:
