@@ -51,7 +51,7 @@ def running(store, study_id):
 @pytest.mark.parametrize(
     ("database", "transport"),
     n(
-        [("postgresql", "celery")],
+        [("sqlite", "local")],
         [(d, t) for d in ("sqlite", "postgresql") for t in ("local", "celery")],
     ),
 )
