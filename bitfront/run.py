@@ -238,11 +238,13 @@ def write_checkpoint(
         directory: of the checkpoint.
 
     Raises:
+        InvalidArgument: caches have formats of their own, which the exporter cannot write.
         StorageError: it could not be written.
     """
+    allocation = exporter.writable(made.trial.allocation, bank.space)
     with replacing_folder(directory) as folder:
         try:
-            exporter.write(model, made.trial.allocation, bank, folder)
+            exporter.write(model, allocation, bank, folder)
         except StorageError as error:
             raise StorageError(str(error).replace(str(folder), str(directory))) from error
         whole = replace(made, files=digests(folder))
@@ -298,7 +300,7 @@ def _loss_table(
     if stored:
         return stored
     estimator = ESTIMATORS.build(name, study.estimator.params)
-    estimate = partial(estimator.estimate, inputs.model.module, inputs.estimation, bank=bank)
+    estimate = partial(estimator.whole_table, inputs.model.module, inputs.estimation, bank=bank)
     if estimator.by_block:
         return _table_by_block(name, space, estimate, results, progress)
     table = estimate(space=space, progress=counted(progress, "estimate"))

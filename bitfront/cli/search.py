@@ -26,6 +26,7 @@ from bitfront.cli.options import (
     menu,
 )
 from bitfront.cli.output import print_line, print_note, written_report
+from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.study import Study, TextSource, default_menu
 
@@ -95,6 +96,22 @@ def search(
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     runtime: RuntimeName = Study.runtime,
     tensor_parallel: TensorParallel = Study.tensor_parallel,
+    kv_formats: Annotated[
+        str | None,
+        typer.Option(help="Menu of the KV cache, searched beside the weights: int2_g32,int4_g32."),
+    ] = None,
+    kv_at: Annotated[
+        str, typer.Option(help="Batch and context that its bytes are counted at.")
+    ] = "b1c2048",
+    kv_window: Annotated[
+        int, typer.Option(help="Recent tokens of it that stay at 16 bits.")
+    ] = KVCache.window,
+    kv_sinks: Annotated[
+        int, typer.Option(help="First tokens of it that stay at 16 bits.")
+    ] = KVCache.sinks,
+    kv_pre_rope: Annotated[
+        bool, typer.Option(help="Quantize its keys before their rotary embedding.")
+    ] = KVCache.pre_rope,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Also write the answer here, packed or as the runtime loads it."),
@@ -128,6 +145,11 @@ def search(
         device=device,
         runtime=runtime,
         tensor_parallel=tensor_parallel,
+        kv_cache=None
+        if kv_formats is None
+        else KVCache(
+            menu(kv_formats), *KVCache.parse_point(kv_at), kv_window, kv_sinks, kv_pre_rope
+        ),
     )
     exporter = study.deployment.exporter if study.deployment else "packed"
     from bitfront.display import Display
