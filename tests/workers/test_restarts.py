@@ -51,7 +51,7 @@ def running(store, study_id):
 @pytest.mark.parametrize(
     ("database", "transport"),
     n(
-        [("postgresql", "celery")],
+        [("sqlite", "local")],
         [(d, t) for d in ("sqlite", "postgresql") for t in ("local", "celery")],
     ),
 )
@@ -137,9 +137,9 @@ def answered(url, seconds):
 @pytest.mark.parametrize("database", n(["sqlite"], ["sqlite", "postgresql"]))
 def test_a_broker_that_forgets_everything_loses_nothing(tmp_path, database, record_property):
     """F4: what waits is rung for again within 10 seconds after the broker is back, empty."""
-    with installation(tmp_path, database, "celery") as parts:
+    with installation(tmp_path, database, "celery", seconds=0.02) as parts:
         store, app = parts.store, celery_app(Settings(broker_url=parts.redis.url))
-        studies = [store.studies.create(request(n_trials=6, seed=k), "anna")[0] for k in range(5)]
+        studies = [store.studies.create(request(n_trials=5, seed=k), "anna")[0] for k in range(3)]
         with parts.running(parts.api):
             until(lambda: n_unheard(app, "cpu") >= len(studies))
             parts.killers["redis"]()()
@@ -162,17 +162,19 @@ def test_a_broker_that_forgets_everything_loses_nothing(tmp_path, database, reco
 @pytest.mark.fault("F10", transport="celery")
 @pytest.mark.parametrize("database", n(["sqlite"], ["sqlite", "postgresql"]))
 def test_ten_messages_for_one_task_measure_once(tmp_path, database, record_property):
-    """F10: four processes hear them."""
-    with installation(tmp_path, database, "celery", n_processes=4) as parts:
+    """F10: ten messages for every task that waits, heard by two processes."""
+    with installation(tmp_path, database, "celery") as parts:
         store, app = parts.store, celery_app(Settings(broker_url=parts.redis.url))
         asked = request(n_trials=6)
         expected = undisturbed(store, asked)
         study, _ = store.studies.create(asked, "anna")
-        n_rung = 0
+        n_rung, known = 0, set()
         with parts.running(parts.worker):
             while not is_over(store, study.id):
-                for task in store.activity.tasks(study.id, [TaskState.WAITING]):
-                    n_rung += sum(ring(app, "cpu", task.id) for _ in range(10))
+                for task in store.activity.tasks(study.id):
+                    if task.state is TaskState.WAITING and task.id not in known:
+                        known.add(task.id)
+                        n_rung += sum(ring(app, "cpu", task.id) for _ in range(10))
                 time.sleep(0.05)
         assert n_rung >= 10
         assert rows(store, study.id) == expected
