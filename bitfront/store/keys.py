@@ -154,8 +154,17 @@ def _note(
     connection: Connection, owner: str, key_id: str | None, action: str, target: str, status: int
 ) -> None:
     row: dict[str, object] = {"owner": owner[:64], "key_id": key_id, "action": action}
-    row |= {"target": target[:200], "status": status}
+    row |= {"target": _printable(target)[:200], "status": status}
     connection.execute(_NOTE, row)
+
+
+def _printable(text: str) -> str:
+    r"""The text with what is not printable escaped: PostgreSQL stores no NUL.
+
+    >>> _printable("a\0b\n")
+    'a\\x00b\\n'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _hash(salt: str, secret: str) -> str:
