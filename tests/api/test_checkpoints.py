@@ -61,6 +61,13 @@ def test_points_that_are_none_are_refused(client, done, body, status):
     assert client.post(f"/v1/studies/{done.id}/checkpoints", json=body).status_code == status
 
 
+@pytest.mark.parametrize("at", ["3ms", "3ms@b1c512", "3Gbops", "4bpw,3ms"])
+def test_budgets_of_what_no_point_states_are_refused_by_name(client, done, at):
+    answer = client.post(f"/v1/studies/{done.id}/checkpoints", json={"at": at})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_argument")
+    assert f"state no {'bops' if 'bops' in at else 'latency_ns'}" in answer.json()["detail"]
+
+
 def test_a_trial_without_values_cannot_be_written(client, bench):
     study = bench.study()
     bench.work(2)

@@ -31,6 +31,8 @@ router = APIRouter(tags=["checkpoints"])
 Number = Annotated[int, Path(ge=0, le=MAX_INT, description="Number of a checkpoint.")]
 _ROOT = "/v1/studies/{study_id}/checkpoints"
 
+_EXAMPLES = [{"at": "4.25bpw"}, {"at": "60MB,12ms@b1c2048"}, {"trial": 0}]
+
 
 def _links(number: str) -> dict[str, Any]:
     place = {"study_id": "$request.path.study_id", "number": number}
@@ -52,7 +54,7 @@ def _links(number: str) -> dict[str, Any]:
 )
 def create_checkpoint(
     study_id: StudyPath,
-    body: Annotated[CheckpointBody, Body(examples=[{"at": "4.25bpw"}, {"trial": 0}])],
+    body: Annotated[CheckpointBody, Body(examples=_EXAMPLES)],
     known: Writer,
     here: Here,
     response: Response,
