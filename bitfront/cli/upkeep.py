@@ -47,7 +47,7 @@ def create_key(
     owner: Annotated[str, typer.Argument(help="Whose studies it makes and sees.")],
     scopes: Annotated[str, typer.Option(help="Some of read,write,admin.")] = "read,write",
     days: Annotated[
-        float | None, typer.Option(help="How long it holds. Default: for ever.")
+        float | None, typer.Option(help="How long it holds, at most 36525. Default: for ever.")
     ] = None,
     max_running: Annotated[
         int, typer.Option(min=1, help="Studies that the owner may have unfinished at once.")
@@ -115,4 +115,7 @@ def _who() -> str:
 
 
 def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+    try:
+        return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+    except (OverflowError, ValueError):  # earlier versions made keys for any time
+        return datetime.max.date().isoformat()

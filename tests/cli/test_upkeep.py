@@ -61,10 +61,27 @@ def test_a_key_is_made_listed_and_revoked(store, run):
 
 
 def test_keys_that_cannot_be_are_one_line(store, run):
-    for arguments in (["create", "anna", "--scopes", "root"], ["revoke", "0" * 32]):
-        run("upgrade")
+    run("upgrade")
+    for arguments in (
+        ["create", "anna", "--scopes", "root"],
+        ["create", "anna", "--days", "nan"],
+        ["create", "anna", "--days", "1e300"],
+        ["create", "anna", "--days", "-5"],
+        ["create", "anna", "--max-device-hours", "nan"],
+        ["revoke", "0" * 32],
+    ):
         code, _, errors = run("key", *arguments)
-        assert one_line(code, errors)
+        assert one_line(code, errors), arguments
+    assert run("key", "list")[:2] == (0, "")
+
+
+def test_a_key_that_an_earlier_version_made_for_longer_than_any_calendar_is_listed(store, run):
+    assert run("key", "create", "anna")[0] == 0
+    with store.db.writing() as connection:
+        connection.exec_driver_sql("update api_keys set expires_at = 9e999")
+    code, out, _ = run("key", "list")
+    assert code == 0
+    assert "valid until 9999-12-31" in out
 
 
 def test_a_database_is_upgraded_and_a_newer_one_is_left_alone(store, tmp_path, run):
