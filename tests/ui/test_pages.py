@@ -97,6 +97,17 @@ def test_a_study_offers_what_its_state_allows(full, browse, state, forms):
     assert actions - {"checkpoints"} == forms
 
 
+def test_a_study_leads_to_its_report_once_there_is_one(full, browse):
+    client, found = browse(full), {}
+    for state, study_id in full.ids.items():
+        report = f"/v1/studies/{study_id}/report"
+        is_linked = bool(page(client, f"/ui/studies/{study_id}").all("a", href=report))
+        found[state] = is_linked
+        assert is_linked == (client.get(report).status_code == 200), state
+    assert found["COMPLETE"]
+    assert not found["RUNNING"]
+
+
 def test_the_list_shows_the_best_point_within_the_budget(full, browse):
     text = page(browse(full), "/ui/").text
     done = full.ids["COMPLETE"]
