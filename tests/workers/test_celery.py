@@ -1,5 +1,6 @@
 """Celery workers against a real Redis and a real PostgreSQL: brokers and workers are killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -48,9 +49,11 @@ def environment(tmp_path, store, redis, monkeypatch):
 
 
 @contextmanager
-def celery_worker(environment, kill=False):
+def celery_worker(environment, told=None):
     command = [sys.executable, "-m", "bitfront.workers.tasks", "cpu"]
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment, start_new_session=True, stdout=told, stderr=told
+    )
     try:
         yield process
     finally:
@@ -86,7 +89,9 @@ def test_a_cluster_measures_what_a_run_in_this_process_does(
 
 
 @pytest.mark.fault("F4", transport="celery")
-def test_a_broker_that_forgets_everything_loses_nothing(store, environment, redis, tiny_study):
+def test_a_broker_that_forgets_everything_loses_nothing(
+    store, environment, redis, tiny_study, tmp_path
+):
     only_on_postgres(store)
     study, _ = store.studies.create(tiny_study(4, 4, **CHOICES), "anna")
     app = celery_app(Settings())
@@ -94,7 +99,8 @@ def test_a_broker_that_forgets_everything_loses_nothing(store, environment, redi
     redis.kill()
     redis.wipe()
     redis.start()
-    with Relay(store, app), celery_worker(environment):
+    log = tmp_path / "log"
+    with log.open("w") as told, Relay(store, app), celery_worker(environment, told):
         progresses(store, study.id)
         redis.kill()
         redis.wipe()
@@ -102,6 +108,8 @@ def test_a_broker_that_forgets_everything_loses_nothing(store, environment, redi
         until(lambda: is_over(store, study.id))
     assert store.studies.get(study.id).state is StudyState.COMPLETE
     assert all(task.state is TaskState.COMPLETE for task in store.activity.tasks(study.id))
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {"celery", "bitfront"} <= {line["logger"].partition(".")[0] for line in lines}
 
 
 @pytest.mark.fault("F10", transport="celery")
