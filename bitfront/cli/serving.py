@@ -177,7 +177,7 @@ class _Beside:
         """Start everything; nothing here waits."""
         from bitfront.workers.local import LocalWorkers
 
-        self.stack.enter_context(Collector(self.store, self.artifacts))
+        self.stack.enter_context(Collector(self.store, self.artifacts, self.settings.audit_days))
         if self.plan.dashboard_port is not None:
             port = str(self.plan.dashboard_port)
             environment = {"BITFRONT_DASHBOARD_PORT": port}

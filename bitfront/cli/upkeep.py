@@ -31,15 +31,19 @@ def upgrade() -> None:
 
 
 def collect() -> None:
-    """Remove stored files that no study refers to; `bitfront serve` does so every hour."""
+    """Remove files that no study refers to, and old rows; `bitfront serve` does so every hour."""
     settings = read_settings()
     store = open_store(settings)
     store.db.check_schema()
     from bitfront.artifacts import Artifacts
     from bitfront.collection import collect as collect_unused
 
-    removed = collect_unused(store, Artifacts(settings.artifacts))
-    print(f"Removed {removed.n_unused} unused and {removed.n_unlisted} unlisted files.")
+    removed = collect_unused(store, Artifacts(settings.artifacts), audit_days=settings.audit_days)
+    rows = f"{removed.n_rows} {'row' if removed.n_rows == 1 else 'rows'}"
+    print(
+        f"Removed {removed.n_unused} unused and {removed.n_unlisted} unlisted files, "
+        f"and {rows} that nobody asks for any more."
+    )
 
 
 @key.command("create")

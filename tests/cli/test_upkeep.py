@@ -122,7 +122,9 @@ def grown_old(store, *digests):
             )
 
 
-def test_what_nothing_refers_to_is_collected_after_a_day(store, artifacts, tmp_path, run):
+def test_what_nothing_refers_to_is_collected_after_a_day(
+    store, artifacts, tmp_path, run, monkeypatch
+):
     names = ("used", "unused", "new", "unlisted", "unlisted and new")
     days = (2, 2, 0, 2, 0)
     digests = {
@@ -134,11 +136,16 @@ def test_what_nothing_refers_to_is_collected_after_a_day(store, artifacts, tmp_p
     claim = store.queue.claim("worker-1", ("cpu",))
     store.queue.finish(claim, Outcome({"bank/used": digests["used"]}))
     grown_old(store, digests["used"], digests["unused"])
+    store.keys.note("anna", None, "cancel_study", "/v1/studies/x", 202)
+    with store.db.writing() as connection:
+        connection.exec_driver_sql("update audit set at = at - ?", (31 * DAY,))
+    monkeypatch.setenv("BITFRONT_AUDIT_DAYS", "30")
     code, out, _ = run("collect")
-    assert (code, out) == (0, "Removed 1 unused and 1 unlisted files.\n")
+    told = "Removed 1 unused and 1 unlisted files, and 1 row that nobody asks for any more.\n"
+    assert (code, out) == (0, told)
     assert set(artifacts.all()) == {digests[n] for n in ("used", "new", "unlisted and new")}
     assert store.files.of(study.id) == {"bank/used": digests["used"]}
-    assert run("collect")[1] == "Removed 0 unused and 0 unlisted files.\n"
+    assert run("collect")[1].startswith("Removed 0 unused and 0 unlisted files, and 0 rows")
 
 
 def test_what_is_listed_again_while_it_is_collected_stays(store, artifacts, tmp_path):
