@@ -146,6 +146,25 @@ def test_a_manifest_vouches_for_point_and_files(client, bench, place):
     assert not signing.is_signed({**manifest, "signature": {}}, secret)
 
 
+def test_the_server_says_whether_a_manifest_is_its_own(client, place):
+    manifest = client.get(f"{place}/manifest").json()
+    signature = manifest["signature"]
+    changed = {**manifest, "values": {**manifest["values"], "kl": 0.0}}
+    other = {**signature, "value": "0" * 64}
+
+    def said(body):
+        sent = json.dumps(body)  # escapes what is no UTF-8
+        kind = {"Content-Type": "application/json"}
+        answer = client.post("/v1/manifests/check", content=sent, headers=kind)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    assert said(manifest) == {"is_signed": True, "key_id": signature["key_id"]}
+    odd = [{}, {"signature": 3}, {"signature": {"value": "ü\ud800"}}, {"signature": [manifest]}]
+    for body in (changed, {**manifest, "signature": other}, *odd):
+        assert said(body)["is_signed"] is False
+
+
 def test_a_checkpoint_is_running_while_a_worker_has_it(client, done, bench):
     place = client.post(f"/v1/studies/{done.id}/checkpoints", json={"trial": 0}).headers["Location"]
 
