@@ -206,6 +206,21 @@ def test_before_the_end_the_search_itself_is_shown_and_said_to_be(full, browse):
     assert data["pale"]["number"] == []
 
 
+def test_the_page_of_a_model_of_thousands_of_layers_is_small_on_its_way(empty, browse):
+    hand = empty.hand(space(n_blocks=286))
+    study = empty.study(hand=hand, n_trials=6)
+    client = browse(empty)
+    packed = client.get(f"/ui/studies/{study.id}")
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "Accept-Encoding" in packed.headers["vary"]
+    assert int(packed.headers["content-length"]) <= 50_000 < len(packed.content)
+    plain = client.get(f"/ui/studies/{study.id}", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.text == packed.text
+    points = client.get(f"/v1/studies/{study.id}/front?allocations=false")
+    assert len(points.content) <= 10_000
+
+
 def test_the_bit_map_has_the_format_of_each_layer(full, browse):
     done = full.ids["COMPLETE"]
     trial = full.store.trials.front(done).trials[4]
