@@ -107,7 +107,6 @@ def _begin_process(**_: object) -> None:
 
 @worker_ready.connect
 def _begin(**_: object) -> None:
-    settings.home.mkdir(parents=True, exist_ok=True)
     _stop_file(os.getpid()).unlink(missing_ok=True)
     store = Store(settings.database, settings.lease_seconds)
     Relay(store, app).__enter__()
@@ -126,6 +125,9 @@ def _stop(**_: object) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run a worker of one queue until it is told to stop."""
+    set_up_logs()
+    logging.captureWarnings(True)
+    settings.home.mkdir(parents=True, exist_ok=True)
     end_with_parent()
     queue, n = arguments[0], arguments[1] if len(arguments) > 1 else "1"
     os.environ["BITFRONT_QUEUE"] = queue

@@ -27,7 +27,7 @@ ESTIMATE = {
 }
 PARTS = "/v1/studies/{study_id}/"
 CHANGES = ("cancel", "resume", "extend", "checkpoints")
-NOT_OF_A_STUDY = ["create_study", "estimate_study", "delete_study"]
+NOT_OF_A_STUDY = ["create_study", "estimate_study", "check_manifest", "delete_study"]
 """The last would end the study that the others are about."""
 
 
