@@ -42,7 +42,17 @@ ROWS = (
     {"runtimes"},
     {"formats"},
     {"artifacts", "broker"},
-    {"packing", "plugins", "files", "settings", "logs", "traces", "processes", "environment"},
+    {
+        "packing",
+        "plugins",
+        "files",
+        "settings",
+        "logs",
+        "traces",
+        "processes",
+        "environment",
+        "notes",
+    },
     {"errors", "version"},
 )
 LEVEL = {unit: level for level, row in enumerate(ROWS) for unit in row}
@@ -78,7 +88,6 @@ HEAVY = {
             "_launch",
             "fake_quantize",
             "kl_divergence",
-            "tuning",
         )
     },
 }

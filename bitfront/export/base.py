@@ -24,9 +24,7 @@ from bitfront.errors import InvalidArgument, StorageError
 from bitfront.models.bank import WeightBank
 from bitfront.models.layers import fixed_tensors, stored_dtype
 from bitfront.models.load import LoadedModel
-
-MARK = "bitfront.json"
-"""File with the allocation; a folder that has it may be written again."""
+from bitfront.notes import MARK
 
 
 class Exporter(ABC):

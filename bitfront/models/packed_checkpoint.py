@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -12,7 +12,12 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bitfront import formats
 from bitfront.formats.base import Format
-from bitfront.models.quant_linear import QuantEmbedding, TiedHead, packed_like
+from bitfront.models.quant_linear import (
+    QuantEmbedding,
+    TiedHead,
+    join_siblings,
+    packed_like,
+)
 from bitfront.models.registration import register_with_transformers
 
 QUANT_METHOD = "bitfront"
@@ -23,12 +28,19 @@ class BitfrontConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transfor
 
     Args:
         formats: format name of each quantized layer.
+        siblings: names of layers that read one tensor, which a GPU multiplies in one launch.
         quant_method: always `"bitfront"`.
     """
 
-    def __init__(self, formats: Mapping[str, str], quant_method: str = QUANT_METHOD) -> None:
+    def __init__(
+        self,
+        formats: Mapping[str, str],
+        siblings: Iterable[Sequence[str]] = (),
+        quant_method: str = QUANT_METHOD,
+    ) -> None:
         self.quant_method = quant_method
         self.formats = dict(formats)
+        self.siblings = [list(names) for names in siblings]
 
 
 class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]
@@ -40,6 +52,7 @@ class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]
         for name, format in self.quantization_config.formats.items():
             if format != "bf16":  # stored as the module's own weight
                 replace_with_packed(model, name, formats.named(format))
+        join_siblings(model, self.quantization_config.siblings)
 
     def is_serializable(self) -> bool:
         """Copy the folder, or export again: `save_pretrained` is not offered."""
