@@ -9,10 +9,7 @@ import sys
 from datetime import UTC, datetime
 
 _FIELDS = ("study", "stage", "number", "worker", "path", "status")
-LIBRARIES = (
-    "bitfront", "uvicorn", "celery", "kombu", "multiprocessing", "waitress", "alembic",
-    "py.warnings",
-)  # fmt: skip
+LIBRARIES = ("bitfront", "uvicorn", "celery", "kombu", "waitress", "alembic", "py.warnings")
 """Whose lines are written so."""
 _SECRET = re.compile(r"(://[^:/@\s]*:)[^@/\s]+(@)|bf_[0-9a-f]{32}_[0-9a-f]+")
 
