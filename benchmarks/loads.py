@@ -70,9 +70,15 @@ def add(load: str, database: str, figure: str, value: float, limit: str) -> None
     )
 
 
+ALONE = ("--workers", "0", "--no-dashboard")
+"""Options of a server with nothing beside the API."""
+
+
 @contextmanager
-def served(url: str) -> Iterator[tuple[int, subprocess.Popen[bytes], float]]:
-    """Port, process and seconds to the first healthy answer of a server without workers."""
+def served(
+    url: str, options: tuple[str, ...] = ALONE
+) -> Iterator[tuple[int, subprocess.Popen[bytes], float]]:
+    """Port, process and seconds to the first healthy answer of a server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -81,7 +87,7 @@ def served(url: str) -> Iterator[tuple[int, subprocess.Popen[bytes], float]]:
         command = [str(Path(sys.executable).with_name("bitfront")), "serve", "--port", str(port)]
         begun = time.perf_counter()
         process = subprocess.Popen(
-            [*command, "--workers", "0", "--no-dashboard"],
+            [*command, *options],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -93,6 +99,44 @@ def served(url: str) -> Iterator[tuple[int, subprocess.Popen[bytes], float]]:
         finally:
             process.terminate()
             process.wait(20)
+
+
+def at_rest(url: str) -> float:
+    """Megabytes of plain `bitfront serve` with its worker and dashboard before the first study.
+
+    Shares of what processes have in common are counted once (PSS).
+    """
+    with served(url, ("--dashboard-port", "0")) as (port, process, _):
+        while not (json.loads(body(port, "/v1/workers"))["items"]):
+            time.sleep(0.1)
+        time.sleep(10.0)  # the dashboard is there by then
+        server = psutil.Process(process.pid)
+        every = [server, *server.children(recursive=True)]
+        assert len(every) == 3
+        return sum(each.memory_full_info().pss for each in every) / 1e6
+
+
+def body(port: int, path: str, **headers: str) -> bytes:
+    """Of a GET, as it comes."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+def sizes(kind: str, store: Store, port: int, n_groups: int) -> None:
+    """Kilobytes of the front and the page of a study."""
+    study_id = long_study(store, 400, n_groups)
+    front, page = f"/v1/studies/{study_id}/front", f"/ui/studies/{study_id}"
+    for figure, found in (
+        ("front without allocations", body(port, f"{front}?allocations=false")),
+        ("front with allocations", body(port, front)),
+        ("page as it is sent", body(port, page, **{"Accept-Encoding": "gzip"})),
+        ("page unpacked", body(port, page)),
+    ):
+        add("L2", kind, f"{figure}, {n_groups} layers, kB", len(found) / 1e3, "<= 200")
 
 
 def status(port: int, path: str) -> int:
@@ -238,6 +282,17 @@ def watched(store: Store, port: int, n: int, seconds: float) -> tuple[float, flo
     return late[int(0.99 * len(late))], idle, busy
 
 
+def measure_sizes(kind: str, url: str) -> None:
+    """Memory of a server at rest, then what it sends of studies of many layers."""
+    store = Store(url)
+    store.db.upgrade()
+    add("L9", kind, "idle memory with worker and dashboard, MB PSS", at_rest(url), "<= 300")
+    with served(url) as (port, _, _):
+        for n_groups in (224, N_GROUPS):
+            sizes(kind, store, port, n_groups)
+    store.db.pool.dispose()
+
+
 def measure(kind: str, url: str, seconds: float) -> None:
     """Every load on one database."""
     store = Store(url)
@@ -250,7 +305,7 @@ def measure(kind: str, url: str, seconds: float) -> None:
     with served(url) as (port, process, started):
         add("L9", kind, "seconds to the first healthy answer", started, "<= 5")
         memory = psutil.Process(process.pid).memory_info().rss / 1e6
-        add("L9", kind, "idle memory of the server, MB", memory, "<= 300")
+        add("L9", kind, "idle memory of the API alone, MB", memory, "<= 300")
         rate, p99, n_failed = hammered(port, 8, seconds, posted)
         add("L1", kind, "POST a second, 8 connections", rate, ">= 200")
         add("L1", kind, "POST p99, seconds", p99, "<= 0.25")
@@ -340,7 +395,7 @@ def main() -> None:
     """Measure everything on both databases."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--only", default="sqlite,postgresql,resume,watchers,generations")
+    parser.add_argument("--only", default="sizes,sqlite,postgresql,resume,watchers,generations")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
     with tempfile.TemporaryDirectory() as folder:
@@ -350,6 +405,8 @@ def main() -> None:
             generations()
         with postgres() as server:
             for kind, url in (("sqlite", f"sqlite:///{folder}/loads.db"), ("postgresql", server)):
+                if "sizes" in options.only:
+                    measure_sizes(kind, url)
                 if kind in options.only:
                     measure(kind, url, options.seconds)
                 if "watchers" in options.only:

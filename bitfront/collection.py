@@ -1,4 +1,4 @@
-"""Collection of stored files that no study refers to any more."""
+"""Collection of stored files and rows that nothing refers to any more."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from types import TracebackType
 
 from bitfront.artifacts import Artifacts
 from bitfront.errors import BitfrontError
+from bitfront.settings import AUDIT_DAYS
 from bitfront.store import Store
+from bitfront.store.pruning import DAY, pruned
 
 logger = logging.getLogger(__name__)
 
-DAY = 24 * 3600.0
 HOUR = 3600.0
 
 
@@ -24,19 +25,24 @@ class Collected:
     Args:
         n_unused: listed files that nothing referred to.
         n_unlisted: files that were stored and never listed, by workers that were killed.
+        n_rows: of tables that would only ever grow, as `pruned` has them.
     """
 
     n_unused: int
     n_unlisted: int
+    n_rows: int
 
 
-def collect(store: Store, artifacts: Artifacts, older_than: float = DAY) -> Collected:
+def collect(
+    store: Store, artifacts: Artifacts, older_than: float = DAY, audit_days: float = AUDIT_DAYS
+) -> Collected:
     """Remove stored files that nothing refers to; those of running tasks are younger than that.
 
     Args:
         store: says what refers to what.
         artifacts: where the files are.
         older_than: seconds since a file was stored; a task must be done within them.
+        audit_days: as of `pruned`.
     """
     unused = [
         digest
@@ -51,7 +57,7 @@ def collect(store: Store, artifacts: Artifacts, older_than: float = DAY) -> Coll
         and artifacts.age(digest) > older_than
         and store.files.forget_unlisted(digest, artifacts.remove)
     ]
-    return Collected(len(unused), len(unlisted))
+    return Collected(len(unused), len(unlisted), pruned(store.db, audit_days))
 
 
 class Collector:
@@ -60,12 +66,20 @@ class Collector:
     Args:
         store: as of `collect`.
         artifacts: as of `collect`.
+        audit_days: as of `collect`.
         seconds: between collections.
     """
 
-    def __init__(self, store: Store, artifacts: Artifacts, seconds: float = HOUR) -> None:
+    def __init__(
+        self,
+        store: Store,
+        artifacts: Artifacts,
+        audit_days: float = AUDIT_DAYS,
+        seconds: float = HOUR,
+    ) -> None:
         self._store = store
         self._artifacts = artifacts
+        self._audit_days = audit_days
         self._seconds = seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="collector", daemon=True)
@@ -86,12 +100,9 @@ class Collector:
     def _keep(self) -> None:
         while not self._stopping.wait(self._seconds):
             try:
-                removed = collect(self._store, self._artifacts)
+                removed = collect(self._store, self._artifacts, audit_days=self._audit_days)
             except (BitfrontError, OSError) as error:
                 logger.warning("cannot collect unused files: %s", error)
             else:
-                logger.info(
-                    "collected %d unused and %d unlisted files",
-                    removed.n_unused,
-                    removed.n_unlisted,
-                )
+                told = "collected %d unused and %d unlisted files, pruned %d rows"
+                logger.info(told, removed.n_unused, removed.n_unlisted, removed.n_rows)

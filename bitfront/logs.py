@@ -9,6 +9,8 @@ import sys
 from datetime import UTC, datetime
 
 _FIELDS = ("study", "stage", "number", "worker", "path", "status")
+LIBRARIES = ("bitfront", "uvicorn", "celery", "kombu", "waitress", "alembic", "py.warnings")
+"""Whose lines are written so."""
 _SECRET = re.compile(r"(://[^:/@\s]*:)[^@/\s]+(@)|bf_[0-9a-f]{32}_[0-9a-f]+")
 
 
@@ -36,10 +38,15 @@ def without_secrets(text: str) -> str:
 
 
 def set_up_logs(level: int = logging.INFO) -> None:
-    """Send what bitfront logs to standard error as JSON lines."""
+    """Send what bitfront logs, and what the libraries that serve warn of, as JSON lines.
+
+    Args:
+        level: of bitfront's own lines, which go to standard error like the others.
+    """
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(JsonLines())
-    logger = logging.getLogger("bitfront")
-    logger.handlers[:] = [stream]
-    logger.setLevel(level)
-    logger.propagate = False
+    for name in LIBRARIES:
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [stream]
+        logger.setLevel(level if name == "bitfront" else max(level, logging.WARNING))
+        logger.propagate = False

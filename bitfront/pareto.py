@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -112,19 +113,37 @@ class ParetoFront:
     def best(self, quantity: str, **at_most: float) -> Trial:
         """The trial with the smallest `quantity` among those within every bound of `at_most`.
 
+        A trial that does not state a quantity is not within a bound of it.
+
         Raises:
             InvalidArgument: no trial is within the bounds.
         """
-        pool = [t for t in self.trials if all(t.values[q] <= bound for q, bound in at_most.items())]
+        pool = [
+            trial
+            for trial in self.trials
+            if all(trial.values.get(q, math.inf) <= bound for q, bound in at_most.items())
+        ]
         if not pool:
+            self._check_stated(at_most)
             bounds = ", ".join(f"{q} <= {bound:g}" for q, bound in at_most.items()) or "any bound"
             have = ", ".join(
-                f"{q} >= {min(t.values[q] for t in self.trials):g}" for q in at_most if self.trials
+                f"{q} >= {min(t.values.get(q, math.inf) for t in self.trials):g}"
+                for q in at_most
+                if self.trials
             )
             raise InvalidArgument(
                 f"No point of the front has {bounds}; it has {have or 'no points'}."
             )
         return min(pool, key=lambda t: t.values[quantity])
+
+    def _check_stated(self, quantities: Iterable[str]) -> None:
+        stated = {q for trial in self.trials for q in trial.values}
+        if self.trials and (unstated := [q for q in quantities if q not in stated]):
+            raise InvalidArgument(
+                f"No point of the front is within that, because the points state no "
+                f"{', '.join(unstated)}: search with a cost of it, or bound what they state "
+                f"({', '.join(sorted(stated))})."
+            )
 
     def hypervolume(self, reference_point: Sequence[float]) -> float:
         """Volume dominated by the front up to `reference_point`, in units of the objectives."""

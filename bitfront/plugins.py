@@ -54,9 +54,11 @@ class Choice:
         """Read `name` or `name:key=value,key=value`; numbers and true/false are converted.
 
         Raises:
-            InvalidArgument: a part after the colon is not `key=value`.
+            InvalidArgument: a part after the colon is not `key=value`, or nothing is there.
         """
-        name, _, tail = text.partition(":")
+        name, colon, tail = text.partition(":")
+        if colon and not tail.strip():
+            raise InvalidArgument(f"Cannot read {text!r}: write name, or name:key=value,key=value.")
         params: dict[str, Param] = {}
         for part in filter(None, tail.split(",")):
             key, equals, value = part.partition("=")

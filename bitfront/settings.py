@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+AUDIT_DAYS = 365.0
+"""How long it is kept who did what, where nobody says otherwise."""
+
 
 class Settings(BaseSettings):
     """How the parts of a service find each other; a service on one machine needs none of them.
@@ -35,6 +38,7 @@ class Settings(BaseSettings):
         max_layers: largest model, in layers.
         max_model_gb: largest model of the hub, in units of 10^9 bytes; 0 for what the disk holds.
         max_trials: most measurements of a study.
+        audit_days: how long it is kept who did what.
     """
 
     model_config = SettingsConfigDict(env_prefix="BITFRONT_")
@@ -57,6 +61,7 @@ class Settings(BaseSettings):
     max_layers: PositiveInt = 65_536
     max_model_gb: NonNegativeFloat = 0.0
     max_trials: PositiveInt = 100_000
+    audit_days: Annotated[float, Field(gt=0, le=100_000)] = AUDIT_DAYS
 
     @property
     def database(self) -> str:

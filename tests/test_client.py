@@ -111,6 +111,9 @@ def test_a_checkpoint_is_written_once_and_arrives_whole(client, bench, tmp_path)
     assert client.materialise(study.id, trial=made.trial).number == made.number
     bench.work()
     assert [c.state for c in client.checkpoints(study.id)] == ["COMPLETE"]
+    manifest = client.manifest(study.id, made.number)
+    assert client.is_signed(manifest)
+    assert not client.is_signed({**manifest, "trial": made.trial + 1})
     written, shown = client.checkpoint(study.id, made.number), []
     folder = tmp_path / "checkpoint"
     client.download(written, folder, lambda done, total: shown.append((done, total)))

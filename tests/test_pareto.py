@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -54,6 +56,17 @@ def test_best_is_the_smallest_within_the_bounds():
     assert made.best("kl").values["bytes"] == 30.0
     assert made.best("kl", bytes=25.0).values["bytes"] == 20.0
     assert made.best("bytes", kl=0.9).values["kl"] == 0.7
+
+
+def test_a_quantity_that_points_do_not_state_is_not_within_a_bound_of_it():
+    made = front((1.0, 10.0), (0.5, 30.0))
+    with pytest.raises(InvalidArgument, match=r"the points state no latency_ns: .*bytes, kl"):
+        made.best("kl", latency_ns=3e6, bytes=25.0)
+    fast = replace(made.trials[0], values={"kl": 1.0, "bytes": 10.0, "latency_ns": 2e6})
+    some = replace(made, trials=(fast, made.trials[1]))
+    assert some.best("kl", latency_ns=3e6) == fast
+    with pytest.raises(InvalidArgument, match=r"latency_ns <= 1; it has latency_ns >= 2e\+06"):
+        some.best("kl", latency_ns=1.0)
 
 
 def test_bounds_that_nothing_meets_name_what_there_is():

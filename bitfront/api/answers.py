@@ -203,6 +203,15 @@ class ManifestAnswer(Answer):
     signature: Signature
 
 
+class ManifestCheck(Answer):
+    """What the server says of a manifest."""
+
+    is_signed: bool
+    """Whether it is, field by field, what this server signed."""
+    key_id: str
+    """Of the key that this server signs with."""
+
+
 class PluginAnswer(Answer):
     """An alternative of a kind."""
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from bitfront.api import openapi, problems
 from bitfront.api.feed import Feed
+from bitfront.api.heads import Heads
 from bitfront.api.limits import RequestLimits
 from bitfront.api.metrics import Counted, RequestCounts
 from bitfront.api.recent import Recent
@@ -70,6 +71,7 @@ def create_app(store: Store, artifacts: Artifacts, settings: Settings) -> FastAP
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     mount_ui(app, site)
     # The last that is added sees a request first.
+    app.add_middleware(Heads)
     app.add_middleware(Audit)
     app.add_middleware(RequestLimits)
     app.add_middleware(Protection)

@@ -79,6 +79,9 @@ async def _read(scope: Scope, receive: Receive) -> tuple[bytes, Response | None]
     if kind != "application/json":
         detail = f"Content-Type {kind[:60]!r}: send application/json."
         return b"", problem(415, "media_type_not_supported", detail, path)
+    # Every other encoding of JSON has a NUL within its first four bytes, and UTF-8 has none.
+    if b"\0" in body[:4]:
+        return b"", problem(400, "malformed", "The body is not UTF-8: send UTF-8 JSON.", path)
     if _depth(body) > MAX_DEPTH:
         detail = f"The JSON is nested deeper than {MAX_DEPTH} levels: send it flatter."
         return b"", problem(422, "nested_too_deep", detail, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -101,7 +101,11 @@ def _of_validation(error: RequestValidationError, instance: str) -> Response:
     found = error.errors()
     if any(each["type"] == "json_invalid" for each in found):
         return _of_http(HTTPException(400), instance)
-    places = [_place(each) for each in found]
+    if any(each["type"] == "missing" and each["loc"] == ("body",) for each in found):
+        detail = "The body is missing: send JSON of the documented schema."
+        place = {"detail": detail, "pointer": "#/"}
+        return problem(422, "invalid_request", detail, instance, errors=[place])
+    places = _innermost([_place(each, error.body) for each in found])
     first = places[0]["detail"] if places else "The request is not valid."
     missing = [each for each in found if each["type"] == "missing" and each["loc"][0] == "header"]
     if missing and len(missing) == len(found):
@@ -114,13 +118,36 @@ def _of_validation(error: RequestValidationError, instance: str) -> Response:
     return problem(422, "invalid_request", f"{first}{more}", instance, errors=places)
 
 
-def _place(found: Mapping[str, Any]) -> dict[str, str]:
+def _place(found: Mapping[str, Any], body: object) -> dict[str, str]:
     site, *rest = found["loc"]
+    if site == "body":
+        rest = list(_pointer(rest, body, found["type"] == "missing"))
     where = "/".join(str(part).replace("~", "~0").replace("/", "~1")[:80] for part in rest)
     # Not what was given: a body may be a megabyte, or hold a secret.
     detail = f"{where or site}: {str(found['msg']).removeprefix('Value error, ')[:400]}"
     key = {"body": "pointer", "header": "header"}.get(site, "parameter")
     return {"detail": detail, key: f"#/{where}" if key == "pointer" else where}
+
+
+def _innermost(places: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Without those around another: there another branch of a union came further."""
+    pointers = [place.get("pointer", "") for place in places]
+    return [
+        place
+        for place, pointer in zip(places, pointers, strict=True)
+        if not pointer or not any(other.startswith(f"{pointer}/") for other in pointers)
+    ]
+
+
+def _pointer(parts: Sequence[int | str], body: object, is_missing: bool) -> Iterator[int | str]:
+    """Of a place, what is in the body, not which branch of a union was tried."""
+    for index, part in enumerate(parts):
+        try:
+            body = body[part]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            if not (is_missing and index == len(parts) - 1):
+                continue
+        yield part
 
 
 def _snake(name: str) -> str:
@@ -144,9 +171,9 @@ def _methods(app: FastAPI, path: str) -> set[str]:
     """Every method that some route of the path has: a router names those of the first only."""
     scope = {"type": "http", "path": path, "root_path": "", "headers": []}
     found: set[str] = set()
-    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
         for route in app.router.routes:
             match, _ = route.matches({**scope, "method": method})
             if match.name == "FULL":
                 found.add(method)
-    return found
+    return found | {"HEAD"} if "GET" in found else found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from bitfront import formats, runtimes
 from bitfront.api import kinds
@@ -32,7 +33,23 @@ RuntimeName = Annotated[
 ]
 _NUMBER = r"[0-9]{1,12}(\.[0-9]{1,9})?"
 _LIMIT = rf"{_NUMBER}(({_UNITS})|({_TIMES})(@b[0-9]{{1,6}}(c[0-9]{{1,9}})?)?)"
-BudgetText = Annotated[str, Field(max_length=120, pattern=rf"^{_LIMIT}(,{_LIMIT}){{0,4}}$")]
+_BUDGET = rf"^{_LIMIT}(,{_LIMIT}){{0,4}}$"
+
+
+def _readable(text: str) -> str:
+    """The text of a budget, if it is one, written as the document has it."""
+    budget = Budget.parse(text)
+    if not re.search(_BUDGET, text):
+        raise InvalidArgument(f"Cannot read budget {text!r}: write it {budget}.")
+    return text
+
+
+BudgetText = Annotated[
+    str,
+    Field(max_length=120),
+    AfterValidator(_readable),
+    WithJsonSchema({"type": "string", "maxLength": 120, "pattern": _BUDGET}),
+]
 Minutes = Annotated[float, Field(gt=0, le=500_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 ParamName = Annotated[str, Field(max_length=64)]

@@ -258,6 +258,8 @@ def _note(scope: Scope, known: Caller, message: Message) -> None:
         scope["app"].state.site.store.keys.note(
             known.owner, known.key_id, action[:64], target, status
         )
-    except BitfrontError as error:
+    except Exception as error:
         # The change is made: an answer that denies it would have it made again.
-        _log.error("audit of %s by %s not stored: %s", action, known.owner, error)
+        is_known = isinstance(error, BitfrontError)
+        told = "audit of %s by %s not stored: %s"
+        _log.error(told, action, known.owner, error, exc_info=None if is_known else error)

@@ -178,7 +178,7 @@ class _Beside:
         from bitfront.workers.local import LocalWorkers
         from bitfront.workers.reaper import Reaper
 
-        self.stack.enter_context(Collector(self.store, self.artifacts))
+        self.stack.enter_context(Collector(self.store, self.artifacts, self.settings.audit_days))
         if self.plan.dashboard_port is not None:
             port = str(self.plan.dashboard_port)
             environment = {"BITFRONT_DASHBOARD_PORT": port}

@@ -175,10 +175,16 @@ class Client:
         path = f"{_place(study_id)}/{verb}"
         return records.study(self._server.json("POST", path, body, repeatable=False))
 
-    def front(self, study_id: str, format: str = "json") -> bytes:
-        """The measured front as the bytes of a file: `json`, `csv` or `parquet`."""
-        path = f"{_place(study_id)}/front"
-        return self._server.call("GET", path, params={"format": format}).content
+    def front(self, study_id: str, format: str = "json", allocations: bool = True) -> bytes:
+        """The measured front as the bytes of a file.
+
+        Args:
+            study_id: of which study.
+            format: `json`, `csv` or `parquet`.
+            allocations: whether points have the format of each layer, which may be thousands.
+        """
+        path, asked = f"{_place(study_id)}/front", {"format": format, "allocations": allocations}
+        return self._server.call("GET", path, params=asked).content
 
     def trials(
         self, study_id: str, text: str | None = None, finished: bool = False
@@ -266,6 +272,17 @@ class Client:
             raise MismatchedArtifact(
                 f"{file.name} came with other bytes than the server has: download it again."
             )
+
+    def manifest(self, study_id: str, number: int) -> dict[str, Any]:
+        """The signed manifest of a checkpoint."""
+        path = f"{_place(study_id)}/checkpoints/{number}/manifest"
+        found: dict[str, Any] = self._server.json("GET", path)
+        return found
+
+    def is_signed(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether a manifest is as the server signed it."""
+        said = self._server.json("POST", "/v1/manifests/check", manifest)
+        return bool(said["is_signed"])
 
     def plugins(self) -> Mapping[str, Any]:
         """Everything that a study may name, with the schemas of its parameters."""

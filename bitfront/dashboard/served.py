@@ -7,19 +7,22 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-import optuna_dashboard
 import waitress
-from optuna.storages import BaseStorage
 
 from bitfront.dashboard.access import Access
 from bitfront.dashboard.guard import Guard
 from bitfront.dashboard.sign_in import SignIn
 from bitfront.errors import NotFound, StorageError
-from bitfront.mirror import Mirror
 from bitfront.settings import Settings
 from bitfront.store import Store
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from bitfront.mirror import Mirror
 
 _log = logging.getLogger(__name__)
 
@@ -28,20 +31,49 @@ _log = logging.getLogger(__name__)
 class Shown:
     """optuna-dashboard over a mirror, made anew once the mirror was lost.
 
+    Both load only when someone looks, or there is a study to mirror: without them this process has
+    a quarter of the memory.
+
     Args:
-        mirror: what is shown.
+        store: what is mirrored.
+        url: where to, as in `Mirror`.
     """
 
-    mirror: Mirror
+    store: Store
+    url: str
+    _mirror: Mirror | None = field(default=None, init=False)
     _app: WSGIApplication | None = field(default=None, init=False)
     _storage: BaseStorage | None = field(default=None, init=False)
+    _loading: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
+        import optuna_dashboard
+
         storage = self.mirror.storage
         if self._app is None or storage is not self._storage:
             self._app, self._storage = optuna_dashboard.wsgi(storage), storage
         return self._app(environ, start_response)
+
+    @property
+    def mirror(self) -> Mirror:
+        """What is shown."""
+        with self._loading:
+            if self._mirror is None:
+                from bitfront.mirror import Mirror
+
+                self._mirror = Mirror(self.store, self.url)
+            return self._mirror
+
+    def update(self) -> None:
+        """Mirror what finished since the last time, once there is something to mirror."""
+        try:
+            if self._mirror is not None or self.store.activity.n_studies():
+                self.mirror.update()
+        except StorageError as error:
+            _log.warning("the Optuna mirror waits: %s", error)
+        except Exception:
+            _log.exception("the Optuna mirror cannot be loaded")
 
     def find(self, study_id: str) -> int:
         """Number of a study in the mirror, which its address has; it changes when it is made anew.
@@ -56,13 +88,13 @@ class Shown:
 
 
 @contextmanager
-def kept_up(mirror: Mirror, seconds: float) -> Iterator[None]:
-    """Update a mirror every few seconds inside a `with` block."""
+def kept_up(shown: Shown, seconds: float) -> Iterator[None]:
+    """Update what is shown every few seconds inside a `with` block."""
     stopping = threading.Event()
 
     def keep() -> None:
         while not stopping.is_set():
-            mirror.update()
+            shown.update()
             stopping.wait(seconds)
 
     # A daemon: an update of thousands of trials is given up, and done again after a start.
@@ -87,10 +119,9 @@ def serve(store: Store, settings: Settings, rebuild: bool = False) -> None:
         StorageError: the address is taken.
         Conflict: `rebuild`, and another process writes the mirror.
     """
-    mirror = Mirror(store, settings.optuna)
+    shown, access = Shown(store, settings.optuna), Access(store)
     if rebuild:
-        mirror.rebuild()
-    shown, access = Shown(mirror), Access(store)
+        shown.mirror.rebuild()
     guard = Guard(shown, access, SignIn(access), shown.find)
     try:
         server = waitress.create_server(
@@ -108,5 +139,5 @@ def serve(store: Store, settings: Settings, rebuild: bool = False) -> None:
         place = f"{settings.dashboard_host}:{settings.dashboard_port}"
         raise StorageError(f"The dashboard cannot listen at {place}: {error.strerror}.") from error
     _log.info("dashboard at http://%s:%s", settings.dashboard_host, server.effective_port)
-    with kept_up(mirror, settings.mirror_seconds):
+    with kept_up(shown, settings.mirror_seconds):
         server.run()

@@ -45,6 +45,13 @@ class Doorbell:
             connection.execute(change.values(rung_at=NOW))
             return [task_row(row) for row in rows]
 
+    def is_due(self, queues: Sequence[str]) -> bool:
+        """Whether a task of some queues is to be done; nothing is taken."""
+        query = sa.select(tasks.c.id).join(studies, studies.c.id == tasks.c.study_id)
+        query = query.where(tasks.c.queue.in_(queues), may_run()).limit(1)
+        with self.db.reading() as connection:
+            return connection.execute(query).first() is not None
+
     def unring(self, task_ids: Sequence[int]) -> None:
         """Note that ringing for some tasks failed."""
         with self.db.writing() as connection:

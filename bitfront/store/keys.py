@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
 from collections.abc import Sequence
@@ -24,6 +25,12 @@ SCOPES = ("read", "write", "admin")
 """Reading studies; submitting and changing them; seeing workers and everyone's studies."""
 OPERATOR = "operator"
 """Who does what is done on the database itself."""
+_DAY = 24 * 3600.0
+MAX_SECONDS = 36_525 * _DAY
+"""Longest time that a key may hold: 100 years."""
+_MAX_OWNER = 64
+_MAX_RUNNING = 2**31 - 1
+"""Largest whole number that every database stores."""
 _KEY = re.compile(r"bf_([0-9a-f]{32})_([0-9a-f]{48})")
 
 _NOTE = sa.insert(audit).values(at=NOW)
@@ -51,10 +58,10 @@ class Keys:
         """Make a key.
 
         Args:
-            owner: whose studies it sees.
+            owner: whose studies it sees; 1 to 64 printable characters.
             scopes: any of `SCOPES`.
             max_running: studies that the owner may have unfinished at once.
-            seconds: how long it holds; `None` for ever.
+            seconds: how long it holds, at most `MAX_SECONDS`; `None` for ever.
             max_device_hours: hours that workers may hold the owner's tasks; `None` for no bound.
             by: who makes it, for the audit log.
 
@@ -62,21 +69,17 @@ class Keys:
             The key, and its secret text, which is shown this once.
 
         Raises:
-            InvalidArgument: an unknown scope, or no owner.
+            InvalidArgument: a value that no key can have; says which.
         """
-        unknown = sorted(set(scopes) - set(SCOPES))
-        if unknown or not scopes or not owner:
-            raise InvalidArgument(
-                f"Given owner {owner!r} and scopes {', '.join(scopes)}: "
-                f"a key needs an owner and some of {', '.join(SCOPES)}."
-            )
+        _check_owner(owner, scopes)
+        _check_limits(max_running, seconds, max_device_hours)
         key_id, secret, salt = new_id(), secrets.token_hex(24), secrets.token_hex(16)
         row = {
             "id": key_id,
             "owner": owner,
             "salt": salt,
             "hash": _hash(salt, secret),
-            "scopes": ",".join(scopes),
+            "scopes": ",".join(dict.fromkeys(scopes)),
             "max_running": max_running,
             "max_device_hours": max_device_hours,
             "created_at": NOW,
@@ -150,12 +153,49 @@ class Keys:
             _note(connection, owner, key_id, action, target, status)
 
 
+def _check_owner(owner: str, scopes: Sequence[str]) -> None:
+    if not (0 < len(owner) <= _MAX_OWNER and owner.isprintable()):
+        shown = _printable(owner[: _MAX_OWNER + 1])
+        raise InvalidArgument(
+            f"Cannot make a key of owner '{shown}': "
+            f"give a name of 1 to {_MAX_OWNER} printable characters."
+        )
+    if not scopes or not set(scopes) <= set(SCOPES):
+        shown = _printable(", ".join(scopes))[:80]
+        raise InvalidArgument(f"Given scopes '{shown}': give some of {', '.join(SCOPES)}.")
+
+
+def _check_limits(max_running: int, seconds: float | None, hours: float | None) -> None:
+    if not 1 <= max_running <= _MAX_RUNNING:
+        raise InvalidArgument(
+            f"Given {max_running:,} studies that may run at once: give 1 to {_MAX_RUNNING:,}."
+        )
+    if seconds is not None and not 0 < seconds <= MAX_SECONDS:
+        raise InvalidArgument(
+            f"A key cannot hold for {seconds:g} seconds: give more than 0 and at most "
+            f"{MAX_SECONDS / _DAY:,.0f} days, or no time for one that holds for ever."
+        )
+    if hours is not None and not 0 <= hours < math.inf:
+        raise InvalidArgument(
+            f"Given {hours:g} device hours: give a finite number from 0 on, or none for no bound."
+        )
+
+
 def _note(
     connection: Connection, owner: str, key_id: str | None, action: str, target: str, status: int
 ) -> None:
     row: dict[str, object] = {"owner": owner[:64], "key_id": key_id, "action": action}
-    row |= {"target": target[:200], "status": status}
+    row |= {"target": _printable(target)[:200], "status": status}
     connection.execute(_NOTE, row)
+
+
+def _printable(text: str) -> str:
+    r"""The text with what is not printable escaped: PostgreSQL stores no NUL.
+
+    >>> _printable("a\0b\n")
+    'a\\x00b\\n'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _hash(salt: str, secret: str) -> str:

@@ -220,7 +220,11 @@ class Queue:
         changes: dict[str, object] = {}
         if outcome.space is not None:
             row = {"digest": outcome.space.digest, "body": outcome.space.to_json()}
-            insert_new(connection, spaces, row)
+            held = sa.select(spaces.c.digest).where(spaces.c.digest == row["digest"])
+            # One that is there may be about to be pruned: held, it stays.
+            while not insert_new(connection, spaces, row):
+                if connection.execute(held.with_for_update(key_share=True)).first():
+                    break
             changes["space"] = outcome.space.digest
         if outcome.settled is not None:
             changes["request"] = outcome.settled.of(Study.from_json(study.request)).to_json()

@@ -101,6 +101,11 @@ class Claim:
     fence: int
     attempt: int
 
+    @property
+    def about(self) -> dict[str, object]:
+        """What a line of the log says of it."""
+        return {"study": self.study_id, "stage": self.stage, "number": self.number}
+
 
 @dataclass(frozen=True)
 class Proposed:

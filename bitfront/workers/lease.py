@@ -114,7 +114,8 @@ class Lease:
                 try:
                     renewed = self._renewed(now, renewed)
                 except Exception:  # without this thread the lease would run out unseen
-                    logger.exception("task %d cannot renew its lease", self._claim.task)
+                    told = "task %d cannot renew its lease"
+                    logger.exception(told, self._claim.task, extra=self._claim.about)
             if self._reason and not self._done.wait(_GRACE_SECONDS):
                 self._end()
 
@@ -132,14 +133,14 @@ class Lease:
             self._reason = "lost"
         except StorageError as error:
             # The work goes on: the database may be back before the lease ends, or soon after.
-            logger.warning("task %d cannot renew its lease: %s", self._claim.task, error)
+            told = "task %d cannot renew its lease: %s"
+            logger.warning(told, self._claim.task, error, extra=self._claim.about)
             return renewed
         return now
 
     def _end(self) -> None:
-        logger.warning(
-            "task %d did not stop (%s): ending its process", self._claim.task, self._reason
-        )
+        told = "task %d did not stop (%s): ending its process"
+        logger.warning(told, self._claim.task, self._reason, extra=self._claim.about)
         try:
             closed(self._queue, self._claim, self._reason)
         finally:

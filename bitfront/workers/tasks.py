@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from celery import Celery
 from celery.signals import (
     heartbeat_sent,
+    setup_logging,
     worker_process_init,
     worker_ready,
     worker_shutting_down,
@@ -92,6 +93,12 @@ def _is_stopping() -> bool:
     return _stop_file(os.getppid()).exists()
 
 
+@setup_logging.connect
+def _log(**_: object) -> None:
+    # Celery's own lines would be plain text; it leaves logs alone where this is connected.
+    set_up_logs()
+
+
 @worker_process_init.connect
 def _begin_process(**_: object) -> None:
     set_up_logs()
@@ -100,8 +107,6 @@ def _begin_process(**_: object) -> None:
 
 @worker_ready.connect
 def _begin(**_: object) -> None:
-    set_up_logs()
-    settings.home.mkdir(parents=True, exist_ok=True)
     _stop_file(os.getpid()).unlink(missing_ok=True)
     store = Store(settings.database, settings.lease_seconds)
     Relay(store, app).__enter__()
@@ -120,12 +125,15 @@ def _stop(**_: object) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run a worker of one queue until it is told to stop."""
+    set_up_logs()
+    logging.captureWarnings(True)
+    settings.home.mkdir(parents=True, exist_ok=True)
     end_with_parent()
     queue, n = arguments[0], arguments[1] if len(arguments) > 1 else "1"
     os.environ["BITFRONT_QUEUE"] = queue
     # For the pool's processes, which import everything anew.
     os.environ[OFFLINE] = "1"
-    command = ["worker", "--pool", "prefork", "--concurrency", n, "--queues", queue]
+    command = ["--quiet", "worker", "--pool", "prefork", "--concurrency", n, "--queues", queue]
     command += ["--loglevel", "INFO", "--hostname", f"{queue}-{os.getpid()}@%h"]
     command += ["--without-gossip", "--without-mingle"]
     try:

@@ -59,7 +59,7 @@ def work(
         is_stopping: whether this worker was told to stop; the task is then given back.
     """
     queue = bench.store.queue
-    told = {"study": claim.study_id, "stage": claim.stage, "number": claim.number}
+    told = claim.about
     logger.info("begins", extra=told)
     try:
         with (
@@ -92,7 +92,8 @@ def _finish(queue: Queue, claim: Claim, outcome: Outcome, lease: Lease) -> None:
             queue.finish(claim, outcome)
             return
         except StorageError as error:
-            logger.warning("the result of task %d waits: %s", claim.task, error)
+            told = "the result of task %d waits: %s"
+            logger.warning(told, claim.task, error, extra=claim.about)
             lease.check()
             time.sleep(_AWAY_SECONDS)
 

@@ -61,6 +61,13 @@ def test_points_that_are_none_are_refused(client, done, body, status):
     assert client.post(f"/v1/studies/{done.id}/checkpoints", json=body).status_code == status
 
 
+@pytest.mark.parametrize("at", ["3ms", "3ms@b1c512", "3Gbops", "4bpw,3ms"])
+def test_budgets_of_what_no_point_states_are_refused_by_name(client, done, at):
+    answer = client.post(f"/v1/studies/{done.id}/checkpoints", json={"at": at})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_argument")
+    assert f"state no {'bops' if 'bops' in at else 'latency_ns'}" in answer.json()["detail"]
+
+
 def test_a_trial_without_values_cannot_be_written(client, bench):
     study = bench.study()
     bench.work(2)
@@ -137,6 +144,25 @@ def test_a_manifest_vouches_for_point_and_files(client, bench, place):
     assert not signing.is_signed({**manifest, "trial": 0}, secret)
     assert not signing.is_signed(manifest, b"another")
     assert not signing.is_signed({**manifest, "signature": {}}, secret)
+
+
+def test_the_server_says_whether_a_manifest_is_its_own(client, place):
+    manifest = client.get(f"{place}/manifest").json()
+    signature = manifest["signature"]
+    changed = {**manifest, "values": {**manifest["values"], "kl": 0.0}}
+    other = {**signature, "value": "0" * 64}
+
+    def said(body):
+        sent = json.dumps(body)  # escapes what is no UTF-8
+        kind = {"Content-Type": "application/json"}
+        answer = client.post("/v1/manifests/check", content=sent, headers=kind)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    assert said(manifest) == {"is_signed": True, "key_id": signature["key_id"]}
+    odd = [{}, {"signature": 3}, {"signature": {"value": "ü\ud800"}}, {"signature": [manifest]}]
+    for body in (changed, {**manifest, "signature": other}, *odd):
+        assert said(body)["is_signed"] is False
 
 
 def test_a_checkpoint_is_running_while_a_worker_has_it(client, done, bench):

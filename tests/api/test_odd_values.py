@@ -4,9 +4,14 @@ import dataclasses
 import math
 
 import pytest
+from workers.simulated import SimulatedBench
 
+from bitfront.allocation import Allocation
+from bitfront.errors import InvalidArgument
 from bitfront.space import Layer, SearchSpace
-from bitfront.store.records import Outcome, Stage
+from bitfront.store.records import Outcome, Proposed, Stage, TaskState
+from bitfront.trial import Trial, TrialState
+from bitfront.workers.work import work
 
 NAMES = ("模型.層.0.proj", "übung.0.ﬁ", "a\u202eb", "🙂.weight", "a b\n\t\"'\\", "<script>", "../x")
 
@@ -72,6 +77,42 @@ def test_layers_keep_their_names_whatever_they_are(client, bench):
     page = client.get(f"/ui/studies/{study.id}")
     assert page.status_code == 200
     assert "<script></" not in page.text
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize(
+    ("names", "told"), [(("a", "b", "a"), "Repeated layer names: a"), ((), "at least one layer")]
+)
+def test_a_model_whose_layers_cannot_be_told_apart_fails_its_study_in_one_line(
+    client, bench, names, told
+):
+    def prepare(place, claim, lease):
+        layers = tuple(Layer(name, (64, 128), str(i), i) for i, name in enumerate(names))
+        return Outcome(space=SearchSpace(layers, bench.space.formats), queue="cpu")
+
+    study = bench.study()
+    claim = bench.store.queue.claim("w", ("cpu",))
+    place = SimulatedBench(bench.store, bench.settings)
+    work(place, claim, dict.fromkeys(Stage, prepare), lambda: False)
+    answer = client.get(f"/v1/studies/{study.id}").json()
+    assert answer["state"] == "FAIL"
+    assert told in answer["error"]
+    assert len(answer["error"].splitlines()) == 1
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_proposal_of_a_format_that_is_not_on_the_menu_is_not_stored(client, bench):
+    study = bench.study()
+    bench.work(2)
+    allocation = bench.space.decode((0,) * len(bench.space.groups))
+    wrong = Allocation({**allocation.formats, bench.space.layers[0].name: "int5_g64"})
+    claim = bench.store.queue.claim("w", ("cpu",))
+    proposed = Proposed(Trial(0, wrong, "calibration", "random", TrialState.RUNNING), True)
+    before = client.get(f"/v1/studies/{study.id}/trials").json()
+    with pytest.raises(InvalidArgument, match="int5_g64"):
+        bench.store.queue.finish(claim, Outcome(proposed=(proposed,)))
+    assert client.get(f"/v1/studies/{study.id}/trials").json() == before
+    assert bench.store.activity.tasks(study.id, [TaskState.RUNNING])
 
 
 # The larger one takes long, and no database looks into its allocations.

@@ -29,6 +29,9 @@ def post(client, content, **headers):
         (b"\xff\xfe", {}, 400, "malformed"),
         (b'{"model": "\xe9"}', {}, 400, "malformed"),
         (b"9" * 5_000, {}, 400, "malformed"),
+        ("{}".encode("utf-16"), {}, 400, "malformed"),
+        ('{"model": "a"}'.encode("utf-16-be"), {}, 400, "malformed"),
+        ("{}".encode("utf-32-le"), {}, 400, "malformed"),
         (b"", {}, 422, "invalid_request"),
         (b"[]", {}, 422, "invalid_request"),
         (b"null", {}, 422, "invalid_request"),
@@ -74,16 +77,52 @@ def test_addresses_that_are_none(client, path):
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/v1/studies", "GET, POST"),
-        ("PATCH", "/v1/studies/" + "0" * 32, "DELETE, GET"),
+        ("PUT", "/v1/studies", "GET, HEAD, POST"),
+        ("PATCH", "/v1/studies/" + "0" * 32, "DELETE, GET, HEAD"),
         ("GET", f"/v1/studies/{'0' * 32}/cancel", "POST"),
-        ("TRACE", "/healthz", "GET"),
+        ("TRACE", "/healthz", "GET, HEAD"),
+        ("HEAD", f"/v1/studies/{'0' * 32}/cancel", "POST"),
     ],
 )
 def test_other_methods_are_told_those_that_are(client, method, path, allowed):
     answer = client.request(method, path)
     assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
-    assert answer.json()["code"] == "method_not_allowed"
+    assert method == "HEAD" or answer.json()["code"] == "method_not_allowed"
+
+
+def test_head_is_get_without_its_body(client, bench, done):
+    root = f"/v1/studies/{done.id}"
+    for path in ("/healthz", "/v1/studies", root, f"{root}/front", f"{root}/events", "/ui/"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+    whole = client.get(f"{root}/front")
+    assert client.head(f"{root}/front").headers["ETag"] == whole.headers["ETag"]
+    assert int(client.head(f"{root}/front").headers["Content-Length"]) == len(whole.content)
+    assert client.head(root[:-1]).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "told", "pointer"),
+    [
+        (None, "The body is missing: send JSON", "#/"),
+        ({"budget": "4"}, "budget: Cannot read budget '4': give a positive number", "#/budget"),
+        ({"budget": "4 bpw"}, "budget: Cannot read budget '4 bpw': write it", "#/budget"),
+        ({"calibration": ""}, "calibration: String should have at least 1", "#/calibration"),
+        ({"calibration": {"source": "a", "x": 1}}, "calibration/x: Extra", "#/calibration/x"),
+        ({"searches": ["amq:"]}, "Cannot read 'amq:'", None),
+        ({"searches": [{"name": 3}]}, "searches/0/name: Input should", "#/searches/0/name"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_one_line_of_the_field(client, change, told, pointer):
+    body = b"" if change is None else json.dumps({"model": "a/b@c", "budget": "4bpw", **change})
+    answer = post(client, body).json()
+    assert answer["status"] == 422
+    assert told in answer["detail"]
+    assert "^" not in json.dumps(answer)
+    assert "constrained" not in json.dumps(answer)
+    if pointer is not None:
+        assert pointer in {place["pointer"] for place in answer["errors"]}
 
 
 def test_each_wrong_field_is_named_by_its_place(client):

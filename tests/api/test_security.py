@@ -77,7 +77,7 @@ def test_revoked_and_expired_keys_are_wrong_keys(bench):
     bench.store.keys.revoke(bench.store.keys.all()[0].id)
     time.sleep(recent.SECONDS)
     assert bench.client(app, key).get("/v1/studies").status_code == 401
-    assert bench.client(app, bench.key("a", seconds=-1)).get("/v1/studies").status_code == 401
+    assert bench.client(app, bench.key("a", seconds=1e-5)).get("/v1/studies").status_code == 401
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"])
@@ -157,6 +157,35 @@ def test_every_change_is_written_down(bench):
         ("b", "delete_study", url, 403),
     ]
     assert all(row.key_id for row in rows)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
+def test_addresses_with_control_characters_are_none_and_stay_readable_in_the_audit(bench):
+    """PostgreSQL stores no NUL, and a line feed would forge a line of whatever shows the log."""
+    app, study = bench.app(), bench.study("a")
+    client = bench.client(app, bench.key("a", "read", "write", "admin"))
+    answers = {}
+    for path, by_method in app.openapi()["paths"].items():
+        for place in ("{study_id}", r"{(name|path|number)(:path)?}"):
+            url = re.sub(place, "a%00b%0A%1B", path)
+            if url != path:
+                url = url.replace("{study_id}", study.id)
+                for method in by_method:
+                    answer = client.request(method, url, json={"n_trials": 9})
+                    answers[method, url] = answer.status_code
+    assert len(answers) >= 22
+    assert set(answers.values()) <= {404, 422}, answers
+    with bench.store.db.reading() as connection:
+        asked = sa.select(audit.c.target).where(audit.c.action == "resume_study")
+        assert connection.execute(asked).scalars().all() == [r"/v1/studies/a\x00b\n\x1b/resume"]
+
+
+def test_what_the_audit_cannot_take_does_not_replace_an_answer(bench, monkeypatch, caplog):
+    monkeypatch.setattr("bitfront.store.keys.Keys.note", lambda *_: 1 / 0)
+    study = bench.study()
+    answer = bench.client().post(f"/v1/studies/{study.id}/cancel")
+    assert answer.status_code == 202
+    assert "audit of cancel_study by local not stored" in caplog.text
 
 
 @pytest.mark.parametrize("path", ["/v1/studies", "/healthz", "/nowhere", "/v1/studies/x"])

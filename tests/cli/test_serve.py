@@ -9,6 +9,7 @@ import time
 import tomllib
 
 import httpx2
+import psutil
 import pytest
 from waiting import until
 
@@ -160,11 +161,15 @@ def test_the_server_is_soon_there_without_torch_and_with_little_memory(submitted
     assert resident < 300 * 1024
 
 
-def test_nothing_outlives_a_server_that_is_killed(folder):
-    with serving(folder, "--port", 0, "--dashboard-port", 0) as server:
+def test_a_server_at_rest_is_small_and_nothing_outlives_it_when_it_is_killed(folder, tmp_path):
+    options = ("--port", 0, "--dashboard-port", 0)
+    with serving(folder, *options, BITFRONT_HOME=str(tmp_path)) as server:
         server.until("^Dashboard")
+        until(lambda: httpx2.get(f"{server.url}/v1/workers").json()["items"])
         children = server.children
         assert len(children) == 2
+        every = map(psutil.Process, (server.process.pid, *children))
+        assert sum(each.memory_full_info().pss for each in every) < 300e6
         os.kill(server.process.pid, signal.SIGKILL)
         server.wait()
         until(lambda: not any(is_alive(pid) for pid in children))

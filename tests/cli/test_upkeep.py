@@ -61,10 +61,27 @@ def test_a_key_is_made_listed_and_revoked(store, run):
 
 
 def test_keys_that_cannot_be_are_one_line(store, run):
-    for arguments in (["create", "anna", "--scopes", "root"], ["revoke", "0" * 32]):
-        run("upgrade")
+    run("upgrade")
+    for arguments in (
+        ["create", "anna", "--scopes", "root"],
+        ["create", "anna", "--days", "nan"],
+        ["create", "anna", "--days", "1e300"],
+        ["create", "anna", "--days", "-5"],
+        ["create", "anna", "--max-device-hours", "nan"],
+        ["revoke", "0" * 32],
+    ):
         code, _, errors = run("key", *arguments)
-        assert one_line(code, errors)
+        assert one_line(code, errors), arguments
+    assert run("key", "list")[:2] == (0, "")
+
+
+def test_a_key_that_an_earlier_version_made_for_longer_than_any_calendar_is_listed(store, run):
+    assert run("key", "create", "anna")[0] == 0
+    with store.db.writing() as connection:
+        connection.exec_driver_sql("update api_keys set expires_at = 9e999")
+    code, out, _ = run("key", "list")
+    assert code == 0
+    assert "valid until 9999-12-31" in out
 
 
 def test_a_database_is_upgraded_and_a_newer_one_is_left_alone(store, tmp_path, run):
@@ -105,7 +122,9 @@ def grown_old(store, *digests):
             )
 
 
-def test_what_nothing_refers_to_is_collected_after_a_day(store, artifacts, tmp_path, run):
+def test_what_nothing_refers_to_is_collected_after_a_day(
+    store, artifacts, tmp_path, run, monkeypatch
+):
     names = ("used", "unused", "new", "unlisted", "unlisted and new")
     days = (2, 2, 0, 2, 0)
     digests = {
@@ -117,11 +136,16 @@ def test_what_nothing_refers_to_is_collected_after_a_day(store, artifacts, tmp_p
     claim = store.queue.claim("worker-1", ("cpu",))
     store.queue.finish(claim, Outcome({"bank/used": digests["used"]}))
     grown_old(store, digests["used"], digests["unused"])
+    store.keys.note("anna", None, "cancel_study", "/v1/studies/x", 202)
+    with store.db.writing() as connection:
+        connection.exec_driver_sql("update audit set at = at - ?", (31 * DAY,))
+    monkeypatch.setenv("BITFRONT_AUDIT_DAYS", "30")
     code, out, _ = run("collect")
-    assert (code, out) == (0, "Removed 1 unused and 1 unlisted files.\n")
+    told = "Removed 1 unused and 1 unlisted files, and 1 row that nobody asks for any more.\n"
+    assert (code, out) == (0, told)
     assert set(artifacts.all()) == {digests[n] for n in ("used", "new", "unlisted and new")}
     assert store.files.of(study.id) == {"bank/used": digests["used"]}
-    assert run("collect")[1] == "Removed 0 unused and 0 unlisted files.\n"
+    assert run("collect")[1].startswith("Removed 0 unused and 0 unlisted files, and 0 rows")
 
 
 def test_what_is_listed_again_while_it_is_collected_stays(store, artifacts, tmp_path):

@@ -113,6 +113,17 @@ def test_a_study_offers_what_its_state_allows(full, browse, state, forms):
     assert actions - {"checkpoints"} == forms
 
 
+def test_a_study_leads_to_its_report_once_there_is_one(full, browse):
+    client, found = browse(full), {}
+    for state, study_id in full.ids.items():
+        report = f"/v1/studies/{study_id}/report"
+        is_linked = bool(page(client, f"/ui/studies/{study_id}").all("a", href=report))
+        found[state] = is_linked
+        assert is_linked == (client.get(report).status_code == 200), state
+    assert found["COMPLETE"]
+    assert not found["RUNNING"]
+
+
 def test_the_list_shows_the_best_point_within_the_budget(full, browse):
     text = page(browse(full), "/ui/").text
     done = full.ids["COMPLETE"]
@@ -209,6 +220,21 @@ def test_before_the_end_the_search_itself_is_shown_and_said_to_be(full, browse):
     data = client.get(f"/ui/studies/{running}/data.json").json()
     assert data["text"] == "calibration"
     assert data["pale"]["number"] == []
+
+
+def test_the_page_of_a_model_of_thousands_of_layers_is_small_on_its_way(empty, browse):
+    hand = empty.hand(space(n_blocks=286))
+    study = empty.study(hand=hand, n_trials=6)
+    client = browse(empty)
+    packed = client.get(f"/ui/studies/{study.id}")
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "Accept-Encoding" in packed.headers["vary"]
+    assert int(packed.headers["content-length"]) <= 50_000 < len(packed.content)
+    plain = client.get(f"/ui/studies/{study.id}", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.text == packed.text
+    points = client.get(f"/v1/studies/{study.id}/front?allocations=false")
+    assert len(points.content) <= 10_000
 
 
 def test_the_bit_map_has_the_format_of_each_layer(full, browse):

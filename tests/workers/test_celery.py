@@ -1,6 +1,8 @@
 """Celery workers against a real Redis and a real PostgreSQL: brokers and workers are killed."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,9 +50,11 @@ def environment(tmp_path, store, redis, monkeypatch):
 
 
 @contextmanager
-def celery_worker(environment, kill=False):
+def celery_worker(environment, told=None):
     command = [sys.executable, "-m", "bitfront.workers.tasks", "cpu"]
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment, start_new_session=True, stdout=told, stderr=told
+    )
     try:
         yield process
     finally:
@@ -86,17 +90,23 @@ def test_a_cluster_measures_what_a_run_in_this_process_does(
     assert measured(store.trials.front(study.id).trials) == measured(front.trials)
 
 
-def test_a_stopped_celery_worker_gives_its_task_back(store, environment, tiny_study):
+def test_a_stopped_celery_worker_gives_its_task_back(store, environment, tiny_study, tmp_path):
     only_on_postgres(store)
     study, _ = store.studies.create(tiny_study(4, 4, n_trials=300), "anna")
-    with Relay(store, celery_app(Settings())):
-        with celery_worker(environment) as worker:
+    log = tmp_path / "log"
+    with log.open("w") as told, Relay(store, celery_app(Settings())):
+        with celery_worker(environment, told) as worker:
             for _ in range(2):
                 progresses(store, study.id)
             # Who measures is another process, which is killed where it takes long to begin.
             assert "torch" not in Path(f"/proc/{worker.pid}/maps").read_text()
         assert store.activity.tasks(study.id, [TaskState.RUNNING]) == []
         assert all(task.attempts <= 1 for task in store.activity.tasks(study.id))
+    # That it stops, and that a process of its pool begins, Celery says in its own way.
+    own = re.compile(r"|worker: .*|\[.*\] child process \d+ calling self.run\(\)")
+    lines = [json.loads(x) for x in log.read_text().splitlines() if not own.fullmatch(x)]
+    assert {"bitfront", "py"} <= {line["logger"].partition(".")[0] for line in lines}
+    assert not [line for line in lines if "Signal handler" in line["message"]]
 
 
 def test_a_celery_worker_that_hangs_is_not_healthy(store, environment, tmp_path):

@@ -1,13 +1,17 @@
 """Real workers on the tiny Llama: processes that are killed, stopped and started again."""
 
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
 import pytest
 from soak import n
+from store.studies import request
 from waiting import until
 
 from bitfront import run_study
@@ -28,6 +32,23 @@ def environment(tmp_path, store):
         "BITFRONT_LEASE_SECONDS": "20",
         "OMP_NUM_THREADS": "1",
     }
+
+
+def test_a_worker_that_cannot_load_its_libraries_says_so_and_takes_no_task(
+    store, environment, tmp_path
+):
+    study, _ = store.studies.create(request(), "anna")
+    (tmp_path / "torch.py").write_text("raise ImportError('no library of the GPU')")
+    given = {**os.environ, **environment}
+    given["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "bitfront.workers.child", "w", "cpu"]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "ImportError: no library of the GPU" in lines[0]["error"]
+    assert "This machine cannot work: no library of the GPU." in lines[1]["message"]
+    (task,) = store.activity.tasks(study.id)
+    assert (task.state, task.attempts) == (TaskState.WAITING, 0)
 
 
 def is_over(store, study_id):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from store.studies import outcome, request
+from waiting import until
 from workers.simulated import SimulatedBench
 
 from bitfront.errors import StorageError
@@ -11,7 +12,9 @@ from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.queue import Queue
 from bitfront.store.records import Stage, StudyState, TaskState
+from bitfront.workers import lease as leasing
 from bitfront.workers import work as working
+from bitfront.workers.lease import Lease
 from bitfront.workers.work import work
 
 
@@ -65,3 +68,21 @@ def test_an_error_with_a_nul_is_stored(done_by_hand):
         work(bench, claim, dict.fromkeys(Stage, fail), lambda: False)
     assert store.studies.get(study.id).state is StudyState.FAIL
     assert "bad  name" in store.studies.get(study.id).error
+
+
+@dataclass(frozen=True)
+class UnrenewedQueue(Queue):
+    """A queue whose database is away whenever a lease is to be renewed."""
+
+    def renew(self, claim, stage="", done=0, total=0):
+        raise StorageError("The database closed the connection: it is restarting.")
+
+
+def test_a_lease_that_cannot_be_renewed_says_of_which_study(store, monkeypatch, caplog):
+    monkeypatch.setattr(leasing, "_LOOK_SECONDS", 0.01)
+    study, _ = store.studies.create(request(), "anna")
+    claim = store.queue.claim("w", ["cpu"])
+    with Lease(UnrenewedQueue(store.db, 0.01), claim, 60.0, lambda: False):
+        until(lambda: caplog.records)
+    about = caplog.records[0].__dict__
+    assert (about["study"], about["stage"], about["number"]) == (study.id, Stage.PREPARE, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Request, Response
+from fastapi import APIRouter, Body, Depends, Path, Request, Response
 
 from bitfront.api import manifests, signing
 from bitfront.api.answers import (
@@ -13,6 +13,7 @@ from bitfront.api.answers import (
     CheckpointDetail,
     CheckpointFile,
     ManifestAnswer,
+    ManifestCheck,
     Page,
 )
 from bitfront.api.downloads import sent
@@ -20,7 +21,7 @@ from bitfront.api.openapi import problems
 from bitfront.api.records import checkpoint_answer
 from bitfront.api.routes.studies import Owned, StudyPath
 from bitfront.api.schemas import MAX_INT, CheckpointBody
-from bitfront.api.security import Writer
+from bitfront.api.security import Writer, reader
 from bitfront.api.site import Here, Site
 from bitfront.budget import Budget
 from bitfront.errors import Conflict, InvalidArgument, NotFound
@@ -30,6 +31,8 @@ router = APIRouter(tags=["checkpoints"])
 
 Number = Annotated[int, Path(ge=0, le=MAX_INT, description="Number of a checkpoint.")]
 _ROOT = "/v1/studies/{study_id}/checkpoints"
+
+_EXAMPLES = [{"at": "4.25bpw"}, {"at": "60MB,12ms@b1c2048"}, {"trial": 0}]
 
 
 def _links(number: str) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def _links(number: str) -> dict[str, Any]:
 )
 def create_checkpoint(
     study_id: StudyPath,
-    body: Annotated[CheckpointBody, Body(examples=[{"at": "4.25bpw"}, {"trial": 0}])],
+    body: Annotated[CheckpointBody, Body(examples=_EXAMPLES)],
     known: Writer,
     here: Here,
     response: Response,
@@ -133,7 +136,8 @@ def get_manifest(stored: Owned, number: Number, here: Here) -> Response:
     """Study, point, measured values and files, signed with HMAC-SHA256.
 
     The signature is over the manifest without its field `signature`, as JSON with sorted keys, no
-    spaces, and non-ASCII escaped; its key is in `signing.key` of the server.
+    spaces, and non-ASCII escaped; its key is in `signing.key` of the server, and who has only a
+    key of the API asks `check_manifest`.
     """
     checkpoint = _checkpoint(stored, number, here)
     if checkpoint.state is not TaskState.COMPLETE:
@@ -142,6 +146,22 @@ def get_manifest(stored: Owned, number: Number, here: Here) -> Response:
     signed = signing.signed(made, signing.secret(here.settings.home))
     # As it was signed: a model would write a whole number of bytes as a float.
     return Response(json.dumps(signed), media_type="application/json")
+
+
+@router.post(
+    "/v1/manifests/check",
+    operation_id="check_manifest",
+    summary="Ask whether a manifest is this server's",
+    dependencies=[Depends(reader)],
+    responses=problems(400, 413, 415),
+)
+def check_manifest(
+    body: Annotated[dict[str, Any], Body(description="A manifest with its field signature.")],
+    here: Here,
+) -> ManifestCheck:
+    """Whether a manifest of a checkpoint or of a front is as this server signed it."""
+    key = signing.secret(here.settings.home)
+    return ManifestCheck(is_signed=signing.is_signed(body, key), key_id=signing.key_id(key))
 
 
 @router.get(

@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bitfront.api import problems
@@ -57,6 +58,8 @@ def create_ui(site: Site) -> FastAPI:
     ui.state.site = site
     for routes in _ROUTERS:
         ui.include_router(routes.router)
+    # A map of thousands of layers says almost the same in every cell, and no page holds a secret.
+    ui.add_middleware(GZipMiddleware, minimum_size=4_096, compresslevel=5)
     ui.mount("/static", StaticFiles(directory=STATIC), name="static")
     for kind in (BitfrontError, RequestValidationError, HTTPException, Exception):
         ui.add_exception_handler(kind, _refused)

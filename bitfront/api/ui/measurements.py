@@ -118,11 +118,6 @@ class Measurements:
         allocation = self.space.decode(list(row.choice))
         return Trial(row.number, allocation, row.text, row.origin, row.state, row.values, row.error)
 
-    def cost_on_calibration(self, row: TrialRow) -> TrialRow | None:
-        """The same allocation as it was measured on the calibration text."""
-        rows = self.on("calibration")
-        return next((other for other in rows if other.choice == row.choice), None)
-
 
 def measurements(
     store: Store, study_id: str, study: Study, text: str | None = None

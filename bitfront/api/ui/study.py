@@ -96,7 +96,7 @@ def show_study(
         exporters=kinds.names("exporters"),
         checkpoints=here.store.checkpoints.of(study_id),
         files=_written(here, study_id),
-        has_report=loss is not None and bool(measured.front),
+        has_report=_has_report(loss, measured),
         events=here.store.activity.latest(study_id, N_EVENTS),
         request_json=json.dumps(request_of(stored.study), indent=2),
     )
@@ -155,6 +155,12 @@ def _loss(here: Site, stored: StoredStudy, measured: Measurements) -> Loss:
         return Loss(loss_table(here.store, here.artifacts, stored, measured.space))
     except BitfrontError as error:
         return Loss(None, str(error))
+
+
+def _has_report(loss: Loss, measured: Measurements) -> bool:
+    """Whether `study_report.report_page` would make one."""
+    is_evaluated = measured.text == "evaluation" and measured.best is not None
+    return loss.table is not None and is_evaluated
 
 
 def _bits(measured: Measurements, chosen: Trial | None) -> maps.LayerMap | None:
