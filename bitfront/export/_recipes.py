@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bitfront.allocation import Allocation
-from bitfront.errors import InvalidArgument
+from bitfront.errors import InvalidArgument, InvalidModel
+from bitfront.experts import place
 from bitfront.export.base import writing
 from bitfront.formats import named
 from bitfront.formats.base import Format
+from bitfront.models.experts import expert_modules
 from bitfront.models.layers import find_pinned
 from bitfront.models.load import LoadedModel
 
@@ -19,7 +21,20 @@ T = TypeVar("T")
 
 
 def searched(model: LoadedModel, allocation: Allocation) -> dict[str, str]:
-    """Format name of each layer but embedding and head, which other tools leave alone."""
+    """Format name of each layer but embedding and head, which other tools leave alone.
+
+    Raises:
+        InvalidModel: separate experts, which those tools have under other names.
+    """
+    experts = expert_modules(model.module)
+    for name in allocation.formats:
+        at = place(name)
+        if at is not None and at[0] in experts:
+            raise InvalidModel(
+                f"Layer {name!r} is of an expert that transformers stacks with others, and this "
+                "exporter cannot name one alone: search with --experts none, or export with packed "
+                "or fake_quant."
+            )
     pinned = {layer.name for layer in find_pinned(model.module)}
     return {name: f for name, f in allocation.formats.items() if name not in pinned}
 
