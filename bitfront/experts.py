@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from bitfront.errors import InvalidArgument
+from bitfront.files import reading, replacing
 
 GROUPINGS = ("matrix", "expert", "cluster", "block", "none")
 LEAST_TOKENS = 16
@@ -55,6 +57,9 @@ def place(layer: str) -> tuple[str, int] | None:
     return (module, int(rest)) if rest.isdigit() else None
 
 
+FILE = "experts.json"
+"""Name in a results folder of what `TokensSeen.save` writes."""
+
 PER_EXPERT = Grouping("expert")
 
 
@@ -91,6 +96,11 @@ class TokensSeen:
         return sum(1 for row in self.rows() for count in row[1] if count < row[2])
 
     @property
+    def widest(self) -> int:
+        """Experts of the block that has most."""
+        return max(map(len, self.counts.values()), default=0)
+
+    @property
     def n_experts(self) -> int:
         """Experts of all blocks."""
         return sum(map(len, self.counts.values()))
@@ -121,3 +131,24 @@ class TokensSeen:
         """Inverse of `to_json`; what is no such JSON raises what reading it happens to raise."""
         stored = json.loads(text)["tokens"]
         return cls({str(name): tuple(map(int, counts)) for name, counts in stored.items()})
+
+    def save(self, path: Path) -> None:
+        """Write a file of JSON.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        with replacing(path) as temporary:
+            temporary.write_text(self.to_json() + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> TokensSeen:
+        """Read what `save` wrote; nothing seen where there is no such file.
+
+        Raises:
+            MismatchedArtifact: it cannot be read.
+        """
+        if not path.exists():
+            return cls({})
+        with reading(path):
+            return cls.from_json(path.read_text())

@@ -30,7 +30,7 @@ ROWS = (
     {"run"},
     {"searching"},
     {"proposing"},
-    {"job", "pairs", "screening"},
+    {"estimates", "job", "pairs", "screening"},
     {"banks"},
     {"inputs"},
     {"manifest"},
@@ -55,7 +55,7 @@ NEVER = {("search", "models"), ("search", "quantizers")} | {
     (torch_side, "solvers") for torch_side in ("sensitivity", "costs", "evaluation", "export")
 }
 # `measurement` is the one module below `run` that uses a kind: it runs the metrics.
-JOINS = {"__init__", "cli", "compare", "run", "inputs", "api", "workers"}
+JOINS = {"__init__", "cli", "compare", "estimates", "run", "inputs", "api", "workers"}
 HEAVY = {
     "ortools": {f"solvers/{name}.py" for name in ("_programs", "cp_sat", "quadratic")},
     "optuna": {

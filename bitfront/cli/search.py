@@ -15,6 +15,7 @@ from bitfront.cli.options import (
     CalibrationText,
     Device,
     Dtype,
+    Experts,
     Model,
     OneChoice,
     Out,
@@ -70,6 +71,7 @@ def search(
     ] = None,
     n_parallel: Annotated[int, typer.Option(help="Proposals in flight.")] = Study.n_parallel,
     ties: Ties = Study.tied,
+    experts: Experts = Study.experts,
     pin: Annotated[
         str | None,
         typer.Option(
@@ -122,6 +124,7 @@ def search(
         n_finalists=n_finalists,
         seed=seed,
         tied=ties,
+        experts=experts,
         pinned=pinned if pin is None else None if pin == "none" else pin,
         revision=revision,
         dtype=dtype,
@@ -148,11 +151,15 @@ def search(
     if as_json:
         written = {"checkpoint": str(checkpoint)} if checkpoint else {}
         row = {"chosen": chosen.number, "values": chosen.values, "report": str(page)}
+        if data.experts.counts:
+            row["tokens_of_experts"] = data.experts.counts
         print(json.dumps(row | written))
         return
     console = Console()
     console.print(front_table(front, chosen))
     print_note(console, str(study.estimator), data.loss.note)
+    if data.experts.counts:
+        print_line(console, f"Experts: {data.experts.summary}")
     print_line(console, f"Report: {page}")
     if checkpoint:
         print_line(console, f"Checkpoint: {checkpoint}")
