@@ -139,11 +139,12 @@ class _Seen:
         return table
 
     def _curvature(self, row: int) -> np.ndarray | None:
-        """Of each output of a layer; `None` for an expert, and where the outputs changed by no more than rounding."""
+        """Of each output of a layer; `None` for experts, and where outputs changed by rounding."""
         count = self.counts[row]
         change, gradient = self.changes[row] / (count / 2), self.gradients[row] / count
         typical = change.mean()
-        if self.space.layers[row].active < 1 or typical <= _ROUNDING * self.sizes[row] / (count / 2):
+        rounding = _ROUNDING * self.sizes[row] / (count / 2)
+        if self.space.layers[row].active < 1 or typical <= rounding:
             return None
         # An output that hardly moved says nothing of its curvature: the layer's mean stands in.
         return np.asarray(gradient / np.maximum(change, 0.1 * typical))

@@ -129,8 +129,11 @@ def test_every_expert_has_layers_and_every_tensor_counts_once(family):
     fixed = fixed_tensors(model, {x.name for x in space.layers})
     n_fixed = sum(t.numel() for name, t in fixed.items() if name in dict(model.named_parameters()))
     assert space.n_weights + n_fixed == n_parameters
-    assert not any("gate" in x.name.rpartition(".")[2] and x.active == 1 for x in space.layers
-                   if x.shape[0] == n_experts)
+    assert not any(
+        "gate" in x.name.rpartition(".")[2] and x.active == 1
+        for x in space.layers
+        if x.shape[0] == n_experts
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,7 +167,9 @@ def test_features_are_norms_of_matrices_and_of_the_row_of_the_router():
     block = model.model.layers[1].mlp
     expert = block.experts[2]
     expected = [expert.gate_up_proj.weight, expert.down_proj.weight, block.gate.weight[2]]
-    np.testing.assert_allclose(found[2], [float(x.detach().norm().log()) for x in expected], rtol=1e-5)
+    np.testing.assert_allclose(
+        found[2], [float(x.detach().norm().log()) for x in expected], rtol=1e-5
+    )
 
 
 def test_a_stack_that_is_followed_by_a_norm_stays():
