@@ -2,7 +2,7 @@
 
     python -m tests.data.train_tiny_moe --out build/moe --blocks 4 --experts 16
     python benchmarks/experts.py build/moe CALIBRATION EVALUATION --out DIRECTORY
-        [--groupings matrix,expert,cluster:8,cluster:4,cluster:2,block] [--budgets 2.5,3.0,3.5]
+        [--groupings matrix,expert,cluster:8,cluster:4,cluster:2,block] [--budgets 2.75,3.0,3.5]
         [--seeds 0,1,2] [--n-trials 32]
 
 Same budget in bits per weight, same texts, same number of measurements; groupings differ in nothing
@@ -47,7 +47,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     made = parser(__doc__)
     made.add_argument("--groupings", default=GROUPINGS)
-    made.add_argument("--budgets", default="2.5,3.0,3.5")
+    made.add_argument("--budgets", default="2.75,3.0,3.5")
     made.add_argument("--seeds", default="0,1,2")
     made.add_argument("--n-trials", type=int, default=32)
     made.add_argument("--n-calibration", type=int, default=16)

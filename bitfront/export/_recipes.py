@@ -20,13 +20,20 @@ from bitfront.models.load import LoadedModel
 T = TypeVar("T")
 
 
-def searched(model: LoadedModel, allocation: Allocation) -> dict[str, str]:
+def searched(
+    model: LoadedModel, allocation: Allocation, with_experts: bool = False
+) -> dict[str, str]:
     """Format name of each layer but embedding and head, which other tools leave alone.
 
+    Args:
+        model: what is exported.
+        allocation: of the whole model.
+        with_experts: whether experts that transformers stacks can be among them.
+
     Raises:
-        InvalidModel: separate experts, which those tools have under other names.
+        InvalidModel: such experts, where they cannot.
     """
-    experts = expert_modules(model.module)
+    experts = {} if with_experts else expert_modules(model.module)
     for name in allocation.formats:
         at = place(name)
         if at is not None and at[0] in experts:
