@@ -1,5 +1,5 @@
 # make demo: the main job on a real model.  make test: every test.  make test-ui: pages in a browser.
-# make test-gpu: the tests of the kernels on the GPU of this machine, compiled.
+# make test-gpu: the tests of the kernels, and of what runs them, on the GPU of this machine, compiled.
 # make soak: faults of the service at length, into benchmarks/results/soak.csv.  make check: format, lint, types.
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +22,7 @@ test-ui: $(VENV)/installed-tests
 
 test-gpu: $(VENV)/installed-tests
 	@$(BIN)/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('No GPU here: make test runs the same tests, interpreted.')"
-	$(BIN)/python -m pytest tests/kernels
+	$(BIN)/python -m pytest tests/kernels tests/models/test_siblings.py tests/models/test_decoding.py
 
 soak: $(VENV)/installed-tests
 	BITFRONT_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 3600 -v -m fault $(SOAK)

@@ -9,7 +9,8 @@ median. A round decodes `--n-tokens` tokens, one by one, after a prompt of `--n-
 is timed apart. On a GPU a step is one replayed CUDA graph. `loaded_mib` is the memory after the
 model was loaded, `peak_mib` the most while it decoded, both of the whole process (of the GPU, what
 torch allocated); `load_peak_mib` is the most while loading. Ways: `float32`, `bfloat16`, `packed`,
-and on a CPU `packed kept`, whose layers keep their decoded weight. Appends to
+on a CPU `packed kept`, whose layers keep their decoded weight, and on a GPU `packed apart`, which
+multiplies q, k and v, and gate and up, in a launch for each. Appends to
 `benchmarks/results/decode.csv`.
 """
 
@@ -34,21 +35,22 @@ from transformers import AutoModelForCausalLM, StaticCache
 
 import bitfront
 from bitfront.models.load import load_model
-from bitfront.models.quant_linear import keep_decoded
+from bitfront.models.quant_linear import join_siblings, keep_decoded
 
 COLUMNS = (
     *("model", "checkpoint", "bits_per_weight", "device", "way", "weight_bytes", "n_prompt"),
     *("n_tokens", "n_rounds", "tokens_per_second", "slowest", "fastest", "over_bfloat16"),
     *("prompt_tokens_per_second", "loaded_mib", "load_peak_mib", "peak_mib", "n_threads", "load"),
 )
-WAYS = ("float32", "bfloat16", "packed", "packed kept")
+WAYS = ("float32", "bfloat16", "packed", "packed kept", "packed apart")
 
 
 def main() -> None:
     """Start every way, let them decode in turn, record."""
     arguments = parse()
     record = Record("decode", COLUMNS)
-    ways = [way for way in arguments.ways if not (way == "packed kept" and on_gpu(arguments))]
+    elsewhere = "packed kept" if on_gpu(arguments) else "packed apart"
+    ways = [way for way in arguments.ways if way != elsewhere]
     with started(arguments, ways) as pipes:
         memory = {way: pipe.recv() for way, pipe in pipes.items()}
         rounds: dict[str, list[Round]] = {way: [] for way in ways}
@@ -176,6 +178,8 @@ def loaded(arguments: argparse.Namespace, way: str) -> nn.Module:
     assert bitfront.__version__  # its import is what lets transformers load the checkpoint
     made = AutoModelForCausalLM.from_pretrained(arguments.checkpoint, dtype=torch.bfloat16)
     keep_decoded(made, "kept" in way)
+    if "apart" in way:
+        join_siblings(made, ())
     return made.to(arguments.device).eval()
 
 

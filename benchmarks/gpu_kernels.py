@@ -6,23 +6,26 @@
 
 The ceiling is measured first: reading, multiplying, an empty kernel. A case is a CUDA graph of 20
 launches or more over weight sets that do not fit the L2 cache together; methods replay in turn, 30
-times, and the whole is done twice (`round`). Weights and inputs are fresh random numbers. A method
-whose product is further from float32 than rounding the weight explains is not timed: its row says
-`wrong`. `of_roofline` is the least time for the bytes that the method itself stores, at the
-measured ceiling, over the time it took; `over_bf16` is how many times faster than cuBLAS it was.
+times, and the whole is done twice (`round`). In the first round every product is also launched from
+Python, without a graph (note `eager`). Weights and inputs are fresh random numbers. A method whose
+product is further from float32 than rounding the weight explains is not timed: its row says
+`wrong`. What fails leaves a row that says how, and the rest goes on. `of_roofline` is the least
+time for the bytes that the method itself stores, at the measured ceiling, over the time it took;
+`over_bf16` is how many times faster than cuBLAS it was.
 
-Parts: `products` (one weight), `segments` (q+k+v and gate+up with a width for each part: in one
-launch, in one for each part, and in every uniform width), `stack` (all linear layers of Llama-3-8B
-in one graph at 3, 4 and 8 bits and a mix that averages 3.25). Appends to
-`benchmarks/results/kernels.csv`. `--table FILE` also writes the times of our products as `bitfront
-profile` does, and how well they predict shapes that are left out (`latencies.py`). `--tune` first
-tries some seventy launches of each of our products and saves the fastest for this device: minutes
-for each, so name few shapes, formats and batches.
+Parts: `products` (one weight), `segments` (q+k+v and gate+up with a width for each part: ours in
+one launch and in one for each part, and every method in the uniform widths), `stack` (all linear
+layers of Llama-3-8B in one graph at 3, 4 and 8 bits, ours also at a searched mix of 3.25). Appends
+to `benchmarks/results/kernels.csv` as it goes. `--table FILE` keeps the times of our products as
+`bitfront profile` does, written after each, and at the end says how well they predict shapes that
+are left out (`latencies.py`). `--tune` first tries some seventy launches of each of our products
+and saves the fastest for this device: minutes for each, so name few shapes, formats and batches.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,12 +33,16 @@ from pathlib import Path
 import latencies
 import torch
 from multipliers import METHODS, Bitfront, Built, Cublas, Multiplier
-from products import BATCHES, FORMATS, MIXES, SHAPE, Ceiling, Shape, Stack, n_sets, stored_bytes
+from products import BATCHES, FORMATS, MIXES, SHAPE, Ceiling, Shape, Stack, stored_bytes
 from record import Record
-from replays import Graph, Times, ceiling, clock, interleaved
+from replays import Graph, Launches, Times, ceiling, clock, interleaved
+
+from bitfront.kernels.replays import Call, n_sets
 
 PARTS = ("products", "segments", "stack")
-STACKS = (3, 4, 8, None)
+STACKS = (16, 3, 4, 8, None)
+APART = "one launch for each part"
+N_EAGER = 10
 COLUMNS = (
     *("gpu", "sm_mhz", "read_tb_per_second", "bf16_tflops", "launch_us", "round", "part"),
     *("shape", "batch", "formats", "method", "version", "n_bytes", "n_sets", "microseconds"),
@@ -56,7 +63,7 @@ def main() -> None:
         return
     record = Record("kernels", COLUMNS)
     there = [method for method in methods if method.is_there()]
-    run = Run(record, ceiling(), clock(), there, arguments.tune)
+    run = Run(record, ceiling(), clock(), there, arguments.tune, arguments.table)
     for number in range(1, arguments.n_rounds + 1):
         if "products" in arguments.parts:
             for name in arguments.shapes:
@@ -66,8 +73,8 @@ def main() -> None:
                 run.segments(number, SHAPE[name], widths, arguments.batches)
         if "stack" in arguments.parts:
             run.stacks(number)
-    if arguments.table:
-        latencies.write(arguments.table, run.seconds, DEVICE)
+    if arguments.table and run.seconds:
+        latencies.judge(arguments.table)
 
 
 def parse() -> argparse.Namespace:
@@ -108,7 +115,8 @@ def plan(arguments: argparse.Namespace, methods: Sequence[Multiplier]) -> None:
             takers = " ".join(method.name for method in methods if method.takes(format))
             print(f"{shape.name} {format}: {n_bytes} bytes, {n_sets(n_bytes)} sets, {takers}")
     for stack in map(Stack, STACKS):
-        print(f"stack of {stack.average:.3f} bits: {stack.n_bytes} bytes")
+        takers = " ".join(method.name for method, each in stack_cases(methods) if each == stack)
+        print(f"stack of {stack.average:.3f} bits: {stack.n_bytes} bytes, {takers}")
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,18 @@ class Case:
         """Formats of the parts, once if they are all the same."""
         return "+".join(self.formats if len(set(self.formats)) > 1 else self.formats[:1])
 
+    def build(self, weights: Sequence[torch.Tensor]) -> Built:
+        """The packed weight, or its parts one by one."""
+        if self.note != APART:
+            return self.method.build(weights, self.formats)
+        parts = zip(weights, self.formats, strict=True)
+        return in_turn([self.method.build([weight], [name]) for weight, name in parts])
+
+    def tune(self, built: Built, x: torch.Tensor, rows: Sequence[int]) -> None:
+        """Find the best launch of ours, if it is one launch."""
+        if isinstance(self.method, Bitfront) and self.note != APART:
+            self.method.tune(built, x, rows, self.formats)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -135,6 +155,7 @@ class Run:
         sm_mhz: clock when the run began.
         methods: those that import.
         tunes: whether our launches are tuned before they are timed.
+        table: file of the times of our products; `None` keeps none.
         seconds: of our products in every round, by shape, format and batch.
     """
 
@@ -143,6 +164,7 @@ class Run:
     sm_mhz: str
     methods: Sequence[Multiplier]
     tunes: bool
+    table: Path | None
     seconds: dict[tuple[Shape, str, int], list[float]] = field(default_factory=dict)
 
     def products(
@@ -151,84 +173,107 @@ class Run:
         """All methods on all formats of one shape."""
         weights, n_parts = random_weights(shape), len(shape.parts)
         cases = [Case(m, (f,) * n_parts) for f in formats for m in self.methods if m.takes(f)]
-        built = {}
-        for case in cases:
-            try:
-                built[case] = case.method.build(weights, case.formats)
-            except Exception as error:  # a peer that fails must not end the run
-                self.row(number, "products", shape, case, note=first_line(error))
+        built = self.built(number, "products", shape, cases, weights)
         for batch in batches:
-            for case, times in self.measured(
-                number, "products", shape, batch, weights, built
-            ).items():
+            times = self.measured(number, "products", shape, batch, weights, built)
+            for case, found in times.items():
                 if isinstance(case.method, Bitfront):
                     key = shape, case.formats[0], batch
-                    self.seconds.setdefault(key, []).append(times.median)
+                    self.seconds.setdefault(key, []).append(found.median)
+            if self.table and self.seconds:
+                latencies.save(self.table, self.seconds, DEVICE)
 
     def segments(
         self, number: int, shape: Shape, widths: Sequence[int], batches: Sequence[int]
     ) -> None:
         """Mixed widths in one launch, in one launch for each part, and uniform widths."""
-        ours, weights = Bitfront(), random_weights(shape)
+        weights = random_weights(shape)
         mixed = tuple(f"int{width}_g128_sym" for width in widths)
-        uniform = [(f"int{width}_g128_sym",) * len(widths) for width in sorted(set(widths))]
-        built = {Case(ours, f): ours.build(weights, f) for f in (mixed, *uniform)}
-        parts = [ours.build([w], [f]) for w, f in zip(weights, mixed, strict=True)]
-        apart = {Case(ours, mixed, "one launch for each part"): in_turn(parts)}
+        uniform = [f"int{width}_g128_sym" for width in sorted(set(widths))] + ["bf16"]
+        ours = [method for method in self.methods if isinstance(method, Bitfront)]
+        cases = [Case(method, mixed, note) for method in ours for note in ("", APART)]
+        cases += [Case(m, (f,) * len(widths)) for f in uniform for m in self.methods if m.takes(f)]
+        built = self.built(number, "segments", shape, cases, weights)
         for batch in batches:
-            self.measured(number, "segments", shape, batch, weights, built | apart)
+            self.measured(number, "segments", shape, batch, weights, built)
+
+    def built(
+        self, number: int, part: str, shape: Shape, cases: Sequence[Case],
+        weights: Sequence[torch.Tensor],
+    ) -> dict[Case, Built]:  # fmt: skip
+        """The cases whose weights could be packed; a row for each of the others."""
+        made = {}
+        for case in cases:
+            try:
+                made[case] = case.build(weights)
+            except Exception as error:  # a peer that fails must not end the run
+                self.failed(number, part, shape, case, None, error)
+        return made
 
     def measured(
         self, number: int, part: str, shape: Shape, batch: int,
         weights: Sequence[torch.Tensor], built: Mapping[Case, Built],
     ) -> dict[Case, Times]:  # fmt: skip
         """Times of the cases that are right; one row for each case."""
-        graphs, errors = {}, {}
+        graphs: dict[Case, Launches] = {}
+        eager: dict[Case, Launches] = {}
+        errors = {}
         for case, made in built.items():
             x = torch.randn(batch, shape.n_columns, device=DEVICE, dtype=case.method.dtype)
             try:
-                if (
-                    self.tunes
-                    and number == 1
-                    and isinstance(case.method, Bitfront)
-                    and not case.note
-                ):
-                    case.method.tune(made, x, shape.parts, case.formats)
+                if self.tunes and number == 1 and isinstance(case.method, Bitfront):
+                    case.tune(made, x, shape.parts)
                 errors[case] = relative_error(made, x, weights)
-                if errors[case] <= max(map(tolerance, case.formats)):
-                    copies = made.copies(n_sets(made.n_bytes))
-                    graphs[case] = Graph([lambda each=each, x=x: each(x) for each in copies])
-                else:
+                if errors[case] > max(map(tolerance, case.formats)):
                     self.row(number, part, shape, case, batch, errors[case], note="wrong")
+                    continue
+                calls = [call_of(each, x) for each in made.copies(n_sets(made.n_bytes))]
+                graph = Graph(calls)
+                graph.seconds()
+                graphs[case] = graph
+                if number == 1 and part == "products":
+                    eager[case] = Launches(calls)
             except Exception as error:
-                self.row(number, part, shape, case, batch, note=first_line(error))
+                self.failed(number, part, shape, case, batch, error)
         times = interleaved(graphs)
-        bf16 = next((t for c, t in times.items() if isinstance(c.method, Cublas)), None)
-        for case, found in times.items():
-            self.row(
-                number, part, shape, case, batch, errors[case], case.note,
-                **self.figures(found, built[case].n_bytes, bf16),
-                of_roofline=round(
-                    self.ceiling.floor(shape, built[case].n_bytes, batch) / found.median, 4
-                ),
-                n_sets=n_sets(built[case].n_bytes),
-            )  # fmt: skip
+        for note, found in {"": times, "eager": interleaved(eager, N_EAGER)}.items():
+            bf16 = next((t for c, t in found.items() if isinstance(c.method, Cublas)), None)
+            for case, each in found.items():
+                n_bytes = built[case].n_bytes
+                self.row(
+                    number, part, shape, case, batch, errors[case], note or case.note,
+                    **self.figures(each, n_bytes, bf16),
+                    of_roofline=round(self.ceiling.floor(shape, n_bytes, batch) / each.median, 4),
+                    n_sets=n_sets(n_bytes),
+                )  # fmt: skip
         return times
 
     def stacks(self, number: int) -> None:
-        """All linear layers of Llama-3-8B, one token."""
-        stacks = {str(bits): (Stack(bits), Bitfront()) for bits in STACKS}
-        calls, n_bytes = {}, {}
-        for name, (stack, method) in {**stacks, "bf16": (Stack(4), Cublas())}.items():
-            calls[name], n_bytes[name] = stack_calls(stack, method)
-        times = interleaved({name: Graph([call]) for name, call in calls.items()})
-        for name, (stack, _) in stacks.items():
-            self.record.add(
-                **self.origin(number, "stack"), shape="Llama-3-8B", batch=1, method="bitfront",
-                formats=f"{stack.average:.2f} bits", version=Bitfront().version,
-                **self.figures(times[name], n_bytes[name], times["bf16"]),
-                of_roofline=round(stack.floor(self.ceiling) / times[name].median, 4),
+        """All linear layers of Llama-3-8B, one token: every method in each width that it has."""
+        graphs: dict[tuple[Multiplier, Stack], Launches] = {}
+        n_bytes = {}
+        for case in stack_cases(self.methods):
+            try:
+                call, n_bytes[case] = stack_calls(*case)
+                graph = Graph([call])
+                graph.seconds()
+                graphs[case] = graph
+            except Exception as error:
+                self.stack_row(number, *case, note=told(error, case[0]))
+        times = interleaved(graphs)
+        bf16 = next((t for (m, _), t in times.items() if isinstance(m, Cublas)), None)
+        for (method, stack), found in times.items():
+            self.stack_row(
+                number, method, stack, **self.figures(found, n_bytes[method, stack], bf16),
+                of_roofline=round(stack.floor(self.ceiling) / found.median, 4),
             )  # fmt: skip
+
+    def stack_row(self, number: int, method: Multiplier, stack: Stack, **figures: object) -> None:
+        """Add the row of a stack."""
+        self.record.add(
+            **self.origin(number, "stack"), shape="Llama-3-8B", batch=1, method=method.name,
+            formats=f"{stack.average:.2f} bits", version=method.version, **figures,
+        )  # fmt: skip
 
     def figures(self, times: Times, n_bytes: int, bf16: Times | None) -> dict[str, object]:
         """Columns of a time."""
@@ -253,6 +298,12 @@ class Run:
             "part": part,
         }
 
+    def failed(
+        self, number: int, part: str, shape: Shape, case: Case, batch: int | None, error: Exception
+    ) -> None:
+        """A row that says what went wrong, and a line for who watches."""
+        self.row(number, part, shape, case, batch, note=told(error, case.method))
+
     def row(
         self, number: int, part: str, shape: Shape, case: Case, batch: int | None = None,
         error: float | None = None, note: str = "", **figures: object,
@@ -264,20 +315,37 @@ class Run:
         )  # fmt: skip
 
 
-def stack_calls(stack: Stack, method: Multiplier) -> tuple[Callable[[], None], int]:
+def stack_cases(methods: Sequence[Multiplier]) -> list[tuple[Multiplier, Stack]]:
+    """Methods with the stacks that they have all formats of; only ours mixes."""
+    cases = []
+    for stack in map(Stack, STACKS):
+        names = {name for _, each in stack.layers() for name in each}
+        for method in methods:
+            mixes = isinstance(method, Bitfront) or stack.bits is not None
+            if mixes and all(map(method.takes, names)):
+                cases.append((method, stack))
+    return cases
+
+
+def stack_calls(method: Multiplier, stack: Stack) -> tuple[Call, int]:
     """All products of a stack in order, each with a weight of its own, and their bytes."""
-    made, inputs = [], {}
+    made, inputs, shapes = [], {}, []
     for shape, names in stack.layers():
         made.append(method.build(random_weights(shape), names))
         x = torch.randn(1, shape.n_columns, device=DEVICE, dtype=method.dtype)
         inputs.setdefault(shape, x)
-    shapes = [shape for shape, _ in stack.layers()]
+        shapes.append(shape)
 
     def call() -> None:
         for built, shape in zip(made, shapes, strict=True):
             built(inputs[shape])
 
     return call, sum(built.n_bytes for built in made)
+
+
+def call_of(built: Built, x: torch.Tensor) -> Call:
+    """Multiplies with one copy of a weight."""
+    return lambda: built(x)
 
 
 def in_turn(parts: Sequence[Built]) -> Built:
@@ -314,9 +382,24 @@ def micro(seconds: float) -> float:
     return round(1e6 * seconds, 3)
 
 
-def first_line(error: Exception) -> str:
-    """Kind and first line of an error."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:200]
+def told(error: Exception, method: Multiplier) -> str:
+    """Kind and first line of an error, also on the screen.
+
+    Raises:
+        SystemExit: the device answers no more, so that everything else would fail too.
+    """
+    line = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:200]
+    print(f"{method.name}: {line}", file=sys.stderr)
+    try:
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+    except RuntimeError:
+        others = ",".join(each.name for each in METHODS if each.name != method.name)
+        raise SystemExit(
+            f"The GPU answers no more after {method.name} ({line}). Rows and table so far are "
+            f"written; for the rest run again with --methods {others}."
+        ) from error
+    return line
 
 
 if __name__ == "__main__":

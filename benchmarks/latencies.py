@@ -25,16 +25,20 @@ Seconds = Mapping[tuple[Shape, str, int], Sequence[float]]
 """Of every round, by shape, format and batch."""
 
 
-def write(path: Path, seconds: Seconds, device: str) -> None:
-    """Write the table, and record the error of shapes that are left out.
+def save(path: Path, seconds: Seconds, device: str) -> None:
+    """Write the table of what was measured so far.
 
     Args:
         path: the file, for `latency:table=FILE`.
         seconds: what was measured.
         device: of torch.
     """
-    table = table_of(seconds, device)
-    table.save(path)
+    table_of(seconds, device).save(path)
+
+
+def judge(path: Path) -> None:
+    """Record the error of every shape that is left out of a table in turn."""
+    table = Timings.load(path)
     record = Record("latencies", COLUMNS)
     for (format, batch), known in grouped(table).items():
         errors = held_out(format, known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.metadata
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -75,10 +76,17 @@ class Multiplier(ABC):
         return importlib.metadata.version(self.package)
 
     def is_there(self) -> bool:
-        """Whether the library imports; a broken one says so by the error of its import."""
+        """Whether the library imports; one that is there and does not says why on the screen."""
         try:
             importlib.import_module(self.module)
-        except ImportError:
+        except ModuleNotFoundError as error:
+            if not self.module.startswith(str(error.name)):
+                print(f"{self.name}: {error}", file=sys.stderr)
+            return False
+        except (
+            Exception
+        ) as error:  # gemlite asks for the GPU, vllm for the CUDA that it was built for
+            print(f"{self.name}: {type(error).__name__}: {error}", file=sys.stderr)
             return False
         return True
 
@@ -231,7 +239,90 @@ class Humming(Multiplier):
         return Built(layer, lambda state, x: state(x))
 
 
-METHODS = (Cublas(), Bitfront(), Humming(), Gemlite(), Tinygemm(), Bitsandbytes())
+class Marlin(Multiplier):
+    """vLLM's kernel for symmetric integers of 4 and 8 bits; tensor cores without wgmma."""
+
+    package, module = "vllm", "vllm._custom_ops"
+
+    def takes(self, format: str) -> bool:
+        """Symmetric integers of 4 and 8 bits."""
+        return format in ("int4_g128_sym", "int8_g128_sym")
+
+    def build(self, weights: Sequence[torch.Tensor], names: Sequence[str]) -> Built:
+        """Our codes and scales, in the order of its fragments."""
+        ops = importlib.import_module(self.module)
+        layout = importlib.import_module(f"{_VLLM_LAYERS}.marlin_utils")
+        words, scale, kind = gptq_words(torch.cat(list(weights)), names[0])
+        n_columns, n_rows, bits = 128 * len(scale), scale.shape[1], formats.named(names[0]).num_bits
+        none = torch.empty(0, dtype=torch.int32, device=words.device)
+        packed = ops.gptq_marlin_repack(words, none, n_columns, n_rows, bits)
+        scale = layout.marlin_permute_scales(scale.to(self.dtype), n_columns, n_rows, 128)
+        workspace = layout.marlin_make_workspace_new(words.device)  # locks, zero between calls
+
+        def apply(state: State, x: torch.Tensor) -> torch.Tensor:
+            return ops.marlin_gemm(
+                x, None, state[0], None, state[1], None, None, None, none, none, workspace, kind,
+                len(x), n_rows, n_columns, is_k_full=True, use_fp32_reduce=True,
+            )  # fmt: skip
+
+        return Built((packed, scale), apply)
+
+
+class Machete(Multiplier):
+    """vLLM's kernel for symmetric integers of 4 and 8 bits on Hopper."""
+
+    package, module = "vllm", "vllm._custom_ops"
+
+    def takes(self, format: str) -> bool:
+        """Symmetric integers of 4 and 8 bits."""
+        return format in ("int4_g128_sym", "int8_g128_sym")
+
+    def build(self, weights: Sequence[torch.Tensor], names: Sequence[str]) -> Built:
+        """Our codes and scales; codes in the order of its tiles, from a column-major matrix."""
+        ops = importlib.import_module(self.module)
+        words, scale, kind = gptq_words(torch.cat(list(weights)), names[0])
+        column_major = words.t().contiguous().t()
+        packed = ops.machete_prepack_B(column_major, self.dtype, kind, self.dtype)
+        return Built(
+            (packed, scale.to(self.dtype)),
+            lambda state, x: ops.machete_mm(
+                x, state[0], kind, b_group_scales=state[1], b_group_size=128
+            ),
+        )
+
+
+METHODS = (
+    *(Cublas(), Bitfront(), Humming(), Marlin(), Machete(), Gemlite(), Tinygemm(), Bitsandbytes()),
+)
+_VLLM_LAYERS = "vllm.model_executor.layers.quantization.utils"
+
+
+def gptq_words(weight: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor, object]:
+    """What vLLM packs from: int32 `[n_columns / codes in a word, n_rows]`, scale, its type's name.
+
+    Codes of neighbouring columns lie in one word, the first in its lowest bits. The scale is
+    `[n_groups, n_rows]`.
+    """
+    types = importlib.import_module("vllm.scalar_type").scalar_types
+    format = formats.named(name)
+    assert isinstance(format, IntGrouped)
+    quantized = Rtn(clip_steps=0).quantize(weight, format)
+    scale, _ = format.affine(quantized.qparams)
+    words = words_of(quantized.codes, format.num_bits)
+    kind = {4: types.uint4b8, 8: types.uint8b128}[format.num_bits]
+    return words.T.contiguous(), scale.T.contiguous(), kind
+
+
+def words_of(codes: torch.Tensor, num_bits: int) -> torch.Tensor:
+    """Codes uint8 `[n_rows, n_columns]` of 4 or 8 bits in int32, the first in the lowest bits.
+
+    >>> hex(words_of(torch.arange(1, 9, dtype=torch.uint8)[None], 4).item() % 2**32)
+    '0x87654321'
+    """
+    n_rows, n_codes = len(codes), 8 // num_bits
+    groups = codes.reshape(n_rows, -1, n_codes)
+    bytes_ = sum(groups[..., i] << (num_bits * i) for i in range(n_codes))
+    return torch.as_tensor(bytes_).contiguous().view(torch.int32)
 
 
 def asymmetric(

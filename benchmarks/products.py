@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from bitfront import formats
 
@@ -13,10 +16,6 @@ FORMATS = (
     *("int2_g128_sym", "int3_g128_sym", "int4_g128_sym", "int5_g128_sym", "int6_g128_sym"),
     *("int8_g128_sym", "int4_g128", "nf4_g64", "mxfp4", "bf16"),
 )
-CACHE_BYTES = 60e6
-"""Of an H200's L2 (50 MB), with room to spare."""
-
-MIN_SETS, MIN_LAUNCHES = 3, 20
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,17 @@ SHAPES = (
     Shape("lm_head", (128256,), 4096),
 )
 SHAPE = {shape.name: shape for shape in SHAPES}
+PARTS = {
+    "q+k+v": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "o": ("self_attn.o_proj",),
+    "gate+up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+"""Products of a block with the layers that each is of."""
+
+SEARCHED = Path(__file__).with_name("searched_mix.json")
+"""Bits by layer and block that a search chose (`mix.py`)."""
+
 MIXES = (("q+k+v", (4, 2, 3)), ("gate+up", (3, 4)))
 """Fused shapes with the bits of each part."""
 
@@ -94,21 +104,12 @@ def stored_bytes(shape: Shape, names: Sequence[str]) -> int:
     return sum(formats.named(name).nbytes((rows, shape.n_columns)) for rows, name in parts)
 
 
-def n_sets(n_bytes: int) -> int:
-    """Copies of a weight in turn, so that none is still in the cache when it comes again.
-
-    >>> n_sets(8_650_752), n_sets(10**9)
-    (28, 3)
-    """
-    return max(MIN_SETS, math.ceil(4 * CACHE_BYTES / n_bytes))
-
-
 @dataclass(frozen=True)
 class Stack:
     """All linear layers of Llama-3-8B in the order they run: four products a block, and the head.
 
     Args:
-        bits: of the codes of every layer; None for a mix of 2, 3 and 4 bits that averages 3.25.
+        bits: of the codes of every layer, 16 for plain bf16; `None` for a searched mix.
         n_blocks: decoder blocks.
     """
 
@@ -116,13 +117,16 @@ class Stack:
     n_blocks: int = 32
 
     def layers(self) -> Iterator[tuple[Shape, tuple[str, ...]]]:
-        """Shapes with the format of each part; the head in 8 bits."""
+        """Shapes with the format of each part; the head of packed ones in 8 bits."""
         for block in range(self.n_blocks):
-            for name, mixed in _mix(block).items():
-                shape = SHAPE[name]
-                widths = mixed if self.bits is None else (self.bits,) * len(shape.parts)
-                yield shape, tuple(f"int{bits}_g128_sym" for bits in widths)
-        yield SHAPE["lm_head"], ("int8_g128_sym",)
+            for name, parts in PARTS.items():
+                widths = (
+                    tuple(searched_bits(part, block, self.n_blocks) for part in parts)
+                    if self.bits is None
+                    else (self.bits,) * len(parts)
+                )
+                yield SHAPE[name], tuple(map(_named, widths))
+        yield SHAPE["lm_head"], (_named(16 if self.bits == 16 else 8),)
 
     @property
     def average(self) -> float:
@@ -147,11 +151,21 @@ class Stack:
         )
 
 
-def _mix(block: int) -> dict[str, tuple[int, ...]]:
-    """Widths of a block's parts, as searches choose them: few bits for k, more for v and the MLP.
+def searched_bits(part: str, block: int, n_blocks: int) -> int:
+    """Bits that a search gave this part of a block, at the same depth of the model it searched.
 
-    One block of sixteen has no 4 bits in its MLP, or the average would be 3.27.
+    >>> searched_bits("self_attn.v_proj", 31, 32) == searched_bits("self_attn.v_proj", 29, 30)
+    True
     """
-    spared, even = block % 16 == 15, block % 2 == 0
-    up, down = (3, 3) if spared else ((4, 3) if even else (3, 4))
-    return {"q+k+v": (3, 2, 4), "o": (3,), "gate+up": (3, up), "down": (down,)}
+    bits: str = _searched()["bits"][part]
+    return int(bits[int((block + 0.5) / n_blocks * len(bits))])
+
+
+@cache
+def _searched() -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(SEARCHED.read_text())
+    return made
+
+
+def _named(bits: int) -> str:
+    return "bf16" if bits == 16 else f"int{bits}_g128_sym"

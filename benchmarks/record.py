@@ -6,12 +6,13 @@ import csv
 import datetime
 import functools
 import os
-import platform
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from bitfront.environment import cpu_model
 
 FOLDER = Path(__file__).parent / "results"
 ORIGIN = ("machine", "date", "commit", "command")
@@ -81,19 +82,11 @@ def origin() -> dict[str, str]:
     words = [Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:]]
     command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *words]
     return {
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": f"{cpu_model()}, {os.cpu_count()} cores",
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         "commit": _git("describe", "--always", "--dirty=+", "--exclude=*"),
         "command": shlex.join(command),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _git(*arguments: str) -> str:

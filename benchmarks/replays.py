@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import statistics
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import triton
-from products import MIN_LAUNCHES, Ceiling
+from products import Ceiling
+
+from bitfront.kernels.replays import Graph, Launches
+
+Key = TypeVar("Key", bound=Hashable)
 
 N_REPLAYS = 30
 _GIB = 2**30
@@ -30,40 +35,9 @@ class Times:
     high: float
 
 
-class Graph:
-    """Calls captured in turn, as often as it takes for every one to run and for 20 in all.
-
-    Args:
-        calls: each launches the same work on data of its own; shapes are fixed, nothing waits for
-            the device. They run once before the capture, so that what compiles has compiled.
-    """
-
-    def __init__(self, calls: Sequence[Callable[[], object]]) -> None:
-        self.n_calls = max(len(calls), MIN_LAUNCHES)
-        self._graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for call in calls:
-                call()
-        torch.cuda.current_stream().wait_stream(stream)
-        with torch.cuda.graph(self._graph):
-            for index in range(self.n_calls):
-                calls[index % len(calls)]()
-
-    def seconds(self) -> float:
-        """Of one call, in one replay."""
-        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        before.record()
-        self._graph.replay()
-        after.record()
-        after.synchronize()
-        return before.elapsed_time(after) / 1e3 / self.n_calls
-
-
-def interleaved(graphs: Mapping[str, Graph], n_replays: int = N_REPLAYS) -> dict[str, Times]:
+def interleaved(graphs: Mapping[Key, Launches], n_replays: int = N_REPLAYS) -> dict[Key, Times]:
     """Times of several graphs that replay in turn, so that clocks and heat are equal for all."""
-    samples: dict[str, list[float]] = {name: [] for name in graphs}
+    samples: dict[Key, list[float]] = {name: [] for name in graphs}
     for graph in graphs.values():
         graph.seconds()
     for _ in range(n_replays):

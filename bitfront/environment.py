@@ -33,6 +33,15 @@ def versions() -> dict[str, str]:
     }
 
 
+def cpu_model() -> str:
+    """Name of the central processor, as its maker gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 @cache
 def _commit() -> str:
     """Commit of the repository that bitfront runs from, with `-dirty` if files were changed."""

@@ -151,7 +151,7 @@ class Bench:
         """One round of one thing."""
         if isinstance(timed, RestOfStep):
             return DecodingStep(self.model, timed.batch, timed.context).nanoseconds(seconds)
-        rotated = self._rotated_bytes(timed.format)
+        rotated = self._rotated_bytes(timed)
         calls = layer_calls(timed.shape, timed.format, timed.batch, self.like, rotated)
         return nanoseconds(calls, self.like.device, seconds, self._others(timed))
 
@@ -165,7 +165,7 @@ class Bench:
         shapes = [k.shape for k in keys if (k.format, k.batch) == (timed.format, timed.batch)]
         if self.like.device.type != "cpu" or not shapes:
             return None
-        rotated = self._rotated_bytes(timed.format) // len(shapes)
+        rotated = self._rotated_bytes(timed) // len(shapes)
         made = (layer_calls(s, timed.format, timed.batch, self.like, rotated) for s in shapes)
         ring = cycle([call for group in zip_longest(*made) for call in group if call])
 
@@ -174,13 +174,16 @@ class Bench:
 
         return run_another
 
-    def _rotated_bytes(self, format: str) -> int:
-        """As much as passes between two uses of a weight: the whole model, or beyond any cache."""
+    def _rotated_bytes(self, timed: LayerCall) -> int:
+        """As much as passes between two uses of a weight: the model it is of, or any cache.
+
+        Shapes that were asked for are of no model: nothing is known of what lies between.
+        """
         most = ROTATED_BYTES[self.like.device.type]
-        if self.space is None:
+        if self.space is None or timed.shape in self.request.shapes:
             return most
-        named = formats.named(format)
-        sizes = (named.nbytes(x.shape) for x in self.space.layers if named.fits(x.shape))
+        format = formats.named(timed.format)
+        sizes = (format.nbytes(x.shape) for x in self.space.layers if format.fits(x.shape))
         return min(most, sum(sizes))
 
     @property

@@ -28,7 +28,7 @@ FORMATS = {
     "fp4": snr_db(fp4_g64=19.8),
     "fp8": snr_db(fp8_e4m3=31.4),
     "int_grouped": snr_db(
-        int2_g64=9.4, int3_g64=15.0, int4_g64=21.0, int8_g64=45.3, int4_g64_sym=20.6
+        int2_g64=9.4, int3_g64=15.0, int4_g64=21.0, int8_g64=45.3, int4_g64_sym=20.6, int4_g16=23.6
     ),
     "mxfp4": snr_db(mxfp4=18.9),
     "nf": snr_db(nf2_g64=8.4, nf3_g64=14.9, nf4_g64=21.0),

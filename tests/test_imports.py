@@ -43,7 +43,17 @@ ROWS = (
     {"runtimes"},
     {"formats"},
     {"artifacts", "broker"},
-    {"packing", "plugins", "files", "settings", "logs", "traces", "processes", "environment"},
+    {
+        "packing",
+        "plugins",
+        "files",
+        "settings",
+        "logs",
+        "traces",
+        "processes",
+        "environment",
+        "notes",
+    },
     {"errors", "version"},
 )
 LEVEL = {unit: level for level, row in enumerate(ROWS) for unit in row}
@@ -79,7 +89,6 @@ HEAVY = {
             "_launch",
             "fake_quantize",
             "kl_divergence",
-            "tuning",
         )
     },
 }

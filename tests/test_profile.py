@@ -12,7 +12,8 @@ import pytest
 
 from bitfront import Budget, Choice
 from bitfront.errors import InfeasibleBudget, InvalidArgument, MismatchedArtifact
-from bitfront.profile import Request, check, profile
+from bitfront.models.decoding import ROTATED_BYTES
+from bitfront.profile import Bench, Request, check, profile
 from bitfront.report.page import html
 from bitfront.report.points import encoded
 from bitfront.report.study import report_data
@@ -74,8 +75,20 @@ def test_every_shape_format_and_batch_is_timed_and_the_rest_of_the_step(table):
     assert stated["dtype"] == "float32"
 
 
-def test_an_interrupt_loses_at_most_one_entry_and_nothing_is_timed_twice(tmp_path):
+def test_shapes_asked_for_beside_a_small_model_do_not_stay_in_cache(request_of_tiny, monkeypatch):
+    """Its own layers go round the model; what was asked for goes round more than a cache holds."""
+    monkeypatch.setitem(ROTATED_BYTES, "cpu", 1 << 20)
+    bench = Bench(replace(request_of_tiny, shapes=((96, 64), (32, 64))))
+    in_model = sum(bench.space.formats[1].nbytes(x.shape) for x in bench.space.layers)
+    rotated = {k.shape: k for k in bench.wanted if getattr(k, "format", "") == "int4_g32"}
+    rotated = {shape: bench._rotated_bytes(call) for shape, call in rotated.items()}
+    assert in_model < 1 << 20
+    assert rotated == dict.fromkeys(SHAPES, in_model) | {(96, 64): 1 << 20, (32, 64): 1 << 20}
+
+
+def test_an_interrupt_loses_at_most_one_entry_and_nothing_is_timed_twice(tmp_path, monkeypatch):
     """The interrupt comes when the fifth is stored: in the first of two rounds of eight."""
+    monkeypatch.setitem(ROTATED_BYTES, "cpu", 1 << 16)  # no time is looked at
     request = Request(("int4_g32",), (1,), shapes=((64, 64), (64, 128), (128, 64), (32, 32)))
 
     def interrupt(event):
@@ -95,7 +108,8 @@ def test_an_interrupt_loses_at_most_one_entry_and_nothing_is_timed_twice(tmp_pat
     assert profile(request, path, rounds=2, seconds=0.0) == Timings.load(path)
 
 
-def test_rounds_take_everything_in_another_order(tmp_path):
+def test_rounds_take_everything_in_another_order(tmp_path, monkeypatch):
+    monkeypatch.setitem(ROTATED_BYTES, "cpu", 1 << 16)  # no time is looked at
     orders = []
     request = Request(("int4_g32", "int2_g32"), (1, 2), shapes=((64, 64), (64, 128)))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bitfront.cli.options import AsJson, ExporterChoice
-from bitfront.cli.output import tell_rounded
+from bitfront.cli.output import tell_notes
 from bitfront.cli.server import StudyId, connected
 from bitfront.errors import Conflict, InvalidArgument
 
@@ -42,7 +42,7 @@ def materialise(
         client.download(
             written, out, lambda done, total: display.show(Event("download", done, total))
         )
-    tell_rounded(out)
+    tell_notes(out)
     print(json.dumps({"checkpoint": str(out), **asdict(written)}) if as_json else out)
 
 

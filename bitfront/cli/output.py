@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
+from bitfront.notes import unmeasured, widened
 
 
 def print_line(console: Console, text: str) -> None:
@@ -29,14 +30,13 @@ def written_report(out: Path, data: Any) -> Path:
     return (out / "report.html").resolve()
 
 
-def tell_rounded(checkpoint: Path) -> None:
-    """Say on the standard error how many layers an exporter had to round anew, if any."""
-    path = checkpoint / "bitfront.json"
-    made = json.loads(path.read_text()) if path.exists() else {}
-    if anew := made.get("rounded_anew"):
-        kinds = ", ".join(sorted(set(anew.values())))
+def tell_notes(checkpoint: Path) -> None:
+    """Say on the standard error in what a checkpoint differs from the point that was measured."""
+    if instead := unmeasured(checkpoint):
         print(
-            f"{len(anew)} of {len(made['formats'])} layers were rounded anew, to {kinds}: "
-            "the loss is not the measured one; bitfront.json in the folder lists them.",
+            f"The weights are not the measured ones: {instead}. bitfront.json in the folder says "
+            "what each layer was meant to be.",
             file=sys.stderr,
         )
+    if more := widened(checkpoint):
+        print(f"{more}.", file=sys.stderr)

@@ -13,7 +13,7 @@ import typer
 
 from bitfront.budget import Budget
 from bitfront.cli.options import AsJson, ResultsFolder
-from bitfront.cli.output import tell_rounded, written_report
+from bitfront.cli.output import tell_notes, written_report
 from bitfront.cli.server import connected
 from bitfront.errors import InvalidArgument
 from bitfront.progress import Progress
@@ -76,7 +76,7 @@ def export(
             export_again(results, out, exporter, model, display.show)
         else:
             _export(results, out, at, exporter, model, display.show)
-    tell_rounded(out)
+    tell_notes(out)
     values = manifest.Manifest.read(out).trial.values
     print(json.dumps({"checkpoint": str(out), "values": values}) if as_json else out)
 

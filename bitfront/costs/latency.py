@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -74,11 +75,11 @@ class Latency(Cost):
                 "`bitfront profile MODEL --out FILE`."
             )
         timings = Timings.load(Path(self.table))
-        values = np.zeros(space.allowed.shape)
+        values, timed = np.zeros(space.allowed.shape), self._timed(timings)
         for column, format in enumerate(space.formats):
             if not space.allowed[:, column].any():
                 continue
-            known = self._known(timings, format.name, space)
+            known = timed.get(format.name) or self._refuse(format.name, timed, space, timings)
             sizes = {shape: format.nbytes(shape) for shape in known}
             for row in np.flatnonzero(space.allowed[:, column]):
                 layer = space.layers[row]
@@ -91,24 +92,25 @@ class Latency(Cost):
         source = f"{self!r} of {timings.device}"
         return (LayerTable(space, values, "latency_ns", source, note=note, outside=outside),)
 
-    def _known(self, timings: Timings, format: str, space: SearchSpace) -> dict[Shape, float]:
-        """Measured nanoseconds of a format by shape."""
-        calls = {key: t.ns for key, t in timings.entries.items() if isinstance(key, LayerCall)}
-        known = {k.shape: ns for k, ns in calls.items() if (k.format, k.batch) == self._at(format)}
-        if not known:
-            columns = np.flatnonzero(np.any(space.allowed, axis=0))
-            wanted = [space.formats[column].name for column in columns]
-            have = {key.format for key in calls if key.batch == self.batch}
-            missing = ",".join(name for name in wanted if name not in have)
-            raise InvalidArgument(
-                f"{self.table} has no time of {format} at batch {self.batch}: run `bitfront "
-                f"profile MODEL --formats {missing} --batch {self.batch} --context {self.context} "
-                f"--out {self.table}` on {timings.device}."
-            )
-        return known
+    def _timed(self, timings: Timings) -> dict[str, dict[Shape, float]]:
+        """Measured nanoseconds at this batch, by format and shape."""
+        made: dict[str, dict[Shape, float]] = {}
+        for key, timing in timings.entries.items():
+            if isinstance(key, LayerCall) and key.batch == self.batch:
+                made.setdefault(key.format, {})[key.shape] = timing.ns
+        return made
 
-    def _at(self, format: str) -> tuple[str, int]:
-        return format, self.batch
+    def _refuse(
+        self, format: str, timed: Collection[str], space: SearchSpace, timings: Timings
+    ) -> NoReturn:
+        columns = np.flatnonzero(np.any(space.allowed, axis=0))
+        wanted = [space.formats[column].name for column in columns]
+        missing = ",".join(name for name in wanted if name not in timed)
+        raise InvalidArgument(
+            f"{self.table} has no time of {format} at batch {self.batch}: run `bitfront "
+            f"profile MODEL --formats {missing} --batch {self.batch} --context {self.context} "
+            f"--out {self.table}` on {timings.device}."
+        )
 
     def _between(
         self, known: Mapping[Shape, float], sizes: Mapping[Shape, int], shape: Shape, format: str

@@ -30,8 +30,8 @@ def ggml_type(format: Format) -> tuple[GGMLQuantizationType, bool]:
     """Type that stores a format, and whether its values are the same.
 
     Integers take the narrowest type that has their levels: symmetric ones Q4_0, Q5_0 or Q8_0,
-    asymmetric ones of up to 5 bits Q4_1 or Q5_1. What has no equal is rounded anew: to Q8_0 above
-    5 bits, else to Q4_0.
+    asymmetric ones of up to 5 bits Q4_1 or Q5_1. What has no equal is rounded anew: groups of 16 to
+    the same types, others to Q8_0 above 5 bits, else to Q4_0.
     """
     if isinstance(format, Bf16):
         return GGMLQuantizationType.BF16, True
@@ -40,7 +40,9 @@ def ggml_type(format: Format) -> tuple[GGMLQuantizationType, bool]:
     if isinstance(format, IntGrouped):
         types = _SYMMETRIC if format.symmetric else _ASYMMETRIC
         chosen = types.get(max(format.num_bits, 4))
-        return chosen or GGMLQuantizationType.Q8_0, chosen is not None or format.symmetric
+        has_levels = chosen is not None or format.symmetric
+        whole_blocks = format.group_size is None or format.group_size >= BLOCK
+        return chosen or GGMLQuantizationType.Q8_0, has_levels and whole_blocks
     wide = format.num_bits > 5
     return (GGMLQuantizationType.Q8_0 if wide else GGMLQuantizationType.Q4_0), False
 

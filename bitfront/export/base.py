@@ -25,9 +25,7 @@ from bitfront.models.bank import WeightBank
 from bitfront.models.experts import restacked
 from bitfront.models.layers import fixed_tensors, stored_dtype
 from bitfront.models.load import LoadedModel
-
-MARK = "bitfront.json"
-"""File with the allocation; a folder that has it may be written again."""
+from bitfront.notes import MARK
 
 
 class Exporter(ABC):

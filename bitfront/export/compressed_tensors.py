@@ -84,7 +84,10 @@ class CompressedTensors(HuggingFaceFolder):
                 tensors |= part.of(stored, n_rows)
         config = _config(groups, _ignored(model.module, wanted, parts))
         anew = {layer: f for layer, f in wanted.items() if f != allocation.formats[layer]}
-        notes = {"rounded_anew": anew} if anew else {}
+        plain = [layer for layer in allocation.formats if layer not in wanted]
+        more = {layer: n for layer in plain if (n := _more_bytes(model, allocation, layer))}
+        notes: dict[str, Any] = {"rounded_anew": anew} if anew else {}
+        notes |= {"at_16_bits": more} if more else {}
         separate = bool(expert_modules(model.module))
         self.write_folder(directory, model, allocation, tensors, config, notes, separate)
 
@@ -105,6 +108,12 @@ class CompressedTensors(HuggingFaceFolder):
                 "compressed_tensors:symmetric=true, which rounds such layers anew."
             )
         return replace(format, symmetric=True).name
+
+
+def _more_bytes(model: LoadedModel, allocation: Allocation, layer: str) -> int:
+    """What a layer takes beyond its format, being stored as bfloat16."""
+    n_rows, n_columns = get_weight(model.module, layer).shape
+    return 2 * n_rows * n_columns - named(allocation.formats[layer]).nbytes((n_rows, n_columns))
 
 
 def _ignored(

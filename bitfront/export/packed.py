@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bitfront import formats
 from bitfront.allocation import Allocation
 from bitfront.export.base import HuggingFaceFolder
 from bitfront.models.bank import WeightBank
+from bitfront.models.layers import find_layers
 from bitfront.models.load import LoadedModel
 from bitfront.models.packed_checkpoint import BitfrontConfig, packed_tensors
 from bitfront.models.quant_linear import packed_like
@@ -22,10 +24,11 @@ class Packed(HuggingFaceFolder):
 
     A layer `x` is stored as `x.codes_4bit`, `x.scale`, ...: the tensors of its format, byte for
     byte what the budget counted. All other tensors are bfloat16. `quantization_config` in
-    config.json has the format of every layer. On a GPU, kernels multiply by the packed weight; on a
-    CPU, torch's low-bit operators where there is one, else the weight is decoded on each call
-    (`bitfront.models.quant_linear.keep_decoded` trades memory for speed; docs/kernels.md).
-    Choose it for the smallest files; `fake_quant` for engines that know plain weights only.
+    config.json has the format of every layer, and which layers read one tensor (q, k and v; gate
+    and up). On a GPU, kernels multiply by the packed weight, such layers in one launch; on a CPU,
+    torch's low-bit operators where there is one, else the weight is decoded on each call
+    (`bitfront.models.quant_linear.keep_decoded` trades memory for speed; docs/kernels.md). Choose
+    it for the smallest files; `fake_quant` for engines that know plain weights only.
     """
 
     def write(
@@ -44,5 +47,15 @@ class Packed(HuggingFaceFolder):
                 packed_like(module, formats.named(format))  # refuses before anything is written
             stored = packed_tensors(module, bank.tensors(layer, format), format)
             tensors |= {f"{layer}.{name}": tensor for name, tensor in stored.items()}
-        config = BitfrontConfig(allocation.formats).to_dict()
+        siblings = find_siblings(model.module, allocation)
+        config = BitfrontConfig(allocation.formats, siblings).to_dict()
         self.write_folder(directory, model, allocation, tensors, config)
+
+
+def find_siblings(module: nn.Module, allocation: Allocation) -> list[list[str]]:
+    """Layers that are packed and read one tensor, by name; those that stand alone are left out."""
+    groups: dict[str, list[str]] = {}
+    for layer in find_layers(module):
+        if allocation.formats.get(layer.name, "bf16") != "bf16":
+            groups.setdefault(layer.group, []).append(layer.name)
+    return [names for names in groups.values() if len(names) > 1]

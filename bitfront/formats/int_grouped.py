@@ -13,7 +13,7 @@ from bitfront.formats.base import GROUP_SIZES, Format, StoredTensor, float16_sca
 if TYPE_CHECKING:
     import torch
 
-_ALLOWED = (*GROUP_SIZES, None)
+_ALLOWED = (16, *GROUP_SIZES, None)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class IntGrouped(Format):
 
     Args:
         num_bits: bits of one code, 2 to 8.
-        group_size: columns that share a scale: 32, 64, 128, or None for the whole row.
+        group_size: columns that share a scale: 16, 32, 64, 128, or None for the whole row.
         symmetric: without a zero point.
     """
 
@@ -44,7 +44,7 @@ class IntGrouped(Format):
         if self.group_size not in _ALLOWED:
             raise InvalidArgument(
                 f"Group size {self.group_size} of an integer format is not one of "
-                "32, 64, 128 or None (the whole row)."
+                "16, 32, 64, 128 or None (the whole row)."
             )
 
     @property
@@ -60,7 +60,7 @@ class IntGrouped(Format):
 
     @classmethod
     def catalogue(cls) -> tuple[IntGrouped, ...]:
-        """2 to 8 bits, group 32, 64, 128 and channel, with and without zero point."""
+        """2 to 8 bits, group 16, 32, 64, 128 and channel, with and without zero point."""
         return tuple(cls(*fields) for fields in product(range(2, 9), _ALLOWED, (False, True)))
 
     def levels(self) -> tuple[float, ...]:

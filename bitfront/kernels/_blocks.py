@@ -90,6 +90,19 @@ class Block:
         runs = self.run_columns >= 32 and all(stride == 32 for _, stride, _ in self._planes)
         return several and runs and not self.looks_up
 
+    @cached_property
+    def n_live(self) -> int:
+        """Numbers that `gemv` holds for a row while it goes over the fields of a word, roughly.
+
+        Its fields, times the scales and zero points that they need, times the planes: 32 for
+        integers of 2 bits with zero points in groups of 128, 64 in groups of 64.
+        """
+        width, _, superblock = self._planes[-1]
+        n_fields = packing.CONTAINER_BITS // width
+        n_scales = min(n_fields, -(-superblock // (self.format.group_columns or superblock)))
+        has_zero = isinstance(self.format, IntGrouped) and not self.format.symmetric
+        return n_fields * n_scales * (1 + has_zero) * len(self._planes)
+
     def strides(self, word_bits: int) -> tuple[int, int, int, int]:
         """Words to a row of each plane, 0 for planes it lacks, and scales to a row.
 

@@ -24,6 +24,8 @@ from bitfront.kernels._blocks import BlockMatrix
 KERNELS = ("gemv", "gemm", "decode")
 MOST_TOKENS = 256
 """Beyond it, multiplying costs more than reading 16-bit weights: decode them and use cuBLAS."""
+_MOST_LIVE = 32
+"""Of `Block.n_live` where a tile of eight rows still fits the registers, by compiling for sm_90."""
 _PROGRAMS = 264
 """Programs that fill a large GPU: two for each of 132 multiprocessors."""
 
@@ -77,8 +79,9 @@ def default_launch(n_tokens: int, matrix: BlockMatrix) -> Launch:
     if n_tokens == 1 and all(block.has_words and not block.suits_tiles for block in blocks):
         words = max(block.strides(32)[0] for block in blocks)
         num_warps = min(4, max(1, _power_of_two(words) // 128))
-        # Looking levels up takes more registers.
-        wide = n_rows >= 8 * _PROGRAMS and not any(block.looks_up for block in blocks)
+        # Looking levels up takes more registers, as do many scales; eight rows would spill them.
+        crowded = any(block.looks_up or block.n_live > _MOST_LIVE for block in blocks)
+        wide = n_rows >= 8 * _PROGRAMS and not crowded
         block_n = 8 if wide else 4
         return Launch("gemv", 1, block_n, 128 * num_warps, num_warps=num_warps)
     if n_tokens > MOST_TOKENS:

@@ -90,5 +90,5 @@ def low_bit(format: Format, shape: tuple[int, int], tensors: Mapping[str, torch.
 
 def _group_size(format: Format, shape: tuple[int, int]) -> int | None:
     if format.group_columns is not None:
-        return format.group_columns
+        return format.group_columns if format.group_columns in _GROUPS else None
     return next((size for size in _GROUPS if shape[1] % size == 0), None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle, islice
 from statistics import median
 
@@ -14,6 +16,8 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 
 from bitfront import formats
 from bitfront.errors import InvalidArgument, InvalidModel
+from bitfront.kernels.replays import ROTATED_BYTES as ROTATED_BYTES_OF_GPU
+from bitfront.kernels.replays import Call, Graph, Launches, n_sets
 from bitfront.models.packed_checkpoint import replace_with_packed
 from bitfront.models.quant_linear import PackedWeight, QuantLinear
 from bitfront.space import SearchSpace
@@ -21,9 +25,8 @@ from bitfront.timings import Shape
 
 logger = logging.getLogger(__name__)
 
-ROTATED_BYTES = {"cpu": 64 * 2**20, "cuda": 256 * 2**20}
+ROTATED_BYTES = {"cpu": 64 * 2**20, "cuda": ROTATED_BYTES_OF_GPU}
 """Weights that calls go round, beyond the last cache of current devices."""
-_MOST_COPIES = 64
 _DRAWN_ROWS = 64
 """Rows of a weight that are drawn and quantized; the others repeat them."""
 _WARM_UP = 3
@@ -33,7 +36,7 @@ _LEAST_NS = 50_000
 
 
 def nanoseconds(
-    calls: Sequence[Callable[[], object]],
+    calls: Sequence[Call],
     device: torch.device,
     seconds: float,
     after: Callable[[], None] | None = None,
@@ -59,9 +62,7 @@ def nanoseconds(
         return _one_by_one(calls, seconds, after)
 
 
-def _one_by_one(
-    calls: Sequence[Callable[[], object]], seconds: float, after: Callable[[], None] | None
-) -> float:
+def _one_by_one(calls: Sequence[Call], seconds: float, after: Callable[[], None] | None) -> float:
     clock = time.thread_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
     ring, undo, samples = cycle(calls), after or (lambda: None), list[float]()
     n_warm, n_together, end = max(_WARM_UP, len(calls)), 1, 0.0
@@ -79,49 +80,24 @@ def _one_by_one(
     return float(median(samples[n_warm:]))
 
 
-def _by_replays(
-    calls: Sequence[Callable[[], object]], seconds: float, after: Callable[[], None] | None
-) -> float:
-    undo = after or (lambda: None)
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for call in (*calls, *(calls[0] for _ in range(_WARM_UP))):
-            call()
-            undo()
-    torch.cuda.current_stream().wait_stream(side)
-    run = _captured(calls) or (lambda: [call() for call in calls])
-    undo()
-    samples: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(samples) < _WARM_UP + _LEAST_CALLS or time.perf_counter() < end:
-        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
-        events[0].record()
-        run()
-        events[1].record()
-        torch.cuda.synchronize()
-        undo()
-        samples.append(1e6 * events[0].elapsed_time(events[1]) / len(calls))
-    return median(samples[_WARM_UP:])
-
-
-def _captured(calls: Sequence[Callable[[], object]]) -> Callable[[], object] | None:
-    """Replays all calls as one graph; `None`, and a warning, where they cannot be captured."""
-    graph = torch.cuda.CUDAGraph()
+def _by_replays(calls: Sequence[Call], seconds: float, after: Callable[[], None] | None) -> float:
+    work: Launches
     try:
-        with torch.cuda.graph(graph):
-            for call in calls:
-                call()
+        work = Graph(calls, after)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         logger.warning("No CUDA graph (%s): the time has launches from Python in it.", reason)
-        return None
-    return graph.replay
+        work = Launches(calls, after)
+    samples: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(samples) < _WARM_UP + _LEAST_CALLS or time.perf_counter() < end:
+        samples.append(1e9 * work.seconds())
+    return median(samples[_WARM_UP:])
 
 
 def layer_calls(
     shape: Shape, format: str, batch: int, like: torch.Tensor, rotated_bytes: int
-) -> list[Callable[[], object]]:
+) -> list[Call]:
     """Calls of one layer as a packed model makes them, each on a copy of its weight.
 
     Args:
@@ -129,18 +105,25 @@ def layer_calls(
         format: its name; `"bf16"` for a plain linear layer.
         batch: rows of the input `[batch, 1, in_features]`.
         like: has dtype and device of activations.
-        rotated_bytes: how much the copies hold together; at least one, 64 at most.
+        rotated_bytes: how much the copies hold together; at least one, 2,048 at most.
     """
     inputs = torch.randn(batch, 1, shape[1], generator=_generator()).to(like)
     first = _layer(shape, format, like)
     nbytes = sum(t.numel() * t.itemsize for t in (*first.parameters(), *first.buffers()))
-    n_copies = max(1, min(_MOST_COPIES, -(-rotated_bytes // nbytes)))
-    layers = [first, *(_layer(shape, format, like) for _ in range(n_copies - 1))]
-    return [_bound(layer, inputs) for layer in layers]
+    n_others = n_sets(nbytes, rotated_bytes, at_least=1) - 1
+    return [partial(layer, inputs) for layer in (first, *(_copy(first) for _ in range(n_others)))]
 
 
-def _bound(layer: nn.Module, inputs: torch.Tensor) -> Callable[[], object]:
-    return lambda: layer(inputs)
+def _copy(layer: nn.Module) -> nn.Module:
+    """The layer with tensors of its own; `deepcopy` takes ten times as long for a small one."""
+    made = copy.copy(layer)
+    made._parameters = {k: _cloned(p) for k, p in layer._parameters.items()}
+    made._buffers = {k: None if b is None else b.clone() for k, b in layer._buffers.items()}
+    return made
+
+
+def _cloned(parameter: nn.Parameter | None) -> nn.Parameter | None:
+    return None if parameter is None else nn.Parameter(parameter.detach().clone(), False)
 
 
 def _layer(shape: Shape, format: str, like: torch.Tensor) -> nn.Module:
@@ -276,9 +259,10 @@ class DecodingStep:
         """Forget the last token; a window that slides keeps it, and slides on by it."""
         for layer in self.cache.layers:
             if isinstance(self.cache, StaticCache):
-                layer.cumulative_length -= 1
+                # Not one less: a step that was captured and not run has not added one.
+                layer.cumulative_length.fill_(self.context)
                 if hasattr(layer, "cumulative_length_int"):
-                    layer.cumulative_length_int -= 1
+                    layer.cumulative_length_int = self.context
             elif not getattr(layer, "is_sliding", False):
                 layer.crop(-1)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
-
 import torch
 
+from bitfront.environment import cpu_model
 from bitfront.errors import InvalidArgument
 from bitfront.models.load import placed
 
@@ -16,15 +14,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     threads = torch.get_num_threads()
-    return f"{_cpu_model()}, {threads} thread{'s' * (threads > 1)}"
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return f"{cpu_model()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def empty(dtype: str, device: str) -> torch.Tensor:

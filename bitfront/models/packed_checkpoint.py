@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -13,7 +13,12 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from bitfront import formats
 from bitfront.formats.base import Format
 from bitfront.models.experts import expert_modules, separate_experts
-from bitfront.models.quant_linear import QuantEmbedding, TiedHead, packed_like
+from bitfront.models.quant_linear import (
+    QuantEmbedding,
+    TiedHead,
+    join_siblings,
+    packed_like,
+)
 from bitfront.models.registration import register_with_transformers
 
 QUANT_METHOD = "bitfront"
@@ -24,12 +29,19 @@ class BitfrontConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transfor
 
     Args:
         formats: format name of each quantized layer.
+        siblings: names of layers that read one tensor, which a GPU multiplies in one launch.
         quant_method: always `"bitfront"`.
     """
 
-    def __init__(self, formats: Mapping[str, str], quant_method: str = QUANT_METHOD) -> None:
+    def __init__(
+        self,
+        formats: Mapping[str, str],
+        siblings: Iterable[Sequence[str]] = (),
+        quant_method: str = QUANT_METHOD,
+    ) -> None:
         self.quant_method = quant_method
         self.formats = dict(formats)
+        self.siblings = [list(names) for names in siblings]
 
 
 class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]
@@ -44,6 +56,7 @@ class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]
         for name, format in self.quantization_config.formats.items():
             if format != "bf16":  # stored as the module's own weight
                 replace_with_packed(model, name, formats.named(format))
+        join_siblings(model, self.quantization_config.siblings)
 
     def update_weight_conversions(self, weight_conversions: list[Any], model: nn.Module) -> Any:
         """None where experts are separate: tensors have the names of the modules already."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from bitfront.errors import InvalidModel
 from bitfront.formats.base import Format
 from bitfront.kernels import torch_cpu
 from bitfront.kernels.base import can_run_triton
-from bitfront.kernels.dequant_matmul import decode, dequant_matmul
+from bitfront.kernels.dequant_matmul import decode, dequant_matmul, supports
 from bitfront.kernels.torch_cpu import LowBit
 
 
@@ -115,7 +115,13 @@ class PackedWeight(nn.Module):
 
 
 class QuantLinear(PackedWeight):
-    """`inputs @ weight.T + bias` with a packed weight; stands for `nn.Linear` and `Conv1D`."""
+    """`inputs @ weight.T + bias` with a packed weight; stands for `nn.Linear` and `Conv1D`.
+
+    Where `siblings` are known and the fused kernel runs, one launch computes all of them.
+    """
+
+    siblings: Siblings | None = None
+    place: int = 0
 
     def __init__(
         self,
@@ -129,7 +135,59 @@ class QuantLinear(PackedWeight):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """`[..., in_features]` to `[..., out_features]`."""
+        if self.siblings is not None and self.siblings.run_fused(inputs):
+            return self.siblings.output(self.place, inputs)
         return self.multiply(inputs, self.bias)
+
+
+class Siblings:
+    """Packed layers that read one tensor (q, k and v; gate and up), multiplied in one launch.
+
+    The first that is called with a tensor computes for all; each of the others takes its columns of
+    that product when it is called with the very same tensor, and the last one lets go of it. A
+    layer that is called with another tensor, or twice, multiplies anew: what comes out never
+    depends on who was called before. See docs/decisions/0018-siblings-in-one-launch.md.
+
+    Args:
+        layers: of equally many columns, in the order of the rows of the product.
+    """
+
+    def __init__(self, layers: Sequence[QuantLinear]) -> None:
+        self.layers = tuple(layers)
+        # The input, the outputs of all, and the places of those that have not taken theirs. One
+        # tuple, so that another thread sees it whole.
+        self._held: tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[int, ...]] | None = None
+
+    def run_fused(self, inputs: torch.Tensor) -> bool:
+        """Whether the fused kernel takes these inputs; elsewhere each layer has its own way."""
+        return all(supports(x.format, inputs.device, inputs.dtype) for x in self.layers)
+
+    def output(self, place: int, inputs: torch.Tensor) -> torch.Tensor:
+        """Of the layer at a place: `[..., in_features]` to its `[..., out_features]`."""
+        held = self._held
+        if held is None or held[0] is not inputs or place not in held[2]:
+            held = inputs, self._product(inputs), tuple(range(len(self.layers)))
+        waiting = tuple(each for each in held[2] if each != place)
+        self._held = (held[0], held[1], waiting) if waiting else None
+        return held[1][place]
+
+    def _product(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        n_rows = [layer.shape[0] for layer in self.layers]
+        tensors = [tensor for layer in self.layers for tensor in layer.tensors().values()]
+        names = [layer.format.name for layer in self.layers]
+        whole = dequant_matmul(
+            inputs, tensors, names, n_rows, [self.layers[0].shape[1]], self._bias
+        )
+        return tuple(torch.split(whole, n_rows, dim=-1))
+
+    @property
+    def _bias(self) -> torch.Tensor | None:
+        biases = [layer.bias for layer in self.layers]
+        known = next((bias for bias in biases if bias is not None), None)
+        if known is None:
+            return None
+        rows = zip(biases, self.layers, strict=True)
+        return torch.cat([known.new_zeros(x.shape[0]) if b is None else b for b, x in rows])
 
 
 class QuantEmbedding(PackedWeight):
@@ -200,6 +258,24 @@ def packed_like(module: nn.Module, format: Format) -> QuantLinear | QuantEmbeddi
         f"{type(module).__name__} cannot hold packed weights: leave it unpinned (pinned=None) "
         "or export with fake_quant."
     )
+
+
+def join_siblings(model: nn.Module, groups: Iterable[Sequence[str]]) -> None:
+    """Let packed layers of a group, by name, multiply in one launch.
+
+    Args:
+        model: holds the layers; groups that it has had are taken apart.
+        groups: layers that read one tensor; those that are not packed are left out.
+    """
+    for module in model.modules():
+        if isinstance(module, QuantLinear):
+            module.siblings = None
+    for names in groups:
+        layers = [x for x in map(model.get_submodule, names) if isinstance(x, QuantLinear)]
+        if len({layer.shape[1] for layer in layers}) == 1 < len(layers):
+            together = Siblings(layers)
+            for place, layer in enumerate(layers):
+                layer.siblings, layer.place = together, place
 
 
 def keep_decoded(model: nn.Module, keep: bool = True) -> None:

@@ -18,13 +18,13 @@ from packaging.specifiers import SpecifierSet
 from torch import nn
 
 from bitfront import runtimes
-from bitfront.errors import InvalidArgument
+from bitfront.errors import InvalidArgument, MismatchedArtifact
 from bitfront.files import replacing
 from bitfront.manifest import NAME, VERDICT, Manifest
 from bitfront.models.load import LoadedModel
+from bitfront.notes import unmeasured
 from bitfront.progress import Event, Progress, silent
 from bitfront.proof.rebuilt import Rebuilt, rebuilt, rounded_activations
-from bitfront.proof.unmeasured import unmeasured
 from bitfront.proof.verdict import Distance, Verdict, widened
 from bitfront.runtimes.base import Logits, Runtime, Tokens, Tolerance
 
@@ -87,9 +87,8 @@ def check(
     with rebuilt(manifest, model, results, progress) as made:
         expected = _expected(made, profile, profile.loads[exporter])
     progress(Event("check", 0, 1))
-    theirs, failure = _predicted(profile, folder, expected.tokens, timeout)
+    distance, failure = _distance(expected, profile, folder, timeout)
     progress(Event("check", 1, 1))
-    distance = None if theirs is None else Distance.of(expected.logits, theirs)
     bound = expected.tolerance
     reasons += distance.beyond(bound, expected.n_words) if distance else [failure]
     is_read = installed in SpecifierSet(profile.versions, prereleases=True)
@@ -163,6 +162,17 @@ def _logits(module: nn.Module, tokens: Tokens) -> Logits:
         rows = [module(row[None], use_cache=False).logits[0] for row in torch.from_numpy(tokens)]
     made: Logits = torch.stack(rows).float().numpy()
     return made
+
+
+def _distance(
+    expected: _Expected, profile: Runtime, folder: Path, timeout: float
+) -> tuple[Distance | None, str]:
+    """How far off the engine is, or why nothing can be compared."""
+    theirs, failure = _predicted(profile, folder, expected.tokens, timeout)
+    try:
+        return (None if theirs is None else Distance.of(expected.logits, theirs)), failure
+    except MismatchedArtifact as error:
+        return None, str(error)
 
 
 def _predicted(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from bitfront.errors import MismatchedArtifact
 from bitfront.runtimes.base import Logits, Tolerance
 
 _LEAST = -87.0
@@ -42,7 +43,17 @@ class Distance:
 
         An engine may leave out the last token, and words that are only padding. Those that it does
         not tell (minus infinity) count as one outcome, which can only lower a KL.
+
+        Raises:
+            MismatchedArtifact: they are of other sequences, of none, or of another length.
         """
+        n, length = ours.shape[:2]
+        at_most = (n, length), (n, length - 1)
+        if theirs.ndim != 3 or theirs.shape[:2] not in at_most or 0 in theirs.shape:
+            raise MismatchedArtifact(
+                f"The engine told {' x '.join(map(str, theirs.shape))} numbers for {n} sequences "
+                f"of {length} tokens: it must tell what follows each, or each but the last."
+            )
         length, words = (min(a, b) for a, b in zip(ours.shape[1:], theirs.shape[1:], strict=True))
         p, q = (x[:, :length, :words].astype(np.float64) for x in (ours, theirs))
         p, is_told = log_softmax(p, axis=-1), q != -np.inf

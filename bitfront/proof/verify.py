@@ -9,19 +9,20 @@ from pathlib import Path
 
 import torch
 
-from bitfront import formats
-from bitfront.errors import InvalidModel, NonFinite
+from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
 from bitfront.evaluation import METRICS
 from bitfront.evaluation.base import evaluate
-from bitfront.inputs import load_searched, measured_blocks, weights_identity
+from bitfront.inputs import cost_tables, load_searched, measured_blocks, weights_identity
 from bitfront.manifest import Manifest
+from bitfront.measurement import sizes_of
 from bitfront.models.data import digest
 from bitfront.models.exported import holds_weights, load_exported
 from bitfront.models.load import LoadedModel
 from bitfront.models.reference import Reference
+from bitfront.notes import unmeasured
+from bitfront.plugins import Choice
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.proof.rebuilt import differences, study_of
-from bitfront.proof.unmeasured import unmeasured
 from bitfront.space import SearchSpace
 from bitfront.study import Study
 
@@ -84,7 +85,11 @@ def verify(
     study = _placed(study_of(manifest, model), manifest.trial.text, text)
     loaded, space = load_searched(study, progress)
     lines += differences(manifest, weights_identity(study, loaded, space))
-    values = dict(_sizes(manifest, space))
+    values: dict[str, float] = {}
+    try:
+        values |= _sizes(study, manifest, space)
+    except InvalidArgument as error:
+        lines.append(str(error))
     instead = unmeasured(folder)
     if holds_weights(folder) and not instead:
         tokens = measured_blocks(study, loaded, manifest.trial.text)
@@ -127,16 +132,14 @@ def _measured(
     )
 
 
-def _sizes(manifest: Manifest, space: SearchSpace) -> dict[str, float]:
-    """`bits`, `bits_per_weight` and `bytes` by the arithmetic of the formats."""
-    chosen = manifest.trial.allocation.formats
-    held = [(formats.named(chosen[x.name]), x) for x in space.layers if x.name in chosen]
-    nbytes = sum(format.nbytes(layer.shape) for format, layer in held)
-    return {
-        "bits": sum(f.num_bits * layer.n_weights for f, layer in held) / space.n_weights,
-        "bits_per_weight": 8 * nbytes / space.n_weights,
-        "bytes": nbytes + space.outside_bytes,
-    }
+def _sizes(study: Study, manifest: Manifest, space: SearchSpace) -> Mapping[str, float]:
+    """`bits`, `bits_per_weight` and `bytes` by the arithmetic of the formats, as they were counted.
+
+    Raises:
+        InvalidArgument: the allocation is not one of the space.
+    """
+    tables = cost_tables(replace(study, costs=(Choice("memory"),)), space)
+    return sizes_of(manifest.trial.allocation, tables)
 
 
 def _difference(name: str, value: float, recorded: float) -> str:

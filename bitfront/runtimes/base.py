@@ -43,7 +43,7 @@ class Rule:
     Args:
         names: patterns of format names, such as `"int[2-8]_*_sym"`.
         fused: whether layers that the engine fuses with others may have them.
-        together: whether layers of a module that is one kernel (experts) may have them.
+        together: patterns of those that layers of a module that is one kernel (experts) may have.
         row_multiple: what the rows that one rank holds are a multiple of.
         column_multiple: what the columns that one rank holds are a multiple of.
         word_bits: where columns are spread over ranks, the codes of the row that one rank holds
@@ -52,7 +52,7 @@ class Rule:
 
     names: tuple[str, ...]
     fused: bool = True
-    together: bool = True
+    together: tuple[str, ...] = ("*",)
     row_multiple: int = 1
     column_multiple: int = 1
     word_bits: int = 1
@@ -104,13 +104,13 @@ class Runtime:
     def rule(self, format: str) -> Rule | None:
         """Conditions of a format; `None` where no layer can have it."""
         for rule in self.rules:
-            if any(fnmatchcase(format, pattern) for pattern in rule.names):
+            if _is_named(format, rule.names):
                 return rule
         return None
 
     def pins(self, format: str) -> bool:
         """Whether embedding and head can have a format."""
-        return any(fnmatchcase(format, pattern) for pattern in self.pinned)
+        return _is_named(format, self.pinned)
 
     def kernel(self, layer: str) -> str:
         """What tells the kernel of a layer from others: layers of one kernel share a format."""
@@ -155,7 +155,7 @@ class Runtime:
         rule = self.rule(format.name)
         if rule is None or (is_fused and not rule.fused):
             return False
-        if self.module_together(layer) and not rule.together:
+        if self.module_together(layer) and not _is_named(format.name, rule.together):
             return False
         rows, columns = shape
         if self.splits_columns(layer):
@@ -217,6 +217,10 @@ def read(name: str, fields: Mapping[str, Any]) -> Runtime:
     made["rules"] = tuple(Rule(**_frozen(rule)) for rule in fields["rules"])
     made["loads"] = {key: Tolerance(**each) for key, each in fields["loads"].items()}
     return Runtime(name=name, **made)
+
+
+def _is_named(format: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(format, pattern) for pattern in patterns)
 
 
 def _frozen(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import optuna
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
+from bitfront.search._levels import Levels
 from bitfront.search._optuna import quiet, seed_of
 from bitfront.search._record import Choice, Record
-from bitfront.search._repair import repaired
 from bitfront.search._warm_start import warm_start
 from bitfront.search.base import Search, learned_kl
 from bitfront.search.sweep import Sweep
@@ -124,9 +124,11 @@ class GeneticSearch(Search):
     ) -> Choice | None:
         """The first repaired child that is new."""
         for target in record.targets(self.spread):
+            levels = Levels.of(target)
             for attempt in range(_CHILDREN):
-                found = self._child(target, parents, self.n_mutations + attempt, rng)
-                if found is not None and record.is_new(found):
+                child = self._child(target, parents, self.n_mutations + attempt, rng)
+                found = self._repaired(levels, child, rng)
+                if target.is_feasible(found) and record.is_new(found):
                     return found
         return None
 
@@ -136,16 +138,19 @@ class GeneticSearch(Search):
         parents: Sequence[Choice],
         n_mutations: float,
         rng: np.random.Generator,
-    ) -> Choice | None:
-        """Two parents crossed and mutated, or a random choice while there are none; repaired."""
+    ) -> Choice:
+        """Two parents crossed and mutated, or a random choice while there are none."""
         allowed = problem.space.group_allowed
         if len(parents) < 2:
-            child = drawn(allowed, rng)
-        else:
-            first, second = rng.choice(len(parents), 2, replace=False)
-            child = crossed(allowed, (parents[first], parents[second]), n_mutations, rng)
-        noise = np.exp(self.repair_sd * rng.normal(size=allowed.shape))
-        return repaired(problem, child, problem.group_loss * noise)
+            return random_choice(allowed, rng)
+        first, second = rng.choice(len(parents), 2, replace=False)
+        return crossed(allowed, (parents[first], parents[second]), n_mutations, rng)
+
+    def _repaired(self, levels: Levels, child: Choice, rng: np.random.Generator) -> Choice:
+        """Into the limits, what is left spent, by the loss table with noise."""
+        noise = np.exp(self.repair_sd * rng.normal(size=levels.loss.shape))
+        noisy = replace(levels, loss=levels.loss * noise)
+        return noisy.choice(noisy.moved(noisy.of_choice(child), rng, by_loss=True))
 
 
 def survivors(sampler: GeneticSampler, points: Floats) -> list[int]:
@@ -173,14 +178,15 @@ def crossed(
         n_mutations: how many genes are drawn anew, on average.
         rng: the only source of randomness.
     """
-    child = np.where(rng.random(len(allowed)) < 0.5, *parents)
+    child: Choice = np.where(rng.random(len(allowed)) < 0.5, *parents)
     is_open = allowed.sum(axis=1) > 1
     share = min(n_mutations / max(int(is_open.sum()), 1), 1.0)
     anew = is_open & (rng.random(len(allowed)) < share)
-    child[anew] = drawn(allowed[anew], rng)
+    child[anew] = random_choice(allowed[anew], rng)
     return child
 
 
-def drawn(allowed: NDArray[np.bool_], rng: np.random.Generator) -> Choice:
+def random_choice(allowed: NDArray[np.bool_], rng: np.random.Generator) -> Choice:
     """An allowed format for each group, all alike probable, `[n_groups]`."""
-    return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1)
+    drawn: Choice = np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1)
+    return drawn

@@ -114,7 +114,10 @@ def beside(problem: Problem, spread: float, index: int) -> Problem:
     limits = {q: float(np.floor(limit * factor)) for q, limit in problem.limits.items()}
     try:
         other = problem.with_limits(limits)
-        if len(limits) > 1:  # each can be met; whether all can together, only a solver tells
+        # Each limit can be met. All can together where they are no less than the problem's own, or
+        # where what is least in one is within the others; else only a solver tells.
+        cheapest = other.group_costs.argmin(axis=2)
+        if factor < 1 and len(limits) > 1 and not any(map(other.is_feasible, cheapest)):
             SOLVERS.build("lagrangian").solve(other)
     except InfeasibleBudget:
         return problem

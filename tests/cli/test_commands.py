@@ -70,7 +70,12 @@ def test_exporters_take_parameters_and_say_what_they_rounded_anew(
     assert "rounded anew" not in errors
     code, _, errors = run("export", searched[0], "--out", tmp_path / "llama", "--exporter", "gguf")
     assert code == 0, errors
-    assert "layers were rounded anew, to Q8_0: the loss is not the measured one" in errors
+    assert "not the measured ones: " in errors
+    assert "layers were rounded anew, to Q8_0. bitfront.json" in errors
+    exporter = "compressed_tensors:symmetric=true"
+    code, _, errors = run("export", searched[0], "--out", tmp_path / "ct", "--exporter", exporter)
+    assert code == 0, errors
+    assert "model.embed_tokens is stored at 16 bits, " in errors
     for exporter, message in {
         "compressed_tensors": "export with compressed_tensors:symmetric=true",
         "gguf:type=q4_0": "Unknown parameter 'type' of exporter 'gguf'",

@@ -148,6 +148,16 @@ def test_llama_cpp_runs_every_family(family, fields, tiny_tokenizer, tmp_path):
     assert spread.std(0).mean() > 0.05  # they do differ
 
 
+def test_groups_narrower_than_a_block_have_no_equal():
+    narrow = {n: ggml_type(f) for n, f in CATALOGUE.items() if "_g16" in n}
+    assert len(narrow) == 14
+    assert not any(is_exact for _, is_exact in narrow.values())
+    kinds = {name: kind.name for name, (kind, _) in narrow.items()}
+    assert kinds["int5_g16_sym"] == "Q5_0"
+    assert kinds["int3_g16"] == "Q4_1"
+    assert kinds["int8_g16"] == "Q8_0"
+
+
 def test_formats_without_an_equal_are_rounded_anew_and_listed(tiny_export, tmp_path):
     e = tiny_export
     path = write(e, tmp_path / "out")

@@ -1,6 +1,8 @@
 """The packed checkpoint: exact bytes and values in every format, and how transformers meets it."""
 
 import copy
+import json
+import shutil
 import subprocess
 import sys
 
@@ -68,6 +70,30 @@ def test_every_format_loads_to_the_values_it_was_made_with(every_format):
     tokens = torch.arange(20)[None]
     with torch.no_grad():
         assert torch.equal(loaded(tokens).logits, e.expected()(tokens).logits)
+
+
+def test_layers_that_read_one_tensor_are_loaded_as_siblings(every_format, tmp_path):
+    """In whatever formats, but those not packed; a folder that says nothing of them loads too."""
+    e, folder = every_format
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    joined = {}
+    for name, module in loaded.named_modules():
+        if getattr(module, "siblings", None) is not None:
+            joined.setdefault(id(module.siblings), []).append(name)
+    expected = []
+    for index in range(loaded.config.num_hidden_layers):
+        block = f"model.layers.{index}"
+        for parent, names in (("self_attn", "qkv"), ("mlp", ("gate", "up"))):
+            layers = [f"{block}.{parent}.{name}_proj" for name in names]
+            layers = [layer for layer in layers if e.allocation.formats[layer] != "bf16"]
+            expected += [layers] if len(layers) > 1 else []
+    assert sorted(map(sorted, joined.values())) == sorted(map(sorted, expected))
+    silent = shutil.copytree(folder, tmp_path / "silent")
+    config = json.loads((silent / "config.json").read_text())
+    assert config["quantization_config"].pop("siblings")
+    (silent / "config.json").write_text(json.dumps(config))
+    again = AutoModelForCausalLM.from_pretrained(silent, dtype=torch.float32)
+    assert all(getattr(module, "siblings", None) is None for module in again.modules())
 
 
 @pytest.mark.parametrize("family", OUTSIDE)

@@ -16,8 +16,8 @@ from tests.export.exports import Export
 
 RECIPES = [name for name, claim in cases.EXPORTERS.items() if isinstance(claim, cases.Recipe)]
 MENUS = {
-    "auto_round": ("int2_g64_sym", "int3_channel", "int4_g32", "mxfp4", "nvfp4", "bf16"),
-    "gptqmodel": ("int2_g64_sym", "int3_channel", "int4_g32", "int8_g64", "bf16"),
+    "auto_round": ("int2_g64_sym", "int3_channel", "int4_g16", "mxfp4", "nvfp4", "bf16"),
+    "gptqmodel": ("int2_g64_sym", "int3_channel", "int4_g16", "int8_g64", "bf16"),
     "llm_compressor": ("int2_g64_sym", "int3_channel", "fp8_e4m3", "mxfp4", "nvfp4", "bf16"),
     "modelopt": ("int2_g64_sym", "int3_channel_sym", "fp8_e4m3", "mxfp4", "nvfp4", "bf16"),
 }
@@ -76,7 +76,7 @@ print(json.dumps({name: [
     words = {
         "int2_g64_sym": [2, 64, True, "int", 16],
         "int3_channel": [3, -1, False, "int", 16],
-        "int4_g32": [4, 32, False, "int", 16],
+        "int4_g16": [4, 16, False, "int", 16],
         "mxfp4": [4, 32, True, "mx_fp", 16],
         "nvfp4": [4, 16, True, "nv_fp", 16],
     }

@@ -53,7 +53,12 @@ def codes(symmetric: bool) -> None:
 
 
 def product(
-    formats: str, n_tokens: int, dtype: torch.dtype, max_per_weight: float, rows: str = "14336"
+    formats: str,
+    n_tokens: int,
+    dtype: torch.dtype,
+    max_per_weight: float,
+    rows: str = "14336",
+    load_bits: int = 128,
 ) -> Case:
     """A product of Llama-3-8B with 4,096 columns, as it is launched without tuning.
 
@@ -64,6 +69,7 @@ def product(
         dtype: of the input.
         max_per_weight: see `Case`.
         rows: of the segments.
+        load_bits: see `Case`.
     """
     n_rows = tuple(map(int, rows.split("+")))
     matrix = block_matrix(n_rows, (4096,), tuple(formats.split("+")))
@@ -79,6 +85,7 @@ def product(
         lambda: run(empty(n_tokens, 4096, dtype=dtype), matrix, tensors),
         n_tiles * launch.block_n * launch.block_w * word_bits // block.compiled[-1][0][0],
         max_per_weight,
+        load_bits=load_bits,
         hgmma=launch.kernel == "gemm",
     )
 
@@ -105,8 +112,12 @@ def products() -> dict[str, Case]:
         made[f"1 token {format} float16"] = product(format, 1, half, one)
         made[f"16 tokens {format} bfloat16"] = product(format, 16, bf16, some)
     made["16 tokens int4_g128 bfloat16"] = product("int4_g128", 16, bf16, 8)
-    for format in ("int4_g128", "nf4_g64", "mxfp4", "nvfp4"):
+    for format in ("int2_g64", "int4_g128", "nf4_g64", "mxfp4", "nvfp4"):
         made[f"1 token {format} bfloat16"] = product(format, 1, bf16, 9)
+    for format, limit in {"nf4_g64": 11.5, "mxfp4": 6.2, "nvfp4": 11}.items():
+        made[f"16 tokens {format} bfloat16"] = product(format, 16, bf16, limit)
+    # Containers are bytes here, so that the load of as many is half as wide.
+    made["16 tokens fp8_e4m3 bfloat16"] = product("fp8_e4m3", 16, bf16, 6.6, load_bits=64)
     mixed, rows = "int4_g128_sym+int2_g128_sym+int3_g128_sym", "4096+1024+1024"
     made["decoded int7_g128 bfloat16"] = decoding("int7_g128", 24)
     made["1 token mixed float16"] = product(mixed, 1, half, 4.8, rows)

@@ -18,6 +18,7 @@ GEMM = Launch("gemm", 16, 16, 16)
     [
         *((f"int{bits}_g32_sym", 704) for bits in range(2, 9)),  # strides of two planes differ
         *((f"int{bits}_g64", 512) for bits in (2, 3, 7)),
+        *((f"int{bits}_g16", 512) for bits in (3, 4)),
         ("int5_channel", 352),
         ("mxfp4", 352),
     ],

@@ -22,6 +22,7 @@ GEMM = Launch("gemm", 16, 32, 32)
 CASES = [
     ("int2_g64", (24, 320)),
     ("int2_g32_sym", (9, 256)),
+    ("int3_g16", (9, 176)),
     ("int3_g64", (9, 576)),
     ("int3_channel_sym", (7, 570)),
     ("int4_g128", (17, 384)),
@@ -29,6 +30,7 @@ CASES = [
     ("int5_g32", (8, 352)),
     ("int6_g128_sym", (8, 256)),
     ("int7_g32", (5, 96)),
+    ("int8_g16_sym", (9, 256)),
     ("int8_g64_sym", (9, 192)),
     ("nf2_g64", (8, 256)),
     ("nf3_g32", (7, 352)),
@@ -103,16 +105,41 @@ def test_one_token_split_over_columns(name, dtype, device, generator, poisoned):
     assert torch.equal(first, product.check(x, bias, launch=launch))
 
 
-@pytest.mark.parametrize("n_tokens", [1, 3, 16, 17, 64])
+@pytest.mark.parametrize("n_tokens", [1, 3, 16, 17, 64, 130])
 @pytest.mark.parametrize("name", ["int4_g64", "int5_g32_sym"])
 def test_batches(name, n_tokens, device, generator, poisoned):
     product = Product.single(name, (33, 256), device, generator)
-    launch = Launch("gemm", 64 if n_tokens == 64 else 16, 64, 32, splits=2)
+    launch = Launch("gemm", 64 if n_tokens >= 64 else 16, 64, 32, splits=2)
     bias = torch.randn(33, generator=generator).to(device, torch.float16)
     x = product.activations(n_tokens, torch.float16)
     first = product.check(x, bias, launch=launch)
     assert torch.equal(first, product.check(x, bias, launch=launch))
     product.check(x.reshape(n_tokens, 1, -1).transpose(0, 1)[0], launch=Launch("gemm", 16, 64, 16))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "powers"),
+    [
+        (torch.bfloat16, (113, 113)),  # 1e34; beyond it a sum of levels may leave float32
+        (torch.bfloat16, (-100, -100)),
+        (torch.bfloat16, (-60, 60)),
+        (torch.float16, (14, 15)),  # up to 65,504
+        (torch.float16, (-18, -15)),  # subnormal
+        (torch.float16, (-14, 14)),
+    ],
+    ids=str,
+)
+def test_inputs_of_any_magnitude(dtype, powers, device, generator):
+    """As large, as small, and as unlike each other as the dtype allows."""
+    low, high = powers
+    scale = 2.0**-14 if high > 0 else 1.0  # outputs in fp16 are neither infinite nor subnormal
+    for name in ("int5_g32_sym", "nf4_g64", "int8_channel"):
+        product = Product.single(name, (8, 128), device, generator, scale=scale)
+        for launch in (GEMV, GEMM, Launch("decode")):
+            n_tokens = 1 if launch.kernel == "gemv" else 3
+            spread = low + (high - low) * torch.rand(n_tokens, 128, generator=generator)
+            x = torch.randn(n_tokens, 128, generator=generator).sign() * 2**spread
+            product.check(x.to(device, dtype), launch=launch)
 
 
 @pytest.mark.parametrize("name", NAMES)

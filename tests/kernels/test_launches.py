@@ -9,6 +9,7 @@ from bitfront.errors import InvalidArgument
 from bitfront.kernels import launches
 from bitfront.kernels._blocks import block_matrix
 from bitfront.kernels.launches import Launch, case, default_launch, launch, save
+from bitfront.kernels.replays import ROTATED_BYTES, Graph, Launches, n_sets
 
 SQUARE = block_matrix((4096,), (4096,), ("int4_g64",))
 
@@ -42,6 +43,28 @@ def test_tokens_choose_the_kernel(n_tokens, kernel):
 )
 def test_one_token_goes_where_it_takes_fewer_instructions(name, n_columns, kernel):
     assert default_launch(1, block_matrix((4096,), (n_columns,), (name,))).kernel == kernel
+
+
+@pytest.mark.parametrize(
+    ("name", "n_columns", "block_n"),
+    [
+        ("int2_g128_sym", 4096, 8),
+        ("int2_g128", 4096, 8),
+        ("int2_g64", 4096, 4),  # compiled for an H100, eight rows of these spill
+        ("int2_g32", 14336, 4),
+        ("int3_g16_sym", 4096, 4),
+        ("int3_g128_sym", 11008, 4),
+        ("int7_g64_sym", 576, 4),
+        ("int4_g16", 4096, 8),
+        ("int5_g64_sym", 576, 8),
+        ("nvfp4", 4096, 8),
+        ("fp8_e4m3", 4096, 8),
+        ("nf3_g64", 4096, 4),
+    ],
+)
+def test_a_tile_of_one_token_has_rows_that_fit_the_registers(name, n_columns, block_n):
+    found = default_launch(1, block_matrix((14336,), (n_columns,), (name,)))
+    assert (found.kernel, found.block_n) == ("gemv", block_n)
 
 
 @pytest.mark.parametrize("n_columns", [96, 576, 4096, 14336])
@@ -101,5 +124,40 @@ def test_tuning_keeps_the_fastest_that_is_right(device, generator):
     x = product.activations(1, torch.float16)
     seconds = iter([3.0, 1.0, 2.0])
     candidates = [Launch("gemv", 1, 4, 32), Launch("gemv", 1, 8, 32), Launch("gemm", 16, 16, 16)]
-    best = tune(x, product.matrix, product.tensors, candidates, lambda run: next(seconds), "A GPU")
+    timed = []
+
+    def measure(calls):
+        timed.append(calls)
+        return next(seconds)
+
+    best = tune(x, product.matrix, product.tensors, candidates, measure, "A GPU")
     assert best == candidates[1] == launch(1, product.matrix, "float16", "A GPU")
+    n_bytes = sum(tensor.nbytes for tensor in product.tensors)
+    assert [len(calls) for calls in timed] == [n_sets(n_bytes)] * 3
+    before = timed[0][0]()
+    product.tensors[0].zero_()  # the copies are in memory of their own
+    assert torch.equal(timed[0][-1](), before)
+    assert not torch.equal(timed[0][0](), before)
+
+
+def test_the_weights_in_turn_exceed_the_cache():
+    for n_bytes in (32 * 1024, 10**6, ROTATED_BYTES - 1):
+        assert n_sets(n_bytes) * n_bytes >= 0.25 * ROTATED_BYTES
+    assert n_sets(10**10) == 3
+    assert n_sets(10**10, at_least=1) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", [Graph, Launches])
+def test_every_call_runs_in_a_replay_and_is_undone(kind):
+    counts, undone = torch.zeros(3, device="cuda"), []
+    calls = [lambda i=i: counts[i].add_(1) for i in range(3)]
+    work = kind(calls, lambda: undone.append(counts.clone()))
+    counts.zero_()
+    assert work.seconds() > 0
+    assert counts.tolist() == [1, 1, 1]
+    assert undone
+    free = kind(calls)
+    counts.zero_()
+    free.seconds()
+    assert counts.tolist() == [7, 7, 6]

@@ -27,6 +27,14 @@ def model(tiny_folder):
     return LlamaForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32).eval()
 
 
+def test_calls_go_round_more_than_a_cache_holds_however_small_the_layer():
+    """A linear layer of 8 KiB, each with a weight of its own."""
+    calls = layer_calls((64, 64), "bf16", 1, torch.zeros(1, dtype=torch.bfloat16), 1 << 22)
+    weights = {call.func.weight.data_ptr() for call in calls}
+    assert len(weights) == len(calls) == (1 << 22) // (64 * 64 * 2)
+    assert all(torch.equal(call(), calls[0]()) for call in calls[:3])
+
+
 @pytest.mark.parametrize("name", formats.catalogue())
 def test_a_filled_layer_computes_with_its_decoded_weight(name):
     """Of every format there is: whole rows of finite numbers, no two layers sharing memory."""
@@ -60,6 +68,16 @@ def test_steps_decode_the_same_token_again_and_again(model):
     assert first.shape == (2, 1, model.config.vocab_size)
 
 
+def test_a_step_that_was_captured_and_not_run_is_no_token_less(model):
+    """Capturing moves nothing on the device, and is undone all the same."""
+    step = DecodingStep(model, 2, 9, static=True)
+    with torch.no_grad():
+        first = step.run()
+        for _ in range(2):
+            step.rewind()
+        torch.testing.assert_close(step.run(), first)
+
+
 class NoAnswer(TorchDispatchMode):
     """Refuses to tell the host a number: a CUDA graph cannot be captured where it is asked."""
 
@@ -76,6 +94,16 @@ def test_a_static_step_waits_for_no_number(model):
         step.rewind()
     with torch.no_grad(), pytest.raises(AssertionError), NoAnswer():
         step.tokens.sum().item()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_that_is_captured_and_replayed_decodes_the_same_token(model):
+    step = DecodingStep(model.cuda(), 2, 9)
+    with torch.no_grad():
+        first = step.run().clone()
+        step.rewind()
+        assert step.nanoseconds(0.0) > 0
+        torch.testing.assert_close(step.run(), first)
 
 
 def test_the_step_sees_its_context(model):

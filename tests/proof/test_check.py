@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from bitfront.errors import InvalidArgument
+from bitfront.errors import InvalidArgument, MismatchedArtifact
 from bitfront.proof.check import check
 from bitfront.proof.verdict import Distance
 from bitfront.runtimes.base import Tolerance
@@ -125,3 +125,11 @@ def test_distances_are_those_of_distributions():
     none = Tolerance(1.0, 1.0, 0.0)
     broken = np.full_like(ours, np.nan)
     assert Distance.of(ours, broken).beyond(none, n_words=7)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 7), (2, 6, 7), (1, 5, 7), (2, 5), (2, 5, 0)])
+def test_predictions_of_other_tokens_are_not_compared(shape):
+    """Not even the part that both have: it would be called a comparison of all."""
+    ours = np.zeros((2, 5, 7), dtype=np.float32)
+    with pytest.raises(MismatchedArtifact, match="for 2 sequences of 5 tokens: it must tell"):
+        Distance.of(ours, np.zeros(shape, dtype=np.float32))

@@ -103,6 +103,17 @@ def test_each_difference_is_a_line(exported, tmp_path, run):
         assert sum(line.startswith(beginning) for line in lines) == 1, said
 
 
+def test_a_layer_that_the_manifest_lost_is_a_line_and_not_a_smaller_size(exported, tmp_path):
+    folder = shutil.copytree(exported("fake_quant"), tmp_path / "copy")
+    fields = json.loads((folder / NAME).read_text())
+    lost = next(name for name in fields["allocation"] if "mlp" in name)
+    del fields["allocation"][lost]
+    (folder / NAME).write_text(json.dumps(fields))
+    found = verify(folder)
+    assert any(repr(lost) in line or lost in line for line in found.differences)
+    assert "bytes" not in found.values
+
+
 def test_codes_that_changed_are_seen_without_digests(altered):
     found = verify(altered("packed", corruptions.invert))
     assert any(line.startswith("kl is") for line in found.differences)

@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from bitfront.study import default_menu
 from tests.ui.conftest import WORDS
 from tests.ui.filled import Filled, request, site, space
 
@@ -311,6 +312,25 @@ def test_a_study_is_submitted_once_and_refusals_are_shown(visit, tmp_path, serve
     assert page.url.endswith(stored.id)
     assert str(stored.study.budget) == "3.25bpw"
     assert stored.study.formats == ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
+
+
+def test_a_runtime_ticks_its_menu_and_offers_only_what_it_loads(visit, tmp_path, serve):
+    live = site(tmp_path)
+    page = visit(f"{serve(live)}/new")
+    page.locator("#model").fill("org/tiny-llama@main")
+    page.locator("[name=runtime]").select_option("vllm")
+    expect(page.locator("[value=int4_g64]")).to_be_disabled()
+    expect(page.locator("[value=int4_g32_sym]")).to_be_enabled()
+    page.locator("[name=tensor_parallel]").fill("2")
+    page.locator("#form-new button.main").press("Enter")
+    page.wait_for_url("**/studies/**")
+    (stored,) = live.store.studies.page()
+    assert (stored.study.runtime, stored.study.tensor_parallel) == ("vllm", 2)
+    assert (stored.study.formats, stored.study.pinned) == default_menu("vllm")
+    page.go_back()
+    page.locator("[name=runtime]").select_option("")
+    expect(page.locator("[value=int4_g64]")).to_be_checked()
+    expect(page.locator("[value=int4_g64_sym]")).to_be_enabled()
 
 
 def test_an_estimate_is_said_before_anything_is_made(visit, tmp_path, serve):

@@ -17,7 +17,7 @@ function bodyOf(form) {
       if (field.checked) body[field.name].push(field.value);
     } else if (field.dataset.type === "number") {
       if (field.value !== "") put(body, field.name, Number(field.value));
-    } else put(body, field.name, field.value);
+    } else if (field.dataset.type !== "optional" || field.value !== "") put(body, field.name, field.value);
   }
   return body;
 }
@@ -58,6 +58,17 @@ function estimated(told) {
   } else lines.push("Sizes and times are known for models in a folder of this installation only.");
   return lines.join(" ");
 }
+
+// A runtime ticks its own menu, and what it cannot load is not offered.
+document.addEventListener("change", (event) => {
+  const runtime = event.target;
+  if (runtime.name !== "runtime") return;
+  const menu = runtime.selectedOptions[0].dataset.menu.split(" ");
+  for (const box of runtime.form.elements.formats) {
+    box.disabled = runtime.value !== "" && !box.dataset.runtimes.split(" ").includes(runtime.value);
+    box.checked = menu.includes(box.value);
+  }
+});
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest?.("[data-estimate]");

@@ -1,14 +1,21 @@
-"""A repaired choice fits, whatever it was and however many limits there are."""
+"""A choice moved into the limits fits, whatever it was and however many limits there are."""
 
 import numpy as np
 import pytest
 from instances import random_problem, realistic_tables, wild_tables
 
 from bitfront.search._genes import crossed
-from bitfront.search._repair import repaired
+from bitfront.search._levels import Levels
 
 
-def test_any_choice_is_brought_within_two_limits_and_the_leftover_is_spent():
+def moved(problem, choice, by_loss=True):
+    levels = Levels.of(problem)
+    level = levels.moved(levels.of_choice(choice), np.random.default_rng(0), by_loss)
+    return levels.choice(level)
+
+
+@pytest.mark.parametrize("by_loss", [True, False])
+def test_any_choice_is_brought_within_two_limits_and_the_leftover_is_spent(by_loss):
     for seed in range(20):
         rng = np.random.default_rng(seed)
         one = random_problem(rng, 12, 4, fraction=0.5)
@@ -17,7 +24,7 @@ def test_any_choice_is_brought_within_two_limits_and_the_leftover_is_spent():
         problem = one.with_limits({**one.limits, "code_bits": float(least + 0.5 * (most - least))})
         allowed = problem.space.group_allowed
         for column in range(4):
-            found = repaired(problem, problem.space.uniform(column), problem.group_loss)
+            found = moved(problem, problem.space.uniform(column), by_loss)
             assert problem.is_feasible(found)
             used = problem.group_costs[:, np.arange(12), found].sum(axis=1)
             assert (used / problem.limit_values).max() > 0.8
@@ -26,20 +33,20 @@ def test_any_choice_is_brought_within_two_limits_and_the_leftover_is_spent():
 
 def test_a_choice_that_fits_and_wastes_nothing_stays():
     problem = random_problem(np.random.default_rng(0), 12, 4, realistic_tables, fraction=0.5)
-    once = repaired(problem, problem.space.uniform(3), problem.group_loss)
-    np.testing.assert_array_equal(repaired(problem, once, problem.group_loss), once)
+    once = moved(problem, problem.space.uniform(3))
+    np.testing.assert_array_equal(moved(problem, once), once)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_wild_costs_are_met_or_given_up(seed):
+def test_with_wild_costs_a_choice_that_fits_still_does(seed):
     problem = random_problem(np.random.default_rng(seed), 8, 4, wild_tables)
-    found = repaired(problem, problem.space.uniform(0), problem.group_loss)
-    assert found is None or problem.is_feasible(found)
+    cheapest = Levels.of(problem)
+    assert problem.is_feasible(moved(problem, cheapest.choice(cheapest.cheapest)))
 
 
 def test_children_have_the_genes_of_their_parents_but_for_the_mutated():
     rng = np.random.default_rng(0)
-    allowed = rng.random((1500, 5)) < 0.7  # more genes than one block
+    allowed = rng.random((1500, 5)) < 0.7
     allowed[:, 2] = True
     parents = tuple(np.where(allowed, rng.random((1500, 5)), -1).argmax(axis=1) for _ in "ab")
     child = crossed(allowed, parents, 0.0, rng)

@@ -1,0 +1,44 @@
+"""Notes: what an exporter says of the folder that it wrote, in `bitfront.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+MARK = "bitfront.json"
+"""File with the allocation and notes; a folder that has it may be written again."""
+
+
+def unmeasured(folder: Path) -> str:
+    """What the weights of a checkpoint are instead of the measured ones; empty where they are.
+
+    What cannot be read says nothing; its digest does.
+    """
+    made = _read(folder)
+    if made.get("unquantized"):
+        return "they are unquantized"
+    if anew := made.get("rounded_anew"):
+        kinds = ", ".join(sorted(set(anew.values())))
+        return f"{len(anew)} of {len(made['formats'])} layers were rounded anew, to {kinds}"
+    return ""
+
+
+def widened(folder: Path) -> str:
+    """Which layers take 16 bits a weight in place of their format, and the bytes that this costs.
+
+    Their values are the measured ones all the same. Empty where there are none.
+    """
+    more: dict[str, int] = _read(folder).get("at_16_bits", {})
+    if not more:
+        return ""
+    kept = f"{', '.join(more)} {'is' if len(more) == 1 else 'are'} stored at 16 bits"
+    return f"{kept}, {sum(more.values()) / 1e6:.3g} MB more than was counted"
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        made = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return made if isinstance(made, dict) else {}
