@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import spearmanr
 
 from bitfront.experts import TokensSeen
@@ -113,3 +114,13 @@ def test_every_quantizer_takes_the_gram_of_an_expert_that_saw_nothing(
     weight = get_weight(tiny_moe, layer)
     made = QUANTIZERS.build(name).quantize(weight, named("int4_g64"), gram).dequantize()
     assert (made - weight).norm() < 0.15 * weight.norm()
+
+
+def test_a_bank_rounds_an_expert_that_saw_nothing_as_rtn_does(tiny_moe, space, tmp_path):
+    alone = part_of(space, "1.mlp.experts.4.down_proj")
+    name, gptq = alone.layers[0].name, QUANTIZERS.build("gptq")
+    blind = WeightBank.build(tmp_path, tiny_moe, alone, gptq, {name: torch.zeros(64, 64)})
+    plain = WeightBank.build(tmp_path, tiny_moe, alone, Rtn())
+    seeing = WeightBank.build(tmp_path, tiny_moe, alone, gptq, {name: torch.eye(64)})
+    assert blind.entries == plain.entries
+    assert seeing.entries != plain.entries
