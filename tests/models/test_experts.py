@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen3MoeForCausalLM
 from bitfront import formats
 from bitfront.experts import Grouping
 from bitfront.models.bank import WeightBank
+from bitfront.models.decoding import DecodingStep, Hollow, hollowed
 from bitfront.models.expert_groups import clusters, features
 from bitfront.models.experts import (
     SeparateExperts,
@@ -279,3 +280,12 @@ def test_the_stack_gives_its_memory_away(moe_folder):
     assert isinstance(experts, SeparateExperts)
     assert experts[0].gate_up_proj.weight.data_ptr() == address
     assert not list(stack.parameters())
+
+
+def test_the_rest_of_a_decoding_step_runs_without_the_weights_of_experts(moe_folder):
+    model = Qwen3MoeForCausalLM.from_pretrained(moe_folder, dtype=torch.float32).eval()
+    separate_experts(model)
+    space = search_space(model, MENU, None, tied=False)
+    hollow = hollowed(model, space)
+    assert {type(hollow.get_submodule(x.name)) for x in space.layers} == {Hollow}
+    assert DecodingStep(hollow, 2, 8).run().shape == (2, 1, 512)
