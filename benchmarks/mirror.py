@@ -8,7 +8,9 @@ above its cap (the copy is made anew), `add_seconds` one of 10 trials, `idle_sec
 any. `detail_seconds` is the first answer for the study's page from a new process,
 `detail_again_seconds` a later one; `page_seconds` is until Chromium has drawn the last plot of it.
 `beside_ms` is how long other readers of the database wait meanwhile for a page of 50 trials (99th
-percentile), `alone_ms` without that. Wall seconds unless they are called `cpu`; `load` is the
+percentile), `alone_ms` without that. `api_alone_ms` is the 99th percentile of a GET of the study
+from the API's own process while nothing else is done, `api_copy_ms` while it is mirrored,
+`api_page_ms` while its page is made. Wall seconds unless they are called `cpu`; `load` is the
 machine's, averaged over 5 minutes.
 Appends to `benchmarks/results/mirror.csv`.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -26,9 +29,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
+from loads import served
 from record import Record
 from stopwatch import cpu_seconds
 
@@ -62,6 +67,9 @@ COLUMNS = (
     "alone_ms",
     "beside_ms",
     "load",
+    "api_alone_ms",
+    "api_copy_ms",
+    "api_page_ms",
 )
 MENU = ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
 CHROMIUM = "/usr/bin/chromium"
@@ -78,14 +86,21 @@ def main() -> None:
     arguments = parser.parse_args()
     record = Record("mirror", COLUMNS)
     server = postgres() if arguments.postgresql else nullcontext("")
-    with tempfile.TemporaryDirectory() as folder, server as url:
+    with tempfile.TemporaryDirectory() as folder, server as url, ExitStack() as stack:
         settings = Settings(home=Path(folder), database_url=url)
         store = Store(settings.database)
         store.db.upgrade()
         study_id = filled(store, arguments.trials, arguments.layers)
-        row = mirrored(store, settings, study_id)
+        api = stack.enter_context(served(store.url))[0]
+        path, waits = f"/v1/studies/{study_id}", dict[str, object]()
+        with asking(api, path, waits, "api_alone_ms"):
+            time.sleep(10)
+        with asking(api, path, waits, "api_copy_ms"):
+            row = mirrored(store, settings, study_id)
+        row |= waits
         with dashboard(settings) as (port, pid):
-            row |= shown(store, port, pid, study_id)
+            with asking(api, path, row, "api_page_ms"):
+                row |= shown(store, port, pid, study_id)
             if arguments.page:
                 row["page_seconds"] = page_seconds(f"http://127.0.0.1:{port}/study/{study_id}")
         store.db.pool.dispose()
@@ -165,6 +180,38 @@ def asked(port: int, path: str) -> bytes:
         return connection.getresponse().read()
     finally:
         connection.close()
+
+
+@contextmanager
+def asking(port: int, path: str, row: dict[str, object], name: str) -> Iterator[None]:
+    """Note the 99th percentile of GETs that another process sends meanwhile, in ms."""
+    spawned = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, spawned) as pool:
+        begun, over = Path(folder, "begun"), Path(folder, "over")
+        found = pool.submit(asked_until, port, path, begun, over)
+        while not begun.exists():
+            time.sleep(0.05)
+        try:
+            yield
+        finally:
+            over.touch()
+        row[name] = found.result()
+
+
+def asked_until(port: int, path: str, begun: Path, over: Path) -> float:
+    """The 99th percentile of GETs until a file is there, in ms."""
+    connection, waits = http.client.HTTPConnection("127.0.0.1", port, timeout=60), []
+    while not over.exists():
+        start = time.perf_counter()
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+        waits.append(1000 * (time.perf_counter() - start))
+        begun.touch()
+        time.sleep(0.02)
+    connection.close()
+    return round(sorted(waits)[int(0.99 * (len(waits) - 1))], 1)
 
 
 def shown(store: Store, port: int, pid: int, study_id: str) -> dict[str, object]:

@@ -22,6 +22,7 @@ _REDELIVERY_SECONDS = 24 * 3600
 _SOCKET_SECONDS = 2
 _TASKS_PER_CHILD = 50
 _MARGIN_SECONDS = 60.0
+_BEGIN_SECONDS = 60.0
 
 
 def celery_app(settings: Settings) -> Celery:
@@ -43,6 +44,9 @@ def celery_app(settings: Settings) -> Celery:
         task_time_limit=settings.task_seconds + _MARGIN_SECONDS,
         worker_prefetch_multiplier=1,
         worker_pool_start_method="spawn",
+        # A new process imports all it needs: on a busy machine that takes longer than 4 seconds,
+        # and one that is ended for it is followed by the next.
+        worker_proc_alive_timeout=_BEGIN_SECONDS,
         worker_max_tasks_per_child=_TASKS_PER_CHILD,
         worker_max_memory_per_child=int(settings.max_worker_gb * 2**20) or None,  # KiB
         worker_hijack_root_logger=False,

@@ -58,6 +58,13 @@ class PostgresServer:
         while _lives(postmaster):
             time.sleep(0.05)
 
+    def stop(self) -> None:
+        """As `docker stop` does it to the image: every transaction ends, clients are told."""
+        postmaster = self.postmaster
+        os.kill(postmaster, signal.SIGINT)
+        while _lives(postmaster):
+            time.sleep(0.05)
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop every process of it: sockets stay open and nobody answers."""
@@ -156,6 +163,13 @@ class RedisServer:
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stop(self) -> None:
+        """As `docker stop` does: what it knows is on disk then."""
+        if self.process is not None:
+            self.process.terminate()
             self.process.wait()
             self.process = None
 

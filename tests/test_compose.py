@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -27,8 +28,9 @@ ROOT = Path(__file__).parent.parent
 FILE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 PARTS = FILE["services"]
 OURS = {name: part for name, part in PARTS.items() if part["image"].startswith("bitfront:")}
+BUCKET = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"}
 # Of the image `postgres`; of our own command for the image `redis`; of Hugging Face's libraries.
-OTHERS = {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "HF_HOME"}
+OTHERS = {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "HF_HOME", *BUCKET}
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?::([-?])([^}]*))?\}")
 EXAMPLE = dict(
     line.split("=", 1)
@@ -72,6 +74,7 @@ def test_every_part_is_pinned_restarted_and_waited_for(name):
         assert part["read_only"]
         assert part["cap_drop"] == ["ALL"]
     assert part["restart"]
+    assert re.fullmatch(r"\d+[gm]", filled(part["mem_limit"], {}))
     assert part["logging"]["options"]["max-size"]
     assert name == "init" or part["healthcheck"]["test"]
     for other, condition in part.get("depends_on", {}).items():
@@ -110,7 +113,11 @@ def test_secrets_come_from_the_environment_and_must_be_given():
     assert set(found) == set(EXAMPLE)
     secret = {name for name in found if "PASSWORD" in name}
     assert all(found[name] == {"?"} and EXAMPLE[name] == "" for name in secret)
-    assert all(found[name] == {"-"} and EXAMPLE[name] for name in set(found) - secret)
+    # Without a bucket there is nothing to say of one.
+    bare = {name for name in BUCKET if EXAMPLE[name] == ""}
+    assert bare == BUCKET - {"AWS_DEFAULT_REGION"}
+    assert all(found[name] == {"-"} and EXAMPLE[name] for name in set(found) - secret - bare)
+    assert all(filled(PARTS["api"]["environment"][name], {}) == EXAMPLE[name] for name in BUCKET)
 
 
 def test_only_api_and_dashboard_are_published_and_on_this_machine():
@@ -185,6 +192,27 @@ def test_the_image_has_all_it_copies_and_no_root():
     assert re.search(r"^USER (?!root|0)", last, re.MULTILINE)
     assert "pip install" not in last
     assert 'ENTRYPOINT ["bitfront"]' in last
+
+
+def test_the_image_can_compile_what_starts_kernels():
+    """Triton needs a compiler, and a folder that it may write to and load libraries from."""
+    last = (ROOT / "Dockerfile").read_text().rpartition("FROM ")[2]
+    installed = re.search(r"apt-get install([^&]*)", last)[1].split()
+    assert {"gcc", "libc6-dev"} <= set(installed)
+    assert last.index("apt-get") < last.index("USER ")
+    (cache,) = re.findall(r"TRITON_CACHE_DIR=(\S+)", last)
+    # Not in `/tmp`: nothing can be run from there.
+    for worker in ("cpu-worker", "gpu-worker"):
+        assert any(Path(cache).is_relative_to(volume) for volume in PARTS[worker]["volumes"])
+
+
+def test_the_image_can_have_what_reads_buckets():
+    build = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[0]
+    assert "ARG EXTRAS=service" in build
+    assert '"/src[${EXTRAS}]"' in build
+    given = filled(PARTS["api"]["build"]["args"]["EXTRAS"], {"BITFRONT_EXTRAS": "service,s3"})
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(given.split(",")) <= set(known)
 
 
 def free_port():

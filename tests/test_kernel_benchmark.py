@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from bitfront.kernels.replays import n_sets
 from bitfront.timings import Timings
@@ -107,6 +108,27 @@ def test_weight_sets_do_not_fit_the_cache(products):
         for format in products.FORMATS:
             n_bytes = products.stored_bytes(shape, [format] * len(shape.parts))
             assert n_sets(n_bytes) * n_bytes >= 4 * 60e6
+
+
+def test_a_stack_is_timed_by_the_methods_that_have_all_of_its_formats(products):
+    import gpu_kernels
+
+    found = {(m.name, stack.bits) for m, stack in gpu_kernels.stack_cases(gpu_kernels.METHODS)}
+    ours = {("bitfront", bits) for bits in (3, 4, 8, None)}
+    peers = {("humming", 3), ("humming", 4), ("humming", 8), ("gemlite", 4), ("gemlite", 8)}
+    vllm = {(name, bits) for name in ("marlin", "machete") for bits in (4, 8)}
+    assert found == ours | peers | vllm | {("cublas", 16)}
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_codes_for_vllm_lie_in_words_lowest_bits_first(products, bits):
+    from multipliers import words_of
+
+    codes = torch.randint(2**bits, (3, 64), dtype=torch.uint8)
+    words = words_of(codes, bits)
+    assert words.shape == (3, 64 * bits // 32)
+    fields = torch.stack([words >> bits * i & (2**bits - 1) for i in range(32 // bits)], dim=-1)
+    assert torch.equal(fields.reshape(3, 64), codes.int())
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def worker(
         print("A worker lives." if lives else "No worker was heard of in the last minute.")
         raise typer.Exit(int(not lives))
     from bitfront.logs import set_up_logs, without_secrets
-    from bitfront.processes import Processes, stoppable
+    from bitfront.processes import stoppable
 
     if queue not in (None, *QUEUES):
         raise InvalidArgument(f"Unknown queue {queue!r}: give {' or '.join(QUEUES)}.")
@@ -108,12 +108,14 @@ def worker(
     store.db.check_schema()
     store.db.pool.dispose()
     from bitfront.workers.local import CeleryWorker, LocalWorkers
+    from bitfront.workers.reaper import Reaper
 
+    kept: LocalWorkers | CeleryWorker
     if settings.broker_url:
-        kept: Processes = CeleryWorker(queue or QUEUES[0], n)
+        kept = CeleryWorker(queue or QUEUES[0], n)
     else:
         kept = LocalWorkers(n, [queue] if queue else QUEUES)
-    with stoppable(), kept:
+    with stoppable(), kept, Reaper(store, kept):
         where = without_secrets(settings.database)
         print(f"{n} {'worker' if n == 1 else 'workers'} on {where}", flush=True)
         while True:

@@ -176,6 +176,7 @@ class _Beside:
     def start(self) -> None:
         """Start everything; nothing here waits."""
         from bitfront.workers.local import LocalWorkers
+        from bitfront.workers.reaper import Reaper
 
         self.stack.enter_context(Collector(self.store, self.artifacts))
         if self.plan.dashboard_port is not None:
@@ -190,7 +191,9 @@ class _Beside:
 
             self.stack.enter_context(Relay(self.store, celery_app(self.settings)))
         if self.plan.n_workers:
-            self.stack.enter_context(LocalWorkers(self.plan.n_workers, self.plan.queues))
+            workers = LocalWorkers(self.plan.n_workers, self.plan.queues)
+            self.stack.enter_context(workers)
+            self.stack.enter_context(Reaper(self.store, workers))
 
     def start_metrics(self, app: FastAPI) -> None:
         """Serve the metrics of an application from a thread."""

@@ -13,9 +13,17 @@ from transformers.pytorch_utils import Conv1D
 from bitfront.errors import InvalidModel
 from bitfront.formats.base import Format
 from bitfront.kernels import torch_cpu
-from bitfront.kernels.base import can_run_triton
-from bitfront.kernels.dequant_matmul import decode, dequant_matmul, supports
+from bitfront.kernels.dequant_matmul import decode, dequant_matmul
 from bitfront.kernels.torch_cpu import LowBit
+
+
+def on_gpu(tensor: torch.Tensor) -> bool:
+    """Whether the operators are given what this layer would else do in another way on a CPU.
+
+    Nothing more is asked, such as what the device can run: `torch.compile` cannot trace that, and
+    where no kernel of ours runs the operators decode.
+    """
+    return tensor.is_cuda
 
 
 class PackedWeight(nn.Module):
@@ -117,7 +125,7 @@ class PackedWeight(nn.Module):
 class QuantLinear(PackedWeight):
     """`inputs @ weight.T + bias` with a packed weight; stands for `nn.Linear` and `Conv1D`.
 
-    Where `siblings` are known and the fused kernel runs, one launch computes all of them.
+    On a GPU, one launch computes this layer and its `siblings`, where they are known.
     """
 
     siblings: Siblings | None = None
@@ -135,7 +143,7 @@ class QuantLinear(PackedWeight):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """`[..., in_features]` to `[..., out_features]`."""
-        if self.siblings is not None and self.siblings.run_fused(inputs):
+        if self.siblings is not None and on_gpu(inputs):
             return self.siblings.output(self.place, inputs)
         return self.multiply(inputs, self.bias)
 
@@ -157,10 +165,6 @@ class Siblings:
         # The input, the outputs of all, and the places of those that have not taken theirs. One
         # tuple, so that another thread sees it whole.
         self._held: tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[int, ...]] | None = None
-
-    def run_fused(self, inputs: torch.Tensor) -> bool:
-        """Whether the fused kernel takes these inputs; elsewhere each layer has its own way."""
-        return all(supports(x.format, inputs.device, inputs.dtype) for x in self.layers)
 
     def output(self, place: int, inputs: torch.Tensor) -> torch.Tensor:
         """Of the layer at a place: `[..., in_features]` to its `[..., out_features]`."""
@@ -205,7 +209,7 @@ class QuantEmbedding(PackedWeight):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Token ids `[...]` to rows `[..., width]`."""
-        if can_run_triton(ids.device):
+        if on_gpu(ids):
             # Some rows more than once, for `unique` would wait for the GPU and break its graphs.
             rows = self._rows(ids.reshape(-1))
             shape = [ids.numel()], [self.shape[1]]

@@ -10,8 +10,23 @@ from sqlalchemy import Row
 
 from bitfront.store.clock import NOW
 from bitfront.store.database import Database
-from bitfront.store.records import Stage, StoredEvent, TaskRow, TaskState, Worker
+from bitfront.store.records import (
+    Claim,
+    Stage,
+    StoredEvent,
+    StudyState,
+    TaskRow,
+    TaskState,
+    Worker,
+)
 from bitfront.store.tables import events, studies, tasks, workers
+
+_IN_VAIN = (
+    sa.select(tasks)
+    .join(studies, studies.c.id == tasks.c.study_id)
+    .where(studies.c.state == StudyState.CANCELLING, tasks.c.state == TaskState.RUNNING)
+    .where(tasks.c.stage != Stage.MATERIALISE)
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,19 @@ class Activity:
             query = query.where(tasks.c.state.in_(states))
         with self.db.reading() as connection:
             return [task_row(row) for row in connection.execute(query)]
+
+    def in_vain(self) -> dict[Claim, str]:
+        """Claims of studies that are being cancelled, and the names of the workers that hold them.
+
+        Those of checkpoints are none: whoever asked for one may want it all the same.
+        """
+        with self.db.reading() as connection:
+            return {
+                Claim(
+                    row.id, row.study_id, Stage(row.stage), row.number, row.fence, row.attempts
+                ): row.worker
+                for row in connection.execute(_IN_VAIN)
+            }
 
     def finished(self, study_id: str, stage: Stage, n: int = 50) -> list[TaskRow]:
         """The tasks of a stage with the largest numbers among those that left a result."""

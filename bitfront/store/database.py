@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import math
+import os
+import random
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +41,9 @@ from bitfront.store.clock import NOW
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
+_ASKS_SECONDS = 0.002
 _N_CONNECTIONS = 16
+_BUSY = "The database cannot be used now: others write for too long."
 _UPGRADE_LOCK = 0x62697466
 _KINDS = ("sqlite", "postgresql")
 
@@ -133,16 +139,40 @@ class Database:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Writers of one process stand in line for SQLite's lock, which they would sleep before."""
+        """A turn at SQLite's lock: threads stand in line here, processes at two files beside it.
+
+        SQLite itself has those who waited longest ask least often, so that one of eight processes
+        may wait for seconds while all others go first, and all sleep while the lock is free.
+        """
         if not self._is_sqlite:
             yield
             return
+        end = time.monotonic() + _BUSY_SECONDS
         if not self._line.acquire(timeout=_BUSY_SECONDS):
-            raise StorageError("The database cannot be used now: others write for too long.")
-        try:
+            raise StorageError(_BUSY)
+        with ExitStack() as stack:
+            stack.callback(self._line.release)
+            # Who is next holds `first` until it is its turn, so whoever just wrote cannot be first.
+            first, turn = self._places
+            with _held(first, end, _ASKS_SECONDS):
+                stack.enter_context(_held(turn, end, _ASKS_SECONDS / 10))
             yield
-        finally:
-            self._line.release()
+
+    @cached_property
+    def _places(self) -> tuple[int, int]:
+        """Files beside the database that processes hold in turn; they are never removed."""
+        path = Path(str(self._parsed.database))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        first, turn = (self._opened(f"{path}-{name}") for name in ("next", "turn"))
+        return first, turn
+
+    def _opened(self, path: str) -> int:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StorageError(f"The database cannot be used now: {error.strerror}.") from error
+        weakref.finalize(self, os.close, file)
+        return file
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -217,6 +247,23 @@ class Database:
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.2)
+
+
+@contextmanager
+def _held(file: int, end: float, asks_seconds: float) -> Iterator[None]:
+    """Hold a file against other processes; the system lets go of it where this one dies."""
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise StorageError(_BUSY) from None
+            time.sleep(random.uniform(0.5, 1.5) * asks_seconds)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def lock_number(name: str) -> int:

@@ -31,7 +31,15 @@ class LocalWorkers(Processes):
     ) -> None:
         place = f"{socket.gethostname()}-{os.getpid()}"
         command = [sys.executable, "-m", module]
-        super().__init__([[*command, f"{place}-{slot}", *queues] for slot in range(n)], environment)
+        self._names = [f"{place}-{slot}" for slot in range(n)]
+        super().__init__([[*command, name, *queues] for name in self._names], environment)
+
+    def pid(self, worker: str) -> int | None:
+        """The process of a worker, by its name; `None` where it is none of these, or ended."""
+        if worker not in self._names:
+            return None
+        process = self._running.get(self._names.index(worker))
+        return process.pid if process is not None and process.poll() is None else None
 
 
 class CeleryWorker(Processes):
@@ -52,3 +60,9 @@ class CeleryWorker(Processes):
         module: str = "bitfront.workers.tasks",
     ) -> None:
         super().__init__([[sys.executable, "-m", module, queue, str(n)]], environment)
+
+    def pid(self, worker: str) -> int | None:
+        """The process of a worker, by the name it gave itself; `None` where it is none of these."""
+        place, _, pid = worker.rpartition("-")
+        is_mine = place in {f"{socket.gethostname()}-{parent}" for parent in self.pids}
+        return int(pid) if is_mine else None

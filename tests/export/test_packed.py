@@ -134,8 +134,8 @@ def test_a_gpu_finds_the_same_rows_without_waiting(name, monkeypatch):
     quantized = Rtn(clip_steps=0).quantize(weight, CATALOGUE[name])
     table.load_state_dict(quantized.tensors())
     ids = torch.tensor([[3, 39, 3], [0, 7, 20]])
-    for module in ("models.quant_linear", "kernels.dequant_matmul"):
-        monkeypatch.setattr(f"bitfront.{module}.can_run_triton", lambda device: True)
+    monkeypatch.setattr("bitfront.models.quant_linear.on_gpu", lambda tensor: True)
+    monkeypatch.setattr("bitfront.kernels.dequant_matmul.can_run_triton", lambda device: True)
     monkeypatch.setattr(torch.Tensor, "unique", None)
     assert torch.equal(table(ids), 2 * quantized.dequantize()[ids])
 

@@ -16,6 +16,7 @@ from bitfront.quantizers.rtn import Rtn
 
 FORMATS = [
     IntGrouped(2, 32),
+    IntGrouped(4, 16),
     IntGrouped(3, 64, symmetric=True),
     IntGrouped(4, 128),
     IntGrouped(5, None, symmetric=True),

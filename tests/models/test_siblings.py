@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import LlamaForCausalLM
 
 from bitfront import formats
@@ -20,7 +21,7 @@ MENU = ("int4_g32", "int3_g64", "nf4_g32")
 @pytest.fixture
 def fused(monkeypatch):
     """Layers multiply by the operator whatever the input, as on a GPU; it runs its reference."""
-    monkeypatch.setattr(quant_linear, "supports", lambda *_: True)
+    monkeypatch.setattr(quant_linear, "on_gpu", lambda tensor: True)
     monkeypatch.setattr(quant_linear.torch_cpu, "most_tokens", lambda is_kept: 0)
 
 
@@ -128,14 +129,33 @@ def test_layers_that_cannot_be_one_are_left_alone(layers):
     assert all(layer.siblings is None for layer in layers)
 
 
-def test_without_the_kernel_each_layer_has_its_own_way(tiny_folder):
+def test_on_a_cpu_each_layer_has_its_own_way(tiny_folder, monkeypatch):
     model, groups = packed(tiny_folder)
     join_siblings(model, groups)
     layer = model.model.layers[0].self_attn.q_proj
     x = torch.randn(1, layer.shape[1], dtype=torch.bfloat16)
-    assert not layer.siblings.run_fused(x)
-    layer(x)
-    assert layer.siblings._held is None
+    monkeypatch.setattr(layer.siblings, "output", None)
+    assert layer(x).shape == (1, layer.shape[0])
+
+
+def test_layers_of_a_gpu_are_traced_whole_even_without_one():
+    """On tensors that only say they are there: in one product, with no question to the device."""
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append([str(node.target) for node in graph.graph.nodes])
+        return graph
+
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"), torch.no_grad():
+        shape = (8, 64)
+        layers = nn.ModuleList(
+            QuantLinear(formats.named(n), shape, torch.bfloat16) for n in MENU[:2]
+        )
+        join_siblings(layers, [["0", "1"]])
+        compiled = torch.compile(lambda x: [f(x) for f in layers], fullgraph=True, backend=backend)
+        outputs = compiled(torch.empty(3, 64, dtype=torch.bfloat16))
+    assert [tuple(each.shape) for each in outputs] == [(3, 8), (3, 8)]
+    assert [sum("dequant_matmul" in each for each in graph) for graph in graphs] == [1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -5,6 +5,7 @@ import time
 import pytest
 import sqlalchemy as sa
 from servers import PostgresServer, database
+from soak import n
 from starlette.testclient import TestClient
 
 from bitfront.api import recent
@@ -18,8 +19,8 @@ from bitfront.store import Store
 ANSWER_SECONDS = 0.5
 AT_ONCE = 20.0
 """Against waiting for ever."""
-PROMISED_SECONDS = 5 * 3.0
-"""Five times what is promised, for a busy machine."""
+PROMISED_SECONDS = n(5 * 3.0, 3.0)
+"""Five times what is promised, where the machine is busy with other tests."""
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +79,14 @@ def served(server):
         store.db.pool.dispose()
 
 
-def test_the_answer_is_503_while_the_server_is_frozen(server, served, tmp_path, monkeypatch):
+@pytest.mark.fault("F3", database="postgresql")
+def test_the_answer_is_503_while_the_server_is_frozen(
+    server, served, tmp_path, monkeypatch, record_property
+):
     """After one wait, whether connections were open or not, though the change would be noted."""
     monkeypatch.setattr(recent, "SECONDS", 3600.0)  # no key is looked for meanwhile
     app = create_app(served, Artifacts(str(tmp_path)), Settings(home=tmp_path))
-    body, waits = {"model": "org/tiny@main", "budget": "4.25bpw"}, []
+    body, waits, seconds = {"model": "org/tiny@main", "budget": "4.25bpw"}, [], []
     sa.event.listen(served.db.pool, "handle_error", waits.append)
     with TestClient(app, "http://127.0.0.1", client=("127.0.0.1", 5000)) as client:
 
@@ -94,13 +98,15 @@ def test_the_answer_is_503_while_the_server_is_frozen(server, served, tmp_path, 
             for n_waits in (1, 2):  # connections that were open, then a new one
                 begun = time.monotonic()
                 answer = submit()
-                assert time.monotonic() - begun < PROMISED_SECONDS
+                seconds.append(time.monotonic() - begun)
+                assert seconds[-1] < PROMISED_SECONDS
                 assert len(waits) == n_waits
         assert (answer.status_code, answer.json()["code"]) == (503, "storage_error")
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.headers["Retry-After"] == "2"
         served.db.wait(AT_ONCE)
         assert submit().headers["Idempotency-Replayed"] == "true"
+    record_property("slowest_seconds", round(max(seconds), 2))
 
 
 def test_connections_of_a_server_that_was_started_anew_are_replaced(server):

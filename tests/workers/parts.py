@@ -35,12 +35,17 @@ class Part:
 
     def kill(self):
         """As `kill -9`; nobody tells its children."""
-        self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
     def stop(self):
         self.process.terminate()
         assert self.process.wait(90) in (0, -signal.SIGTERM), self.log.read_text()[-4000:]
+
+    def restart(self):
+        self.stop()
+        self.start()
 
     def below(self, depth):
         """Processes that it started, or that those started; none that counts semaphores."""
@@ -74,6 +79,7 @@ class Installation:
         postgres: its server, where it is one.
         redis: the broker; `None` for local workers.
         seconds: time of a measurement.
+        n_processes: that measure.
     """
 
     folder: Path
@@ -81,12 +87,15 @@ class Installation:
     postgres: PostgresServer | None = None
     redis: RedisServer | None = None
     seconds: float = 0.1
+    n_processes: int = 2
     port: int = field(default_factory=free_port)
+    dashboard_port: int = field(default_factory=free_port)
 
     def __post_init__(self):
         port = str(self.port)
         self.api = self._part("serve", "--port", port, "--workers", "0", "--no-dashboard")
-        self.worker = self._part("worker", "--queue", "cpu", "--n", "2")
+        self.worker = self._part("worker", "--queue", "cpu", "--n", str(self.n_processes))
+        self.dashboard = self._part("dashboard")
 
     @property
     def log(self):
@@ -104,6 +113,7 @@ class Installation:
             "BITFRONT_DATABASE_URL": self.store.url,
             "BITFRONT_BROKER_URL": self.redis.url if self.redis else "",
             "BITFRONT_LEASE_SECONDS": str(self.store.lease_seconds),
+            "BITFRONT_DASHBOARD_PORT": str(self.dashboard_port),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
             "SIMULATED_SECONDS": str(self.seconds),
@@ -132,6 +142,35 @@ class Installation:
         pids = until(lambda: self.worker.below(depth))
         os.kill(pids[-1], signal.SIGKILL)
 
+    @property
+    def restarts(self):
+        """What is stopped and started again as for an upgrade, by name: each does both.
+
+        PostgreSQL is sent SIGINT, as its image asks for: at SIGTERM it waits for every client.
+        """
+        found = {"worker": self.worker.restart}
+        if self.redis:
+            found["celery"] = self._restart_celery
+            found["redis"] = self._restart_redis
+        if self.postgres:
+            found["postgresql"] = self._restart_postgres
+        return {**found, "api": self.api.restart, "dashboard": self.dashboard.restart}
+
+    def _restart_celery(self):
+        """Its parent starts it again."""
+        (old,) = until(lambda: self.worker.below(1))
+        os.kill(old, signal.SIGTERM)
+        until(lambda: self.worker.below(1) not in ([], [old]))
+
+    def _restart_redis(self):
+        self.redis.stop()
+        self.redis.start()
+
+    def _restart_postgres(self):
+        self.postgres.stop()
+        self.postgres.start()
+        self.store.db.wait(30)
+
     def _killed_redis(self):
         self.redis.kill()
         self.redis.wipe()
@@ -142,11 +181,10 @@ class Installation:
         return self.postgres.start
 
     def wait_for_api(self):
-        until(self._answers)
+        until(lambda: _answers(f"{self.url}/readyz"))
 
-    def _answers(self):
-        with suppress(httpx2.TransportError):
-            return httpx2.get(f"{self.url}/readyz", timeout=5.0).status_code == 200
+    def wait_for_dashboard(self):
+        until(lambda: _answers(f"http://127.0.0.1:{self.dashboard_port}/healthz"))
 
     @contextmanager
     def running(self, *parts):
@@ -155,7 +193,8 @@ class Installation:
         try:
             for part in parts:
                 part.start()
-            self.wait_for_api()
+            if self.api in parts:
+                self.wait_for_api()
             yield self
             for part in parts:
                 part.stop()
@@ -169,9 +208,34 @@ def _killed(part):
     return part.start
 
 
+def _answers(url):
+    with suppress(httpx2.TransportError):
+        return httpx2.get(url, timeout=5.0).status_code == 200
+
+
+@contextmanager
+def installed(folder, store, transport, postgres=None, **options):
+    """An installation on a database that is there, with a broker of its own where it needs one.
+
+    Args:
+        folder: where.
+        store: the database, its tables made.
+        transport: `local` or `celery`.
+        postgres: the server of the database, where it may be killed.
+    """
+    with ExitStack() as stack:
+        redis = None
+        if transport == "celery":
+            (folder / "redis").mkdir()
+            redis = RedisServer(folder / "redis")
+            redis.start()
+            stack.callback(redis.kill)
+        yield Installation(folder, store, postgres, redis, **options)
+
+
 @contextmanager
 def installation(folder, database, transport, **options):
-    """An installation whose servers run, its tables made.
+    """An installation whose servers run and are its own, its tables made.
 
     Args:
         folder: where.
@@ -179,19 +243,14 @@ def installation(folder, database, transport, **options):
         transport: `local` or `celery`.
     """
     with ExitStack() as stack:
-        postgres = redis = None
+        postgres = None
         url = f"sqlite:///{folder / 'bitfront.db'}"
         if database == "postgresql":
             postgres = PostgresServer()
             postgres.start()
             stack.callback(postgres.remove)
             url = postgres.url
-        if transport == "celery":
-            (folder / "redis").mkdir()
-            redis = RedisServer(folder / "redis")
-            redis.start()
-            stack.callback(redis.kill)
         store = Store(url, lease_seconds=5.0)
         store.db.upgrade()
         stack.callback(lambda: store.db.pool.dispose())
-        yield Installation(folder, store, postgres, redis, **options)
+        yield stack.enter_context(installed(folder, store, transport, postgres, **options))

@@ -3,8 +3,9 @@
     python -m workers.simulated NAME QUEUE...        with tests/ on the path
 
 Everything but the stages is that of a real worker. `SIMULATED_SECONDS` says how long a measurement
-takes, `SIMULATED_POISON` (study:trial:how) a trial that kills whoever measures it, by one of
-`POISONS`, `SIMULATED_FREEZE` (study:trial) one whose worker stops with the result in its hands.
+takes, `SIMULATED_POISON` (study:trial:how, several with spaces between) a trial that kills whoever
+measures it, by one of `POISONS` or `LONG`, `SIMULATED_FREEZE` (study:trial) one whose worker stops
+with the result in its hands.
 """
 
 import ctypes
@@ -43,18 +44,23 @@ def simulated(bench, claim, lease):
     """Take the time of a measurement, then leave what the study's made-up values say."""
     bench.warm = claim.study_id
     if claim.stage is Stage.EVALUATE:
-        poisoned, _, how = os.environ.get("SIMULATED_POISON", "").rpartition(":")
-        if poisoned == f"{claim.study_id}:{claim.number}":
-            POISONS[how]()
-        end = time.monotonic() + float(os.environ.get("SIMULATED_SECONDS", "0.05"))
-        while (left := end - time.monotonic()) > 0:
-            lease.check()
-            time.sleep(min(0.02, left))
+        for poison in os.environ.get("SIMULATED_POISON", "").split():
+            poisoned, _, how = poison.rpartition(":")
+            if poisoned == f"{claim.study_id}:{claim.number}":
+                (POISONS | LONG)[how](lease)
+        _measure(lease, float(os.environ.get("SIMULATED_SECONDS", "0.05")))
     found = outcome(bench.store, claim)
     is_measured = claim.stage is Stage.EVALUATE
     if is_measured and os.environ.get("SIMULATED_FREEZE") == f"{claim.study_id}:{claim.number}":
         os.kill(os.getpid(), signal.SIGSTOP)
     return found
+
+
+def _measure(lease, seconds):
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        lease.check()
+        time.sleep(min(0.02, left))
 
 
 def _run_out_of_memory():
@@ -65,6 +71,12 @@ def _run_out_of_memory():
         bytearray(8 << 30)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+
+
+def _run_out_of_memory_in_c():
+    """In a library of C++, which nobody above it can be told of: the process is aborted."""
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+    ctypes.CDLL("libstdc++.so.6")._Znwm(ctypes.c_size_t(8 << 30))  # operator new
 
 
 def _loop():
@@ -79,13 +91,23 @@ def _loop_in_c():
 
 
 POISONS = {
-    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "exit": lambda: os._exit(3),
-    "segfault": lambda: ctypes.string_at(0),
-    "memory": _run_out_of_memory,
-    "loop": _loop,
-    "loop_in_c": _loop_in_c,
+    "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "exit": lambda _: os._exit(3),
+    "segfault": lambda _: ctypes.string_at(0),
+    "memory": lambda _: _run_out_of_memory(),
+    "memory_in_c": lambda _: _run_out_of_memory_in_c(),
+    "loop": lambda _: _loop(),
+    "loop_in_c": lambda _: _loop_in_c(),
 }
+
+
+def _last(lease):
+    """For ever, with a look at the lease: no poison, but long enough to be cancelled."""
+    _measure(lease, 3600.0)
+
+
+LONG = {"slow": _last, "loop": POISONS["loop"], "loop_in_c": POISONS["loop_in_c"]}
+"""Measurements that do not end by themselves."""
 
 
 STAGES = dict.fromkeys(Stage, simulated)

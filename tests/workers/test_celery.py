@@ -14,7 +14,7 @@ from servers import RedisServer
 from workers.test_life import CHOICES, is_over, measured, progresses, until
 
 from bitfront import run_study
-from bitfront.broker import celery_app, ring
+from bitfront.broker import celery_app
 from bitfront.relay import Relay, ring_due
 from bitfront.settings import Settings
 from bitfront.store.records import StudyState, TaskState
@@ -60,6 +60,7 @@ def celery_worker(environment, kill=False):
 
 
 def only_on_postgres(store):
+    """With SQLite, `test_kills`, `test_restarts` and others run Celery on measurements made up."""
     if store.url.startswith("sqlite"):
         pytest.skip("a cluster has PostgreSQL")
 
@@ -83,40 +84,6 @@ def test_a_cluster_measures_what_a_run_in_this_process_does(
             until(lambda: is_over(store, study.id))
     assert store.studies.get(study.id).state is StudyState.COMPLETE
     assert measured(store.trials.front(study.id).trials) == measured(front.trials)
-
-
-@pytest.mark.fault("F4", transport="celery")
-def test_a_broker_that_forgets_everything_loses_nothing(store, environment, redis, tiny_study):
-    only_on_postgres(store)
-    study, _ = store.studies.create(tiny_study(4, 4, **CHOICES), "anna")
-    app = celery_app(Settings())
-    ring_due(store, app)  # nobody listens yet
-    redis.kill()
-    redis.wipe()
-    redis.start()
-    with Relay(store, app), celery_worker(environment):
-        progresses(store, study.id)
-        redis.kill()
-        redis.wipe()
-        redis.start()
-        until(lambda: is_over(store, study.id))
-    assert store.studies.get(study.id).state is StudyState.COMPLETE
-    assert all(task.state is TaskState.COMPLETE for task in store.activity.tasks(study.id))
-
-
-@pytest.mark.fault("F10", transport="celery")
-def test_ten_messages_for_one_task_measure_once(store, environment, tiny_study):
-    only_on_postgres(store)
-    study, _ = store.studies.create(tiny_study(4, 4, **CHOICES), "anna")
-    app = celery_app(Settings())
-    (task,) = store.doorbell.take_to_ring(5)
-    for _ in range(10):
-        assert ring(app, "cpu", task.id)
-    with Relay(store, app), celery_worker(environment):
-        until(lambda: is_over(store, study.id))
-    trials = [e for e in store.activity.events(study.id) if e.kind == "trial"]
-    assert len(trials) == len(store.trials.of(study.id))
-    assert store.activity.n_stale() == 0
 
 
 def test_a_stopped_celery_worker_gives_its_task_back(store, environment, tiny_study):
@@ -157,12 +124,16 @@ def test_a_celery_worker_that_hangs_is_not_healthy(store, environment, tmp_path)
 
 
 @pytest.mark.fault("F5", transport="celery")
-def test_ringing_without_a_broker_is_quick_and_forgotten(store, environment, redis, tiny_study):
+def test_ringing_without_a_broker_is_quick_and_forgotten(
+    store, environment, redis, tiny_study, record_property
+):
     redis.kill()
     store.studies.create(tiny_study(4, 4, **CHOICES), "anna")
     app = celery_app(Settings())
     begun = time.monotonic()
     ring_due(store, app)
-    assert time.monotonic() - begun < 15
+    seconds = time.monotonic() - begun
+    record_property("slowest_seconds", round(seconds, 2))
+    assert seconds < 15
     redis.start()
     assert len(store.doorbell.take_to_ring(5)) == 1  # as if never rung

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
+import sqlalchemy as sa
 from soak import n
 from store.studies import request, run
 from workers.parts import installation, until
@@ -17,18 +18,14 @@ from workers.test_life import may_be_killed
 
 from bitfront.client import Client
 from bitfront.store import Store
-from bitfront.store.records import StudyState
+from bitfront.store.records import StudyState, TaskState
+from bitfront.store.tables import tasks
 
 BODY = {"model": "org/model@main", "budget": "4.5bpw", "formats": list(request().formats)}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request):
-    return request.param
-
-
-@pytest.fixture(params=["local", "celery"])
-def transport(request):
     return request.param
 
 
@@ -63,7 +60,7 @@ class Rounds:
     def __init__(self, parts, study_id, n_rounds, n_trials, rng):
         self.parts, self.study_id, self.rng = parts, study_id, rng
         self.n_rounds, self.n_trials = n_rounds, n_trials
-        self.killed, self.slowest = Counter(), 0.0
+        self.killed, self.reclaimed = Counter(), 0.0
 
     def run(self):
         names = []
@@ -84,15 +81,25 @@ class Rounds:
 
     def _kill(self, name):
         self.killed[name] += 1
-        n_before, begun = self._n_done(), time.monotonic()
-        start = self.parts.killers[name]()
+        n_before, held = self._n_done(), self._held()
+        start, begun = self.parts.killers[name](), time.monotonic()
         if start is not None:
             time.sleep(self.rng.uniform(0.0, 0.5))
             start()
             self.parts.store.db.wait(30)
         if n_before < self.n_trials:
             self._until_done(n_before + 1)
-        self.slowest = max(self.slowest, time.monotonic() - begun)
+        until(lambda: not held & self._held())
+        self.reclaimed = max(self.reclaimed, time.monotonic() - begun)
+
+    def _held(self):
+        """Tasks that are being done, and the claims of them."""
+        store = self.parts.store
+        with store.db.reading() as connection:
+            running = sa.select(tasks.c.id, tasks.c.fence).where(
+                tasks.c.study_id == self.study_id, tasks.c.state == TaskState.RUNNING
+            )
+            return {tuple(row) for row in connection.execute(running)}
 
 
 def watched(parts, study_id):
@@ -103,11 +110,14 @@ def watched(parts, study_id):
 
 @pytest.mark.fault("F1")
 def test_whatever_is_killed_every_trial_counts_once(tmp_path, database, transport, record_property):
-    """API, worker, the process that measures, Redis with all it knows, PostgreSQL."""
+    """API, worker, the process that measures, Redis with all it knows, PostgreSQL.
+
+    What was being done is done or claimed again within a lease and 5 seconds from the kill.
+    """
     rng = random.Random(f"{database} {transport}")
     with installation(tmp_path, database, transport) as parts, ThreadPoolExecutor(1) as pool:
         store, n_rounds = parts.store, n(len(parts.killers), 20)
-        n_trials = 4 + 4 * n_rounds
+        n_trials = n(4 + 4 * n_rounds, 200)
         with parts.running(), Client(parts.url) as client:
             body = {**BODY, "n_trials": n_trials, "n_parallel": 4}
             study_id = client.submit(body).id
@@ -116,13 +126,13 @@ def test_whatever_is_killed_every_trial_counts_once(tmp_path, database, transpor
             rounds.run()
             until(lambda: store.studies.get(study_id).state.is_final)
             told = watcher.result(120)
-        study, tasks = store.studies.get(study_id), store.activity.tasks(study_id)
+        study, ended = store.studies.get(study_id), store.activity.tasks(study_id)
         record_property("rounds", n_rounds)
         record_property("kills", " ".join(f"{k}:{v}" for k, v in sorted(rounds.killed.items())))
         record_property("trials", len(told))
-        record_property("reruns", sum(max(0, task.attempts - 1) for task in tasks))
+        record_property("reruns", sum(max(0, task.attempts - 1) for task in ended))
         record_property("stale", store.activity.n_stale())
-        record_property("slowest_seconds", round(rounds.slowest, 1))
+        record_property("slowest_seconds", round(rounds.reclaimed, 1))
         assert study.state is StudyState.COMPLETE, study.error
         expected, front = undisturbed(tmp_path, study.study)
         assert rows(store, study_id) == expected
@@ -131,6 +141,7 @@ def test_whatever_is_killed_every_trial_counts_once(tmp_path, database, transpor
         counted = [e for e in store.activity.events(study_id, n=10_000) if e.kind == "trial"]
         assert len(counted) == len(expected)
         assert sum(rounds.killed.values()) == n_rounds
+        assert rounds.reclaimed < n(60.0, store.lease_seconds + 5.0)
 
 
 @pytest.mark.fault("F2", transport="local")
@@ -174,7 +185,7 @@ def test_submissions_do_not_wait_for_a_broker_that_is_away(tmp_path, database, r
                 assert answer.status_code == 202
         record_property("rounds", len(seconds))
         record_property("slowest_seconds", round(max(seconds), 3))
-        assert max(seconds) < 5.0
+        assert max(seconds) < n(5.0, 0.5)
         parts.redis.start()
         with parts.running(parts.worker):
             until(lambda: parts.store.studies.page("local", StudyState.RUNNING))

@@ -7,11 +7,12 @@ import time
 from dataclasses import replace
 
 import pytest
+from soak import n
 from waiting import until
 
 from bitfront import run_study
 from bitfront.artifacts import Artifacts
-from bitfront.store.records import StudyState, TaskState
+from bitfront.store.records import Stage, StudyState, TaskState
 from bitfront.workers.local import LocalWorkers
 
 CHOICES = {"n_trials": 8, "n_finalists": 3, "n_search_sequences": 2}
@@ -108,18 +109,25 @@ def test_a_worker_told_to_stop_gives_its_task_back(store, environment, tiny_stud
 
 
 @pytest.mark.fault("F12", transport="local")
+@pytest.mark.parametrize("database_url", n(["sqlite"], ["sqlite", "postgresql"]), indirect=True)
 def test_a_running_study_is_cancelled_within_seconds(
     store, environment, tiny_study, record_property
 ):
-    """F12: 5 seconds are promised, and four times that given to a busy machine."""
+    """F12: within a batch of a real measurement; a busy machine is given four times as long."""
     study, _ = store.studies.create(tiny_study(4, 4, n_trials=500), "anna")
     with LocalWorkers(1, ["cpu"], environment):
         until(lambda: len(store.trials.of(study.id, finished=True)) > 2)
+        until(lambda: _measures(store, study.id))
         begun = time.monotonic()
         store.studies.cancel(study.id)
-        until(lambda: is_over(store, study.id), seconds=20)
+        until(lambda: is_over(store, study.id), n(20, 5))
         record_property("slowest_seconds", round(time.monotonic() - begun, 2))
     assert store.studies.get(study.id).state is StudyState.CANCELLED
+
+
+def _measures(store, study_id):
+    running = store.activity.tasks(study_id, [TaskState.RUNNING])
+    return [task for task in running if task.stage is Stage.EVALUATE]
 
 
 def test_a_model_that_cannot_be_loaded_fails_the_study_in_one_line(store, environment, tiny_study):
