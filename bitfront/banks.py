@@ -90,4 +90,4 @@ def rebuilt_bank(
 
 
 def _grams(model: LoadedModel, space: SearchSpace, blocks: torch.Tensor) -> InputGrams:
-    return InputGrams(model.module, blocks, {x.name: x.shape[1] for x in space.layers})
+    return InputGrams(model.module, blocks, {x.name: x.shape[1] for x in space.of_weights.layers})

@@ -41,7 +41,8 @@ class Budget:
 
     `bits`: average code bits over the searched layers, as papers count.
     `bpw`: average stored bits over the searched layers, scales, zero points and padding included.
-    `B`, `KB`, `MB`, `GB` (powers of 1000), `KiB`, `MiB`, `GiB`: every tensor of the checkpoint.
+    `B`, `KB`, `MB`, `GB` (powers of 1000), `KiB`, `MiB`, `GiB`: every tensor of the checkpoint, and
+    the KV cache where a study searches its formats; the other two are of weights alone.
     `us`, `ms`, `s`: one decoding step of the whole model, by the study's cost of latency. A step
     gives each of `batch` sequences its next token, so this is time per token as a user sees it.
     `Gbops`, `Tbops`: bit operations a token over the searched layers, by the cost `bops`.
@@ -175,7 +176,7 @@ class Budget:
         """Which of its budgets limits a cost table most, and to what; as `limits`."""
         found: dict[str, tuple[Budget, float]] = {}
         for each in self:
-            quantity = _TABLES.get(each.quantity, each.quantity)
+            quantity = each._table_name(space)
             if each.quantity not in _MAKERS:
                 limit = each._size_limit(space)
             elif costs is not None:
@@ -188,7 +189,8 @@ class Budget:
 
     def _size_limit(self, space: SearchSpace) -> float:
         n_weights = space.n_weights
-        largest = {"bytes": 2 * n_weights + space.outside_bytes}.get(self.quantity, 16)
+        whole = 2 * n_weights + space.outside_bytes + space.cache_bytes_at_16_bits
+        largest = {"bytes": whole}.get(self.quantity, 16)
         if self._bound >= largest:
             raise InvalidArgument(
                 f"Budget {self} is not below bf16 ({largest:,} {self.quantity}): "
@@ -201,6 +203,11 @@ class Budget:
         if self.unit == "bpw":
             return math.floor(typed * n_weights / 8)
         return self._bound - space.outside_bytes
+
+    def _table_name(self, space: SearchSpace) -> str:
+        name = _TABLES.get(self.quantity, self.quantity)
+        of_weights = self.quantity == "bits_per_weight" and space.kv_cache is not None
+        return "weight_bytes" if of_weights else name
 
     def _table(self, costs: Sequence[LayerTable]) -> LayerTable:
         table = next((t for t in costs if t.quantity == self.quantity), None)

@@ -58,7 +58,7 @@ def loss_table(
     if stored:
         return stored
     estimator = ESTIMATORS.build(name, study.estimator.params)
-    estimate = partial(estimator.estimate, inputs.model.module, inputs.estimation, bank=bank)
+    estimate = partial(estimator.whole_table, inputs.model.module, inputs.estimation, bank=bank)
 
     def finish(table: LayerTable) -> LayerTable:
         if estimator.needs != "weights" and seen.n_unseen:

@@ -17,6 +17,7 @@ from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText
 from bitfront.experts import Grouping
 from bitfront.formats.base import Format
 from bitfront.models.bank import format_digest
+from bitfront.models.cache_layers import with_caches
 from bitfront.models.data import check_disjoint, check_source, digest, starting_ids, token_blocks
 from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
@@ -84,14 +85,19 @@ def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> di
     """The part of the identity that is known without any text."""
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     bars = {"runtime": text_digest(repr(space.barred))} if space.barred else {}
-    return bars | {
-        "model": model.digest,
-        "layers": text_digest(repr(space.layers)),
-        "formats": ", ".join(map(_defined, space.formats)),
-        "pinned": ", ".join(f"{x.name}={_defined(f)}" for x, f in space.pinned),
-        "quantizer": f"{quantizer!r} version {quantizer.version}",
-        "dtype": str(model.module.dtype).removeprefix("torch."),
-    }
+    cache = {"KV cache": repr(space.kv_cache)} if space.kv_cache else {}
+    return (
+        bars
+        | cache
+        | {
+            "model": model.digest,
+            "layers": text_digest(repr(space.layers)),
+            "formats": ", ".join(map(_defined, space.formats)),
+            "pinned": ", ".join(f"{x.name}={_defined(f)}" for x, f in space.pinned),
+            "quantizer": f"{quantizer!r} version {quantizer.version}",
+            "dtype": str(model.module.dtype).removeprefix("torch."),
+        }
+    )
 
 
 def check_names(study: Study) -> None:
@@ -102,7 +108,9 @@ def check_names(study: Study) -> None:
         InvalidModel, InvalidText: a path where nothing is.
     """
     QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
-    ESTIMATORS.build(study.estimator.name, study.estimator.params)
+    estimator = ESTIMATORS.build(study.estimator.name, study.estimator.params)
+    if study.kv_cache is not None:
+        estimator.check_caches()
     _built_costs(study)
     searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
     with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)
@@ -172,7 +180,7 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
     if grouping.kind != "none":
         separate_experts(model.module)
     space = search_space(model.module, menu, pinned, study.tied, study.deployment, experts=grouping)
-    return model, space
+    return model, with_caches(space, model.module, study.kv_cache) if study.kv_cache else space
 
 
 def cost_tables(study: Study, space: SearchSpace) -> tuple[LayerTable, ...]:

@@ -16,7 +16,7 @@ from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
 from bitfront.models.slopes import slopes
 from bitfront.table import LayerTable
-from bitfront.trial import Trial, TrialState
+from bitfront.trial import CACHE_BYTES, Trial, TrialState
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,15 +103,19 @@ class Measurement:
 def sizes_of(allocation: Allocation, costs: tuple[LayerTable, ...]) -> dict[str, float]:
     """`bits` and `bits_per_weight` over the searched layers, `bytes` of the whole checkpoint.
 
+    Where a KV cache is searched, `bytes` has its `cache_bytes` too, and bits are of weights alone.
     Other quantities are sums over the searched layers and what their table says is outside.
     """
     space = costs[0].space
     choice = space.encode(allocation)
     total = {table.quantity: table.total(choice) + table.outside for table in costs}
     code_bits, nbytes = total.pop("code_bits"), total.pop("bytes")
+    of_weights = total.pop("weight_bytes", nbytes)
+    if space.kv_cache is not None:
+        total[CACHE_BYTES] = nbytes - of_weights
     return {
         "bits": code_bits / space.n_weights,
-        "bits_per_weight": 8 * nbytes / space.n_weights,
+        "bits_per_weight": 8 * of_weights / space.n_weights,
         "bytes": nbytes + space.outside_bytes,
         **total,
     }

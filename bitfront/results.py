@@ -23,7 +23,7 @@ from bitfront.study import Study
 from bitfront.table import LayerTable
 from bitfront.trial import Screened, Trial, TrialState, priced
 
-_SIZES = ("bytes", "code_bits")
+_SIZES = ("bytes", "code_bits", "weight_bytes")
 
 
 @dataclass(frozen=True)

@@ -235,11 +235,13 @@ def write_checkpoint(
         directory: of the checkpoint.
 
     Raises:
+        InvalidArgument: caches have formats of their own, which the exporter cannot write.
         StorageError: it could not be written.
     """
+    allocation = exporter.writable(made.trial.allocation, bank.space)
     with replacing_folder(directory) as folder:
         try:
-            exporter.write(model, made.trial.allocation, bank, folder)
+            exporter.write(model, allocation, bank, folder)
         except StorageError as error:
             raise StorageError(str(error).replace(str(folder), str(directory))) from error
         whole = replace(made, files=digests(folder))

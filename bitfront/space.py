@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -17,6 +18,7 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.formats import named
 from bitfront.formats.base import Format
+from bitfront.kv_cache import KVCache
 
 MAX_FORMATS = 256
 """A choice is kept as one byte a group."""
@@ -27,8 +29,10 @@ class Layer:
     """The smallest part of a model that gets one format.
 
     Args:
-        name: module name in the model, such as `"model.layers.0.self_attn.q_proj"`.
-        shape: `(out_features, in_features)`; rows share nothing, groups run along columns.
+        name: module name in the model, such as `"model.layers.0.self_attn.q_proj"`; of keys and
+            values that the module of a block caches, with `.k_cache` or `.v_cache` behind it.
+        shape: `(out_features, in_features)`; rows share nothing, groups run along columns. Of a
+            cache, `(channels of all heads, tokens of a context)`.
         group: layers of the same group share a format (engines fuse q/k/v and gate/up).
         block: index of the transformer block; -1 outside the blocks.
         kind: what the layer does in its block, such as `"self_attn.q_proj"`; the experts of a block
@@ -50,8 +54,19 @@ class Layer:
             object.__setattr__(self, "kind", self.name)
 
     @property
+    def cache(self) -> str:
+        """`"k"` or `"v"` where it is the keys or the values that a block caches, else empty."""
+        end = self.name.rpartition(".")[2]
+        return end[0] if end in {"k_cache", "v_cache"} else ""
+
+    @property
     def n_weights(self) -> int:
-        """Number of weights."""
+        """Number of weights; a cache has none."""
+        return 0 if self.cache else self.n_numbers
+
+    @property
+    def n_numbers(self) -> int:
+        """Numbers that have the format: weights, or what is cached of one sequence."""
         return self.shape[0] * self.shape[1]
 
 
@@ -66,6 +81,8 @@ class SearchSpace:
         fixed_bytes: bytes of the tensors that are never quantized (norms, biases).
         barred: kind and shape of layers with the name of a format of the menu that the runtime of
             the study cannot load there.
+        kv_cache: what the layers that are caches may be; `None` where none is.
+        cache_only: names of the formats of the menu that only caches may take.
 
     Raises:
         InvalidArgument: no layers, no formats, repeated names, or a layer that no format fits.
@@ -76,6 +93,8 @@ class SearchSpace:
     pinned: tuple[tuple[Layer, Format], ...] = ()
     fixed_bytes: int = 0
     barred: tuple[tuple[str, tuple[int, int], str], ...] = ()
+    kv_cache: KVCache | None = None
+    cache_only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.layers or not self.formats:
@@ -110,6 +129,11 @@ class SearchSpace:
         """Whether a format fits a layer's shape and is not barred, `[n_layers, n_formats]`."""
         fits = {x: [f.fits(x) for f in self.formats] for x in shapes(self.layers)}
         allowed = np.array([fits[x.shape] for x in self.layers], dtype=bool)
+        allowed &= [f.name not in self.cache_only for f in self.formats]
+        if (cache := self.kv_cache) is not None:
+            for row, x in enumerate(self.layers):
+                if x.cache:
+                    allowed[row] = [cache.fits(x.cache, x.shape[0], f) for f in self.formats]
         barred = {bar[:2] for bar in self.barred}
         names = set(self.barred)
         for row, layer in enumerate(self.layers):
@@ -147,6 +171,34 @@ class SearchSpace:
     def n_weights(self) -> int:
         """Weights of the searched layers: the denominator of bits per weight."""
         return sum(x.n_weights for x in self.layers)
+
+    @cached_property
+    def of_weights(self) -> SearchSpace:
+        """The same without the caches: what has weights in the model."""
+        if self.kv_cache is None:
+            return self
+        return replace(self, layers=tuple(x for x in self.layers if not x.cache), kv_cache=None)
+
+    def is_cache(self, name: str) -> bool:
+        """Whether a name is that of keys or values that a block caches."""
+        return name in self._caches
+
+    @cached_property
+    def _caches(self) -> frozenset[str]:
+        return frozenset(x.name for x in self.layers if x.cache)
+
+    def nbytes(self, layer: Layer, format: Format) -> int:
+        """Exact bytes of a layer in a format: on disk, or of a cache in memory."""
+        if layer.cache and self.kv_cache is not None:
+            return self.kv_cache.nbytes(layer.cache, layer.shape[0], format)
+        return format.nbytes(layer.shape)
+
+    @property
+    def cache_bytes_at_16_bits(self) -> int:
+        """Bytes of all caches as they are without quantization; 0 where none is searched."""
+        cache = self.kv_cache
+        n_tokens = cache.batch * cache.context if cache else 0
+        return sum(2 * x.shape[0] * n_tokens for x in self.layers if x.cache)
 
     @property
     def outside_bytes(self) -> int:
@@ -268,6 +320,10 @@ class SearchSpace:
         }
         if self.barred:  # without it a space has the digest that it had before there were any
             fields["barred"] = self.barred
+        if self.kv_cache is not None:
+            fields["kv_cache"] = self.kv_cache.to_fields()
+        if self.cache_only:
+            fields["cache_only"] = self.cache_only
         return json.dumps(fields, indent=1)
 
     @cached_property
@@ -285,6 +341,8 @@ class SearchSpace:
             tuple((_layer(row), named(name)) for row, name in fields["pinned"]),
             fields["fixed_bytes"],
             tuple((str(k), (int(n), int(m)), str(f)) for k, (n, m), f in fields.get("barred", ())),
+            KVCache.from_fields(fields["kv_cache"]) if "kv_cache" in fields else None,
+            tuple(map(str, fields.get("cache_only", ()))),
         )
 
 
@@ -328,21 +386,15 @@ def _layer(row: list[Any]) -> Layer:
     # Folders written before layers knew their places have none; the next search adds them.
     name, (rows, columns), group, *rest = row
     block, kind, active = rest + [-1, "", 1.0][len(rest) :]
-    shape = int(rows), int(columns)
-    return Layer(str(name), shape, str(group), int(block), str(kind), float(active))
+    return Layer(str(name), (int(rows), int(columns)), str(group), int(block), str(kind), active)
 
 
 def _distinct(what: str, names: Sequence[str]) -> None:
-    repeated = (
-        sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
-    )
-    if repeated:
+    if len(set(names)) < len(names):
+        repeated = sorted({n for n in names if names.count(n) > 1})
         raise InvalidArgument(f"Repeated {what} names: {', '.join(repeated)}. Name each once.")
 
 
 def shapes(layers: Sequence[Layer]) -> Mapping[tuple[int, int], int]:
     """How many layers have each shape."""
-    counts: dict[tuple[int, int], int] = {}
-    for layer in layers:
-        counts[layer.shape] = counts.get(layer.shape, 0) + 1
-    return counts
+    return Counter(layer.shape for layer in layers)

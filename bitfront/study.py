@@ -11,6 +11,7 @@ from bitfront import formats, runtimes
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
 from bitfront.experts import Grouping
+from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.runtimes.base import Runtime
 
@@ -97,6 +98,8 @@ class Study:
         runtime: profile of the engine that is to load every point: layers that it fuses share a
             format, and what it cannot load is not allowed; `None` for no such bounds.
         tensor_parallel: number of ranks that this engine spreads the weights over.
+        kv_cache: formats that the keys and values of each block may take in the cache, searched
+            beside the weights under one budget in bytes; `None` leaves the cache as it is.
     """
 
     model: str
@@ -124,6 +127,7 @@ class Study:
     device: str = "auto"
     runtime: str | None = None
     tensor_parallel: int = 1
+    kv_cache: KVCache | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_trials", "n_parallel", "n_search_sequences", "n_finalists"):
@@ -151,6 +155,32 @@ class Study:
         if self.device not in {"auto", "cpu", "cuda"}:
             raise InvalidArgument(f"device {self.device!r}: use auto, cpu or cuda.")
         self._check_runtime()
+        self._check_cache()
+
+    def _check_cache(self) -> None:
+        if self.kv_cache is None:
+            return
+        if not {"bytes", "latency_ns"} & self.budget.bounds().keys():
+            raise InvalidArgument(
+                f"Budget {self.budget} does not bound the KV cache, whose formats are searched: "
+                "give one in bytes, such as 60MB, alone or with others."
+            )
+        groups = [formats.named(name).group_columns or 1 for name in self.kv_cache.formats]
+        least = self.kv_cache.sinks + self.kv_cache.window + max(groups)
+        shortest = min(self.calibration.sequence_length, self.evaluation.sequence_length)
+        if shortest <= least:
+            raise InvalidArgument(
+                f"Sequences of {shortest} tokens end before keys are quantized: "
+                f"{self.kv_cache.sinks} sinks, a window of {self.kv_cache.window} and a group of "
+                f"{max(groups)} come first. Give sequences of more than {least} tokens, or a "
+                "smaller window."
+            )
+        profile = self.deployment
+        if profile is not None and profile.exporter != "packed":
+            raise InvalidArgument(
+                f"Runtime {profile.name!r} cannot load a KV cache in formats of its own for each "
+                "block: search for transformers or without a runtime, or leave out kv_cache."
+            )
 
     def _check_runtime(self) -> None:
         profile = self.deployment
@@ -185,7 +215,10 @@ class Study:
 
     def to_json(self) -> str:
         """Indented JSON; `from_json` reads it back."""
-        return json.dumps(asdict(self) | {"budget": self.budget.to_fields()}, indent=2)
+        fields = asdict(self) | {"budget": self.budget.to_fields()}
+        if self.kv_cache is None:  # without it a study has the digest that it always had
+            del fields["kv_cache"]
+        return json.dumps(fields, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Study:
@@ -204,6 +237,8 @@ class Study:
                 fields[key] = TextSource(**fields[key])
             fields["budget"] = Budget.from_fields(fields["budget"])
             fields["formats"] = tuple(fields["formats"])
+            if fields.get("kv_cache") is not None:
+                fields["kv_cache"] = KVCache.from_fields(fields["kv_cache"])
             return cls(**fields)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidArgument(f"Not the JSON of a study: {error}.") from error

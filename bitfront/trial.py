@@ -18,6 +18,8 @@ _MEASURED = ("kl", "bits", "bits_per_weight", "bytes")
 """Values of every complete trial: what fronts and budgets are made of."""
 PREDICTED = ("latency_ns", "bops")
 """Values that follow from the allocation and the costs of a study; nothing measures them."""
+CACHE_BYTES = "cache_bytes"
+"""Bytes of a KV cache whose formats are searched, at the batch and context of the study."""
 _ROUNDING = 1e-4
 """A divergence of nothing may be measured as a little less than nothing."""
 

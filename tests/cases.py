@@ -79,6 +79,7 @@ ESTIMATORS: dict[str, tuple[float, float]] = {
     "hessian_spread": (0.87, 0.33),
     "hessian_top": (0.88, 0.52),
     "hessian_trace": (0.93, 0.74),
+    "kv_norms": (0.97, 0.83),
     "layer_influence": (0.89, 0.65),
     "layer_information": (0.93, 0.6),
     "leave_one_in": (0.985, 0.91),

@@ -19,6 +19,9 @@ SCRIPTS = {
     "fronts": "--budgets 3.5 --n-trials 7 --n-search 1 --n-evaluation 1",
     "fronts --search sweep": "--search sweep --budgets 3.5 --n-trials 6 --n-search 1"
     " --n-evaluation 1",
+    "kv_caches": "--points int4_g32+int8_g32 --formats int2_g32,int4_g32 --uniform int8_g32"
+    " --kv-formats int2_g32,int8_g32 --at b1c64 --window 8 --sinks 2 --n-trials 5"
+    " --n-sequences 1 --n-search 1 --n-evaluation 1",
     "latency": "--context 16 --n-points 2 --rounds 2",
     "precision": "--n-allocations 4 --n-judged 1",
     "searches": "--budget 3.5bits --searches sweep,trust_region --steps 7 --seeds 0 --n-search 1",

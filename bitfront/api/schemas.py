@@ -11,6 +11,7 @@ from bitfront.api import kinds
 from bitfront.api.sources import MAX_LENGTH, Sources
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
+from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice, Param
 from bitfront.study import Study, TextSource, default_menu
 
@@ -104,6 +105,27 @@ class TextBody(Body):
 TextGiven = Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)] | TextBody
 
 
+class KVCacheBody(Body):
+    """Formats that keys and values of each block may take in the cache."""
+
+    formats: Annotated[list[FormatName], Field(min_length=1, max_length=64)]
+    """Menu of caches, each once: grouped formats, and `bf16`."""
+    batch: Annotated[int, Field(ge=1, le=65_536)] = KVCache.batch
+    """Sequences that its bytes are counted for."""
+    context: Annotated[int, Field(ge=1, le=16_777_216)] = KVCache.context
+    """Tokens of each."""
+    window: Annotated[int, Field(ge=1, le=16_777_216)] = KVCache.window
+    """Most recent tokens that stay at 16 bits."""
+    sinks: Annotated[int, Field(ge=0, le=65_536)] = KVCache.sinks
+    """First tokens that stay at 16 bits."""
+    pre_rope: bool = KVCache.pre_rope
+    """Quantize keys as they were before the rotary embedding."""
+
+    def cache(self) -> KVCache:
+        """The cache that is asked for."""
+        return KVCache.from_fields(self.model_dump())
+
+
 class StudyBody(Body):
     """A search to run: a model, a budget, and choices that all have defaults."""
 
@@ -160,6 +182,8 @@ class StudyBody(Body):
     """Engine that must load every point: what it cannot is not allowed."""
     tensor_parallel: Annotated[int, Field(ge=1, le=1_024)] = Study.tensor_parallel
     """Ranks that this engine spreads the weights over."""
+    kv_cache: KVCacheBody | None = None
+    """Search the KV cache beside the weights, under one budget in bytes; null for not."""
 
     def study(self, sources: Sources) -> Study:
         """The study that is asked for.
@@ -190,6 +214,7 @@ class StudyBody(Body):
             searches=tuple(_choice("searches", each) for each in self.searches),
             costs=tuple(_cost(each, sources) for each in self.costs),
             revision=revision,
+            kv_cache=self.kv_cache.cache() if self.kv_cache else None,
             **same,
         )
 

@@ -27,6 +27,7 @@ from bitfront.cli.options import (
     menu,
 )
 from bitfront.cli.output import print_line, print_note, written_report
+from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.study import Study, TextSource, default_menu
 
@@ -97,6 +98,22 @@ def search(
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     runtime: RuntimeName = Study.runtime,
     tensor_parallel: TensorParallel = Study.tensor_parallel,
+    kv_formats: Annotated[
+        str | None,
+        typer.Option(help="Menu of the KV cache, searched beside the weights: int2_g32,int4_g32."),
+    ] = None,
+    kv_at: Annotated[
+        str, typer.Option(help="Batch and context that its bytes are counted at.")
+    ] = "b1c2048",
+    kv_window: Annotated[
+        int, typer.Option(help="Recent tokens of it that stay at 16 bits.")
+    ] = KVCache.window,
+    kv_sinks: Annotated[
+        int, typer.Option(help="First tokens of it that stay at 16 bits.")
+    ] = KVCache.sinks,
+    kv_pre_rope: Annotated[
+        bool, typer.Option(help="Quantize its keys before their rotary embedding.")
+    ] = KVCache.pre_rope,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Also write the answer here, packed or as the runtime loads it."),
@@ -131,6 +148,7 @@ def search(
         device=device,
         runtime=runtime,
         tensor_parallel=tensor_parallel,
+        kv_cache=_cache(kv_formats, kv_at, kv_window, kv_sinks, kv_pre_rope),
     )
     exporter = study.deployment.exporter if study.deployment else "packed"
     from bitfront.display import Display
@@ -149,17 +167,22 @@ def search(
         if checkpoint:
             export_checkpoint(study, chosen, checkpoint, exporter, out, display.show)
     if as_json:
-        written = {"checkpoint": str(checkpoint)} if checkpoint else {}
-        row = {"chosen": chosen.number, "values": chosen.values, "report": str(page)}
+        written: dict[str, object] = {"checkpoint": str(checkpoint)} if checkpoint else {}
         if data.experts.counts:
-            row["tokens_of_experts"] = data.experts.counts
+            written["tokens_of_experts"] = data.experts.counts
+        row = {"chosen": chosen.number, "values": chosen.values, "report": str(page)}
         print(json.dumps(row | written))
         return
     console = Console()
     console.print(front_table(front, chosen))
     print_note(console, str(study.estimator), data.loss.note)
-    if data.experts.counts:
-        print_line(console, f"Experts: {data.experts.summary}")
+    print_note(console, "Experts", data.experts.summary)
     print_line(console, f"Report: {page}")
     if checkpoint:
         print_line(console, f"Checkpoint: {checkpoint}")
+
+
+def _cache(formats: str | None, at: str, window: int, sinks: int, pre_rope: bool) -> KVCache | None:
+    if formats is None:
+        return None
+    return KVCache(menu(formats), *KVCache.parse_point(at), window, sinks, pre_rope)

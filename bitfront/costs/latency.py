@@ -74,6 +74,11 @@ class Latency(Cost):
                 "The cost 'latency' needs a table: give latency:table=FILE, made with "
                 "`bitfront profile MODEL --out FILE`."
             )
+        if space.kv_cache is not None:
+            raise InvalidArgument(
+                "The cost 'latency' has no times of attention over a quantized KV cache: "
+                "use roofline, or leave out kv_cache."
+            )
         timings = Timings.load(Path(self.table))
         values, timed = np.zeros(space.allowed.shape), self._timed(timings)
         for column, format in enumerate(space.formats):

@@ -13,27 +13,30 @@ from bitfront.table import LayerTable
 
 @dataclass(frozen=True)
 class Memory(Cost):
-    """Bytes on disk and code bits of each layer, from format arithmetic alone.
+    """Bytes and code bits of each layer, from format arithmetic alone.
 
     Tables: `bytes` (codes, scales, zero points, padding, as the packed checkpoint stores them)
-    and `code_bits` (code width times weights, what papers average as "bits").
+    and `code_bits` (code width times weights, what papers average as "bits"). A searched KV cache
+    adds its bytes at the batch and context of the study to `bytes`; `weight_bytes` is then the
+    table without it.
     """
 
     def cost(self, space: SearchSpace) -> tuple[LayerTable, ...]:
-        """The two tables of a space."""
-        per_shape = {
-            layer.shape: (
-                [f.nbytes(layer.shape) if f.fits(layer.shape) else 0 for f in space.formats],
-                [f.num_bits * layer.n_weights for f in space.formats],
-            )
-            for layer in space.layers
-        }
-        return tuple(
-            LayerTable(
-                space,
-                np.array([per_shape[x.shape][index] for x in space.layers], dtype=np.float64),
-                quantity,
-                source=repr(self),
-            )
-            for index, quantity in enumerate(("bytes", "code_bits"))
-        )
+        """The tables of a space."""
+        sizes: dict[tuple[object, ...], list[int]] = {}
+        nbytes = np.zeros(space.allowed.shape)
+        for row, layer in enumerate(space.layers):
+            key = (layer.shape, layer.cache)
+            if key not in sizes:
+                sizes[key] = [
+                    space.nbytes(layer, f) if layer.cache or f.fits(layer.shape) else 0
+                    for f in space.formats
+                ]
+            nbytes[row] = sizes[key]
+        n_weights = np.array([layer.n_weights for layer in space.layers], dtype=np.float64)
+        bits = np.array([f.num_bits for f in space.formats], dtype=np.float64)
+        tables = {"bytes": nbytes, "code_bits": np.outer(n_weights, bits)}
+        if space.kv_cache is not None:
+            tables["weight_bytes"] = np.where(n_weights[:, None] > 0, nbytes, 0.0)
+        made = (LayerTable(space, v, quantity, repr(self)) for quantity, v in tables.items())
+        return tuple(made)

@@ -42,7 +42,7 @@ class Roofline(Cost):
     bound that ranks formats by what they must read, for devices that are not at hand; `latency` is
     measured. The rest is `rest_ms` and what reading a pinned head takes (of embedding and head of
     one shape, the head). Costs nothing; at a batch beyond some hundred tokens all formats cost the
-    same.
+    same. A searched KV cache is read once a step, at the batch and context of the study's caches.
 
     Table: `latency_ns`.
 
@@ -70,14 +70,14 @@ class Roofline(Cost):
         values = np.zeros(space.allowed.shape)
         for row, layer in enumerate(space.layers):
             for column in np.flatnonzero(space.allowed[row]):
-                values[row, column] = self._ns(layer, space.formats[column])
-        heads = {layer.shape: self._ns(layer, format) for layer, format in space.pinned}
+                values[row, column] = self._ns(space, layer, space.formats[column])
+        heads = {x.shape: self._ns(space, x, format) for x, format in space.pinned}
         outside = math.ceil(1e6 * self.rest_ms) + sum(heads.values())
         source = repr(self)
         return (LayerTable(space, values, "latency_ns", source, outside=float(outside)),)
 
-    def _ns(self, layer: Layer, format: Format) -> int:
+    def _ns(self, space: SearchSpace, layer: Layer, format: Format) -> int:
         bandwidth, rate = DEVICES[self.device]
-        reading = share_read(layer, self.batch) * format.nbytes(layer.shape) / bandwidth
+        reading = share_read(layer, self.batch) * space.nbytes(layer, format) / bandwidth
         computing = 2 * self.batch * layer.active * layer.n_weights / rate
         return math.ceil(1e9 * max(reading, computing))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -26,10 +26,31 @@ from bitfront.models.experts import restacked
 from bitfront.models.layers import fixed_tensors, stored_dtype
 from bitfront.models.load import LoadedModel
 from bitfront.notes import MARK
+from bitfront.space import SearchSpace
 
 
 class Exporter(ABC):
     """Writes checkpoints. Subclasses are frozen dataclasses."""
+
+    carries_caches: ClassVar[bool] = False
+    """Whether it writes the formats of a KV cache."""
+
+    def writable(self, allocation: Allocation, space: SearchSpace) -> Allocation:
+        """What of an allocation is to be written: caches only where the exporter knows of them.
+
+        Raises:
+            InvalidArgument: some are quantized, and it does not.
+        """
+        if self.carries_caches or space.kv_cache is None:
+            return allocation
+        of_weights = {x: f for x, f in allocation.formats.items() if not space.is_cache(x)}
+        caches = sorted({allocation.formats[x] for x in allocation.formats if space.is_cache(x)})
+        if caches != ["bf16"]:
+            raise InvalidArgument(
+                f"This point has a KV cache in {', '.join(caches)}, which only the exporter packed "
+                "writes: take it, or a point whose caches are bf16."
+            )
+        return Allocation(of_weights)
 
     @abstractmethod
     def write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -27,9 +28,12 @@ class Packed(HuggingFaceFolder):
     config.json has the format of every layer, and which layers read one tensor (q, k and v; gate
     and up). On a GPU, kernels multiply by the packed weight, such layers in one launch; on a CPU,
     torch's low-bit operators where there is one, else the weight is decoded on each call
-    (`bitfront.models.quant_linear.keep_decoded` trades memory for speed; docs/kernels.md). Choose
-    it for the smallest files; `fake_quant` for engines that know plain weights only.
+    (`bitfront.models.quant_linear.keep_decoded` trades memory for speed; docs/kernels.md).
+    Formats of a KV cache stand there too, and `PackedCache.of(model)` makes such a cache.
+    Choose it for the smallest files; `fake_quant` for engines that know plain weights only.
     """
+
+    carries_caches: ClassVar[bool] = True
 
     def write(
         self, model: LoadedModel, allocation: Allocation, bank: WeightBank, directory: Path
@@ -41,15 +45,20 @@ class Packed(HuggingFaceFolder):
             InvalidModel: an embedding of a kind that cannot hold packed weights.
         """
         tensors: dict[str, torch.Tensor] = {}
-        for layer, format in allocation.formats.items():
+        space, chosen = bank.space, allocation.formats
+        caches = {x: f for x, f in chosen.items() if space.is_cache(x)}
+        of_weights = Allocation({x: f for x, f in chosen.items() if x not in caches})
+        for layer, format in of_weights.formats.items():
             module = model.module.get_submodule(layer)
             if format != "bf16":
                 packed_like(module, formats.named(format))  # refuses before anything is written
             stored = packed_tensors(module, bank.tensors(layer, format), format)
             tensors |= {f"{layer}.{name}": tensor for name, tensor in stored.items()}
-        siblings = find_siblings(model.module, allocation)
-        config = BitfrontConfig(allocation.formats, siblings).to_dict()
-        self.write_folder(directory, model, allocation, tensors, config)
+        said = {"cache": space.kv_cache.to_fields(), "formats": caches} if space.kv_cache else None
+        notes = {"kv_cache": said} if said else None
+        siblings = find_siblings(model.module, of_weights)
+        config = BitfrontConfig(of_weights.formats, siblings, kv_cache=said).to_dict()
+        self.write_folder(directory, model, of_weights, tensors, config, notes)
 
 
 def find_siblings(module: nn.Module, allocation: Allocation) -> list[list[str]]:

@@ -42,7 +42,7 @@ class WeightBank:
 
     Args:
         directory: where the files are; `build` makes it.
-        space: the layers (pinned ones included) and formats held.
+        space: the layers (pinned ones included, caches left out) and formats held.
         entries: file digest of each `(layer name, format name)`.
     """
 
@@ -139,6 +139,8 @@ class WeightBank:
             MismatchedArtifact: names a file that is missing or damaged.
         """
         for layer, format in allocation.formats.items():
+            if self.space.is_cache(layer):
+                continue
             path = self._path(layer, format)
             if not _intact(path, self._formats[format], self._shapes[layer]):
                 raise MismatchedArtifact(
@@ -177,7 +179,8 @@ class WeightBank:
 
 def _wanted(space: SearchSpace) -> Iterator[tuple[Layer, tuple[Format, ...]]]:
     for layer, allowed in zip(space.layers, space.allowed, strict=True):
-        yield layer, tuple(f for f, may in zip(space.formats, allowed, strict=True) if may)
+        if not layer.cache:
+            yield layer, tuple(f for f, may in zip(space.formats, allowed, strict=True) if may)
     for layer, format in space.pinned:
         yield layer, (format,)
 

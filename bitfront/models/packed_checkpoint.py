@@ -31,6 +31,8 @@ class BitfrontConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transfor
         formats: format name of each quantized layer.
         siblings: names of layers that read one tensor, which a GPU multiplies in one launch.
         quant_method: always `"bitfront"`.
+        kv_cache: `"formats"` of keys and values by layer name, and the fields of `KVCache` as
+            `"cache"`, for `PackedCache.of`; `None` where the cache was not searched.
     """
 
     def __init__(
@@ -38,10 +40,13 @@ class BitfrontConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transfor
         formats: Mapping[str, str],
         siblings: Iterable[Sequence[str]] = (),
         quant_method: str = QUANT_METHOD,
+        kv_cache: Mapping[str, Any] | None = None,
     ) -> None:
         self.quant_method = quant_method
         self.formats = dict(formats)
         self.siblings = [list(names) for names in siblings]
+        if kv_cache is not None:
+            self.kv_cache = dict(kv_cache)
 
 
 class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]

@@ -9,6 +9,7 @@ from torch import nn
 
 from bitfront.allocation import Allocation
 from bitfront.models.bank import WeightBank
+from bitfront.models.caches import RoundedCaches
 from bitfront.models.layers import get_weight, set_weight
 
 
@@ -20,7 +21,7 @@ class PatchedModel:
 
     Only layers whose format differs from the one they hold are swapped, so consecutive candidates
     cost what they change. Originals are copied when first replaced; they come back after
-    exceptions too.
+    exceptions too. Caches that have a format are rounded in every forward pass.
 
     Args:
         model: weights change in place, keeping dtype and device.
@@ -32,6 +33,7 @@ class PatchedModel:
         self.bank = bank
         self._held: dict[str, str] = {}
         self._originals: dict[str, torch.Tensor] = {}
+        self._caches = RoundedCaches(model, bank.space)
 
     def __enter__(self) -> PatchedModel:
         return self
@@ -47,11 +49,14 @@ class PatchedModel:
 
     def apply(self, allocation: Allocation) -> None:
         """Give each layer its format; a layer that is not named gets its own weight back."""
+        caches = {x: f for x, f in allocation.formats.items() if self.bank.space.is_cache(x)}
         for layer in [x for x in self._held if x not in allocation.formats]:
             set_weight(self.model, layer, self._originals[layer])
             del self._held[layer]
+        if caches != self._caches.formats:
+            self._caches.apply(caches)
         for layer, format in allocation.formats.items():
-            if self._held.get(layer) != format:
+            if layer not in caches and self._held.get(layer) != format:
                 self._swap(layer, format)
 
     def error(self, layer: str) -> torch.Tensor:

@@ -67,7 +67,8 @@ class BlockStart:
         That is its own block; for layers outside the blocks, the number of blocks that run before
         any reader of the weight: 0 for what feeds the first, `n_blocks` for what follows the last.
         """
-        module = self.model.get_submodule(layer)
+        is_cache = layer.endswith((".k_cache", ".v_cache"))
+        module = self.model.get_submodule(layer.rpartition(".")[0] if is_cache else layer)
         for index, block in enumerate(self._blocks):
             if any(part is module for part in block.modules()):
                 return index

@@ -10,6 +10,7 @@ from torch import nn
 
 from bitfront.allocation import Allocation
 from bitfront.models.bank import WeightBank
+from bitfront.models.cache_gradients import cache_slopes
 from bitfront.models.gradients import visit_gradients, weight_gradients
 from bitfront.models.losses import KlLoss
 from bitfront.models.reference import Reference
@@ -31,7 +32,7 @@ def slopes(
 
     The gradient is taken at the quantized model, so it holds the interaction of each layer's error
     with those of all others; entries of the held formats are 0. Costs a forward and a backward
-    pass over the text and a float32 copy of the searched weights.
+    pass over the text and a float32 copy of the searched weights; caches cost a second pass.
 
     Args:
         model: holding the allocation; left as it was.
@@ -51,13 +52,18 @@ def slopes(
         gradients[row] = gradients[row] + gradient if row in gradients else gradient
 
     tokens = reference.tokens
-    visit_gradients(model, tokens, space, KlLoss(reference), add, progress=progress)
+    visit_gradients(model, tokens, space.of_weights, KlLoss(reference), add, progress=progress)
     n_scored = tokens.shape[0] * (tokens.shape[1] - 1)
     values = np.zeros((len(space.layers), len(space.formats)))
-    for row, gradient in gradients.items():
+    if space.kv_cache is not None:
+        held = {x: f for x, f in allocation.formats.items() if space.is_cache(x)}
+        values = cache_slopes(model, reference, space, held)
+    of_weights = [row for row, layer in enumerate(space.layers) if not layer.cache]
+    for index, gradient in gradients.items():
+        row = of_weights[index]
         name = space.layers[row].name
-        held = bank.weight(name, allocation.formats[name], gradient.device)
+        weight = bank.weight(name, allocation.formats[name], gradient.device)
         for column in np.flatnonzero(space.allowed[row]):
-            switched = bank.weight(name, space.formats[column].name, gradient.device) - held
+            switched = bank.weight(name, space.formats[column].name, gradient.device) - weight
             values[row, column] = float((gradient * switched).sum()) / n_scored
     return LayerTable(space, values, "kl", f"slopes at {allocation.digest}, bank {bank.digest}")

@@ -133,7 +133,7 @@ def _expected(made: Rebuilt, profile: Runtime, tolerance: Tolerance) -> _Expecte
     plain = _logits(module, tokens)
     if not profile.activation_block:
         return _Expected(tokens, plain, n_words, tolerance)
-    formats = made.manifest.trial.allocation.formats
+    formats = made.of_weights
     layers = [layer for layer, format in formats.items() if format != "bf16"]
     with rounded_activations(module, layers, profile.activation_block):
         ours = _logits(module, tokens)

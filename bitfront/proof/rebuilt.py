@@ -38,6 +38,12 @@ class Rebuilt:
     model: LoadedModel
     bank: WeightBank
 
+    @property
+    def of_weights(self) -> dict[str, str]:
+        """Format of each layer that has weights; an engine is not asked for a quantized cache."""
+        chosen = self.manifest.trial.allocation.formats
+        return {x: f for x, f in chosen.items() if not self.bank.space.is_cache(x)}
+
     def patched(self, float32_vectors: bool = False) -> nn.Module:
         """The quantized model in float32, on the CPU, all else rounded to bfloat16.
 
@@ -47,7 +53,7 @@ class Rebuilt:
             float32_vectors: whether norms and biases keep their values.
         """
         module = self.model.module.float().cpu()
-        formats = self.manifest.trial.allocation.formats
+        formats = self.of_weights
         with torch.no_grad():
             for tensor in fixed_tensors(module, formats).values():
                 if tensor.is_floating_point() and not (float32_vectors and tensor.dim() == 1):

@@ -15,6 +15,7 @@ from bitfront.evaluation.base import evaluate
 from bitfront.inputs import cost_tables, load_searched, measured_blocks, weights_identity
 from bitfront.manifest import Manifest
 from bitfront.measurement import sizes_of
+from bitfront.models.caches import RoundedCaches
 from bitfront.models.data import digest
 from bitfront.models.exported import holds_weights, load_exported
 from bitfront.models.load import LoadedModel
@@ -95,7 +96,10 @@ def verify(
         tokens = measured_blocks(study, loaded, manifest.trial.text)
         lines += differences(manifest, {f"{manifest.trial.text} tokens": digest(tokens)})
         try:
-            values |= _measured(folder, loaded, tokens, progress)
+            caches = {
+                x: f for x, f in manifest.trial.allocation.formats.items() if space.is_cache(x)
+            }
+            values |= _measured(folder, loaded, space, caches, tokens, progress)
         except (InvalidModel, NonFinite) as error:
             lines.append(str(error))
     lines += [
@@ -118,18 +122,25 @@ def _placed(study: Study, name: str, source: str | None) -> Study:
 
 
 def _measured(
-    folder: Path, loaded: LoadedModel, tokens: torch.Tensor, progress: Progress
+    folder: Path,
+    loaded: LoadedModel,
+    space: SearchSpace,
+    caches: Mapping[str, str],
+    tokens: torch.Tensor,
+    progress: Progress,
 ) -> dict[str, float]:
     module = loaded.module
     reference = Reference.of(module, tokens, progress=counted(progress, "reference"))
     exported = load_exported(folder, module.dtype, str(module.device))  # type: ignore[arg-type]
     metrics = {name: METRICS.build(name) for name in _METRICS}
-    return evaluate(
-        exported,
-        reference,
-        metrics,
-        lambda done, total: progress(Event("evaluate", done, total)),
-    )
+    with RoundedCaches(exported, space) as rounded:
+        rounded.apply(caches)
+        return evaluate(
+            exported,
+            reference,
+            metrics,
+            lambda done, total: progress(Event("evaluate", done, total)),
+        )
 
 
 def _sizes(study: Study, manifest: Manifest, space: SearchSpace) -> Mapping[str, float]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bitfront.pareto import LATENCY, ParetoFront
-from bitfront.trial import Trial
+from bitfront.trial import CACHE_BYTES, Trial
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ def _kl(trial: Trial) -> str:
 TIMED = (Column("ms/step", lambda t: number(t, LATENCY, ".3f", ".1f", scale=1e-6), "ms"),)
 """Columns of a front with latencies, besides the others."""
 
+CACHED = (Column("KV MB", lambda t: number(t, CACHE_BYTES, ".3f", ".1f", scale=1e-6, width=6)),)
+"""Columns of a front with KV caches: what of the megabytes they are."""
+
 COLUMNS = (
     Column("trial", lambda t: str(t.number)),
     Column("KL ± stderr", _kl),
@@ -70,13 +73,17 @@ COLUMNS = (
 
 
 def columns_of(front: ParetoFront, narrow: bool = False) -> tuple[Column, ...]:
-    """The columns of a front: with a step's time where points have one.
+    """The columns of a front: with a step's time, or the share of a KV cache, where points have it.
 
     Args:
         front: whose points.
-        narrow: leave out code bits beside a time, for 80 columns.
+        narrow: leave out code bits beside these, for 80 columns.
     """
-    if not any(LATENCY in trial.values for trial in front.trials):
+    added = (
+        *(CACHED if any(CACHE_BYTES in trial.values for trial in front.trials) else ()),
+        *(TIMED if any(LATENCY in trial.values for trial in front.trials) else ()),
+    )
+    if not added:
         return COLUMNS
     kept = [column for column in COLUMNS[:-1] if not (narrow and column.title == "bits")]
-    return (*kept, *TIMED, COLUMNS[-1])
+    return (*kept, *added, COLUMNS[-1])

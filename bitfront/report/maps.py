@@ -117,7 +117,7 @@ def sensitivity_views(data: ReportData) -> tuple[View, ...]:
 def _sensitivity_view(data: ReportData, column: int, per_weight: bool) -> View:
     cells = data.grid.cells
     losses = [[_loss(data, cell, column) for cell in row] for row in cells]
-    sizes = [[sum(data.space.layers[i].n_weights for i in cell) for cell in row] for row in cells]
+    sizes = [[sum(data.space.layers[i].n_numbers for i in cell) for cell in row] for row in cells]
     pairs = [list(zip(*rows, strict=True)) for rows in zip(losses, sizes, strict=True)]
     unit = "per weight" if per_weight else "per layer"
     return View(

@@ -16,7 +16,7 @@ import pyarrow.parquet
 from bitfront.errors import InvalidArgument
 from bitfront.files import replacing
 from bitfront.pareto import ParetoFront
-from bitfront.trial import PREDICTED, Trial
+from bitfront.trial import CACHE_BYTES, PREDICTED, Trial
 
 VALUES = (
     "kl",
@@ -27,7 +27,9 @@ VALUES = (
     "bits_per_weight",
     "bytes",
 )
-"""Quantities of a point, in the order of the columns; `PREDICTED` ones follow."""
+"""Quantities of a point, in the order of the columns; `OPTIONAL` ones follow where they are."""
+
+OPTIONAL = (CACHE_BYTES, *PREDICTED)
 
 FORMATS = ("json", "csv", "parquet")
 
@@ -48,10 +50,11 @@ def points(front: ParetoFront) -> list[Point]:
 
 def _point(trial: Trial) -> Point:
     values = {
-        name: float(trial.values[name]) for name in (*VALUES, *PREDICTED) if name in trial.values
+        name: float(trial.values[name]) for name in (*VALUES, *OPTIONAL) if name in trial.values
     }
-    if "bytes" in values:
-        values["bytes"] = int(values["bytes"])
+    for name in ("bytes", CACHE_BYTES):
+        if name in values:
+            values[name] = int(values[name])
     allocation = dict(trial.allocation.formats)
     return Point(values=values, allocation=allocation, origin=trial.origin, number=trial.number)
 
@@ -143,7 +146,7 @@ def _json(rows: list[Point]) -> bytes:
 
 
 def _quantities(rows: list[Point]) -> tuple[str, ...]:
-    return (*VALUES, *(q for q in PREDICTED if any(q in row["values"] for row in rows)))
+    return (*VALUES, *(q for q in OPTIONAL if any(q in row["values"] for row in rows)))
 
 
 def _csv(rows: list[Point]) -> bytes:
@@ -164,7 +167,7 @@ def _parquet(rows: list[Point]) -> bytes:
 
 def _table(rows: list[Point]) -> pa.Table:
     names = _quantities(rows)
-    types = dict.fromkeys(names, pa.float64()) | {"bytes": pa.int64()}
+    types = dict.fromkeys(names, pa.float64()) | dict.fromkeys(("bytes", CACHE_BYTES), pa.int64())
     columns = {
         "number": pa.array([row["number"] for row in rows], pa.int64()),
         "origin": pa.array([row["origin"] for row in rows], pa.string()),

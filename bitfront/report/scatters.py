@@ -54,7 +54,8 @@ def front_figure(data: ReportData) -> go.Figure:
         )
     if data.is_timed:
         _colour_by_latency(figure)
-    _add_weight_axis(figure, data)
+    if data.space.kv_cache is None:
+        _add_weight_axis(figure, data)
     figure.update_yaxes(
         title_text="KL, nats per token", type="log", dtick="D2", minor_showgrid=False
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from bitfront.errors import InvalidArgument
 from bitfront.models.accumulators import Accumulator, Labels, accumulate
 from bitfront.models.bank import WeightBank
+from bitfront.models.cache_gradients import cache_fisher
 from bitfront.models.data import digest
 from bitfront.models.gradients import errors
 from bitfront.models.layers import get_weight
@@ -35,6 +37,9 @@ class Estimator(ABC):
 
     non_negative: ClassVar[bool] = True
     """Whether no entry can be below zero, but for rounding."""
+
+    sees_caches: ClassVar[bool] = False
+    """Whether `estimate` makes the rows of caches too; `whole_table` adds those of others."""
 
     by_block: ClassVar[bool] = False
     """Whether a table takes so long that it is made and stored block by block.
@@ -66,6 +71,49 @@ class Estimator(ABC):
         Raises:
             NonFinite: weights, activations or gradients are not finite; names the layer.
         """
+
+    def whole_table(
+        self,
+        model: nn.Module,
+        batches: torch.Tensor,
+        space: SearchSpace,
+        bank: WeightBank,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> LayerTable:
+        """`estimate` of a space that may have caches: where it sees none, rows of `cache_fisher`.
+
+        Arguments and errors as `estimate`.
+
+        Raises:
+            InvalidArgument: the estimator is not in nats, so that rows could not be compared.
+        """
+        if self.sees_caches or space.kv_cache is None:
+            return self.estimate(model, batches, space, bank, progress)
+        self.check_caches()
+        of_weights = [row for row, layer in enumerate(space.layers) if not layer.cache]
+        values = np.zeros(space.allowed.shape)
+        if len(of_weights) < len(space.layers):
+            values = cache_fisher(model, batches, space)
+        if not of_weights:
+            return self.table(space, values, batches, bank)
+        table = self.estimate(model, batches, space.of_weights, bank, progress)
+        values[of_weights] = table.values
+        return replace(
+            table, space=space, values=values, source=f"{table.source}, caches by cache_fisher"
+        )
+
+    def check_caches(self) -> None:
+        """Refuse to put rows that only rank beside those of caches, which are in nats.
+
+        Raises:
+            InvalidArgument: says which to take.
+        """
+        if not (self.in_nats or self.sees_caches):
+            raise InvalidArgument(
+                f"{type(self).__name__} only ranks weights, and cannot be weighed against a KV "
+                "cache: take an estimator in nats, such as fisher_directional or leave_one_in, "
+                "or leave out kv_cache."
+            )
 
     @property
     def label(self) -> str:

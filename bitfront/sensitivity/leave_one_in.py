@@ -49,6 +49,7 @@ class LeaveOneIn(Estimator):
     needs: ClassVar[str] = "forwards"
     in_nats: ClassVar[bool] = True
     by_block: ClassVar[bool] = True
+    sees_caches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_text(self.text)

@@ -89,7 +89,8 @@ def _offsets(problem: Problem, bits: Array) -> Array:
     logs = np.log2(loss, out=np.zeros_like(loss), where=usable) + 2 * bits
     count = usable.sum(axis=1)
     sizes = np.array(
-        [sum(problem.space.layers[i].n_weights for i in g) for g in problem.space.groups], float
+        [sum(problem.space.layers[i].n_weights for i in g) or 1 for g in problem.space.groups],
+        float,
     )
     sensitivity = np.where(usable, logs, 0.0).sum(axis=1) / np.maximum(count, 1) - np.log2(sizes)
     known = count > 0

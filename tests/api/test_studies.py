@@ -77,6 +77,15 @@ def test_a_runtime_brings_its_menu_and_refuses_what_it_cannot_load(client):
         assert said in answer.text
 
 
+def test_a_kv_cache_is_searched_within_bytes_alone(client):
+    cache = {"formats": ["int4_g32", "bf16"], "batch": 2, "context": 512}
+    request = submit(client, budget="90MB", kv_cache=cache).json()["request"]
+    assert request["kv_cache"] == cache | {"window": 32, "sinks": 4, "pre_rope": False}
+    answer = submit(client, "k2", kv_cache=cache)
+    assert answer.status_code == 422
+    assert "does not bound the KV cache" in answer.text
+
+
 def test_a_cancelled_study_can_be_resumed(client, bench):
     study = submit(client).json()
     bench.work(3)

@@ -20,6 +20,7 @@ class BankOnDemand:
     """Stands in for `WeightBank` where most of its entries would never be read."""
 
     module: torch.nn.Module
+    space: object
     made: dict = field(default_factory=dict)
 
     def quantized(self, layer, format):
@@ -52,7 +53,7 @@ class Export:
             usable = allowed.nonzero()[0]
             choice.append(int(usable[index % len(usable)]))
         model = LoadedModel(module, tokenizer, "digest", "test")
-        return cls(model, space, space.decode(choice), BankOnDemand(module))
+        return cls(model, space, space.decode(choice), BankOnDemand(module, space))
 
     def expected(self):
         """The model with the decoded weights and all else rounded to bfloat16, float32."""

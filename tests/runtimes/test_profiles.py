@@ -71,7 +71,7 @@ def test_every_allocation_of_the_space_is_written_as_measured(
         space.decode(choice),
     )
     exporter = EXPORTERS.build(runtime.exporter)
-    exporter.write(model, allocation, BankOnDemand(tiny_llama), tmp_path / "out")
+    exporter.write(model, allocation, BankOnDemand(tiny_llama, space), tmp_path / "out")
     assert "rounded_anew" not in json.loads((tmp_path / "out" / "bitfront.json").read_text())
     if runtime.exporter != "gguf":
         counted = space.outside_bytes + sum(

@@ -34,7 +34,7 @@ def test_entries_are_full_evaluations_with_one_layer_swapped(
 def test_layers_outside_the_blocks_are_full_evaluations_too(family):
     model = build(family)
     space = search_space(model, (named("int2_channel"), named("int4_channel")), None, tied=False)
-    bank = BankOnDemand(model)
+    bank = BankOnDemand(model, space)
     bank.digest = "on demand"
     tokens = torch.randint(3, 96, (2, 32), generator=torch.Generator().manual_seed(0))
     table = LeaveOneIn().estimate(model, tokens, space, bank)

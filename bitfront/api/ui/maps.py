@@ -103,7 +103,7 @@ def sensitivity_map(table: LayerTable, column: int, per_weight: bool) -> tuple[L
     grid = _grid(space)
     losses = {cell: _loss(table, cell, column) for row in grid.cells for cell in row if cell}
     if per_weight:
-        losses = {c: x / sum(space.layers[i].n_weights for i in c) for c, x in losses.items()}
+        losses = {c: x / sum(space.layers[i].n_numbers for i in c) for c, x in losses.items()}
     logs = {cell: math.log10(x) for cell, x in losses.items() if x > 0}
     low, high = min(logs.values(), default=0.0), max(logs.values(), default=0.0)
     width = (high - low) or 1.0

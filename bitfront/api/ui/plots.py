@@ -61,7 +61,9 @@ def _limits(measured: Measurements) -> dict[str, float]:
     if measured.n_bytes is not None and measured.space is not None:
         space = measured.space
         limits["bytes"] = measured.n_bytes
-        limits["bits_per_weight"] = 8 * (measured.n_bytes - space.outside_bytes) / space.n_weights
+        if space.kv_cache is None:
+            of_layers = measured.n_bytes - space.outside_bytes
+            limits["bits_per_weight"] = 8 * of_layers / space.n_weights
     return limits
 
 
