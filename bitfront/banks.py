@@ -9,10 +9,12 @@ import torch
 from bitfront.allocation import Allocation
 from bitfront.inputs import Inputs, calibration_blocks
 from bitfront.models.bank import WeightBank
+from bitfront.models.fishers import FisherDiagonals
 from bitfront.models.load import LoadedModel
-from bitfront.models.statistics import InputGrams
+from bitfront.models.statistics import InputGrams, LayerStatistics
 from bitfront.progress import Progress, counted, silent
 from bitfront.quantizers import QUANTIZERS
+from bitfront.quantizers.base import Quantizer
 from bitfront.results import Results
 from bitfront.space import SearchSpace
 from bitfront.study import Study
@@ -25,7 +27,7 @@ def build_bank(
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     grams = None
     if quantizer.needs_hessian:
-        grams = _grams(inputs.model, inputs.space, inputs.estimation)
+        grams = _statistics(quantizer, inputs.model, inputs.space, inputs.estimation)
     return WeightBank.build(
         directory,
         inputs.model.module,
@@ -82,12 +84,17 @@ def rebuilt_bank(
     grams = None
     if quantizer.needs_hessian:
         blocks = calibration_blocks(study, model)[: study.calibration.n_sequences]
-        grams = _grams(model, space, blocks)
+        grams = _statistics(quantizer, model, space, blocks)
     shown = counted(progress, "quantize")
     return WeightBank.build(
         directory, model.module, space, quantizer, grams, shown, used=allocation
     )
 
 
-def _grams(model: LoadedModel, space: SearchSpace, blocks: torch.Tensor) -> InputGrams:
+def _statistics(
+    quantizer: Quantizer, model: LoadedModel, space: SearchSpace, blocks: torch.Tensor
+) -> LayerStatistics:
+    """What a quantizer wants to know of each layer."""
+    if quantizer.needs_fisher:
+        return FisherDiagonals(model.module, blocks, space.of_weights)
     return InputGrams(model.module, blocks, {x.name: x.shape[1] for x in space.of_weights.layers})

@@ -184,7 +184,7 @@ def allocations(problem: Problem, n: int) -> list[Allocation]:
     """
     rng = np.random.default_rng(0)
     space = problem.space
-    bits = np.array([f.num_bits for f in space.formats], dtype=np.float64)
+    bits = np.array([f.code_bits for f in space.formats], dtype=np.float64)
     cost = problem.cost("code_bits").grouped
     low, high = cost.min(axis=1).sum(), np.where(np.isfinite(cost), cost, 0).max(axis=1).sum()
     reached = [(max(a, bits.min()), min(b, bits.max())) for a, b in RANGES.values()]

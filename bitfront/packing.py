@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
 
 CONTAINER_BITS = 16
+TRITS = 5
+"""Ternary digits in a byte: 3^5 is 243."""
 _STRIDES = (32, 16, 8, 4, 2, 1)
 _CHUNK_WEIGHTS = 1 << 18
 
@@ -182,6 +184,38 @@ def unpacked_by_torch(
             fields[:, :, field] |= bits.to(torch.uint8) << low_bit
         low_bit += width
     return codes[:, :n_columns]
+
+
+def trits_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """Shape of the bytes of a matrix of trits, five to a byte.
+
+    >>> trits_shape((2, 64))
+    (2, 13)
+    """
+    return shape[0], -(-shape[1] // TRITS)
+
+
+def pack_trits(trits: torch.Tensor) -> torch.Tensor:
+    """Bytes `sum of trit i * 3^i` over five consecutive columns; padding is 0.
+
+    Args:
+        trits: uint8 `[n_rows, n_columns]`, each 0, 1 or 2.
+    """
+    import torch
+
+    powers = torch.tensor([3**i for i in range(TRITS)], dtype=torch.uint8, device=trits.device)
+    padded = torch.nn.functional.pad(trits, (0, -trits.shape[1] % TRITS))
+    return (padded.reshape(len(trits), -1, TRITS) * powers).sum(dim=2, dtype=torch.uint8)
+
+
+def unpack_trits(packed: torch.Tensor, n_columns: int) -> torch.Tensor:
+    """Trits uint8 `[n_rows, n_columns]` by a table of all bytes; inverse of `pack_trits`."""
+    import torch
+
+    every = torch.arange(256, device=packed.device)
+    table = torch.stack([every // 3**i % 3 for i in range(TRITS)], dim=1).to(torch.uint8)
+    trits = table.index_select(0, packed.reshape(-1).int())
+    return trits.reshape(len(packed), -1)[:, :n_columns]
 
 
 def _fields_of(codes: torch.Tensor, width: int, n_columns: int) -> torch.Tensor:

@@ -86,7 +86,7 @@ def neighbours(problem: Problem, n_pairs: int) -> list[tuple[int, int]]:
 
 def _lowest(problem: Problem) -> NDArray[np.int64]:
     """Column of the fewest bits that fit each group."""
-    bits = np.array([f.num_bits for f in problem.space.formats], dtype=np.float64)
+    bits = np.array([f.code_bits for f in problem.space.formats], dtype=np.float64)
     return np.asarray(np.where(problem.space.group_allowed, bits, np.inf).argmin(axis=1))
 
 

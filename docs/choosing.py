@@ -83,7 +83,7 @@ def _details(plugin: type) -> str:
 
 def _formats() -> str:
     rows = [
-        f"| `{f.name}` | {f.num_bits} | {f.bits_per_weight((4096, 4096)):.4g} |"
+        f"| `{f.name}` | {f.code_bits:g} | {f.bits_per_weight((4096, 4096)):.4g} |"
         for f in formats.catalogue().values()
     ]
     head = "| name | code bits | stored bits per weight at 4096 x 4096 |"

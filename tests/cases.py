@@ -16,28 +16,57 @@ def snr_db(**at_least):
 
 @dataclass(frozen=True)
 class Beats:
-    """`quantity` is at most `ratio` times that of quantizer `other` at 3 bits, never above it."""
+    """`quantity` is at most `ratio` times that of `other` in one format, never above it in any."""
 
     other: str
     quantity: str
     ratio: float
+    format: str = "int3_g64"
 
 
 FORMATS = {
     "bf16": snr_db(bf16=55.0),
+    "binary_salient": snr_db(binary_salient10=4.8, binary_salient20=5.3),
+    "bit_planes": snr_db(bit_planes2_g64=9.8, bit_planes2_g128=9.5, bit_planes3_g128=15.0),
+    "column_scaled": snr_db(int2_g64_cols=9.4, int3_g64_cols=15.0, int4_g64_cols=21.0),
     "fp4": snr_db(fp4_g64=19.8),
+    "fp6": snr_db(fp6_e2m3_g64=31.6, fp6_e3m2_g64=26.1),
     "fp8": snr_db(fp8_e4m3=31.4),
+    "gauss": snr_db(gauss_n4p1_g128=9.3, gauss_n8p1_g64=14.7, gauss_n16p1_g64=20.3),
+    "hadamard": snr_db(int2_g64_had=9.4, int4_g64_had=21.0, fp4_g64_had=19.8, mxfp4_had=18.9),
+    "higgs": snr_db(higgs_n16p2_g128=9.6, higgs_n32p2_g128=12.4, higgs_n256p2_g128=20.6),
     "int_grouped": snr_db(
-        int2_g64=9.4, int3_g64=15.0, int4_g64=21.0, int8_g64=45.3, int4_g64_sym=20.6, int4_g16=23.6
+        int1_g64=4.1,
+        int2_g64=9.4,
+        int3_g64=15.0,
+        int4_g64=21.0,
+        int8_g64=45.3,
+        int4_g64_sym=20.6,
+        int4_g16=23.6,
     ),
+    "lut": snr_db(lut2_channel=9.2, lut3_channel=14.5, lut4_channel=20.3, lut4_g64=21.2),
     "mxfp4": snr_db(mxfp4=18.9),
+    "mixed": snr_db(int2x4_g64=10.2, slim2_g32=8.9, slim3_g32=14.9, slim4_g64=19.6),
+    "mxfp6": snr_db(mxfp6_e2m3=30.9, mxfp6_e3m2=25.4),
+    "mxfp8": snr_db(mxfp8_e4m3=31.4),
+    "mxint8": snr_db(mxint8=42.3),
     "nf": snr_db(nf2_g64=8.4, nf3_g64=14.9, nf4_g64=21.0),
     "nvfp4": snr_db(nvfp4=20.9),
+    "nvint4": snr_db(nvint4=22.3),
+    "sparse_outliers": snr_db(
+        int2_channel_sparse10=10.0, int3_channel_sparse5=15.0, int4_g128_sparse5=21.0
+    ),
+    "ternary": snr_db(ternary_g64=7.3, ternary_g128=7.2),
+    "trit_planes": snr_db(trit_planes_g64=16.2, trit_planes_g128=15.8),
 }
 
 QUANTIZERS = {
+    "awq": Beats("rtn", "output_error", 0.7, "int3_g64_cols"),
+    "gptaq": Beats("rtn", "output_error", 0.1),
     "gptq": Beats("rtn", "output_error", 0.1),
     "hqq": Beats("rtn", "mean_abs_error", 0.97),
+    "kmeans": Beats("rtn", "weighted_error", 0.85, "lut3_channel"),
+    "slim": Beats("rtn", "output_error", 0.1, "slim3_g32"),
     "rtn": Beats("rtn:clip_steps=0", "squared_error", 0.9),
 }
 

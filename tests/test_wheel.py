@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ASSETS = {
+    "formats/grids.json",
     "py.typed",
     "report/page.html",
     "report/page.css",

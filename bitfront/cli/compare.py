@@ -67,7 +67,7 @@ def compare(
     every = tuple(map(Choice, ESTIMATORS.names()))
     given = Choice.parse_list(estimators)
     chosen = [x for choice in given for x in (every if choice == Choice("all") else (choice,))]
-    bits = [named(name).num_bits for name in names]
+    bits = [named(name).code_bits for name in names]
     if len(set(bits)) < 2 or not chosen:
         raise InvalidArgument(
             f"Given formats {formats!r} and estimators {estimators!r}: a comparison needs formats "

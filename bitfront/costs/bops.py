@@ -16,7 +16,7 @@ from bitfront.table import LayerTable
 class Bops(Cost):
     """Bit operations a token: code bits of the weights x bits of the activations x multiplications.
 
-        bops = num_bits * activation_bits * out_features * in_features * active share
+        bops = code_bits * activation_bits * out_features * in_features * active share
 
     What papers on mixed precision report beside accuracy, and what an accelerator with bit-serial
     arithmetic takes time in proportion to. A GPU or CPU does not: there `latency` is the measure.
@@ -40,7 +40,7 @@ class Bops(Cost):
 
     def cost(self, space: SearchSpace) -> tuple[LayerTable, ...]:
         """The table of a space."""
-        bits = np.array([f.num_bits for f in space.formats], dtype=np.float64)
+        bits = np.array([f.code_bits for f in space.formats], dtype=np.float64)
         active = np.array([layer.n_weights * layer.active for layer in space.layers])
         values = np.ceil(self.activation_bits * np.outer(active, bits))
         return (LayerTable(space, values, "bops", source=repr(self)),)

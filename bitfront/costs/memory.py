@@ -34,7 +34,7 @@ class Memory(Cost):
                 ]
             nbytes[row] = sizes[key]
         n_weights = np.array([layer.n_weights for layer in space.layers], dtype=np.float64)
-        bits = np.array([f.num_bits for f in space.formats], dtype=np.float64)
+        bits = np.array([f.code_bits for f in space.formats], dtype=np.float64)
         tables = {"bytes": nbytes, "code_bits": np.outer(n_weights, bits)}
         if space.kv_cache is not None:
             tables["weight_bytes"] = np.where(n_weights[:, None] > 0, nbytes, 0.0)

@@ -43,7 +43,7 @@ def ggml_type(format: Format) -> tuple[GGMLQuantizationType, bool]:
         has_levels = chosen is not None or format.symmetric
         whole_blocks = format.group_size is None or format.group_size >= BLOCK
         return chosen or GGMLQuantizationType.Q8_0, has_levels and whole_blocks
-    wide = format.num_bits > 5
+    wide = format.code_bits > 5
     return (GGMLQuantizationType.Q8_0 if wide else GGMLQuantizationType.Q4_0), False
 
 

@@ -45,7 +45,7 @@ class AutoRound(Exporter):
 
 
 def _word(format: Format) -> dict[str, Any] | None:
-    if isinstance(format, IntGrouped):
+    if isinstance(format, IntGrouped) and format.num_bits > 1:
         kind, group_size, symmetric = "int", format.group_size or -1, format.symmetric
     elif isinstance(format, (Mxfp4, Nvfp4)):
         kind = "mx_fp" if isinstance(format, Mxfp4) else "nv_fp"

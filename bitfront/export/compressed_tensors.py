@@ -18,9 +18,10 @@ from bitfront.export._recipes import searched
 from bitfront.export._schemes import config_groups
 from bitfront.export.base import HuggingFaceFolder
 from bitfront.formats import named
+from bitfront.formats._elements import E4m3
 from bitfront.formats.base import Format
-from bitfront.formats.fp8 import Fp8
 from bitfront.formats.int_grouped import IntGrouped
+from bitfront.formats.mxfp6 import Mxfp6
 from bitfront.formats.nvfp4 import Nvfp4
 from bitfront.models.bank import WeightBank
 from bitfront.models.experts import expert_modules
@@ -36,13 +37,12 @@ class CompressedTensors(HuggingFaceFolder):
     """compressed-tensors folder with one config group per format, for vLLM and transformers.
 
     Weight-only schemes: symmetric integers of 2 to 8 bits (`pack-quantized`), fp8
-    (`float-quantized`), mxfp4 and nvfp4; codes and scales are those that were measured. bf16
-    layers are on the ignore list. Experts that transformers stacks are stored one by one, as they
-    are published, with a pattern for all of a block, which must share a format. nf and fp4
-    formats, and layers that are no `nn.Linear`, are refused. Embedding and head are plain bfloat16
-    with the values of their format, because the engines know no packed ones: so the folder is
-    larger than the budget said. Engines keep scales in the dtype of the model, so in bfloat16 they
-    lose 3 bits.
+    (`float-quantized`), mxfp4, mxfp6_e2m3, mxfp8_e4m3 and nvfp4; codes and scales are those that
+    were measured. bf16 layers are on the ignore list. Experts that transformers stacks are stored
+    one by one, as published; those of a block must share a format. All other formats, and layers
+    that are no `nn.Linear`, are refused. Embedding and head are plain bfloat16 with the values of their format,
+    because the engines know no packed ones: so the folder is larger than the budget said. Engines
+    keep scales in the dtype of the model, so in bfloat16 they lose 3 bits.
 
     Args:
         symmetric: if true, asymmetric integers, whose fractional zero points the format cannot
@@ -99,8 +99,8 @@ class CompressedTensors(HuggingFaceFolder):
                 "layers only; export with packed or fake_quant."
             )
         format = named(name)
-        if not isinstance(format, IntGrouped) or format.symmetric:
-            return name
+        if not isinstance(format, IntGrouped) or format.symmetric or format.num_bits == 1:
+            return name  # what compressed-tensors has not is refused with its layer later
         if not self.symmetric:
             raise InvalidArgument(
                 f"Layer {layer!r} has {name}, and compressed-tensors has no fractional zero "
@@ -150,7 +150,7 @@ def _stored(format: Format, tensors: Tensors, shape: tuple[int, int]) -> Tensors
         tensors: as the bank has them.
         shape: of the weight, `[n_rows, n_columns]`.
     """
-    if isinstance(format, Fp8):
+    if isinstance(format, E4m3):
         return {"weight": tensors["weight"], "weight_scale": tensors["scale"]}
     codes, qparams = format.unpack(tensors, shape)
     if isinstance(format, IntGrouped):
@@ -158,6 +158,8 @@ def _stored(format: Format, tensors: Tensors, shape: tuple[int, int]) -> Tensors
             "weight_packed": _words(codes, format.num_bits),
             "weight_shape": torch.tensor(shape),
         }
+    elif isinstance(format, Mxfp6):
+        packed = {"weight_packed": _words(codes, 6).view(torch.uint8)}
     else:
         packed = {"weight_packed": codes[:, 0::2] | codes[:, 1::2] << 4}
     if isinstance(format, Nvfp4):  # a divisor there

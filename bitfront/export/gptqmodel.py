@@ -53,7 +53,7 @@ class Gptqmodel(Exporter):
 
 
 def _word(format: Format) -> dict[str, Any] | None:
-    if not isinstance(format, IntGrouped):
+    if not isinstance(format, IntGrouped) or format.num_bits == 1:
         return None
     return {
         "bits": format.num_bits,

@@ -14,6 +14,8 @@ from bitfront import packing
 if TYPE_CHECKING:
     import torch
 
+    from bitfront.formats._rotation import Rotation
+
 DTYPE_BYTES = {
     "float32": 4,
     "float16": 2,
@@ -23,6 +25,7 @@ DTYPE_BYTES = {
     "float8_e4m3fn": 1,
 }
 GROUP_SIZES = (32, 64, 128)
+_ALL = slice(None)
 FLOAT16_TINY, FLOAT16_MAX = 2.0**-24, 65504.0
 
 
@@ -50,11 +53,19 @@ class Format(ABC):
     Subclasses are frozen dataclasses; importing them never imports torch.
     """
 
-    num_bits: int
-    """Bits of one code."""
-
     scaled: ClassVar[bool] = True
     """Whether a value is a level times a scale; False where the weight itself is stored (bf16)."""
+
+    learned: ClassVar[bool] = False
+    """Whether levels are fitted to each weight, so that there is no range to clip."""
+
+    in_planes: ClassVar[bool] = True
+    """Whether codes are stored in planes of bits or bytes, and mean the same in every group."""
+
+    @property
+    @abstractmethod
+    def num_bits(self) -> int:
+        """Bits of one code."""
 
     @property
     @abstractmethod
@@ -73,7 +84,7 @@ class Format(ABC):
 
     @abstractmethod
     def levels(self) -> tuple[float, ...]:
-        """Number that each code stands for, `2**num_bits` values in order of the codes."""
+        """Number that each code stands for, in order of the codes, of which `2**num_bits` fit."""
 
     @abstractmethod
     def stored_qparams(self, shape: tuple[int, int]) -> dict[str, StoredTensor]:
@@ -100,10 +111,67 @@ class Format(ABC):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Float32 `(scale, zero_point)`, `[n_rows, n_groups]`; no zero point if symmetric."""
 
-    def qparams(
-        self, weight: torch.Tensor, clip: float | torch.Tensor = 1.0
+    @property
+    def columns_per_code(self) -> int:
+        """Consecutive columns that one code stands for."""
+        return 1
+
+    @property
+    def code_bits(self) -> float:
+        """Bits of codes to a weight, without parameters: what budgets in bits count."""
+        return self.num_bits / self.columns_per_code
+
+    def rotation(self, n_columns: int) -> Rotation | None:
+        """How rows are turned before they are rounded, and inputs before they are multiplied."""
+        return None
+
+    def input_scale(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        """What columns of `base` are multiplied by, or inputs instead, float32 `[n_columns]`.
+
+        Powers of two, so that it makes no difference which.
+        """
+        return None
+
+    def taken_out(
+        self, weight: torch.Tensor, importance: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """Parameters from the range of each group of a float32 weight `[n_rows, n_columns]`."""
+        """Stored tensors of what `base` is not to store of a weight; none for most formats.
+
+        Args:
+            weight: float32 `[n_rows, n_columns]`.
+            importance: of each column, float32 `[n_columns]`, or of each weight; where it is known.
+        """
+        return {}
+
+    def rest(self, weight: torch.Tensor, taken: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """What `base` is to store of a weight once `taken` is out of it."""
+        return weight
+
+    def rest_columns(
+        self, numbers: torch.Tensor, taken: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Numbers of columns, `[..., n_columns]`, in the order of those of `rest`."""
+        return numbers
+
+    @property
+    def base(self) -> Format:
+        """The format of the rows once turned, scaled or lightened; else this one."""
+        return self
+
+    def qparams(
+        self,
+        weight: torch.Tensor,
+        clip: float | torch.Tensor = 1.0,
+        importance: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Parameters from the range of each group of a float32 weight `[n_rows, n_columns]`.
+
+        Args:
+            weight: what is to be rounded.
+            clip: as of `qparams_of_range`.
+            importance: of each column, float32 `[n_columns]`, or of each weight; for levels that
+                are fitted to the weight.
+        """
         return self.qparams_of_range(*self.group_range(weight), clip)
 
     def group_range(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,15 +179,21 @@ class Format(ABC):
         groups = weight.reshape(weight.shape[0], -1, self.group_columns or weight.shape[1])
         return groups.amin(dim=2).clamp_(max=0), groups.amax(dim=2).clamp_(min=0)
 
+    def codes_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Shape of the codes of a weight."""
+        return shape[0], shape[1] // self.columns_per_code
+
     def fits(self, shape: tuple[int, int]) -> bool:
-        """Whether a weight of this shape can take the format: whole groups only."""
-        return self.group_columns is None or shape[1] % self.group_columns == 0
+        """Whether a weight of this shape can take the format: whole groups and codes only."""
+        return shape[1] % (self.group_columns or self.columns_per_code) == 0
 
     def stored(self, shape: tuple[int, int]) -> dict[str, StoredTensor]:
         """Every tensor of a quantized weight on disk: code planes, then qparams."""
         planes = {
             name: StoredTensor(plane_shape, "int16")
-            for name, plane_shape in packing.plane_shapes(shape, self.num_bits).items()
+            for name, plane_shape in packing.plane_shapes(
+                self.codes_shape(shape), self.num_bits
+            ).items()
         }
         return planes | self.stored_qparams(shape)
 
@@ -150,21 +224,47 @@ class Format(ABC):
         """
         return _by_upper_half(_upper_half_levels(self.levels()), scaled)
 
+    def nearest_in(
+        self,
+        scaled: torch.Tensor,
+        qparams: Mapping[str, torch.Tensor],
+        rows: slice = _ALL,
+        groups: slice = _ALL,
+    ) -> torch.Tensor:
+        """`nearest` where levels depend on the row or group; scaled is `[rows, groups, n]`."""
+        return self.nearest(scaled)
+
+    def values_in(
+        self,
+        codes: torch.Tensor,
+        qparams: Mapping[str, torch.Tensor],
+        rows: slice = _ALL,
+        groups: slice = _ALL,
+    ) -> torch.Tensor:
+        """`values` where levels depend on the row or group; codes are `[rows, groups, n]`."""
+        return self.values(codes)
+
+    def rounded_in(
+        self, scaled: torch.Tensor, qparams: Mapping[str, torch.Tensor], rows: slice = _ALL
+    ) -> torch.Tensor:
+        """`rounded` where levels depend on the row or group; scaled is `[rows, n_groups, n]`."""
+        return self.rounded(scaled)
+
     def encode(self, weight: torch.Tensor, qparams: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Nearest codes, uint8 `[n_rows, n_columns]`."""
+        """Nearest codes, uint8 `[n_rows, n_columns / columns_per_code]`."""
         scale, zero_point = self.affine(qparams)
         scaled = weight.reshape(*scale.shape, -1) / scale[..., None]
         if zero_point is not None:
             scaled += zero_point[..., None]
-        return self.nearest(scaled).reshape(weight.shape)
+        return self.nearest_in(scaled, qparams).reshape(len(weight), -1)
 
     def decode(self, codes: torch.Tensor, qparams: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Float32 `[n_rows, n_columns]` from codes of the same shape."""
+        """Float32 `[n_rows, n_columns]` from codes as `encode` gives them."""
         scale, zero_point = self.affine(qparams)
-        values = self.values(codes.reshape(*scale.shape, -1))
+        values = self.values_in(codes.reshape(*scale.shape, -1), qparams)
         if zero_point is not None:
             values -= zero_point[..., None]
-        return values.mul_(scale[..., None]).reshape(codes.shape)
+        return values.mul_(scale[..., None]).reshape(len(codes), -1)
 
     def pack(
         self, codes: torch.Tensor, qparams: Mapping[str, torch.Tensor]
@@ -177,7 +277,20 @@ class Format(ABC):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Inverse of `pack`: `(codes, qparams)`."""
         qparams = {name: tensors[name] for name in self.stored_qparams(shape)}
-        return packing.unpack(tensors, self.num_bits, shape[1]), qparams
+        return packing.unpack(tensors, self.num_bits, self.codes_shape(shape)[1]), qparams
+
+    def parts(self, shape: tuple[int, int]) -> tuple[tuple[Format, int], ...]:
+        """Formats of the parts of columns that the turned weight is stored as, with their widths.
+
+        What `stored` names is theirs, part by part; then what tells the order of the columns.
+        """
+        return ((self.base, shape[1]),)
+
+    def column_order(
+        self, tensors: Mapping[str, torch.Tensor], n_columns: int
+    ) -> torch.Tensor | None:
+        """Column of the weight for each stored one, int64 `[n_columns]`; `None` if it is itself."""
+        return None
 
     def decode_stored(
         self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, int]

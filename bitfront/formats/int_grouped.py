@@ -1,4 +1,4 @@
-"""Integers of 2 to 8 bits with one float16 scale, and a zero point if asymmetric, per group."""
+"""Integers of 1 to 8 bits with one float16 scale, and a zero point if asymmetric, per group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from bitfront.errors import InvalidArgument
-from bitfront.formats.base import GROUP_SIZES, Format, StoredTensor, float16_scale, group_shape
+from bitfront.formats._elements import Integers
+from bitfront.formats.base import GROUP_SIZES, StoredTensor, float16_scale, group_shape
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +18,7 @@ _ALLOWED = (16, *GROUP_SIZES, None)
 
 
 @dataclass(frozen=True)
-class IntGrouped(Format):
+class IntGrouped(Integers):
     """Evenly spaced levels: `scale * (code - zero_point)`, the format most engines read.
 
     Asymmetric: codes 0 to 2^b - 1, the range of a group with 0 included maps onto them, and the
@@ -29,7 +30,7 @@ class IntGrouped(Format):
     `int4_g64_sym` 4.25. Prefer asymmetric at 2 and 3 bits, symmetric from 5 bits up.
 
     Args:
-        num_bits: bits of one code, 2 to 8.
+        num_bits: bits of one code, 2 to 8; 1 only with a zero point.
         group_size: columns that share a scale: 16, 32, 64, 128, or None for the whole row.
         symmetric: without a zero point.
     """
@@ -39,8 +40,10 @@ class IntGrouped(Format):
     symmetric: bool = False
 
     def __post_init__(self) -> None:
-        if not 2 <= self.num_bits <= 8:
-            raise InvalidArgument(f"Integer formats have 2 to 8 bits, not {self.num_bits}.")
+        if not 1 + self.symmetric <= self.num_bits <= 8:
+            raise InvalidArgument(
+                f"Integer formats have 2 to 8 bits, or 1 with a zero point, not {self.num_bits}."
+            )
         if self.group_size not in _ALLOWED:
             raise InvalidArgument(
                 f"Group size {self.group_size} of an integer format is not one of "
@@ -60,13 +63,15 @@ class IntGrouped(Format):
 
     @classmethod
     def catalogue(cls) -> tuple[IntGrouped, ...]:
-        """2 to 8 bits, group 16, 32, 64, 128 and channel, with and without zero point."""
-        return tuple(cls(*fields) for fields in product(range(2, 9), _ALLOWED, (False, True)))
+        """1 bit with zero point, 2 to 8 with and without; group 16 (but 1 bit) to 128, channel."""
+        single = tuple(cls(1, size) for size in (*GROUP_SIZES, None))
+        wider = product(range(2, 9), _ALLOWED, (False, True))
+        return (*single, *(cls(*fields) for fields in wider))
 
-    def levels(self) -> tuple[float, ...]:
-        """Consecutive integers."""
-        first = -(2 ** (self.num_bits - 1)) if self.symmetric else 0
-        return tuple(float(first + code) for code in range(2**self.num_bits))
+    @property
+    def first(self) -> int:
+        """-2^(b-1) if symmetric, else 0."""
+        return -(2 ** (self.num_bits - 1)) if self.symmetric else 0
 
     def stored_qparams(self, shape: tuple[int, int]) -> dict[str, StoredTensor]:
         """Float16 scale, and zero point if asymmetric, per group."""
@@ -93,19 +98,3 @@ class IntGrouped(Format):
         """Scale, and zero point if asymmetric, in float32."""
         scale = qparams["scale"].float()
         return scale, None if self.symmetric else qparams["zero_point"].float()
-
-    def nearest(self, scaled: torch.Tensor) -> torch.Tensor:
-        """Codes by rounding; no table."""
-        import torch
-
-        return self.rounded(scaled).sub_(self.levels()[0]).to(torch.uint8)
-
-    def values(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes minus an offset; no table."""
-        values = codes.float()
-        return values.sub_(2 ** (self.num_bits - 1)) if self.symmetric else values
-
-    def rounded(self, scaled: torch.Tensor) -> torch.Tensor:
-        """Nearest integer in range."""
-        first = -(2 ** (self.num_bits - 1)) if self.symmetric else 0
-        return scaled.round().clamp_(first, first + 2**self.num_bits - 1)

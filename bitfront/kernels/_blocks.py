@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from bitfront import formats, packing
 from bitfront.errors import InvalidArgument
+from bitfront.formats._elements import E4m3, Integers
 from bitfront.formats.base import Float4, Format
-from bitfront.formats.fp8 import Fp8
 from bitfront.formats.int_grouped import IntGrouped
+from bitfront.formats.lut import Lut
 
 if TYPE_CHECKING:
     import torch
 
 # As in `_codes`, which cannot be imported without triton.
-_INTEGER, _TABLE, _E2M1, _E4M3 = range(4)
+_INTEGER, _TABLE, _E2M1, _E4M3, _ROW_TABLE = range(5)
 _SCALES = {"float16": 0, "float32": 0, "uint8": 1, "float8_e4m3fn": 2}
 
 
@@ -42,14 +43,14 @@ class Block:
     @cached_property
     def compiled(self) -> tuple[Any, ...]:
         """Compile-time numbers (KIND, OFFSET, GROUP, SCALE, PLANES), see `_codes`."""
-        scale = self.format.stored_qparams(self.shape)["scale"]
+        scale = self.format.stored_qparams(self.shape).get("scale")
         group = self.format.group_columns or 0
-        return _kind(self.format), self._offset, group, _SCALES[scale.dtype], self._planes
+        kind = _SCALES[scale.dtype] if scale else 0
+        return _kind(self.format), self._offset, group, kind, self._planes
 
     @property
     def _offset(self) -> int:
-        integer = isinstance(self.format, IntGrouped) and self.format.symmetric
-        return 2 ** (self.format.num_bits - 1) if integer else 0
+        return -self.format.first if isinstance(self.format, Integers) else 0
 
     @property
     def _planes(self) -> tuple[tuple[int, int, int], ...]:
@@ -77,7 +78,7 @@ class Block:
     @cached_property
     def looks_up(self) -> bool:
         """Whether levels come from a table."""
-        return _kind(self.format) == _TABLE
+        return _kind(self.format) in (_TABLE, _ROW_TABLE)
 
     @cached_property
     def suits_tiles(self) -> bool:
@@ -109,7 +110,7 @@ class Block:
         Args:
             word_bits: 32, or 16 for single containers, which are a byte in fp8.
         """
-        n_groups = self.format.stored_qparams(self.shape)["scale"].shape[1]
+        n_groups = self.shape[1] // (self.format.group_columns or self.shape[1])
         if _kind(self.format) == _E4M3:
             return self.shape[1] // (4 if word_bits == 32 else 1), 0, 0, n_groups
         padded = packing.padded_columns(self.shape[1])
@@ -129,9 +130,11 @@ class Block:
 
         named = dict(zip(self.names, tensors, strict=True))
         planes = [t for name, t in named.items() if name.startswith("codes") or name == "weight"]
-        scale = named["scale"]
-        extra = named.get("global_scale")
-        if self.looks_up:
+        scale = named.get("scale")
+        if scale is None:
+            scale = _ones(self.shape[0], planes[0].device)
+        extra = named.get("table", named.get("global_scale"))
+        if _kind(self.format) == _TABLE:
             extra = _table(self.format, scale.device, table or torch.float32)
         if planes[0].dtype == torch.float8_e4m3fn:
             planes = [planes[0].view(torch.uint8)]
@@ -225,12 +228,28 @@ def block_matrix(
     return BlockMatrix(n_rows, n_columns, formats)
 
 
+def has_kernel(format: Format) -> bool:
+    """Whether the Triton kernels know how a format is stored."""
+    is_one_block = format.base is format and format.columns_per_code == 1
+    return format.scaled and format.in_planes and is_one_block
+
+
 def _kind(format: Format) -> int:
-    if isinstance(format, IntGrouped):
+    if isinstance(format, Lut):
+        return _ROW_TABLE
+    if isinstance(format, Integers):
         return _INTEGER
-    if isinstance(format, Fp8):
+    if isinstance(format, E4m3):
         return _E4M3
     return _E2M1 if isinstance(format, Float4) else _TABLE
+
+
+@cache
+def _ones(n_rows: int, device: torch.device) -> torch.Tensor:
+    """Scales of a format that has none."""
+    import torch
+
+    return torch.ones(n_rows, 1, dtype=torch.float16, device=device)
 
 
 @cache

@@ -8,8 +8,9 @@ its planes widest first, and as `BLOCK`, a tuple of compile-time numbers (`_bloc
 
     (KIND, OFFSET, GROUP, SCALE, PLANES)
 
-KIND of levels; OFFSET subtracted from integer codes; GROUP columns to a scale, 0 for the whole
-row; SCALE the kind of scale; PLANES a tuple of (width, stride, superblock) in bits and columns.
+KIND of levels, where ROW_TABLE has 2^b numbers for each row; OFFSET subtracted from integer codes;
+GROUP columns to a scale, 0 for the whole row; SCALE the kind of scale; PLANES a tuple of (width,
+stride, superblock) in bits and columns.
 A word is what one element of a tile holds: one container of 16 bits (one code of 8 bits for e4m3),
 or the two (four) of an int32. A lane is one container of a word.
 """
@@ -23,6 +24,7 @@ INTEGER = tl.constexpr(0)
 TABLE = tl.constexpr(1)
 E2M1 = tl.constexpr(2)
 E4M3 = tl.constexpr(3)
+ROW_TABLE = tl.constexpr(4)
 FLOAT_SCALE = tl.constexpr(0)
 E8M0_SCALE = tl.constexpr(1)
 E4M3_SCALE = tl.constexpr(2)
@@ -114,6 +116,12 @@ def position(BLOCK, PLANE, FIELD, LANE, ROUND):
 def low_bit(BLOCK, PLANE):
     """Bit of a code that plane PLANE begins at."""
     return sum(int(width) for width, _, _ in list(BLOCK[4])[: int(PLANE)])
+
+
+@triton.constexpr_function
+def n_levels(BLOCK):
+    """Numbers that a code can stand for."""
+    return 1 << sum(int(width) for width, _, _ in list(BLOCK[4]))
 
 
 @triton.constexpr_function
@@ -251,14 +259,15 @@ def integer_levels(words, nothing, FIELD: tl.constexpr, ROUND: tl.constexpr, BLO
 
 @triton.jit
 def levels(
-    words, table, nothing,
+    words, table, row, nothing,
     FIELD: tl.constexpr, LANE: tl.constexpr, ROUND: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Float32 levels of one field of one lane of `words`, before the scale.
 
     Args:
         words: see `load_words`.
-        table: levels of a TABLE.
+        table: levels of a TABLE, or of a ROW_TABLE row by row.
+        row: int64 `[BLOCK_N, 1]`.
         nothing: 0 that the compiler does not know, see `raised`.
         FIELD: which field of the widest plane.
         LANE: which container of the word; 0 for INTEGER.
@@ -282,6 +291,8 @@ def levels(
             LOW: tl.constexpr = low_bit(BLOCK, 1)
             more = _shifted(words[1], position(BLOCK, 1, FIELD, LANE, ROUND), LOW)
             code |= more & mask_at(plane_width(BLOCK, 1), LOW)
+        if KIND == ROW_TABLE:
+            table += row * n_levels(BLOCK)
         level = tl.load(table + code).to(tl.float32)
     return level
 

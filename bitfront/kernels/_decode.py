@@ -37,7 +37,7 @@ def decode(
         # Columns that only pad the packing belong to no group.
         inside = (valid & (column < n_columns))[None, :] & (own < n_rows)[:, None]
         offset = row * strides[3] + (column // GROUP if GROUP > 0 else column * 0)[None, :]
-        number = levels(words, arrays[5], n_columns >> 31, field, 0, 0, BLOCK)
+        number = levels(words, arrays[5], row, n_columns >> 31, field, 0, 0, BLOCK)
         if arrays[4] is not None:
             number -= tl.load(arrays[4] + offset, mask=inside, other=0).to(tl.float32)
         scale = load_scale(arrays[3], offset, inside, BLOCK)

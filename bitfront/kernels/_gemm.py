@@ -111,7 +111,7 @@ def _tile(
             if ASSEMBLE and AFTER and can_assemble(BLOCK, BRAIN):
                 weight = assembled_levels(words, g * RUN + i, ROUND, BLOCK, DTYPE)
             else:
-                weight = levels(words, arrays[5], nothing, g * RUN + i, 0, ROUND, BLOCK)
+                weight = levels(words, arrays[5], row, nothing, g * RUN + i, 0, ROUND, BLOCK)
                 if not AFTER:
                     if ZERO:
                         weight -= zero_point

@@ -113,7 +113,7 @@ def _tile(
                             low_bit(BLOCK, p),
                         )  # fmt: skip
                 else:
-                    level = levels(words, arrays[5], nothing, g * RUN + i, lane, 0, BLOCK)
+                    level = levels(words, arrays[5], row, nothing, g * RUN + i, lane, 0, BLOCK)
                     part += level * number[None, :]
                 total += number
         if BLOCK[0] == INTEGER:

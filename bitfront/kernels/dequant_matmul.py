@@ -23,7 +23,7 @@ from torch.nn import functional
 from bitfront.errors import InvalidArgument
 from bitfront.formats.base import Format
 from bitfront.kernels import launches
-from bitfront.kernels._blocks import BlockMatrix, block_matrix
+from bitfront.kernels._blocks import BlockMatrix, block_matrix, has_kernel
 from bitfront.kernels.base import Kernel, can_run_triton
 
 _CHUNK_WEIGHTS = 1 << 19
@@ -32,8 +32,9 @@ _WEIGHT = "Tensor[] tensors, str[] formats, int[] n_rows, int[] n_columns"
 
 
 def supports(format: Format, device: torch.device, dtype: torch.dtype) -> bool:
-    """Every format with scales, on a GPU, for fp16 and bf16 activations."""
-    return format.scaled and dtype in (torch.float16, torch.bfloat16) and can_run_triton(device)
+    """Formats with scales and a code for each column, on a GPU, for fp16 and bf16 activations."""
+    is_half = dtype in (torch.float16, torch.bfloat16)
+    return has_kernel(format) and is_half and can_run_triton(device)
 
 
 def decode_reference(
@@ -188,7 +189,8 @@ def decode(
 ) -> torch.Tensor:
     """The decoded weight `[n_outputs, n_columns]`; arguments as of `dequant_matmul`."""
     matrix = block_matrix(tuple(n_rows), tuple(n_columns), tuple(formats))
-    if can_run_triton(tensors[0].device) and dtype.is_floating_point:
+    known = all(has_kernel(block.format) for block in matrix)
+    if known and can_run_triton(tensors[0].device) and dtype.is_floating_point:
         from bitfront.kernels._launch import decoded
 
         return decoded(matrix, tensors, dtype)

@@ -20,7 +20,7 @@ from bitfront.errors import InvalidArgument, MismatchedArtifact, NonFinite
 from bitfront.files import replacing
 from bitfront.formats.base import Format
 from bitfront.kernels.base import can_run_triton
-from bitfront.kernels.dequant_matmul import decode
+from bitfront.kernels.weights import decoded
 from bitfront.models.layers import get_weight
 from bitfront.quantizers.base import Quantizer
 from bitfront.quantizers.rtn import Rtn
@@ -70,8 +70,9 @@ class WeightBank:
             quantizer: how codes are chosen. A layer without a Gram matrix (an embedding reads
                 rows, it has no input) or with one of zeros (an expert that saw no token) falls
                 back to `rtn` when the quantizer needs one.
-            hessians: float32 `[n_columns, n_columns]` by layer name: mean of x x^T. Read layer by
-                layer in the order of the space, so a mapping that computes them lazily is fine.
+            hessians: float32 `[n_columns, n_columns]` by layer name: mean of x x^T; or what
+                `Quantizer.quantize` takes instead. Read layer by layer in the order of the space,
+                so a mapping that computes them lazily is fine.
             progress: called with `(entries done, entries in all)`.
             used: an allocation that is all that will be read; `None` for every entry.
 
@@ -86,7 +87,9 @@ class WeightBank:
         for layer, menu in wanted:
             weight = get_weight(model, layer.name).float().contiguous()
             hessian = (hessians or {}).get(layer.name) if quantizer.needs_hessian else None
-            if hessian is not None and not hessian.any():  # an expert that saw no token
+            if (
+                isinstance(hessian, torch.Tensor) and not hessian.any()
+            ):  # an expert that saw no token
                 hessian = None
             chosen = Rtn() if quantizer.needs_hessian and hessian is None else quantizer
             inputs = _tensors_digest(
@@ -172,9 +175,7 @@ class WeightBank:
         )
         if not (chosen.scaled and can_run_triton(device)):
             return chosen.decode_stored(stored, shape).to(device)
-        tensors = [stored[name].to(device) for name in chosen.stored(shape)]
-        weight: torch.Tensor = decode(tensors, [format], [shape[0]], [shape[1]], torch.float32)
-        return weight
+        return decoded(chosen, {k: stored[k].to(device) for k in chosen.stored(shape)}, shape)
 
 
 def _wanted(space: SearchSpace) -> Iterator[tuple[Layer, tuple[Format, ...]]]:

@@ -12,8 +12,8 @@ from transformers.pytorch_utils import Conv1D
 
 from bitfront.errors import InvalidModel
 from bitfront.formats.base import Format
-from bitfront.kernels import torch_cpu
-from bitfront.kernels.dequant_matmul import decode, dequant_matmul
+from bitfront.kernels import torch_cpu, weights
+from bitfront.kernels.dequant_matmul import dequant_matmul
 from bitfront.kernels.torch_cpu import LowBit
 
 
@@ -66,13 +66,12 @@ class PackedWeight(nn.Module):
         """
         low_bit = self._for_few_tokens(inputs)
         if low_bit is not None:
-            out = low_bit.multiply(inputs)
+            tensors = self.tensors()
+            out = low_bit.multiply(weights.prepared(inputs, self.format, tensors, self.shape))
             return out if bias is None else out + bias
         if self.keeps and not inputs.is_cuda:
             return functional.linear(inputs, self.matrix(inputs.dtype), bias)
-        shape, tensors = self.shape, list(self.tensors().values())
-        name = self.format.name
-        return dequant_matmul(inputs, tensors, [name], [shape[0]], [shape[1]], bias)
+        return weights.multiply(inputs, self.format, self.tensors(), self.shape, bias)
 
     def _for_few_tokens(self, inputs: torch.Tensor) -> LowBit | None:
         """The weight for torch's low-bit operator of the CPU, where that is the fastest."""
@@ -85,8 +84,10 @@ class PackedWeight(nn.Module):
             return None
         # A compiled model uses the layout that the model had before, but does not make it.
         makes = not torch.compiler.is_compiling()
-        if self._low_bit is None and makes and torch_cpu.can_multiply(self.format, self.shape):
-            self._low_bit = torch_cpu.low_bit(self.format, self.shape, self.tensors())
+        (stored, _), *others = self.format.parts(self.shape)
+        makes = makes and not others and torch_cpu.can_multiply(stored, self.shape)
+        if self._low_bit is None and makes:
+            self._low_bit = torch_cpu.low_bit(stored, self.shape, self.tensors())
         return self._low_bit
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -212,10 +213,7 @@ class QuantEmbedding(PackedWeight):
         if on_gpu(ids):
             # Some rows more than once, for `unique` would wait for the GPU and break its graphs.
             rows = self._rows(ids.reshape(-1))
-            shape = [ids.numel()], [self.shape[1]]
-            weight: torch.Tensor = decode(
-                list(rows.values()), [self.format.name], *shape, torch.float32
-            )
+            weight = weights.decoded(self.format, rows, (ids.numel(), self.shape[1]))
             found = weight.to(self.get_buffer("like").dtype).reshape(*ids.shape, -1)
         else:
             wanted, places = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
@@ -269,13 +267,15 @@ def join_siblings(model: nn.Module, groups: Iterable[Sequence[str]]) -> None:
 
     Args:
         model: holds the layers; groups that it has had are taken apart.
-        groups: layers that read one tensor; those that are not packed are left out.
+        groups: layers that read one tensor; those that are not packed are left out, and those whose
+            format multiplies another than this tensor (turned, scaled) or comes in parts.
     """
     for module in model.modules():
         if isinstance(module, QuantLinear):
             module.siblings = None
     for names in groups:
-        layers = [x for x in map(model.get_submodule, names) if isinstance(x, QuantLinear)]
+        packed = [x for x in map(model.get_submodule, names) if isinstance(x, QuantLinear)]
+        layers = [x for x in packed if weights.is_plain(x.format, x.shape)]
         if len({layer.shape[1] for layer in layers}) == 1 < len(layers):
             together = Siblings(layers)
             for place, layer in enumerate(layers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -51,11 +52,42 @@ def input_grams(
     return {name: means[sums.owner[name]] for name in layer_names}
 
 
-class InputGrams(Mapping[str, torch.Tensor]):
-    """`input_grams` computed when asked for, a bounded number of layers per pass.
+class LayerStatistics(Mapping[str, torch.Tensor]):
+    """A tensor of each layer, computed when asked for, a bounded number of layers per pass.
 
-    Ask in the order of `columns`: only the matrices of the current run of layers are held, and
-    stepping back costs another forward pass.
+    Ask in the order of `n_numbers`: only the tensors of the current run of layers are held, and
+    stepping back costs another pass.
+
+    Args:
+        n_numbers: size of each layer's tensor, in order of use.
+        max_bytes: memory of the tensors of one pass; at least one layer is always taken.
+    """
+
+    def __init__(self, n_numbers: Mapping[str, int], max_bytes: int) -> None:
+        self._runs = _runs(n_numbers, max_bytes)
+        self._run_of = {name: run for run in self._runs for name in run}
+        self._held: dict[str, torch.Tensor] = {}
+
+    @abstractmethod
+    def of_run(self, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        """The tensors of some layers, from one pass."""
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        run = self._run_of[name]
+        if name not in self._held:
+            self._held = {}
+            self._held = self.of_run(run)
+        return self._held[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._run_of)
+
+    def __len__(self) -> int:
+        return len(self._run_of)
+
+
+class InputGrams(LayerStatistics):
+    """`input_grams` of as many layers per pass as there is memory for.
 
     Args:
         model: causal language model; it must not change while matrices are still to be computed.
@@ -71,35 +103,24 @@ class InputGrams(Mapping[str, torch.Tensor]):
         columns: Mapping[str, int],
         max_bytes: int = 2**31,
     ) -> None:
+        # Counted as if nothing were shared: sharing is only known after the first forward.
+        super().__init__({name: width**2 for name, width in columns.items()}, max_bytes)
         self.model = model
         self.tokens = tokens
-        self._runs = _runs(columns, max_bytes)
-        self._run_of = {name: run for run in self._runs for name in run}
-        self._held: dict[str, torch.Tensor] = {}
 
-    def __getitem__(self, name: str) -> torch.Tensor:
-        run = self._run_of[name]
-        if name not in self._held:
-            self._held = {}
-            self._held = input_grams(self.model, self.tokens, run)
-        return self._held[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._run_of)
-
-    def __len__(self) -> int:
-        return len(self._run_of)
+    def of_run(self, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        """Their Gram matrices."""
+        return input_grams(self.model, self.tokens, names)
 
 
-def _runs(columns: Mapping[str, int], max_bytes: int) -> list[tuple[str, ...]]:
+def _runs(n_numbers: Mapping[str, int], max_bytes: int) -> list[tuple[str, ...]]:
     runs: list[list[str]] = [[]]
     used = 0
-    for name, width in columns.items():
-        # Counted as if nothing were shared: sharing is only known after the first forward.
-        used += 4 * width**2
+    for name, size in n_numbers.items():
+        used += 4 * size
         if runs[-1] and used > max_bytes:
             runs.append([])
-            used = 4 * width**2
+            used = 4 * size
         runs[-1].append(name)
     return [tuple(run) for run in runs]
 

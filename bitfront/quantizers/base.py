@@ -23,7 +23,7 @@ class QuantizedWeight:
 
     Args:
         format: what the codes mean.
-        codes: uint8 `[n_rows, n_columns]` (bf16: the weight itself).
+        codes: uint8, as `Format.encode` gives them (bf16: the weight itself).
         qparams: parameters as stored, by tensor name.
     """
 
@@ -46,22 +46,76 @@ class Quantizer(ABC):
     needs_hessian: ClassVar[bool] = False
     """Whether `quantize` wants the input Gram matrix of the layer."""
 
+    @property
+    def needs_fisher(self) -> bool:
+        """Whether what it wants as Hessian is the diagonal for each weight, not a Gram matrix."""
+        return False
+
     version: ClassVar[int] = 1
     """Raised when the same hyperparameters begin to give other codes; part of every cache key."""
 
-    @abstractmethod
     def quantize(
         self, weight: torch.Tensor, format: Format, hessian: torch.Tensor | None = None
     ) -> QuantizedWeight:
-        """Quantize one matrix.
+        """Quantize one matrix; where the format turns its rows, with its Hessian turned as well.
 
         Args:
-            weight: float32 `[n_rows, n_columns]`.
+            weight: `[n_rows, n_columns]`.
             format: target format; it must fit the shape.
-            hessian: float32 `[n_columns, n_columns]`, mean of x x^T over calibration tokens.
+            hessian: float32 `[n_columns, n_columns]`, mean of x x^T over calibration tokens; where
+                `needs_fisher`, mean squared gradient of each weight, `[n_rows, n_columns]`, which
+                says nothing of turned ones.
 
         Raises:
             NonFinite: the weight or the Hessian holds NaN or infinity.
+            InvalidArgument: the format does not fit, or a Hessian is needed and not given.
+        """
+        weight = checked(weight, format)
+        known = self._checked(hessian, weight)
+        importance = known if known is None or self.needs_fisher else known.diagonal()
+        taken = format.taken_out(weight, importance)
+        if taken:
+            return self._beside(weight, format, known, taken)
+        rotation = format.rotation(weight.shape[1])
+        if rotation is None:
+            return self.rounded(weight, format, known)
+        gram = None if known is None or self.needs_fisher else rotation.gram(known)
+        turned = self.rounded(rotation.turn(weight), format.base, gram)
+        return QuantizedWeight(format, turned.codes, turned.qparams)
+
+    def _checked(self, hessian: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor | None:
+        """What `quantize` was given of the inputs, if this quantizer wants it."""
+        if self.needs_fisher:
+            return checked_fisher(hessian, weight).to(weight.device)
+        if self.needs_hessian and hessian is not None:
+            return checked_hessian(hessian, weight.shape[1]).to(weight.device)
+        return None
+
+    def _beside(
+        self,
+        weight: torch.Tensor,
+        format: Format,
+        hessian: torch.Tensor | None,
+        taken: Mapping[str, torch.Tensor],
+    ) -> QuantizedWeight:
+        """Quantize what is left of a matrix beside what was taken out of it."""
+        if hessian is not None:
+            hessian = format.rest_columns(hessian, taken)
+            if not self.needs_fisher:
+                hessian = format.rest_columns(hessian.T, taken)
+        rest = self.rounded(format.rest(weight, taken), format.base, hessian)
+        return QuantizedWeight(format, rest.codes, {**rest.qparams, **taken})
+
+    @abstractmethod
+    def rounded(
+        self, weight: torch.Tensor, format: Format, hessian: torch.Tensor | None
+    ) -> QuantizedWeight:
+        """Choose the codes of a matrix in a format that does not turn it.
+
+        Args:
+            weight: finite contiguous float32 `[n_rows, n_columns]` that the format fits.
+            format: target format.
+            hessian: as of `quantize`, not checked yet.
         """
 
 
@@ -73,9 +127,10 @@ def checked(weight: torch.Tensor, format: Format) -> torch.Tensor:
         InvalidArgument: not a matrix, or the format does not fit its shape.
     """
     if weight.ndim != 2 or not format.fits((weight.shape[0], weight.shape[1])):
+        group = format.group_columns or format.columns_per_code
         raise InvalidArgument(
             f"Format {format.name!r} does not fit a weight of shape {tuple(weight.shape)}: "
-            f"it needs a matrix with whole groups of {format.group_columns} columns."
+            f"it needs a matrix with whole groups of {group} columns."
         )
     weight = weight.detach().to(torch.float32).contiguous()
     _check_finite(weight, "A weight", "check the checkpoint (a float16 overflow or a broken file)")
@@ -98,6 +153,24 @@ def checked_hessian(hessian: torch.Tensor | None, n_columns: int) -> torch.Tenso
     hessian = hessian.detach().to(torch.float32)
     _check_finite(hessian, "A Hessian", "check the calibration activations for overflow")
     return hessian
+
+
+def checked_fisher(fisher: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
+    """Squared gradients as float32, after checking that they are finite and of the right shape.
+
+    Raises:
+        NonFinite: they hold NaN or infinity.
+        InvalidArgument: missing, or not of the shape of the weight.
+    """
+    if fisher is None or fisher.shape != weight.shape:
+        given = "none" if fisher is None else f"shape {tuple(fisher.shape)}"
+        raise InvalidArgument(
+            f"Squared gradients of a weight of shape {tuple(weight.shape)} are needed, given "
+            f"{given}: measure them on calibration text, or take by=inputs."
+        )
+    fisher = fisher.detach().to(torch.float32)
+    _check_finite(fisher, "A Fisher diagonal", "check the calibration text and weights")
+    return fisher
 
 
 def _check_finite(tensor: torch.Tensor, what: str, remedy: str) -> None:
@@ -128,11 +201,12 @@ def best_clip(
 
     Tries 1 and `n_steps` even steps down to `smallest`.
     """
-    if n_steps == 0 or not format.scaled:
+    if n_steps == 0 or not format.scaled or format.learned:
         return 1.0
     low, high = format.group_range(weight)
     clips = torch.linspace(1, smallest, n_steps + 1).tolist()
-    if is_fused(weight) and isinstance(format, IntGrouped):
+    by_column = importance is None or importance.ndim == 1
+    if is_fused(weight) and isinstance(format, IntGrouped) and by_column:
         candidates = [format.qparams_of_range(low, high, clip) for clip in clips]
         errors = _group_errors(weight, format, candidates, importance)
         return torch.tensor(clips, device=weight.device)[errors.argmin(dim=0)]
@@ -186,16 +260,22 @@ def group_error(
         weight: float32 `[n_rows, n_columns]`.
         format: what to round to.
         qparams: parameters of the groups.
-        importance: weight of each column, float32 `[n_columns]`; all 1 by default.
+        importance: of each column, float32 `[n_columns]`, or of each weight; all 1 by default.
     """
     scale, _ = format.affine(qparams)
     error = torch.empty_like(scale)
     for rows, residual, _ in residuals(weight, format, qparams):
         squares = residual.square_()
         if importance is not None:
-            squares *= importance.reshape(scale.shape[1], -1)
+            squares *= _of_groups(importance, rows, scale.shape[1])
         error[rows] = squares.sum(dim=2) * scale[rows].square()
     return error
+
+
+def _of_groups(importance: torch.Tensor, rows: slice, n_groups: int) -> torch.Tensor:
+    if importance.ndim == 1:
+        return importance.reshape(n_groups, -1)
+    return importance[rows].reshape(-1, n_groups, importance.shape[1] // n_groups)
 
 
 def residuals(
@@ -216,5 +296,5 @@ def residuals(
         scaled = groups * inverse[rows, :, None]
         if zero_point is not None:
             scaled += zero_point[rows, :, None]
-        level = format.rounded(scaled)
+        level = format.rounded_in(scaled, qparams, rows)
         yield rows, scaled.sub_(level), level

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +15,6 @@ from bitfront.quantizers.base import (
     Quantizer,
     best_clip,
     check_clip_search,
-    checked,
     checked_hessian,
 )
 
@@ -62,8 +62,8 @@ class Gptq(Quantizer):
             raise InvalidArgument(f"block_size={self.block_size} is below 1.")
         check_clip_search(self.clip_steps, self.min_clip)
 
-    def quantize(
-        self, weight: torch.Tensor, format: Format, hessian: torch.Tensor | None = None
+    def rounded(
+        self, weight: torch.Tensor, format: Format, hessian: torch.Tensor | None
     ) -> QuantizedWeight:
         """Quantize one matrix with the Hessian of its input.
 
@@ -72,51 +72,85 @@ class Gptq(Quantizer):
             InvalidArgument: no Hessian, one of another shape, or one that no damping makes
                 positive definite.
         """
-        weight = checked(weight, format)
         hessian = checked_hessian(hessian, weight.shape[1]).to(weight.device)
-        importance = hessian.diagonal()
-        clip = best_clip(weight, format, self.clip_steps, self.min_clip, importance=importance)
-        qparams = format.qparams(weight, clip)
         if not format.scaled:
-            return QuantizedWeight(format, format.encode(weight, qparams), qparams)
-        order = (
-            importance.argsort(descending=True, stable=True)
-            if self.act_order
-            else torch.arange(weight.shape[1], device=weight.device)
-        )
+            return QuantizedWeight(format, format.encode(weight, {}), {})
+        importance = hessian.diagonal()
+        order = self._order(importance, format.columns_per_code)
         spread = self._spread(hessian[order][:, order])
-        codes = self._feedback(weight, format, format.affine(qparams), order, spread)
+        inverse = torch.empty_like(importance).index_copy_(0, order, spread.square().sum(dim=0))
+        qparams = self._qparams(weight, format, importance, inverse)
+        codes = self._feedback(weight, format, qparams, order, spread)
         return QuantizedWeight(format, codes, qparams)
+
+    def _qparams(
+        self,
+        weight: torch.Tensor,
+        format: Format,
+        importance: torch.Tensor,
+        inverse: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Parameters that are fixed before the codes.
+
+        Args:
+            weight: float32 `[n_rows, n_columns]`.
+            format: of the codes.
+            importance: H_jj of each column.
+            inverse: [H^-1]_jj of each column, with damping.
+        """
+        clip = best_clip(weight, format, self.clip_steps, self.min_clip, importance)
+        return format.qparams(weight, clip, importance)
+
+    def _order(self, importance: torch.Tensor, step: int) -> torch.Tensor:
+        """Columns in the order they are rounded in; those of one code stay together."""
+        columns = torch.arange(len(importance), device=importance.device).reshape(-1, step)
+        if self.act_order:
+            weight_of_code = importance.reshape(-1, step).sum(dim=1)
+            columns = columns[weight_of_code.argsort(descending=True, stable=True)]
+        return columns.reshape(-1)
 
     def _feedback(
         self,
         weight: torch.Tensor,
         format: Format,
-        affine: tuple[torch.Tensor, torch.Tensor | None],
+        qparams: Mapping[str, torch.Tensor],
         order: torch.Tensor,
         spread: torch.Tensor,
     ) -> torch.Tensor:
-        """Codes `[n_rows, n_columns]` by error feedback in the given order of the columns."""
+        """Codes as `Format.encode` gives them, by error feedback in the given order of columns."""
         columns = weight.T[order]  # [n_columns, n_rows]: a column of the weight is contiguous
-        n_columns = len(columns)
-        scale, zero_point = (None if x is None else x.T.contiguous() for x in affine)
+        n_columns, step = len(columns), format.columns_per_code
+        scale, zero_point = (
+            None if x is None else x.T.contiguous() for x in format.affine(qparams)
+        )
         assert scale is not None
         group_of = (order // (n_columns // len(scale))).tolist()
-        codes = torch.empty(columns.shape, dtype=torch.uint8, device=weight.device)
-        for start in range(0, n_columns, self.block_size):
-            stop = min(start + self.block_size, n_columns)
+        codes = torch.empty(n_columns // step, len(weight), dtype=torch.uint8, device=weight.device)
+        block_size = -(-self.block_size // step) * step
+        for start in range(0, n_columns, block_size):
+            stop = min(start + block_size, n_columns)
             errors = torch.empty_like(columns[start:stop])
-            for j in range(start, stop):
+            for j in range(start, stop, step):
                 group = group_of[j]
-                scaled = columns[j] / scale[group]
+                scaled = columns[j : j + step] / scale[group]
                 if zero_point is not None:
                     scaled += zero_point[group]
-                codes[j] = format.nearest(scaled)
-                residual = scaled.sub_(format.values(codes[j])).mul_(scale[group])
-                errors[j - start] = residual.div_(spread[j, j])
-                columns[j + 1 : stop].addr_(spread[j, j + 1 : stop], errors[j - start], alpha=-1)
+                at = slice(group, group + 1)
+                chosen = format.nearest_in(scaled.T[:, None], qparams, groups=at)
+                values = format.values_in(chosen, qparams, groups=at)[:, 0].T
+                codes[j // step] = chosen.reshape(-1)
+                residual = scaled.sub_(values).mul_(scale[group])
+                for i in range(step):
+                    if i:  # what earlier columns of the code pass on is counted, not applied
+                        passed = spread[j : j + i, j + i] @ errors[j - start : j - start + i]
+                        residual[i] -= passed
+                    errors[j - start + i] = residual[i].div_(spread[j + i, j + i])
+                    columns[j + step : stop].addr_(
+                        spread[j + i, j + step : stop], errors[j - start + i], alpha=-1
+                    )
             columns[stop:].addmm_(spread[start:stop, stop:].T, errors, alpha=-1)
-        return torch.empty_like(codes).index_copy_(0, order, codes).T.contiguous()
+        placed = torch.empty_like(codes).index_copy_(0, order[::step] // step, codes)
+        return placed.T.contiguous()
 
     def _spread(self, hessian: torch.Tensor) -> torch.Tensor:
         """Upper triangular U with (H + damping)^-1 = U^T U, `[n_columns, n_columns]`."""

@@ -14,7 +14,6 @@ from bitfront.quantizers.base import (
     Quantizer,
     best_clip,
     check_clip_search,
-    checked,
     nearest_codes,
     residuals,
 )
@@ -73,14 +72,13 @@ class Hqq(Quantizer):
             )
         check_clip_search(self.clip_steps, self.min_clip)
 
-    def quantize(
-        self, weight: torch.Tensor, format: Format, hessian: torch.Tensor | None = None
+    def rounded(
+        self, weight: torch.Tensor, format: Format, hessian: torch.Tensor | None
     ) -> QuantizedWeight:
         """Quantize one matrix; the Hessian is not used."""
-        weight = checked(weight, format)
         clip = best_clip(weight, format, self.clip_steps, self.min_clip)
         qparams = format.qparams(weight, clip)
-        if format.scaled:
+        if format.scaled and not format.learned:
             qparams = self._refined(weight, format, qparams, clip)
         return QuantizedWeight(format, nearest_codes(weight, format, qparams), qparams)
 

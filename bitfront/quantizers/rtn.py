@@ -12,7 +12,6 @@ from bitfront.quantizers.base import (
     Quantizer,
     best_clip,
     check_clip_search,
-    checked,
     nearest_codes,
 )
 
@@ -37,11 +36,10 @@ class Rtn(Quantizer):
     def __post_init__(self) -> None:
         check_clip_search(self.clip_steps, self.min_clip)
 
-    def quantize(
-        self, weight: torch.Tensor, format: Format, hessian: torch.Tensor | None = None
+    def rounded(
+        self, weight: torch.Tensor, format: Format, hessian: torch.Tensor | None
     ) -> QuantizedWeight:
         """Round one matrix; the Hessian is not used."""
-        weight = checked(weight, format)
         clip = best_clip(weight, format, self.clip_steps, self.min_clip)
         qparams = format.qparams(weight, clip)
         return QuantizedWeight(format, nearest_codes(weight, format, qparams), qparams)

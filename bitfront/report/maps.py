@@ -68,7 +68,7 @@ def bit_views(data: ReportData) -> tuple[View, ...]:
 
 def _bit_view(data: ReportData, trial: Trial, note: str) -> View:
     order = {swatch.name: index for index, swatch in enumerate(swatches(data.space.formats))}
-    bits = {f.name: str(f.num_bits) for f in data.space.formats}
+    bits = {f.name: f"{f.code_bits:g}" for f in data.space.formats}
     names = [trial.allocation.formats[x.name] for x in data.space.layers]
     counts = [
         [Counter(names[i] for i in cell).most_common() for cell in row] for row in data.grid.cells

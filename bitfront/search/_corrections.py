@@ -49,7 +49,7 @@ def features_of(space: SearchSpace) -> Floats:
     depth = 2 * block / max(block.max(), 1) - 1
     smooth = np.stack([depth, depth**2 - 1 / 3, depth**3 - 0.6 * depth], axis=1)
     smooth[block < 0] = 0.0  # outside the blocks: no depth to share with them
-    bits = np.array([f.num_bits for f in space.formats], dtype=np.float64)
+    bits = np.array([f.code_bits for f in space.formats], dtype=np.float64)
     width = (bits - bits.mean()) / max(float(np.ptp(bits)), 1)
     constant = np.hstack([kind, smooth])
     n_groups, n_formats = len(first), len(bits)

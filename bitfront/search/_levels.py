@@ -41,7 +41,7 @@ class Levels:
         allowed = np.isfinite(problem.group_loss)
         scale = np.maximum(problem.limit_values, 1e-300)[:, None, None]
         size = np.where(allowed, (problem.group_costs / scale).sum(axis=0), np.inf)
-        bits = np.array([f.num_bits for f in problem.space.formats], dtype=np.float64)
+        bits = np.array([f.code_bits for f in problem.space.formats], dtype=np.float64)
         way = np.lexsort((np.broadcast_to(bits, size.shape), size), axis=1)
         size, loss = (np.take_along_axis(x, way, axis=1) for x in (size, problem.group_loss))
         costs = np.take_along_axis(problem.group_costs, way[None], axis=2)

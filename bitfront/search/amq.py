@@ -122,7 +122,7 @@ def unpinned(problem: Problem, pin_ratio: float) -> NDArray[np.bool_]:
         pin_ratio: as in `Amq`.
     """
     loss, fits = problem.group_loss, np.isfinite(problem.group_loss)
-    bits = np.array([f.num_bits for f in problem.space.formats], dtype=np.float64)
+    bits = np.array([f.code_bits for f in problem.space.formats], dtype=np.float64)
     high = fits & (bits > bits.min())
     lowest = np.where(fits, bits, np.inf).argmin(axis=1)
     worst = loss[np.arange(len(loss)), lowest]

@@ -172,7 +172,7 @@ def _tau(
 def _logs(tables: list[Floats], space: SearchSpace) -> dict[str, Floats]:
     """Logarithms of the statistics by name, floored far below their medians."""
     shape = space.allowed.shape
-    bits = np.array([max(f.num_bits, 1) for f in space.formats], dtype=np.float64)
+    bits = np.array([max(f.code_bits, 1) for f in space.formats], dtype=np.float64)
     weights = np.array([layer.n_weights for layer in space.layers], dtype=np.float64)
     known = dict(zip(_PARTS, tables, strict=True)) | {
         "bits": np.broadcast_to(bits, shape),

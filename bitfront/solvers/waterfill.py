@@ -51,7 +51,7 @@ class Waterfill(Solver):
             InvalidArgument: several limits.
         """
         costs, limit = one_limit(problem, "waterfill")
-        bits = np.array([f.num_bits for f in problem.space.formats], dtype=np.float64)
+        bits = np.array([f.code_bits for f in problem.space.formats], dtype=np.float64)
         offset = _offsets(problem, bits)
         best = cheapest(costs, problem.group_loss)
         low, high = bits.min() - offset.max() - 1, bits.max() - offset.min() + 1

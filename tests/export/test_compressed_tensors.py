@@ -22,7 +22,8 @@ CATALOGUE = formats.catalogue()
 STORED = tuple(
     name
     for name, f in CATALOGUE.items()
-    if name in ("bf16", "fp8_e4m3", "mxfp4", "nvfp4") or (isinstance(f, IntGrouped) and f.symmetric)
+    if name in ("bf16", "fp8_e4m3", "mxfp4", "mxfp6_e2m3", "mxfp8_e4m3", "nvfp4")
+    or (isinstance(f, IntGrouped) and f.symmetric)
 )
 
 
@@ -112,6 +113,9 @@ def test_formats_without_an_equal_are_refused_in_one_line(tiny_llama, tiny_token
     for name, message in {
         "nf4_g64": "which compressed-tensors does not know: search with int2 to int8",
         "fp4_g32": "which compressed-tensors does not know",
+        "mxfp6_e3m2": "which compressed-tensors does not know",
+        "mxint8": "which compressed-tensors does not know",
+        "nvint4": "which compressed-tensors does not know",
         "int4_g64": "no fractional zero points: search with int4_g64_sym, or export with",
     }.items():
         e = Export.of(tiny_llama, tiny_tokenizer, (formats.named(name),), None)

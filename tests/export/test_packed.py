@@ -29,8 +29,8 @@ def every_format(tiny_tokenizer, tmp_path_factory):
     module = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=160,
-            hidden_size=128,
-            intermediate_size=128,
+            hidden_size=256,
+            intermediate_size=256,
             num_hidden_layers=-(-len(CATALOGUE) // 7),
             num_attention_heads=4,
             tie_word_embeddings=False,
@@ -69,7 +69,11 @@ def test_every_format_loads_to_the_values_it_was_made_with(every_format):
         assert torch.equal(weight, e.bank.weight(layer, format)), format
     tokens = torch.arange(20)[None]
     with torch.no_grad():
-        assert torch.equal(loaded(tokens).logits, e.expected()(tokens).logits)
+        expected = e.expected()(tokens).logits
+        # Where a rotation turns the inputs instead of the weight, sums round otherwise.
+        torch.testing.assert_close(loaded(tokens).logits, expected, rtol=1e-4, atol=1e-5)
+        keep_decoded(loaded)
+        assert torch.equal(loaded(tokens).logits, expected)
 
 
 def test_layers_that_read_one_tensor_are_loaded_as_siblings(every_format, tmp_path):
@@ -118,15 +122,17 @@ def test_layers_outside_the_blocks_are_packed_like_others(family, tiny_tokenizer
 
 @pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "bf16"])
 def test_rows_of_a_packed_table_are_those_of_the_whole(name):
-    weight = torch.randn(40, 128, generator=torch.Generator().manual_seed(0))
-    table = QuantEmbedding(CATALOGUE[name], (40, 128), torch.float32)
+    weight = torch.randn(40, 256, generator=torch.Generator().manual_seed(0))
+    table = QuantEmbedding(CATALOGUE[name], (40, 256), torch.float32)
     quantized = Rtn(clip_steps=0).quantize(weight, CATALOGUE[name])
     table.load_state_dict(quantized.tensors())
     ids = torch.tensor([[3, 39, 3], [0, 7, 20]])
     assert torch.equal(table(ids), quantized.dequantize()[ids])
 
 
-@pytest.mark.parametrize("name", ["int8_g32", "int3_g64", "nf4_g64", "mxfp4", "nvfp4", "fp8_e4m3"])
+@pytest.mark.parametrize(
+    "name", ["int8_g32", "int3_g64", "nf4_g64", "mxfp8_e4m3", "nvint4", "fp8_e4m3"]
+)
 def test_a_gpu_finds_the_same_rows_without_waiting(name, monkeypatch):
     """Interpreted here; `unique` is what would wait."""
     weight = torch.randn(40, 128, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,10 @@ import torch
 from bitfront.errors import InvalidArgument
 from bitfront.formats import named
 from bitfront.formats.fp4 import Fp4
+from bitfront.formats.fp6 import Fp6
+from bitfront.formats.mxfp6 import Mxfp6
 from bitfront.formats.nf import Nf
+from bitfront.quantizers.rtn import Rtn
 
 # QLoRA (arXiv:2305.14314), appendix E
 PUBLISHED_NF4 = [
@@ -78,8 +81,48 @@ def test_nvfp4_group_scales_use_the_whole_range_of_e4m3():
 
 @pytest.mark.parametrize(
     ("family", "fields"),
-    [(Nf, {"num_bits": 5}), (Nf, {"group_size": 16}), (Fp4, {"group_size": 16})],
+    [
+        (Nf, {"num_bits": 5}),
+        (Nf, {"group_size": 16}),
+        (Fp4, {"group_size": 16}),
+        (Fp6, {"exponent_bits": 4}),
+        (Fp6, {"group_size": 16}),
+        (Mxfp6, {"exponent_bits": 4}),
+    ],
 )
 def test_fields_out_of_range_are_refused(family, fields):
     with pytest.raises(InvalidArgument, match=str(next(iter(fields.values())))):
         family(**fields)
+
+
+# OCP Microscaling Formats 1.0, tables 3 and 4: largest, least normal and least subnormal number
+@pytest.mark.parametrize(
+    ("name", "largest", "normal", "subnormal"),
+    [("mxfp6_e2m3", 7.5, 1.0, 0.125), ("mxfp6_e3m2", 28.0, 0.25, 0.0625)],
+)
+def test_6_bit_floats_have_the_numbers_of_the_specification(name, largest, normal, subnormal):
+    levels = named(name).levels()
+    assert max(levels) == levels[31] == largest == -levels[63]
+    mantissas = 8 if name.endswith("e2m3") else 4
+    assert (levels[1], levels[mantissas]) == (subnormal, normal)
+
+
+def test_mxint8_codes_are_twos_complement_over_64():
+    format = named("mxint8")
+    weight = torch.tensor([[1.984375, -1.984375, 1.0, -1.0, 1 / 64, -1 / 64, 0.0, 0.0] * 4])
+    qparams = format.qparams(weight)
+    codes = format.encode(weight, qparams)
+    assert qparams["scale"].item() == 127
+    assert codes.view(torch.int8)[0, :7].tolist() == [127, -127, 64, -64, 1, -1, 0]
+    assert torch.equal(format.decode(codes, qparams), weight)
+
+
+def test_nvint4_has_less_error_than_nvfp4_on_gaussian_weights_and_more_on_heavy_tails():
+    """As arXiv:2510.25602 has it: integers win where a rotation has spread the outliers."""
+    gaussian = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
+    for weight, wins in ((gaussian, True), (gaussian**5, False)):
+        error = [
+            (Rtn().quantize(weight, named(name)).dequantize() - weight).square().mean()
+            for name in ("nvint4", "nvfp4")
+        ]
+        assert (error[0] < error[1]) == wins

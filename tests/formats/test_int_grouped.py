@@ -33,7 +33,7 @@ def test_symmetric_codes_reach_their_largest_value_on_either_side(sign):
     assert len(values.unique()) == 4
 
 
-@pytest.mark.parametrize("fields", [{"num_bits": 1}, {"num_bits": 9}, {"group_size": 48}])
+@pytest.mark.parametrize("fields", [{"num_bits": 0}, {"num_bits": 9}, {"group_size": 48}])
 def test_fields_out_of_range_are_refused(fields):
     with pytest.raises(InvalidArgument, match=str(next(iter(fields.values())))):
         IntGrouped(**fields)

@@ -7,13 +7,13 @@ from bitfront import formats
 from bitfront.errors import InvalidArgument
 from bitfront.formats.int_grouped import IntGrouped
 from bitfront.kernels import _launch, dequant_matmul
-from bitfront.kernels._blocks import block_matrix
+from bitfront.kernels._blocks import block_matrix, has_kernel
 from bitfront.kernels._launch import decoded
 from bitfront.kernels.launches import Launch
 from tests.kernels.unpacked import random_tensors, weight_of
 
 LIMITS = {torch.float16: 1e-3, torch.bfloat16: 1e-2}
-NAMES = [name for name in formats.catalogue() if name != "bf16"]
+NAMES = [name for name, format in formats.catalogue().items() if has_kernel(format)]
 GEMV = Launch("gemv", 1, 16, 64, num_warps=1)
 GEMM = Launch("gemm", 16, 32, 32)
 
@@ -36,8 +36,17 @@ CASES = [
     ("nf3_g32", (7, 352)),
     ("nf4_g64", (8, 192)),
     ("fp4_g32", (8, 160)),
+    ("fp6_e3m2_g64", (7, 192)),
     ("mxfp4", (8, 128)),
+    ("mxfp6_e2m3", (7, 160)),
+    ("mxfp8_e4m3", (9, 96)),
+    ("mxint8", (5, 96)),
     ("nvfp4", (7, 176)),
+    ("nvint4", (7, 176)),
+    ("lut2_g64", (8, 256)),
+    ("lut3_channel", (7, 352)),
+    ("lut4_g64", (9, 192)),
+    ("lut4_channel", (5, 33)),
     ("fp8_e4m3", (9, 132)),
 ]
 
@@ -188,6 +197,7 @@ MIXES = {
     "q, k and v": (["int4_g64", "int2_g32_sym", "int3_g64"], [33, 16, 9], [256]),
     "gate and up": (["nf3_g32", "mxfp4"], [16, 17], [320]),
     "column groups": (["int4_g32", "int2_g32", "fp4_g32"], [9], [96, 192, 64]),
+    "tables": (["lut3_g64", "nf3_g64", "lut4_channel", "int2_g64"], [9, 8], [128, 64]),
     "both": (["int3_g32", "int8_g32_sym", "fp8_e4m3", "nvfp4"], [9, 8], [160, 96]),
 }
 

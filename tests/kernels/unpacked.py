@@ -32,9 +32,9 @@ def random_tensors(format: Format, shape, generator, codes=None, scale=None):
             )
         else:
             size = torch.rand(stored.shape, generator=generator) + 0.25
+            if stored.dtype == "float16" or format.name == "nvint4":
+                size[..., 1::3] *= -1  # the scale of a symmetric integer may be negative
             made[name] = size.to(getattr(torch, stored.dtype))
-            if stored.dtype == "float16":  # the scale of a symmetric integer may be negative
-                made[name][..., ::3] *= -1
             if scale is not None:
                 made[name].fill_(scale)
     return made
@@ -60,20 +60,40 @@ def codes_of(format: Format, tensors, n_columns):
     return codes
 
 
+def float6(codes, mantissa_bits):
+    """Numbers of 6-bit floats: those without exponent have no hidden one."""
+    exponent, mantissa = (
+        codes >> mantissa_bits & 2 ** (5 - mantissa_bits) - 1,
+        codes & (2**mantissa_bits - 1),
+    )
+    bias = 2 ** (4 - mantissa_bits) - 1
+    hidden = exponent > 0
+    size = (hidden + mantissa / 2**mantissa_bits) * 2.0 ** (np.maximum(exponent, 1) - bias)
+    return size * np.where(codes & 32, -1, 1)
+
+
 def weight_of(name: str, tensors, shape):
     """Float64 weight `[n_rows, n_columns]` on the CPU."""
     format = formats.named(name)
-    if name.startswith("fp8"):
+    if name.startswith(("fp8", "mxfp8")):
         level = tensors["weight"].cpu().double().numpy()
     else:
         codes = codes_of(format, tensors, shape[1])
         if name.startswith(("mxfp4", "nvfp4", "fp4")):
             level = E2M1[codes & 7] * np.where(codes & 8, -1, 1)
-        elif name.startswith("nf"):
+        elif "fp6" in name:
+            level = float6(codes, 3 if "e2m3" in name else 2)
+        elif name == "mxint8":
+            level = codes.astype(np.uint8).view(np.int8) / 64
+        elif name == "nvint4":
+            level = codes - 8
+        elif name.startswith("lut"):
+            level = np.take_along_axis(tensors["table"].cpu().double().numpy(), codes, axis=1)
+        elif name.startswith(("nf", "gauss")):
             level = np.array(format.levels(), dtype=np.float32).astype(float)[codes]
         else:
             level = codes - (2 ** (format.num_bits - 1) if name.endswith("sym") else 0)
-    scale = tensors["scale"].cpu()
+    scale = tensors["scale"].cpu() if "scale" in tensors else torch.ones(shape[0], 1)
     scale = 2.0 ** (scale.double() - 127) if scale.dtype == torch.uint8 else scale.double()
     if "global_scale" in tensors:
         scale = scale * tensors["global_scale"].cpu().double()

@@ -130,7 +130,7 @@ class Calibrated(Quantizer):
 
     needs_hessian: ClassVar[bool] = True
 
-    def quantize(self, weight, format, hessian=None):
+    def rounded(self, weight, format, hessian):
         return PLAIN.quantize(weight + hessian[0, 0], format)
 
 
@@ -195,9 +195,9 @@ def test_rounding_takes_one_thread_and_gives_the_others_back(tmp_path, tiny_llam
     seen = set()
 
     class Watched(Rtn):
-        def quantize(self, weight, format, hessian=None):
+        def rounded(self, weight, format, hessian):
             seen.add(torch.get_num_threads())
-            return super().quantize(weight, format, hessian)
+            return super().rounded(weight, format, hessian)
 
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -211,13 +211,22 @@ def test_rounding_takes_one_thread_and_gives_the_others_back(tmp_path, tiny_llam
 
 def test_a_gpu_decodes_what_it_holds_to_the_same_bits(tmp_path, tiny_llama, space, monkeypatch):
     """Interpreted here: the packed tensors go over, and the weight is that of the processor."""
-    names = ("int2_g64", "int3_g64_sym", "int5_channel", "nf4_g64", "fp8_e4m3", "mxfp4", "nvfp4")
+    names = (
+        "int2_g64",
+        "int3_g64_sym",
+        "int5_channel",
+        "nf4_g64",
+        "fp8_e4m3",
+        "mxfp4",
+        "nvfp4",
+        "int4_g32_had",
+    )
     menu = tuple(map(named, (*names, "bf16")))
     whole = replace(space, layers=space.layers[:1], formats=menu, pinned=())
     bank = WeightBank.build(tmp_path, tiny_llama, whole, PLAIN)
     layer = whole.layers[0].name
     expected = {format.name: bank.weight(layer, format.name) for format in menu}
-    for module in ("models.bank", "kernels.dequant_matmul"):
+    for module in ("models.bank", "kernels.weights", "kernels.dequant_matmul"):
         monkeypatch.setattr(f"bitfront.{module}.can_run_triton", lambda device: True)
     monkeypatch.setattr("bitfront.packing.unpack", None)  # what decodes on a processor
     for name in names:

@@ -31,11 +31,11 @@ def error(out, layer, x):
 
 LOW_BIT = [
     f.name for f in formats.catalogue().values() if torch_cpu.can_multiply(f, SHAPE)
-]  # int2 to int4 of every kind, and int5 to int8 of symmetric rows
+]  # int1 to int4 of every kind, and int5 to int8 of symmetric rows
 
 
 def test_integers_have_operators():
-    assert len(LOW_BIT) == 3 * 4 * 2 + 4
+    assert len(LOW_BIT) == 4 + 3 * 4 * 2 + 4
     assert not torch_cpu.can_multiply(formats.named("int4_g64"), (40, 256))
     assert not torch_cpu.can_multiply(formats.named("nf4_g64"), SHAPE)
 

@@ -34,7 +34,8 @@ def products(fused, monkeypatch):
         made.append(arguments[2])
         return multiply(*arguments)
 
-    monkeypatch.setattr(quant_linear, "dequant_matmul", noted)
+    for module in (quant_linear, quant_linear.weights):
+        monkeypatch.setattr(module, "dequant_matmul", noted)
     return made
 
 
@@ -169,3 +170,15 @@ def test_they_are_captured_in_a_graph(tiny_folder):
         found = [attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)]
     graph.replay()
     assert all(torch.equal(*pair) for pair in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("other", "is_joined"),
+    [("lut3_g64", True), ("int4_g64_had", False), ("slim3_g32", False), ("higgs_n32p2_g64", False)],
+)
+def test_a_layer_that_is_turned_or_in_parts_stays_apart(other, is_joined):
+    names = ("int4_g64", "int3_g64", other)
+    layers = nn.ModuleList([QuantLinear(formats.named(x), (16, 128), torch.half) for x in names])
+    join_siblings(layers, [["0", "1", "2"]])
+    assert layers[0].siblings is layers[1].siblings is not None
+    assert (layers[2].siblings is layers[0].siblings) == is_joined

@@ -83,7 +83,7 @@ def _bits(format: Format) -> float:
 def bit_map(space: SearchSpace, trial: Trial) -> LayerMap:
     """The format of each layer; where a cell holds several layers, that of most of them."""
     styles = {swatch.name: swatch.style for swatch in swatches(space.formats)}
-    bits = {f.name: str(f.num_bits) for f in space.formats}
+    bits = {f.name: f"{f.code_bits:g}" for f in space.formats}
     names = [trial.allocation.formats[x.name] for x in space.layers]
 
     def cell(indices: tuple[int, ...]) -> Cell:
