@@ -14,10 +14,12 @@ from bitfront.budget import Budget
 from bitfront.costs import COSTS
 from bitfront.costs.base import Cost
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText
+from bitfront.experts import Grouping
 from bitfront.formats.base import Format
 from bitfront.models.bank import format_digest
 from bitfront.models.cache_layers import with_caches
 from bitfront.models.data import check_disjoint, check_source, digest, starting_ids, token_blocks
+from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
 from bitfront.plugins import Choice, parameters
@@ -174,7 +176,10 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
     progress(Event("load", 1, 1))
     pinned = formats.named(study.pinned) if study.pinned else None
     menu = tuple(formats.named(name) for name in study.formats)
-    space = search_space(model.module, menu, pinned, study.tied, study.deployment)
+    grouping = Grouping.parse(study.experts)
+    if grouping.kind != "none":
+        separate_experts(model.module)
+    space = search_space(model.module, menu, pinned, study.tied, study.deployment, experts=grouping)
     return model, with_caches(space, model.module, study.kv_cache) if study.kv_cache else space
 
 

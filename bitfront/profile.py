@@ -30,6 +30,7 @@ from bitfront.models.decoding import (
     nanoseconds,
 )
 from bitfront.models.device import device_name, empty
+from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space
 from bitfront.models.load import load_model, quiet
 from bitfront.pareto import LATENCY
@@ -114,6 +115,7 @@ class Bench:
             progress(Event("load", 1, 1))
             menu = tuple(map(formats.named, request.formats))
             pinned = formats.named(request.pinned) if request.pinned else None
+            separate_experts(loaded.module)
             self.space = search_space(loaded.module, menu, pinned, tied=False)
             self.like = next(loaded.module.parameters()).detach().new_zeros(1)
             self.model = hollowed(loaded.module, self.space)

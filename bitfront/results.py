@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
+from bitfront.experts import FILE as EXPERTS
 from bitfront.files import drop_cut_line, reading, replacing
 from bitfront.pareto import ParetoFront, objectives
 from bitfront.space import SearchSpace
@@ -39,6 +40,7 @@ class Results:
     trials.jsonl     one measured allocation a line, only ever appended
     screened.jsonl   one allocation a line that was measured on few sequences, the same
     pairs.json       KL of single groups and of pairs, where pairs were asked for
+    experts.json     calibration tokens that each expert saw, of models with experts
     latency.json     predicted decoding steps held against measured ones, by `bitfront profile`
     comparison.json  what `bitfront compare` found, and comparison.html with its chart
     bank/            quantized weights     references/   predictions of the unquantized model
@@ -332,7 +334,7 @@ class Results:
         # Whatever else lies there is not ours: `--out .` may name any folder.
         for path in self.directory.glob("tables/*.npz"):
             self.remove_table(path.stem)
-        for name in ("screened.jsonl", "pairs.json"):
+        for name in ("screened.jsonl", "pairs.json", EXPERTS):
             _remove(self.directory / name)
 
     def _write(self, name: str, text: str) -> None:

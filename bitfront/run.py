@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from bitfront.allocation import Allocation
 from bitfront.banks import build_bank, stored_bank
 from bitfront.environment import environment, versions
 from bitfront.errors import InvalidModel, InvalidText, MismatchedArtifact, StorageError
+from bitfront.estimates import expert_tokens, loss_table
 from bitfront.export import EXPORTERS
 from bitfront.export.base import Exporter, check_target, replacing_folder
 from bitfront.inputs import (
@@ -40,10 +39,7 @@ from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.results import Results
 from bitfront.searching import search_trials
-from bitfront.sensitivity import ESTIMATORS
-from bitfront.space import SearchSpace
 from bitfront.study import Study
-from bitfront.table import LayerTable
 from bitfront.trial import TEXTS, Trial, TrialState
 
 
@@ -158,7 +154,8 @@ def estimated(made: Prepared, progress: Progress = silent) -> Iterator[Job]:
     """
     study, results, inputs, references = made.study, made.results, made.inputs, made.references
     estimation = partial(_estimation, study, results, inputs, progress)
-    table = _loss_table(study, inputs, made.bank, results, progress)
+    seen = expert_tokens(inputs, results)
+    table = loss_table(study, inputs, made.bank, results, seen, progress)
     limits = study.budget.limits(inputs.space, inputs.costs)
     n_sequences = len(references["calibration"].tokens)
     problem = Problem(table, inputs.costs, limits, n_sequences=n_sequences)
@@ -290,59 +287,6 @@ def _made(study: Study, inputs: Inputs, text: str, progress: Progress) -> Refere
     except InvalidText as error:
         source = (study.evaluation if text == "evaluation" else study.calibration).source
         raise InvalidText(f"Cannot use {text} text {source!r}: {error}") from error
-
-
-def _loss_table(
-    study: Study, inputs: Inputs, bank: WeightBank, results: Results, progress: Progress
-) -> LayerTable:
-    name, space = study.estimator.name, inputs.space
-    stored = results.load_table(name, space)
-    if stored:
-        return stored
-    estimator = ESTIMATORS.build(name, study.estimator.params)
-    estimate = partial(estimator.whole_table, inputs.model.module, inputs.estimation, bank=bank)
-    if estimator.by_block:
-        return _table_by_block(name, space, estimate, results, progress)
-    table = estimate(space=space, progress=counted(progress, "estimate"))
-    results.save_table(name, table)
-    return table
-
-
-def _table_by_block(
-    name: str,
-    space: SearchSpace,
-    estimate: Callable[..., LayerTable],
-    results: Results,
-    progress: Progress,
-) -> LayerTable:
-    """The table of an estimator that takes long: the rows of each block are stored when made."""
-    values = np.zeros(space.allowed.shape)
-    made: dict[str, LayerTable] = {}
-    n_done = 0
-    for block in sorted({layer.block for layer in space.layers}):
-        rows = [row for row, layer in enumerate(space.layers) if layer.block == block]
-        part = replace(space, layers=tuple(space.layers[row] for row in rows))
-        key = f"{name}-block{block}"
-        table = results.load_table(key, part)
-        if table is None:
-            show = partial(_share_done, progress, n_done, len(rows), len(space.layers))
-            table = estimate(space=part, progress=show)
-            results.save_table(key, table)
-        made[key] = table
-        values[rows] = table.values
-        n_done += len(rows)
-        progress(Event("estimate", n_done, len(space.layers)))
-    whole = replace(next(iter(made.values())), space=space, values=values)
-    results.save_table(name, whole)
-    for unneeded in made:
-        results.remove_table(unneeded)
-    return whole
-
-
-def _share_done(
-    progress: Progress, n_before: int, n_here: int, n_layers: int, done: int, total: int
-) -> None:
-    progress(Event("estimate", n_before + done * n_here // total, n_layers))
 
 
 def measure_finalists(job: Job) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -36,6 +37,8 @@ class Layer:
         block: index of the transformer block; -1 outside the blocks.
         kind: what the layer does in its block, such as `"self_attn.q_proj"`; the experts of a block
             are of one kind. Outside the blocks a layer is, if nothing is said, a kind of its own.
+        active: share of the tokens that go through it: below 1 for a routed expert, whose share is
+            taken as that of every other.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Layer:
     # No part of `repr`, which a study's identity hashes: measured values do not depend on them.
     block: int = field(default=-1, repr=False)
     kind: str = field(default="", repr=False)
+    active: float = field(default=1.0, repr=False)
 
     def __post_init__(self) -> None:
         if not self.kind:
@@ -373,26 +377,24 @@ class _Formats(Mapping[str, str]):
 
 
 def _row(layer: Layer) -> list[object]:
-    return [layer.name, layer.shape, layer.group, layer.block, layer.kind]
+    row = [layer.name, layer.shape, layer.group, layer.block, layer.kind]
+    # Without it a space has the digest that it had before there were any.
+    return row if layer.active == 1.0 else [*row, layer.active]
 
 
 def _layer(row: list[Any]) -> Layer:
     # Folders written before layers knew their places have none; the next search adds them.
-    name, (rows, columns), group, block, kind = row if len(row) != 3 else (*row, -1, "")
-    return Layer(str(name), (int(rows), int(columns)), str(group), int(block), str(kind))
+    name, (rows, columns), group, *rest = row
+    block, kind, active = rest + [-1, "", 1.0][len(rest) :]
+    return Layer(str(name), (int(rows), int(columns)), str(group), int(block), str(kind), active)
 
 
 def _distinct(what: str, names: Sequence[str]) -> None:
-    repeated = (
-        sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
-    )
-    if repeated:
+    if len(set(names)) < len(names):
+        repeated = sorted({n for n in names if names.count(n) > 1})
         raise InvalidArgument(f"Repeated {what} names: {', '.join(repeated)}. Name each once.")
 
 
 def shapes(layers: Sequence[Layer]) -> Mapping[tuple[int, int], int]:
     """How many layers have each shape."""
-    counts: dict[tuple[int, int], int] = {}
-    for layer in layers:
-        counts[layer.shape] = counts.get(layer.shape, 0) + 1
-    return counts
+    return Counter(layer.shape for layer in layers)

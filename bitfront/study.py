@@ -10,6 +10,7 @@ from typing import Any
 from bitfront import formats, runtimes
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
+from bitfront.experts import Grouping
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.runtimes.base import Runtime
@@ -87,6 +88,9 @@ class Study:
         n_finalists: allocations of the calibration front that are measured on the evaluation text.
         seed: seed of every random choice.
         tied: whether fused layers (q/k/v, gate/up) share a format.
+        experts: what of the routed experts of a block shares a format: `"matrix"` nothing,
+            `"expert"` the matrices of an expert, `"cluster:4"` experts that are alike in so many
+            clusters, `"block"` all; `"none"` leaves stacked experts at 16 bits.
         pinned: format of embedding and head; `None` leaves them as they are (bf16).
         revision: revision of a hub model.
         dtype: `"float32"`, `"bfloat16"`, or `"auto"` (bfloat16 where hardware is fast at it).
@@ -116,6 +120,7 @@ class Study:
     n_finalists: int = 12
     seed: int = 0
     tied: bool = True
+    experts: str = "expert"
     pinned: str | None = "int8_g64"
     revision: str | None = None
     dtype: str = "auto"
@@ -137,6 +142,7 @@ class Study:
                 raise InvalidArgument(f"{name} is {bound}: give a positive number, or none.")
         if "memory" not in {choice.name for choice in self.costs}:
             raise InvalidArgument("The cost 'memory' is missing: give memory and any others.")
+        Grouping.parse(self.experts)
         self.budget.check_costs({choice.name for choice in self.costs})
         if not self.formats:
             raise InvalidArgument("The menu of formats is empty: name at least one.")

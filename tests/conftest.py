@@ -18,9 +18,15 @@ if not torch.cuda.is_available():
 from servers import database, postgres
 from soak import pytest_runtest_makereport as pytest_runtest_makereport
 from torch import nn
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3MoeForCausalLM,
+)
 
 from bitfront import Budget, Study, TextSource
+from bitfront.models.experts import separate_experts
 from bitfront.store import Store
 
 DATA = Path(__file__).parent / "data"
@@ -39,6 +45,20 @@ def tiny_folder() -> Path:
 def tiny_llama(tiny_folder: Path) -> nn.Module:
     """4 blocks, 64 wide, 512 tokens, tied embedding, float32; leave it as it is."""
     return LlamaForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def moe_folder() -> Path:
+    """Hugging Face folder of the tiny Qwen3-MoE with its tokenizer, that of the tiny Llama."""
+    return DATA / "tiny_moe"
+
+
+@pytest.fixture(scope="session")
+def tiny_moe(moe_folder: Path) -> nn.Module:
+    """2 blocks, 64 wide, 8 experts of which 2 are active, made separate; leave it as it is."""
+    model = Qwen3MoeForCausalLM.from_pretrained(moe_folder, dtype=torch.float32).eval()
+    separate_experts(model)
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ DATA = Path(__file__).parent / "data"
 SCRIPTS = {
     "estimators": "--estimators linearity:max_sequences=1 --n-sequences 2 --n-judged 1"
     " --n-allocations 6",
+    "experts": "--groupings block --budgets 3.5 --seeds 0 --n-trials 5 --n-calibration 2"
+    " --n-search 1 --n-evaluation 1",
     "fronts": "--budgets 3.5 --n-trials 7 --n-search 1 --n-evaluation 1",
     "fronts --search sweep": "--search sweep --budgets 3.5 --n-trials 6 --n-search 1"
     " --n-evaluation 1",
@@ -24,6 +26,7 @@ SCRIPTS = {
     "precision": "--n-allocations 4 --n-judged 1",
     "searches": "--budget 3.5bits --searches sweep,trust_region --steps 7 --seeds 0 --n-search 1",
 }
+MODELS = {"experts": "tiny_moe"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -32,7 +35,7 @@ def test_a_script_writes_rows(name, tmp_path):
     shutil.copytree(
         ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("results")
     )
-    command = [sys.executable, f"benchmarks/{script}.py", DATA / "tiny_llama"]
+    command = [sys.executable, f"benchmarks/{script}.py", DATA / MODELS.get(script, "tiny_llama")]
     command += [DATA / "alice.txt", DATA / "persuasion.txt", "--out", tmp_path / "out"]
     command += [*SCRIPTS[name].split(), "--length", "64"]
     ran = subprocess.run(

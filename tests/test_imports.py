@@ -16,7 +16,8 @@ FILES = [path for path in sorted(ROOT.rglob("*.py")) if "migrations" not in path
 
 # Imports point from a row to the rows below it, never sideways but among the nouns.
 NOUNS = {
-    "allocation", "budget", "kv_cache", "pareto", "problem", "space", "study", "table", "timings",
+    "allocation", "budget", "experts", "kv_cache", "pareto", "problem", "space", "study", "table",
+    "timings",
     "trial",
 }  # fmt: skip
 ROWS = (
@@ -30,7 +31,7 @@ ROWS = (
     {"run"},
     {"searching"},
     {"proposing"},
-    {"job", "pairs", "screening"},
+    {"estimates", "job", "pairs", "screening"},
     {"banks"},
     {"inputs"},
     {"manifest"},
@@ -65,7 +66,7 @@ NEVER = {("search", "models"), ("search", "quantizers")} | {
     (torch_side, "solvers") for torch_side in ("sensitivity", "costs", "evaluation", "export")
 }
 # `measurement` is the one module below `run` that uses a kind: it runs the metrics.
-JOINS = {"__init__", "cli", "compare", "run", "inputs", "api", "workers"}
+JOINS = {"__init__", "cli", "compare", "estimates", "run", "inputs", "api", "workers"}
 HEAVY = {
     "ortools": {f"solvers/{name}.py" for name in ("_programs", "cp_sat", "quadratic")},
     "optuna": {

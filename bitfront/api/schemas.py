@@ -185,6 +185,8 @@ class StudyBody(Body):
     """Of every random choice."""
     tied: bool = Study.tied
     """Whether fused layers (q/k/v, gate/up) share a format."""
+    experts: Annotated[str, Field(max_length=20)] = Study.experts
+    """What of the experts of a block shares a format: matrix, expert, cluster:4, block, none."""
     pinned: FormatName | None = Study.pinned
     """Format of embedding and head; null leaves them as they are. A runtime has its own default."""
     revision: Annotated[str, Field(max_length=100)] | None = None
@@ -246,7 +248,7 @@ class StudyBody(Body):
 
 _SAME = (
     "n_pairs", "n_trials", "max_minutes", "patience", "n_parallel", "n_search_sequences",
-    "n_finalists", "seed", "tied", "dtype", "device",
+    "n_finalists", "seed", "tied", "experts", "dtype", "device",
     "runtime", "tensor_parallel",
 )  # fmt: skip
 """Fields that a request and a study have alike."""

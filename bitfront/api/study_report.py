@@ -7,6 +7,8 @@ from pathlib import Path
 
 from bitfront.api.site import Site
 from bitfront.errors import NotFound
+from bitfront.experts import FILE as EXPERTS
+from bitfront.experts import TokensSeen
 from bitfront.pareto import ParetoFront, objectives
 from bitfront.report.data import ReportData
 from bitfront.report.page import html
@@ -49,8 +51,16 @@ def report_page(here: Site, stored: StoredStudy) -> str:
         | _words(here, files, "identity.json")
         | {"never quantized": never_quantized(space)},
         latency=latency_cost(study),
+        experts=_experts(here, files),
     )
     return html(data)
+
+
+def _experts(here: Site, files: dict[str, str]) -> TokensSeen:
+    if EXPERTS not in files:
+        return TokensSeen({})
+    with here.artifacts.open(files[EXPERTS]) as file:
+        return TokensSeen.from_json(file.read().decode())
 
 
 def _words(here: Site, files: dict[str, str], name: str) -> dict[str, str]:

@@ -26,6 +26,13 @@ RuntimeName = Annotated[
 ]
 TensorParallel = Annotated[int, typer.Option(help="Ranks that it spreads the weights over.")]
 Ties = Annotated[bool, typer.Option(help="Fused layers (q/k/v, gate/up) share a format.")]
+Experts = Annotated[
+    str,
+    typer.Option(
+        help="What of the experts of a block shares a format: matrix, expert, cluster:4, block; "
+        "or none, to leave stacked ones at 16 bits."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

@@ -15,6 +15,7 @@ from bitfront.cli.options import (
     CalibrationText,
     Device,
     Dtype,
+    Experts,
     Model,
     OneChoice,
     Out,
@@ -71,6 +72,7 @@ def search(
     ] = None,
     n_parallel: Annotated[int, typer.Option(help="Proposals in flight.")] = Study.n_parallel,
     ties: Ties = Study.tied,
+    experts: Experts = Study.experts,
     pin: Annotated[
         str | None,
         typer.Option(
@@ -139,17 +141,14 @@ def search(
         n_finalists=n_finalists,
         seed=seed,
         tied=ties,
+        experts=experts,
         pinned=pinned if pin is None else None if pin == "none" else pin,
         revision=revision,
         dtype=dtype,
         device=device,
         runtime=runtime,
         tensor_parallel=tensor_parallel,
-        kv_cache=None
-        if kv_formats is None
-        else KVCache(
-            menu(kv_formats), *KVCache.parse_point(kv_at), kv_window, kv_sinks, kv_pre_rope
-        ),
+        kv_cache=_cache(kv_formats, kv_at, kv_window, kv_sinks, kv_pre_rope),
     )
     exporter = study.deployment.exporter if study.deployment else "packed"
     from bitfront.display import Display
@@ -168,13 +167,22 @@ def search(
         if checkpoint:
             export_checkpoint(study, chosen, checkpoint, exporter, out, display.show)
     if as_json:
-        written = {"checkpoint": str(checkpoint)} if checkpoint else {}
+        written: dict[str, object] = {"checkpoint": str(checkpoint)} if checkpoint else {}
+        if data.experts.counts:
+            written["tokens_of_experts"] = data.experts.counts
         row = {"chosen": chosen.number, "values": chosen.values, "report": str(page)}
         print(json.dumps(row | written))
         return
     console = Console()
     console.print(front_table(front, chosen))
     print_note(console, str(study.estimator), data.loss.note)
+    print_note(console, "Experts", data.experts.summary)
     print_line(console, f"Report: {page}")
     if checkpoint:
         print_line(console, f"Checkpoint: {checkpoint}")
+
+
+def _cache(formats: str | None, at: str, window: int, sinks: int, pre_rope: bool) -> KVCache | None:
+    if formats is None:
+        return None
+    return KVCache(menu(formats), *KVCache.parse_point(at), window, sinks, pre_rope)

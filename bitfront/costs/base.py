@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from bitfront.space import SearchSpace
+from bitfront.space import Layer, SearchSpace
 from bitfront.table import LayerTable
+
+
+def share_read(layer: Layer, batch: int) -> float:
+    """Chance that a step of `batch` tokens reads a layer's weight; 1 but for routed experts.
+
+    As if the router chose evenly and for each token anew: 1 - (1 - active)^batch.
+    """
+    return float(1 - (1 - layer.active) ** batch)
 
 
 class Cost(ABC):

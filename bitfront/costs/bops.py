@@ -16,10 +16,12 @@ from bitfront.table import LayerTable
 class Bops(Cost):
     """Bit operations a token: code bits of the weights x bits of the activations x multiplications.
 
-        bops = code_bits * activation_bits * out_features * in_features
+        bops = code_bits * activation_bits * out_features * in_features * active share
 
     What papers on mixed precision report beside accuracy, and what an accelerator with bit-serial
     arithmetic takes time in proportion to. A GPU or CPU does not: there `latency` is the measure.
+
+    A routed expert counts by the share of experts that a token goes through.
 
     Table: `bops`, summed over the searched layers.
 
@@ -39,6 +41,6 @@ class Bops(Cost):
     def cost(self, space: SearchSpace) -> tuple[LayerTable, ...]:
         """The table of a space."""
         bits = np.array([f.code_bits for f in space.formats], dtype=np.float64)
-        n_weights = np.array([layer.n_weights for layer in space.layers], dtype=np.float64)
-        values = self.activation_bits * np.outer(n_weights, bits)
+        active = np.array([layer.n_weights * layer.active for layer in space.layers])
+        values = np.ceil(self.activation_bits * np.outer(active, bits))
         return (LayerTable(space, values, "bops", source=repr(self)),)

@@ -11,7 +11,7 @@ from typing import NoReturn
 import numpy as np
 
 from bitfront import formats
-from bitfront.costs.base import Cost
+from bitfront.costs.base import Cost, share_read
 from bitfront.errors import InvalidArgument
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -33,6 +33,9 @@ class Latency(Cost):
     layers four times smaller or larger than those. The rest of the step (attention over the
     context, norms, embedding and head, launches) is what was measured of this very model at this
     batch and context, or `rest_ms`.
+
+    A routed expert's time counts by the chance that some token of the batch goes through it, at the
+    time that the whole batch takes there: an upper bound beyond one token.
 
     Prefer it to `roofline` wherever the device is at hand: which width is faster depends on the
     kernel, not on bytes alone.
@@ -84,8 +87,10 @@ class Latency(Cost):
             known = timed.get(format.name) or self._refuse(format.name, timed, space, timings)
             sizes = {shape: format.nbytes(shape) for shape in known}
             for row in np.flatnonzero(space.allowed[:, column]):
-                shape = space.layers[row].shape
+                layer = space.layers[row]
+                shape = layer.shape
                 ns = known.get(shape) or self._between(known, sizes, shape, format.name)
+                ns *= share_read(layer, self.batch)
                 values[row, column] = math.ceil(ns)
         outside = float(math.ceil(self._rest(timings, space)))
         note = f"{timings.device}, {timings.dtype}, measured {timings.date}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitfront.costs.base import Cost
+from bitfront.costs.base import Cost, share_read
 from bitfront.errors import InvalidArgument
 from bitfront.formats.base import Format
 from bitfront.space import Layer, SearchSpace
@@ -34,6 +34,9 @@ class Roofline(Cost):
 
         latency_ns = rest + sum over layers of ceil(1e9 max(stored bytes / bandwidth,
                                                            2 batch weights / rate))
+
+    A routed expert's bytes count by the chance that some token of the batch goes through it, its
+    operations by the share of tokens that do.
 
     Williams et al., Roofline (2009). It knows neither launches nor how well a kernel does: a lower
     bound that ranks formats by what they must read, for devices that are not at hand; `latency` is
@@ -75,6 +78,6 @@ class Roofline(Cost):
 
     def _ns(self, space: SearchSpace, layer: Layer, format: Format) -> int:
         bandwidth, rate = DEVICES[self.device]
-        reading = space.nbytes(layer, format) / bandwidth
-        computing = 2 * self.batch * layer.n_weights / rate
+        reading = share_read(layer, self.batch) * space.nbytes(layer, format) / bandwidth
+        computing = 2 * self.batch * layer.active * layer.n_weights / rate
         return math.ceil(1e9 * max(reading, computing))

@@ -8,18 +8,40 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bitfront.allocation import Allocation
-from bitfront.errors import InvalidArgument
+from bitfront.errors import InvalidArgument, InvalidModel
+from bitfront.experts import place
 from bitfront.export.base import writing
 from bitfront.formats import named
 from bitfront.formats.base import Format
+from bitfront.models.experts import expert_modules
 from bitfront.models.layers import find_pinned
 from bitfront.models.load import LoadedModel
 
 T = TypeVar("T")
 
 
-def searched(model: LoadedModel, allocation: Allocation) -> dict[str, str]:
-    """Format name of each layer but embedding and head, which other tools leave alone."""
+def searched(
+    model: LoadedModel, allocation: Allocation, with_experts: bool = False
+) -> dict[str, str]:
+    """Format name of each layer but embedding and head, which other tools leave alone.
+
+    Args:
+        model: what is exported.
+        allocation: of the whole model.
+        with_experts: whether experts that transformers stacks can be among them.
+
+    Raises:
+        InvalidModel: such experts, where they cannot.
+    """
+    experts = {} if with_experts else expert_modules(model.module)
+    for name in allocation.formats:
+        at = place(name)
+        if at is not None and at[0] in experts:
+            raise InvalidModel(
+                f"Layer {name!r} is of an expert that transformers stacks with others, and this "
+                "exporter cannot name one alone: search with --experts none, or export with packed "
+                "or fake_quant."
+            )
     pinned = {layer.name for layer in find_pinned(model.module)}
     return {name: f for name, f in allocation.formats.items() if name not in pinned}
 

@@ -22,6 +22,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, StorageError
 from bitfront.models.bank import WeightBank
+from bitfront.models.experts import restacked
 from bitfront.models.layers import fixed_tensors, stored_dtype
 from bitfront.models.load import LoadedModel
 from bitfront.notes import MARK
@@ -118,6 +119,7 @@ class HuggingFaceFolder(Exporter):
         plain = {name: t.detach().to("cpu", stored_dtype(t)) for name, t in fixed.items()}
         stored = plain | dict(tensors)
         if as_published:
+            stored = restacked(model.module, stored)
             # Experts are slices of their stack: without a copy they would count as one tensor.
             published = revert_weight_conversion(model.module, stored)
             stored = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, InvalidModel
+from bitfront.export._published import Part, check_blocks, published
 from bitfront.export._recipes import searched
 from bitfront.export._schemes import config_groups
 from bitfront.export.base import HuggingFaceFolder
@@ -22,6 +24,7 @@ from bitfront.formats.int_grouped import IntGrouped
 from bitfront.formats.mxfp6 import Mxfp6
 from bitfront.formats.nvfp4 import Nvfp4
 from bitfront.models.bank import WeightBank
+from bitfront.models.experts import expert_modules
 from bitfront.models.layers import get_weight
 from bitfront.models.load import LoadedModel
 from bitfront.quantizers.rtn import Rtn
@@ -35,8 +38,9 @@ class CompressedTensors(HuggingFaceFolder):
 
     Weight-only schemes: symmetric integers of 2 to 8 bits (`pack-quantized`), fp8
     (`float-quantized`), mxfp4, mxfp6_e2m3, mxfp8_e4m3 and nvfp4; codes and scales are those that
-    were measured. bf16 layers are on the ignore list. All other formats, and layers that are no
-    `nn.Linear`, are refused. Embedding and head are plain bfloat16 with the values of their format,
+    were measured. bf16 layers are on the ignore list. Experts that transformers stacks are stored
+    one by one, as published; those of a block must share a format. All other formats, and layers
+    that are no `nn.Linear`, are refused. Embedding and head are plain bfloat16 with the values of their format,
     because the engines know no packed ones: so the folder is larger than the budget said. Engines
     keep scales in the dtype of the model, so in bfloat16 they lose 3 bits.
 
@@ -60,9 +64,11 @@ class CompressedTensors(HuggingFaceFolder):
         """
         wanted = {
             name: self._checked(name, format, model.module.get_submodule(name))
-            for name, format in searched(model, allocation).items()
+            for name, format in searched(model, allocation, with_experts=True).items()
         }
-        groups = config_groups(wanted)
+        check_blocks(model.module, wanted)
+        parts = published(model.module, allocation.formats)
+        groups = config_groups({x.target: f for name, f in wanted.items() for x in parts[name]})
         tensors: Tensors = {}
         for layer, format in allocation.formats.items():
             if wanted.get(layer, "bf16") == "bf16":
@@ -73,14 +79,17 @@ class CompressedTensors(HuggingFaceFolder):
                 if chosen.name != format:
                     kept = Rtn().quantize(weight.float().contiguous(), chosen).tensors()
                 stored = _stored(chosen, kept, (weight.shape[0], weight.shape[1]))
-            tensors |= {f"{layer}.{name}": tensor for name, tensor in stored.items()}
-        config = _config(groups, model.module)
+            n_rows = get_weight(model.module, layer).shape[0]
+            for part in parts[layer]:
+                tensors |= part.of(stored, n_rows)
+        config = _config(groups, _ignored(model.module, wanted, parts))
         anew = {layer: f for layer, f in wanted.items() if f != allocation.formats[layer]}
         plain = [layer for layer in allocation.formats if layer not in wanted]
         more = {layer: n for layer in plain if (n := _more_bytes(model, allocation, layer))}
         notes: dict[str, Any] = {"rounded_anew": anew} if anew else {}
         notes |= {"at_16_bits": more} if more else {}
-        self.write_folder(directory, model, allocation, tensors, config, notes)
+        separate = bool(expert_modules(model.module))
+        self.write_folder(directory, model, allocation, tensors, config, notes, separate)
 
     def _checked(self, layer: str, name: str, module: nn.Module) -> str:
         """Name of the format that a layer is stored in."""
@@ -107,19 +116,29 @@ def _more_bytes(model: LoadedModel, allocation: Allocation, layer: str) -> int:
     return 2 * n_rows * n_columns - named(allocation.formats[layer]).nbytes((n_rows, n_columns))
 
 
-def _config(groups: dict[str, dict[str, Any]], module: nn.Module) -> dict[str, Any] | None:
+def _ignored(
+    module: nn.Module, wanted: Mapping[str, str], parts: Mapping[str, tuple[Part, ...]]
+) -> list[str]:
+    """Published names of linear layers without a scheme."""
+    return [
+        part.name
+        for name, m in module.named_modules()
+        if isinstance(m, nn.Linear) and wanted.get(name, "bf16") == "bf16"
+        for part in parts.get(name, (Part(name),))
+    ]
+
+
+def _config(groups: dict[str, dict[str, Any]], ignored: list[str]) -> dict[str, Any] | None:
     """The `quantization_config`; `None` where nothing is quantized."""
     if not groups:
         return None
     kinds = {group["format"] for group in groups.values()}
-    targets = {target for group in groups.values() for target in group["targets"]}
-    linears = [name for name, m in module.named_modules() if isinstance(m, nn.Linear)]
     return {
         "quant_method": "compressed-tensors",
         "format": kinds.pop() if len(kinds) == 1 else "mixed-precision",
         "quantization_status": "compressed",
         "config_groups": groups,
-        "ignore": [name for name in linears if name not in targets],
+        "ignore": ignored,
     }
 
 

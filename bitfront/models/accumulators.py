@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bitfront.models.bank import WeightBank
+from bitfront.models.experts import expert_modules
 from bitfront.models.gradients import (
     by_sequence,
     errors,
@@ -166,7 +167,7 @@ def _visit_inputs(
     progress: Progress | None,
 ) -> None:
     """Hand the inputs of every searched layer to `visit`, in forward passes alone."""
-    chunks = passes(tokens)
+    chunks = passes(tokens, alone=bool(expert_modules(model)))
     device = next(model.parameters()).device
     for done, rows in enumerate(chunks, start=1):
         batch = tokens[rows].to(device)

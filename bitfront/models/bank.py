@@ -68,7 +68,8 @@ class WeightBank:
             model: the unquantized model.
             space: what to quantize: every format that fits each layer, and the pinned layers.
             quantizer: how codes are chosen. A layer without a Gram matrix (an embedding reads
-                rows, it has no input) falls back to `rtn` when the quantizer needs one.
+                rows, it has no input) or with one of zeros (an expert that saw no token) falls
+                back to `rtn` when the quantizer needs one.
             hessians: float32 `[n_columns, n_columns]` by layer name: mean of x x^T; or what
                 `Quantizer.quantize` takes instead. Read layer by layer in the order of the space,
                 so a mapping that computes them lazily is fine.
@@ -86,6 +87,10 @@ class WeightBank:
         for layer, menu in wanted:
             weight = get_weight(model, layer.name).float().contiguous()
             hessian = (hessians or {}).get(layer.name) if quantizer.needs_hessian else None
+            if (
+                isinstance(hessian, torch.Tensor) and not hessian.any()
+            ):  # an expert that saw no token
+                hessian = None
             chosen = Rtn() if quantizer.needs_hessian and hessian is None else quantizer
             inputs = _tensors_digest(
                 {"weight": weight} | ({} if hessian is None else {"h": hessian})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bitfront.errors import InvalidText, NonFinite
 from bitfront.models.bank import WeightBank
+from bitfront.models.experts import expert_modules
 from bitfront.space import SearchSpace
 
 TOKENS_PER_PASS = 1024
@@ -38,8 +39,13 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def passes(tokens: Tensor) -> list[slice]:
+def passes(tokens: Tensor, alone: bool = False) -> list[slice]:
     """Rows of `tokens [n_sequences, length]` that go through the model together.
+
+    Args:
+        tokens: the text.
+        alone: whether each goes by itself: a routed expert sees tokens, not sequences, and what it
+            sees could not be told apart.
 
     Raises:
         InvalidText: nothing to predict.
@@ -49,7 +55,7 @@ def passes(tokens: Tensor) -> list[slice]:
             f"Gradients need token blocks of at least 1 x 2, given shape {tuple(tokens.shape)}: "
             "use more or longer text."
         )
-    step = max(1, TOKENS_PER_PASS // tokens.shape[1])
+    step = 1 if alone else max(1, TOKENS_PER_PASS // tokens.shape[1])
     return [slice(i, min(i + step, len(tokens))) for i in range(0, len(tokens), step)]
 
 
@@ -80,7 +86,7 @@ def visit_gradients(
         NonFinite: outputs or gradients overflow; names the layer.
         InvalidText: too few tokens.
     """
-    chunks = passes(tokens)
+    chunks = passes(tokens, alone=bool(expert_modules(model)))
     device = next(model.parameters()).device
     for done, rows in enumerate(chunks, start=1):
         batch = tokens[rows].to(device)

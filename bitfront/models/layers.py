@@ -12,7 +12,10 @@ from transformers.pytorch_utils import Conv1D
 
 from bitfront import formats as catalogue
 from bitfront.errors import InvalidArgument, InvalidModel
+from bitfront.experts import PER_EXPERT, Grouping
 from bitfront.models import deployable
+from bitfront.models.expert_groups import with_experts
+from bitfront.models.experts import SeparateExperts
 from bitfront.space import Layer, SearchSpace
 
 if TYPE_CHECKING:
@@ -51,7 +54,8 @@ def find_layers(model: nn.Module, tied: bool = True) -> tuple[Layer, ...]:
     projections around a narrow embedding (OPT), the transformation before the head (BERT). Left
     out are embedding and head, routers (as many outputs as there are experts beside them), gates
     narrower than 8 outputs, and weights already listed under another name. Experts stacked into
-    one 3-D parameter are no linears: they stay at 16 bits and count as fixed bytes.
+    one 3-D parameter are no linears: `models.experts.separate_experts` makes them some; else they
+    stay at 16 bits and count as fixed bytes.
 
     A group is the set of linears with the same parent module that read the same input tensor, seen
     in one forward pass of two tokens: what engines fuse (q/k/v, gate/up). Shapes cannot tell (the
@@ -90,6 +94,7 @@ def search_space(
     pinned: Format | None,
     tied: bool,
     runtime: Runtime | None = None,
+    experts: Grouping = PER_EXPERT,
 ) -> SearchSpace:
     """The space of a model: searched layers, pinned embedding and head, bytes of all the rest.
 
@@ -100,13 +105,14 @@ def search_space(
             `None` leaves both at 16 bits, within `fixed_bytes`.
         tied: whether fused layers share a format.
         runtime: what is to load every allocation of the space.
+        experts: which weights of separate experts share a format.
 
     Raises:
         InvalidArgument: no format fits some layer, the pinned one does not fit the embedding, or
             the ranks of the runtime do not divide a layer.
         InvalidModel: the runtime does not load such models.
     """
-    layers = find_layers(model, tied)
+    layers = with_experts(model, find_layers(model, tied), experts)
     if runtime is not None:
         deployable.check_model(model, layers, runtime)
         layers = deployable.with_kernels(layers, runtime)
@@ -134,7 +140,7 @@ def fixed_tensors(model: nn.Module, quantized: Iterable[str]) -> dict[str, torch
 
 
 def stacked_weights(model: nn.Module) -> int:
-    """Number of weights in matrices stacked in 3-D (experts): no linears, so at 16 bits for now."""
+    """Number of weights in matrices stacked in 3-D (experts): no linears, so at 16 bits."""
     stacks = {id(p): p.numel() for module in model.modules() for p in _stacked(module)}
     return sum(stacks.values())
 
@@ -254,6 +260,8 @@ def _routes(model: nn.Module, name: str, block: str) -> bool:
     if n_outputs < _NARROW:
         return True
     around = name.rpartition(".")[0]
+    if isinstance(model.get_submodule(around.rpartition(".")[0]), SeparateExperts):
+        return False
     holds_block = not around or block.startswith(f"{around}.")
     n_experts = set() if holds_block else _n_experts(model.get_submodule(around))
     while (around := around.rpartition(".")[0]).startswith(f"{block}."):

@@ -12,6 +12,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bitfront import formats
 from bitfront.formats.base import Format
+from bitfront.models.experts import expert_modules, separate_experts
 from bitfront.models.quant_linear import (
     QuantEmbedding,
     TiedHead,
@@ -54,10 +55,19 @@ class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]
     requires_calibration = True
 
     def _process_model_before_weight_loading(self, model: nn.Module, **_: object) -> None:
+        modules = dict(model.named_modules())
+        if any(name not in modules for name in self.quantization_config.formats):
+            separate_experts(model)
         for name, format in self.quantization_config.formats.items():
             if format != "bf16":  # stored as the module's own weight
                 replace_with_packed(model, name, formats.named(format))
         join_siblings(model, self.quantization_config.siblings)
+
+    def update_weight_conversions(self, weight_conversions: list[Any], model: nn.Module) -> Any:
+        """None where experts are separate: tensors have the names of the modules already."""
+        if expert_modules(model):
+            return []
+        return super().update_weight_conversions(weight_conversions, model)
 
     def is_serializable(self) -> bool:
         """Copy the folder, or export again: `save_pretrained` is not offered."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+from bitfront.experts import TokensSeen
 from bitfront.pareto import LATENCY, ParetoFront
 from bitfront.report.grid import Grid
 from bitfront.space import SearchSpace
@@ -33,6 +34,7 @@ class ReportData:
             seed, machine.
         latency: what predicted latencies, such as `"latency:table=gpu.json"`; empty for nothing.
         checks: predicted decoding steps held against measured ones, as `latency.json` has them.
+        experts: calibration tokens that each expert saw.
     """
 
     title: str
@@ -47,6 +49,7 @@ class ReportData:
     provenance: Mapping[str, str]
     latency: str = ""
     checks: tuple[Mapping[str, object], ...] = ()
+    experts: TokensSeen = field(default_factory=lambda: TokensSeen({}))
 
     @cached_property
     def measured(self) -> tuple[Trial, ...]:

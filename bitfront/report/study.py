@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bitfront.errors import InvalidArgument
+from bitfront.experts import FILE as EXPERTS
+from bitfront.experts import TokensSeen
 from bitfront.pareto import LATENCY
 from bitfront.report.data import ReportData
 from bitfront.results import Results
@@ -48,6 +50,7 @@ def report_data(directory: Path) -> ReportData:
         | {"never quantized": never_quantized(space)},
         latency=latency_cost(study),
         checks=checks,
+        experts=TokensSeen.load(directory / EXPERTS),
     )
 
 

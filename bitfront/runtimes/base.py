@@ -43,6 +43,7 @@ class Rule:
     Args:
         names: patterns of format names, such as `"int[2-8]_*_sym"`.
         fused: whether layers that the engine fuses with others may have them.
+        together: patterns of those that layers of a module that is one kernel (experts) may have.
         row_multiple: what the rows that one rank holds are a multiple of.
         column_multiple: what the columns that one rank holds are a multiple of.
         word_bits: where columns are spread over ranks, the codes of the row that one rank holds
@@ -51,6 +52,7 @@ class Rule:
 
     names: tuple[str, ...]
     fused: bool = True
+    together: tuple[str, ...] = ("*",)
     row_multiple: int = 1
     column_multiple: int = 1
     word_bits: int = 1
@@ -102,24 +104,31 @@ class Runtime:
     def rule(self, format: str) -> Rule | None:
         """Conditions of a format; `None` where no layer can have it."""
         for rule in self.rules:
-            if any(fnmatchcase(format, pattern) for pattern in rule.names):
+            if _is_named(format, rule.names):
                 return rule
         return None
 
     def pins(self, format: str) -> bool:
         """Whether embedding and head can have a format."""
-        return any(fnmatchcase(format, pattern) for pattern in self.pinned)
+        return _is_named(format, self.pinned)
 
     def kernel(self, layer: str) -> str:
         """What tells the kernel of a layer from others: layers of one kernel share a format."""
         parts = layer.split(".")
-        for index, part in enumerate(parts[:-1]):
-            if part in self.together:
-                return ".".join(parts[: index + 1])
+        if module := self.module_together(layer):
+            return module
         for names in self.fused:
             if parts[-1] in names:
                 return ".".join((*parts[:-1], "+".join(names)))
         return layer
+
+    def module_together(self, layer: str) -> str:
+        """Module around a layer all of whose linears are one kernel; empty for none."""
+        parts = layer.split(".")
+        for index, part in enumerate(parts[:-1]):
+            if part in self.together:
+                return ".".join(parts[: index + 1])
+        return ""
 
     def splits_columns(self, layer: str) -> bool:
         """Whether ranks hold columns of a layer, not rows."""
@@ -129,7 +138,10 @@ class Runtime:
         """Whether a layer spreads evenly over the ranks, in any format."""
         if layer.rpartition(".")[2] in self.replicated:
             return True
-        return shape[1 if self.splits_columns(layer) else 0] % self.tensor_parallel == 0
+        size = shape[1 if self.splits_columns(layer) else 0]
+        # Gate and up of an expert are one layer here and are spread each by itself.
+        n_parts = 2 if self.module_together(layer) and layer.endswith(".gate_up_proj") else 1
+        return size % (n_parts * self.tensor_parallel) == 0
 
     def allows(self, format: Format, layer: str, shape: tuple[int, int], is_fused: bool) -> bool:
         """Whether a layer may have a format.
@@ -142,6 +154,8 @@ class Runtime:
         """
         rule = self.rule(format.name)
         if rule is None or (is_fused and not rule.fused):
+            return False
+        if self.module_together(layer) and not _is_named(format.name, rule.together):
             return False
         rows, columns = shape
         if self.splits_columns(layer):
@@ -203,6 +217,10 @@ def read(name: str, fields: Mapping[str, Any]) -> Runtime:
     made["rules"] = tuple(Rule(**_frozen(rule)) for rule in fields["rules"])
     made["loads"] = {key: Tolerance(**each) for key, each in fields["loads"].items()}
     return Runtime(name=name, **made)
+
+
+def _is_named(format: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(format, pattern) for pattern in patterns)
 
 
 def _frozen(value: Any) -> Any:

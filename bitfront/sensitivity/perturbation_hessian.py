@@ -37,7 +37,8 @@ class PerturbationHessian(Estimator):
     the unquantized model, so what a small move leaves behind is curvature times the move, averaged
     over both signs. The paper perturbs the blocks of a vision model one by one; here one move at
     the bottom serves all layers. It takes the outputs of a layer for uncorrelated; a layer whose
-    outputs the move does not change gets the mean curvature of the others.
+    outputs the move does not change, or a routed expert, which sees other tokens after the move,
+    gets the mean curvature of the others.
 
     Cost: two backward passes, and four bytes of memory for every token and output of every layer.
 
@@ -116,6 +117,8 @@ class _Seen:
         self.counts[row] += len(rows)
         for column, error in errors(weight, self.space, self.bank, row):
             self.errors[row][column] += _sums(linear(rows, error).square())
+        if self.space.layers[row].active < 1:
+            return  # the moved text goes through other experts: nothing to hold outputs against
         outputs = linear(rows, weight.float())
         key = (row, int(self._passes[self.sign, row]))
         self._passes[self.sign, row] += 1
@@ -136,11 +139,12 @@ class _Seen:
         return table
 
     def _curvature(self, row: int) -> np.ndarray | None:
-        """Of each output of a layer; `None` where the outputs changed by no more than rounding."""
+        """Of each output of a layer; `None` for experts, and where outputs changed by rounding."""
         count = self.counts[row]
         change, gradient = self.changes[row] / (count / 2), self.gradients[row] / count
         typical = change.mean()
-        if typical <= _ROUNDING * self.sizes[row] / (count / 2):
+        rounding = _ROUNDING * self.sizes[row] / (count / 2)
+        if self.space.layers[row].active < 1 or typical <= rounding:
             return None
         # An output that hardly moved says nothing of its curvature: the layer's mean stands in.
         return np.asarray(gradient / np.maximum(change, 0.1 * typical))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from bitfront.experts import FILE as EXPERTS
 from bitfront.proposing import Proposer, baselines, is_due
 from bitfront.run import export_checkpoint, finalists
 from bitfront.store.records import Claim, Outcome, Proposed, Settled, Stage
@@ -39,7 +40,9 @@ def prepare(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
 def estimate(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     """Estimate the loss of every layer in every format; the baselines can be measured then."""
     job = bench.loaded(claim.study_id, lease.progress)
-    files = bench.stored(claim.study_id, lease.check, ("tables/", "pairs.json", "references/"))
+    files = bench.stored(
+        claim.study_id, lease.check, ("tables/", "pairs.json", EXPERTS, "references/")
+    )
     uniform = baselines(job.problem.space)
     proposed = tuple(Proposed(Trial(0, a, "calibration", "uniform")) for a in uniform)
     return Outcome(files, proposed=proposed)

@@ -1,0 +1,111 @@
+"""The loss table of a study: made, found in its results folder, or made block by block."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from bitfront.experts import FILE as EXPERTS
+from bitfront.experts import TokensSeen
+from bitfront.inputs import Inputs
+from bitfront.models.bank import WeightBank
+from bitfront.models.experts import expert_modules, tokens_seen
+from bitfront.progress import Event, Progress, counted
+from bitfront.results import Results
+from bitfront.sensitivity import ESTIMATORS
+from bitfront.sensitivity._unseen import imputed
+from bitfront.space import SearchSpace
+from bitfront.study import Study
+from bitfront.table import LayerTable
+
+logger = logging.getLogger(__name__)
+
+
+def expert_tokens(inputs: Inputs, results: Results) -> TokensSeen:
+    """Calibration tokens of each expert, counted once; of a model without experts nothing."""
+    path = results.directory / EXPERTS
+    if path.exists() or not expert_modules(inputs.model.module):
+        return TokensSeen.load(path)
+    seen = tokens_seen(inputs.model.module, inputs.estimation)
+    seen.save(path)
+    return seen
+
+
+def loss_table(
+    study: Study,
+    inputs: Inputs,
+    bank: WeightBank,
+    results: Results,
+    seen: TokensSeen,
+    progress: Progress,
+) -> LayerTable:
+    """The table of the study's estimator; experts that saw too few tokens have imputed scores.
+
+    Args:
+        study: names the estimator.
+        inputs: model, space and text.
+        bank: the quantized weights.
+        results: where the table is kept.
+        seen: tokens of each expert.
+        progress: called as the work goes on.
+    """
+    name, space = study.estimator.name, inputs.space
+    stored = results.load_table(name, space)
+    if stored:
+        return stored
+    estimator = ESTIMATORS.build(name, study.estimator.params)
+    estimate = partial(estimator.whole_table, inputs.model.module, inputs.estimation, bank=bank)
+
+    def finish(table: LayerTable) -> LayerTable:
+        if estimator.needs != "weights" and seen.n_unseen:
+            logger.warning("%s.", seen.summary)
+            return imputed(table, seen, inputs.model.module, bank)
+        return table
+
+    if estimator.by_block:
+        return _table_by_block(name, space, estimate, finish, results, progress)
+    table = finish(estimate(space=space, progress=counted(progress, "estimate")))
+    results.save_table(name, table)
+    return table
+
+
+def _table_by_block(
+    name: str,
+    space: SearchSpace,
+    estimate: Callable[..., LayerTable],
+    finish: Callable[[LayerTable], LayerTable],
+    results: Results,
+    progress: Progress,
+) -> LayerTable:
+    """The table of an estimator that takes long: the rows of each block are stored when made."""
+    values = np.zeros(space.allowed.shape)
+    made: dict[str, LayerTable] = {}
+    n_done = 0
+    for block in sorted({layer.block for layer in space.layers}):
+        rows = [row for row, layer in enumerate(space.layers) if layer.block == block]
+        part = replace(space, layers=tuple(space.layers[row] for row in rows))
+        key = f"{name}-block{block}"
+        table = results.load_table(key, part)
+        if table is None:
+            show = partial(_share_done, progress, n_done, len(rows), len(space.layers))
+            table = estimate(space=part, progress=show)
+            results.save_table(key, table)
+        made[key] = table
+        values[rows] = table.values
+        n_done += len(rows)
+        progress(Event("estimate", n_done, len(space.layers)))
+    whole = finish(replace(next(iter(made.values())), space=space, values=values))
+    results.save_table(name, whole)
+    for unneeded in made:
+        results.remove_table(unneeded)
+    return whole
+
+
+def _share_done(
+    progress: Progress, n_before: int, n_here: int, n_layers: int, done: int, total: int
+) -> None:
+    progress(Event("estimate", n_before + done * n_here // total, n_layers))
