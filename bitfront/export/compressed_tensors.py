@@ -40,7 +40,8 @@ class CompressedTensors(HuggingFaceFolder):
     (`float-quantized`), mxfp4, mxfp6_e2m3, mxfp8_e4m3 and nvfp4; codes and scales are those that
     were measured. bf16 layers are on the ignore list. Experts that transformers stacks are stored
     one by one, as published; those of a block must share a format. All other formats, and layers
-    that are no `nn.Linear`, are refused. Embedding and head are plain bfloat16 with the values of their format,
+    that are no `nn.Linear`, are refused. Embedding and head are plain bfloat16 with the values of their
+    format,
     because the engines know no packed ones: so the folder is larger than the budget said. Engines
     keep scales in the dtype of the model, so in bfloat16 they lose 3 bits.
 
