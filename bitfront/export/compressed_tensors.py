@@ -36,14 +36,13 @@ Tensors = dict[str, torch.Tensor]
 class CompressedTensors(HuggingFaceFolder):
     """compressed-tensors folder with one config group per format, for vLLM and transformers.
 
-    Weight-only schemes: symmetric integers of 2 to 8 bits (`pack-quantized`), fp8
-    (`float-quantized`), mxfp4, mxfp6_e2m3, mxfp8_e4m3 and nvfp4; codes and scales are those that
-    were measured. bf16 layers are on the ignore list. Experts that transformers stacks are stored
-    one by one, as published; those of a block must share a format. All other formats, and layers
-    that are no `nn.Linear`, are refused. Embedding and head are plain bfloat16 with the values of their
-    format,
-    because the engines know no packed ones: so the folder is larger than the budget said. Engines
-    keep scales in the dtype of the model, so in bfloat16 they lose 3 bits.
+    Weight-only schemes: symmetric integers of 2 to 8 bits (`pack-quantized`), fp8 (`float-
+    quantized`), mxfp4, mxfp6_e2m3, mxfp8_e4m3 and nvfp4; codes and scales are those that were
+    measured. bf16 layers are on the ignore list. Experts that transformers stacks are stored one by
+    one, as published; those of a block must share a format. All other formats, and layers that are
+    no `nn.Linear`, are refused. Embedding and head are plain bfloat16 with the values of their
+    format, because the engines know no packed ones: so the folder is larger than the budget said.
+    Engines keep scales in the dtype of the model, so in bfloat16 they lose 3 bits.
 
     Args:
         symmetric: if true, asymmetric integers, whose fractional zero points the format cannot
