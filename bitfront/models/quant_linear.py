@@ -222,8 +222,10 @@ class QuantEmbedding(PackedWeight):
         return found if self.factor == 1.0 else found * torch.tensor(self.factor, dtype=found.dtype)
 
     def _rows(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Stored tensors of these rows; what all rows share as it is (scale of nvfp4)."""
-        return {k: t[ids] if len(t) == self.shape[0] else t for k, t in self.tensors().items()}
+        """Stored tensors of these rows; what all rows share as it is (scale of nvfp4, an order)."""
+        n_rows = self.shape[0]
+        tensors = self.tensors().items()
+        return {k: t[ids] if t.dim() > 1 and len(t) == n_rows else t for k, t in tensors}
 
 
 class TiedHead(nn.Module):

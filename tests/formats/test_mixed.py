@@ -139,3 +139,11 @@ def test_salience_counts_what_inputs_do():
 def test_fields_out_of_range_are_refused(fields):
     with pytest.raises(InvalidArgument, match=str(list(fields.values())[-1])):
         Mixed(**fields)
+
+
+def test_a_table_with_as_many_rows_as_groups_keeps_their_order():
+    format, weight = named("slim3_g32"), gaussian(4, 128)
+    table = QuantEmbedding(format, weight.shape, torch.float32)
+    table.load_state_dict(Slim().quantize(weight, format, torch.eye(128)).tensors())
+    ids = torch.tensor([3, 1])
+    torch.testing.assert_close(table(ids), table.matrix(torch.float32)[ids])
