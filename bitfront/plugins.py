@@ -226,8 +226,9 @@ def parameters(alternative: type) -> dict[str, Param]:
 
 
 def settings(plugin: object) -> dict[str, Param]:
-    """Fields of a plug-in with the values they have, fixed ones too."""
-    return {f.name: getattr(plugin, f.name) for f in dataclasses.fields(plugin)}  # type: ignore[arg-type]
+    """Fields of a plug-in with the values they have, fixed ones too; a format by its name."""
+    values = {f.name: getattr(plugin, f.name) for f in dataclasses.fields(plugin)}  # type: ignore[arg-type]
+    return {key: getattr(value, "name", value) for key, value in values.items()}
 
 
 def summary(alternative: type) -> str:

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from bitfront import cli, formats
-from bitfront.plugins import summary
+from bitfront.plugins import settings, summary
 from bitfront.results import Results
 from tests.cli.commands import MENU, QUICK, one_line
 
@@ -142,7 +142,7 @@ def test_plugins_lists_formats_with_their_parameters(run) -> None:
     assert rows["nf3_g64"]["parameters"] == {"num_bits": 3, "group_size": 64}
     for name, format in formats.catalogue().items():
         assert rows[name]["kind"] == "format"
-        assert rows[name]["parameters"]["num_bits"] == format.num_bits
+        assert rows[name]["parameters"] == settings(format)
         assert summary(type(format)) in rows[name]["summary"]
         assert "\n" not in rows[name]["summary"]
     lines = run("plugins")[1].splitlines()

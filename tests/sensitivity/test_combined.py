@@ -47,6 +47,8 @@ def test_outputs_that_overflow_are_refused(tiny_llama, tiny_tokens, tiny_space, 
     class Overflowing:
         """The bank, with one layer whose quantized weight is beyond all bounds."""
 
+        space = tiny_space
+
         def weight(self, layer, format, device=None):
             weight = tiny_bank.weight(layer, format)
             return weight * torch.inf if layer == tiny_space.layers[3].name else weight

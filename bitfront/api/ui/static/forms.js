@@ -68,6 +68,8 @@ document.addEventListener("change", (event) => {
     box.disabled = runtime.value !== "" && !box.dataset.runtimes.split(" ").includes(runtime.value);
     box.checked = menu.includes(box.value);
   }
+  const more = runtime.form.querySelector("[data-formats]");
+  more.open ||= more.querySelector(":checked") !== null;
 });
 
 document.addEventListener("click", async (event) => {
