@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import dataclass
-from types import TracebackType
 
 from bitfront.artifacts import Artifacts
 from bitfront.errors import BitfrontError
+from bitfront.repeated import Repeated
 from bitfront.settings import AUDIT_DAYS
 from bitfront.store import Store
 from bitfront.store.pruning import DAY, pruned
@@ -60,7 +59,7 @@ def collect(
     return Collected(len(unused), len(unlisted), pruned(store.db, audit_days))
 
 
-class Collector:
+class Collector(Repeated):
     """Collects every hour, from a thread of its own, inside a `with` block.
 
     Args:
@@ -77,32 +76,17 @@ class Collector:
         audit_days: float = AUDIT_DAYS,
         seconds: float = HOUR,
     ) -> None:
+        super().__init__("collector", seconds)
         self._store = store
         self._artifacts = artifacts
         self._audit_days = audit_days
-        self._seconds = seconds
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="collector", daemon=True)
 
-    def __enter__(self) -> Collector:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _keep(self) -> None:
-        while not self._stopping.wait(self._seconds):
-            try:
-                removed = collect(self._store, self._artifacts, audit_days=self._audit_days)
-            except (BitfrontError, OSError) as error:
-                logger.warning("cannot collect unused files: %s", error)
-            else:
-                told = "collected %d unused and %d unlisted files, pruned %d rows"
-                logger.info(told, removed.n_unused, removed.n_unlisted, removed.n_rows)
+    def once(self) -> None:
+        """`collect`; what cannot be removed now is the next hour's."""
+        try:
+            removed = collect(self._store, self._artifacts, audit_days=self._audit_days)
+        except (BitfrontError, OSError) as error:
+            logger.warning("cannot collect unused files: %s", error)
+        else:
+            told = "collected %d unused and %d unlisted files, pruned %d rows"
+            logger.info(told, removed.n_unused, removed.n_unlisted, removed.n_rows)

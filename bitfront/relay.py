@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
-from types import TracebackType
 
 from celery import Celery
 
 from bitfront.broker import n_unheard, ring
 from bitfront.errors import StorageError
+from bitfront.repeated import Repeated
 from bitfront.store import Store
 
 logger = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ def ring_due(store: Store, app: Celery) -> None:
         unheard[task.queue] += 1
 
 
-class Relay:
+class Relay(Repeated):
     """Rings from a thread of its own inside a `with` block.
 
     Args:
@@ -49,27 +48,13 @@ class Relay:
     """
 
     def __init__(self, store: Store, app: Celery) -> None:
+        super().__init__("relay", _EVERY_SECONDS)
         self._store = store
         self._app = app
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="relay", daemon=True)
 
-    def __enter__(self) -> Relay:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _keep(self) -> None:
-        while not self._stopping.wait(_EVERY_SECONDS):
-            try:
-                ring_due(self._store, self._app)
-            except StorageError as error:
-                logger.warning("cannot look for waiting tasks: %s", error)
+    def once(self) -> None:
+        """`ring_due`; the database may be back at the next look."""
+        try:
+            ring_due(self._store, self._app)
+        except StorageError as error:
+            logger.warning("cannot look for waiting tasks: %s", error)

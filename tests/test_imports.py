@@ -54,6 +54,7 @@ ROWS = (
         "processes",
         "environment",
         "notes",
+        "repeated",
     },
     {"errors", "version"},
 )

@@ -8,13 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 import time
 from contextlib import suppress
-from types import TracebackType
 from typing import Protocol
 
 from bitfront.errors import StorageError
+from bitfront.repeated import Repeated
 from bitfront.store import Store
 from bitfront.store.records import Claim
 
@@ -32,7 +31,7 @@ class Workers(Protocol):
         """The process of a worker, by its name; `None` where it is none of these."""
 
 
-class Reaper:
+class Reaper(Repeated):
     """Looks after the workers of this machine from a thread of its own inside a `with` block.
 
     Args:
@@ -41,33 +40,19 @@ class Reaper:
     """
 
     def __init__(self, store: Store, workers: Workers) -> None:
+        super().__init__("reaper", _LOOK_SECONDS)
         self._store = store
         self._workers = workers
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="reaper", daemon=True)
+        self._since: dict[Claim, float] = {}
 
-    def __enter__(self) -> Reaper:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _keep(self) -> None:
-        since: dict[Claim, float] = {}
-        while not self._stopping.wait(_LOOK_SECONDS):
-            with suppress(StorageError):  # the database may be back at the next look
-                held, now = self._held(), time.monotonic()
-                since = {claim: since.get(claim, now) for claim in held}
-                for claim, pid in held.items():
-                    if now - since[claim] > _PATIENCE_SECONDS:
-                        self._end(claim, pid)
+    def once(self) -> None:
+        """End what has been worked at in vain for too long."""
+        with suppress(StorageError):  # the database may be back at the next look
+            held, now = self._held(), time.monotonic()
+            self._since = {claim: self._since.get(claim, now) for claim in held}
+            for claim, pid in held.items():
+                if now - self._since[claim] > _PATIENCE_SECONDS:
+                    self._end(claim, pid)
 
     def _held(self) -> dict[Claim, int]:
         """What is worked at in vain, and by which processes of these workers."""
