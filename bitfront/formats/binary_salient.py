@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from bitfront.errors import InvalidArgument
+from bitfront.formats._widths import Widths
 from bitfront.formats.base import Format, StoredTensor, float16_scale
 from bitfront.formats.int_grouped import IntGrouped
 
@@ -15,14 +16,13 @@ if TYPE_CHECKING:
 
 UNIT = 16
 """Columns are salient in multiples of it, so that both parts are whole containers."""
-_ALL = slice(None)
 _MASK = "salient_mask"
 _WIDE, _NARROW = IntGrouped(4, None), IntGrouped(1, None)
 _CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6)
 
 
 @dataclass(frozen=True)
-class SalientFirst(Format):
+class SalientFirst(Widths):
     """`BinarySalient` of columns that are in order already, salient ones first.
 
     Parameters have a scale and zero point for every 16 columns, equal within a part; stored are
@@ -35,7 +35,6 @@ class SalientFirst(Format):
     percent: int = 20
     num_bits: int = field(default=4, init=False)
     learned: ClassVar[bool] = True
-    in_planes: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -50,10 +49,6 @@ class SalientFirst(Format):
     @classmethod
     def catalogue(cls) -> tuple[Format, ...]:
         """None: it is a part of `BinarySalient`."""
-        return ()
-
-    def levels(self) -> tuple[float, ...]:
-        """None: the parts differ."""
         return ()
 
     def n_salient(self, n_columns: int) -> int:
@@ -102,49 +97,14 @@ class SalientFirst(Format):
             parts.append({k: t.expand(-1, low[:, at].shape[1]) for k, t in of_part.items()})
         return {k: torch.cat([part[k] for part in parts], dim=1) for k in parts[0]}
 
-    def affine(
-        self, qparams: Mapping[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """By unit, in float32."""
-        return qparams["scale"].float(), qparams["zero_point"].float()
-
-    def _tops(self, qparams: Mapping[str, torch.Tensor], groups: slice) -> torch.Tensor:
-        """Largest code of each unit, `[n_units, 1]`."""
+    def tops(self, qparams: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """15 in salient units, 1 in the others."""
         import torch
 
         n_units = qparams["scale"].shape[1]
         n = self.n_salient(n_units * UNIT) // UNIT
-        is_wide = torch.arange(n_units, device=qparams["scale"].device)[groups, None] < n
+        is_wide = torch.arange(n_units, device=qparams["scale"].device) < n
         return torch.where(is_wide, 15.0, 1.0)
-
-    def nearest_in(
-        self,
-        scaled: torch.Tensor,
-        qparams: Mapping[str, torch.Tensor],
-        rows: slice = _ALL,
-        groups: slice = _ALL,
-    ) -> torch.Tensor:
-        """Codes by rounding, up to the largest of their part."""
-        import torch
-
-        top = self._tops(qparams, groups)
-        return torch.minimum(scaled.round().clamp_(min=0), top).to(torch.uint8)
-
-    def values_in(
-        self,
-        codes: torch.Tensor,
-        qparams: Mapping[str, torch.Tensor],
-        rows: slice = _ALL,
-        groups: slice = _ALL,
-    ) -> torch.Tensor:
-        """Codes as numbers."""
-        return codes.float()
-
-    def rounded_in(
-        self, scaled: torch.Tensor, qparams: Mapping[str, torch.Tensor], rows: slice = _ALL
-    ) -> torch.Tensor:
-        """Nearest integers, up to the largest of their part."""
-        return self.nearest_in(scaled, qparams).float()
 
 
 @dataclass(frozen=True)

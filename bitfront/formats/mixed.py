@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from bitfront.errors import InvalidArgument
+from bitfront.formats._widths import Widths
 from bitfront.formats.base import (
     GROUP_SIZES,
     Format,
@@ -19,12 +20,11 @@ from bitfront.formats.int_grouped import IntGrouped
 if TYPE_CHECKING:
     import torch
 
-_ALL = slice(None)
 _PARTS = ("narrow", "middle", "wide")
 
 
 @dataclass(frozen=True)
-class Mixed(Format):
+class Mixed(Widths):
     """Asymmetric integers, some groups of columns with more bits and some with fewer.
 
     A group is `group_size` columns of all rows, so that the weight is a few ordinary integer
@@ -52,7 +52,6 @@ class Mixed(Format):
     wide_bits: int = 4
     one_in: int = 8
     group_size: int = 64
-    in_planes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         widths = [1, self.narrow_bits, self.num_bits, min(self.wide_bits, 8) - 1]
@@ -95,10 +94,6 @@ class Mixed(Format):
         """Whole groups; where none are narrow, as many that every `one_in`th can be wide."""
         n_columns = self.group_size * (1 if self.narrow_bits < self.num_bits else self.one_in)
         return shape[1] % n_columns == 0
-
-    def levels(self) -> tuple[float, ...]:
-        """None: widths differ."""
-        return ()
 
     def counts(self, n_columns: int) -> tuple[int, int, int]:
         """Groups of each width: narrow, middle, wide."""
@@ -178,42 +173,9 @@ class Mixed(Format):
         stored = torch.tensor(tops, device=order.device).repeat_interleave(counts)
         return torch.empty_like(stored).index_copy_(0, order.long(), stored)
 
-    def affine(
-        self, qparams: Mapping[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Scale and zero point in float32, in the order of the columns."""
-        return qparams["scale"].float(), qparams["zero_point"].float()
-
-    def nearest_in(
-        self,
-        scaled: torch.Tensor,
-        qparams: Mapping[str, torch.Tensor],
-        rows: slice = _ALL,
-        groups: slice = _ALL,
-    ) -> torch.Tensor:
-        """Codes by rounding, up to the largest of their group."""
-        import torch
-
-        top = self._tops(qparams["order"])[groups, None]
-        return torch.minimum(scaled.round().clamp_(min=0), top).to(torch.uint8)
-
-    def values_in(
-        self,
-        codes: torch.Tensor,
-        qparams: Mapping[str, torch.Tensor],
-        rows: slice = _ALL,
-        groups: slice = _ALL,
-    ) -> torch.Tensor:
-        """Codes as numbers."""
-        return codes.float()
-
-    def rounded_in(
-        self, scaled: torch.Tensor, qparams: Mapping[str, torch.Tensor], rows: slice = _ALL
-    ) -> torch.Tensor:
-        """Nearest integers, up to the largest of their group."""
-        import torch
-
-        return torch.minimum(scaled.round().clamp_(min=0), self._tops(qparams["order"])[:, None])
+    def tops(self, qparams: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """By the widths of the order."""
+        return self._tops(qparams["order"])
 
     def column_order(
         self, tensors: Mapping[str, torch.Tensor], n_columns: int
