@@ -16,7 +16,7 @@ from bitfront.experts import PER_EXPERT, Grouping
 from bitfront.models import deployable
 from bitfront.models.expert_groups import with_experts
 from bitfront.models.experts import SeparateExperts
-from bitfront.models.tasks import task_of
+from bitfront.models.tasks import ImageClassification, task_of
 from bitfront.space import Layer, SearchSpace
 
 if TYPE_CHECKING:
@@ -79,7 +79,10 @@ def find_layers(model: nn.Module, tied: bool = True) -> tuple[Layer, ...]:
 
 
 def find_pinned(model: nn.Module) -> tuple[Layer, ...]:
-    """Token embedding and output head; one layer, named after the embedding, when they are tied."""
+    """Token embedding and output head; one layer, named after the embedding, when they are tied.
+
+    Of models that classify images, the linear layers that give the classes.
+    """
     found: dict[int, Layer] = {}
     for module in _embedding_and_head(model):
         weight = module.get_parameter("weight")
@@ -236,6 +239,13 @@ def _place(model: nn.Module, name: str, prefix: str) -> tuple[int, str]:
 
 def _embedding_and_head(model: nn.Module) -> Iterator[nn.Module]:
     language_model: Any = model
+    if isinstance(task_of(model), ImageClassification):
+        n_classes, in_blocks = language_model.config.num_labels, set(blocks(model).modules())
+        for module in model.modules():
+            is_head = isinstance(module, nn.Linear) and module.out_features == n_classes
+            if is_head and module not in in_blocks:
+                yield module
+        return
     yield language_model.get_input_embeddings()
     head = language_model.get_output_embeddings()
     if isinstance(head, nn.Linear):

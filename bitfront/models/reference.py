@@ -38,12 +38,15 @@ class Reference:
         log_probs: float32 `[n_sequences, n_scored, K]`.
         log_tail: float32 `[n_sequences, n_scored]`, log of the mass outside the top K, at least
             about -87.
+        labels: of images, int64 `[n_sequences]`, `None` where they have none; not part of what is
+            stored. A text holds its own.
     """
 
     tokens: torch.Tensor
     indices: torch.Tensor
     log_probs: torch.Tensor
     log_tail: torch.Tensor
+    labels: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -106,11 +109,19 @@ class Reference:
 
     def first(self, n_sequences: int) -> Reference:
         """That of the first sequences alone; shares memory with the whole."""
-        return Reference(**{name: getattr(self, name)[:n_sequences] for name in _FIELDS})
+        labels = None if self.labels is None else self.labels[:n_sequences]
+        parts = {name: getattr(self, name)[:n_sequences] for name in _FIELDS}
+        return Reference(**parts, labels=labels)
 
     def next_tokens(self, index: int) -> torch.Tensor:
         """The tokens to be predicted in a sequence, int64 `[n_scored]`."""
         return self.tokens[index, 1:]
+
+    def labels_of(self, index: int) -> torch.Tensor | None:
+        """What is right for a sample, int64 `[n_scored]`, if that is known."""
+        if self.labels is not None:
+            return self.labels[index : index + 1]
+        return None if self.tokens.is_floating_point() else self.next_tokens(index)
 
     def argmax(self, index: int) -> torch.Tensor:
         """The unquantized model's most likely token at each position, int64 `[n_scored]`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,9 @@ class Task(ABC):
 
     fed: ClassVar[str]
     """What samples are, in messages."""
+
+    metrics: ClassVar[tuple[str, ...]]
+    """Names of what a trial measures."""
 
     @abstractmethod
     def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
@@ -80,6 +84,7 @@ class CausalText(Task):
 
     name = "text"
     fed = "token ids"
+    metrics = ("kl_divergence", "perplexity", "top1_error")
 
     def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
         """Logits `[n_sequences, length, vocabulary]`."""
@@ -127,6 +132,7 @@ class ImageClassification(Task):
 
     name = "images"
     fed = "pixels"
+    metrics = ("kl_divergence", "top1_error", "label_error")
 
     def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
         """Logits `[n_images, 1, n_classes]`."""
@@ -165,7 +171,7 @@ class ImageClassification(Task):
             )
 
 
-_GIVEN = "_bitfront_task"
+_GIVEN, _CLASSIFIES = "_bitfront_task", "ForImageClassification"
 
 TEXT, IMAGES = CausalText(), ImageClassification()
 TASKS: dict[str, Task] = {task.name: task for task in (TEXT, IMAGES)}
@@ -176,7 +182,13 @@ def task_of(model: nn.Module) -> Task:
     given = getattr(model, _GIVEN, None)
     if isinstance(given, Task):
         return given
-    return IMAGES if type(model).__name__.endswith("ForImageClassification") else TEXT
+    return IMAGES if _CLASSIFIES in type(model).__name__ else TEXT
+
+
+def task_named(config: Mapping[str, Any]) -> str:
+    """Name of the task that a config.json speaks of: text where it speaks of none."""
+    architectures = config.get("architectures") or []
+    return "images" if any(_CLASSIFIES in str(name) for name in architectures) else "text"
 
 
 def set_task(model: nn.Module, task: Task) -> None:
