@@ -63,7 +63,8 @@ def run_study(
         progress: called as the work goes on.
 
     Returns:
-        The front on the evaluation text; `front.best("kl", **study.budget.bounds())` is the answer.
+        The front on the evaluation text; its answer is
+        `front.best(front.loss, **study.budget.bounds())`.
 
     Raises:
         BitfrontError: bad input, an infeasible budget, or a folder of another study.
@@ -322,7 +323,7 @@ def finalists(trials: Sequence[Trial], problem: Problem, n: int) -> list[Trial]:
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
     searched = [t for t in complete if t.origin != "uniform"]
     within = [t for t in searched if problem.is_feasible(problem.space.encode(t.allocation))]
-    best = sorted(within, key=lambda t: t.values["kl"])[: (n + 1) // 2]
+    best = sorted(within, key=lambda t: t.loss)[: (n + 1) // 2]
     anchor = best[0].values["bytes"] if best else 0.0
     bounded = ["bits" if q == "code_bits" else q for q in problem.limits]
     front = ParetoFront(tuple(complete), objectives(complete, bounded)).trials
