@@ -150,7 +150,7 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     _warn_of_stacks(model.module)
     costs = cost_tables(study, space)
     check_budget(study.budget, space, costs)
-    _check_length(model, study)
+    _check_task(model, study)
     progress(Event("text", 0, 2))
     both = calibration_samples(study, model)
     progress(Event("text", 1, 2))
@@ -284,8 +284,15 @@ def _check_together(budget: Budget, problem: Problem) -> None:
         raise InfeasibleBudget(error.quantity, error.limit, error.smallest, message) from error
 
 
-def _check_length(model: LoadedModel, study: Study) -> None:
+def _check_task(model: LoadedModel, study: Study) -> None:
+    """Refuse what does not go with the task of the model."""
     task = task_of(model.module)
+    timed = {"latency", "roofline"} & {cost.name for cost in study.costs}
+    if timed and not isinstance(task, CausalText):
+        raise InvalidArgument(
+            f"Cost {timed.pop()!r} is the time of a decoding step, and {study.model} is no "
+            "language model: leave it out, with any budget in time."
+        )
     if isinstance(task, ImageClassification):
         return
     least = min(study.n_search_sequences, study.evaluation.n_sequences)

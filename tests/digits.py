@@ -1,0 +1,20 @@
+"""Real images that a dependency carries: the handwritten digits of scikit-learn."""
+
+import torch
+from sklearn.datasets import load_digits
+
+N_TRAINED = 1_200
+"""The tiny ViT was trained on the first so many."""
+
+
+def grey() -> tuple[torch.Tensor, torch.Tensor]:
+    """Grey values uint8 `[1797, 8, 8]` and labels int64 `[1797]`."""
+    data = load_digits()
+    return (torch.tensor(data.images) * 255 / 16).round().to(torch.uint8), torch.tensor(data.target)
+
+
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels as `preprocessor_config.json` of the tiny ViT makes them, and labels."""
+    values, labels = grey()
+    pixels = (values.float() / 255 - 0.5) / 0.5
+    return pixels[:, None].expand(-1, 3, -1, -1).contiguous(), labels.long()
