@@ -1,4 +1,4 @@
-"""Which weights of a model get a format: linear layers, fused groups, embedding and head."""
+"""Which weights of a model get a format: linears, convolutions, fused groups, embedding, head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from bitfront import formats as catalogue
 from bitfront.errors import InvalidArgument, InvalidModel
@@ -16,6 +15,7 @@ from bitfront.experts import PER_EXPERT, Grouping
 from bitfront.models import deployable
 from bitfront.models.expert_groups import with_experts
 from bitfront.models.experts import SeparateExperts
+from bitfront.models.matrices import MODULES, as_matrix, as_stored
 from bitfront.space import Layer, SearchSpace
 
 if TYPE_CHECKING:
@@ -146,15 +146,22 @@ def stacked_weights(model: nn.Module) -> int:
 
 
 def stored_dtype(tensor: torch.Tensor) -> torch.dtype:
-    """Dtype of a fixed tensor in a checkpoint: bfloat16 for floating point, else its own."""
-    return torch.bfloat16 if tensor.is_floating_point() else tensor.dtype
+    """Dtype of a fixed tensor in a checkpoint: bfloat16 for parameters, else its own.
+
+    Means and variances of batch norms, which are buffers, are few and divide: they stay float32.
+    """
+    rounds = tensor.is_floating_point() and isinstance(tensor, nn.Parameter)
+    return torch.bfloat16 if rounds else tensor.dtype
 
 
 def get_weight(model: nn.Module, name: str) -> torch.Tensor:
-    """Weight of a layer as `[out_features, in_features]`: a detached view in the model's dtype."""
+    """Weight of a layer as `[out_features, in_features]`: a detached view in the model's dtype.
+
+    Of a convolution `in_features` are the taps of all input channels of its group, channel by
+    channel, as `torch.nn.functional.unfold` orders the patches of an input.
+    """
     module = model.get_submodule(name)
-    weight = module.get_parameter("weight").detach()
-    return weight.T if isinstance(module, Conv1D) else weight
+    return as_matrix(module, module.get_parameter("weight").detach())
 
 
 def set_weight(model: nn.Module, name: str, weight: torch.Tensor) -> None:
@@ -162,13 +169,14 @@ def set_weight(model: nn.Module, name: str, weight: torch.Tensor) -> None:
 
     Dtype and device of the parameter stay.
     """
+    module = model.get_submodule(name)
     with torch.no_grad():
-        get_weight(model, name).copy_(weight)
+        module.get_parameter("weight").copy_(as_stored(module, weight))
 
 
 def _linears(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module.named_modules(prefix=prefix):
-        if isinstance(child, (nn.Linear, Conv1D)):
+        if isinstance(child, MODULES):
             yield name, child
 
 
@@ -257,6 +265,8 @@ def _routes(model: nn.Module, name: str, block: str) -> bool:
         block: name of its block; outside the blocks, of their list.
     """
     n_outputs = get_weight(model, name).shape[0]
+    if isinstance(model.get_submodule(name), nn.Conv2d):
+        return False
     if n_outputs < _NARROW:
         return True
     around = name.rpartition(".")[0]
