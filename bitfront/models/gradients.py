@@ -152,13 +152,31 @@ def require_finite(values: Tensor, what: str, layer: str) -> None:
 
 
 def weight_gradients(inputs: Tensor, gradients: Tensor) -> Tensor:
-    """Gradient of the weight for each sequence, float32 `[n, out_features, in_features]`."""
-    return torch.bmm(gradients.float().mT, inputs.float())
+    """Gradient of the weight for each sequence, float32 `[n, out_features, in_features]`.
+
+    Args:
+        inputs: `[n, length, in_features]`, or in groups `[n, length, n_groups, in_features]`.
+        gradients: at the layer's output, `[n, length, out_features]`.
+    """
+    if inputs.ndim == 3:
+        return torch.bmm(gradients.float().mT, inputs.float())
+    by_group = gradients.float().unflatten(2, (inputs.shape[2], -1))
+    return torch.einsum("nlgr,nlgc->ngrc", by_group, inputs.float()).flatten(1, 2)
+
+
+def whole_gradient(inputs: Tensor, gradients: Tensor) -> Tensor:
+    """Gradient of the weight for all sequences, float32 `[out_features, in_features]`.
+
+    Arguments as of `weight_gradients`.
+    """
+    if inputs.ndim == 3:  # one product, and no gradient for each sequence in memory
+        return gradients.flatten(0, 1).float().mT @ inputs.flatten(0, 1).float()
+    return weight_gradients(inputs, gradients).sum(dim=0)
 
 
 def sequence_groups(inputs: Tensor, gradients: Tensor, limit: int = 2**26) -> Iterator[Tensor]:
     """`weight_gradients` of as many sequences at a time as stay below `limit` numbers."""
-    size = inputs.shape[-1] * gradients.shape[-1]
+    size = inputs.shape[-1] * gradients.shape[-1]  # of a weight, in groups too
     step = max(1, limit // size)
     for start in range(0, len(inputs), step):
         yield weight_gradients(inputs[start : start + step], gradients[start : start + step])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
-from bitfront.models.gradients import sequence_groups, visit_gradients
+from bitfront.models.gradients import sequence_groups, visit_gradients, whole_gradient
 from bitfront.models.losses import KlLoss, LabelLoss
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
@@ -98,7 +98,7 @@ class DeltaLoss(Estimator):
                 return
             error = patched.error(space.layers[row].name)
             if self.signed:
-                gradient = gradients.flatten(0, 1).float().mT @ inputs.flatten(0, 1).float()
+                gradient = whole_gradient(inputs, gradients)
                 sums[row] += float((gradient * error).sum())
                 return
             for group in sequence_groups(inputs, gradients):

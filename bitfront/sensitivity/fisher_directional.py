@@ -94,17 +94,19 @@ def _forms(
     """Squared sequence gradients `[n_weights]`, and squared products of pieces by format.
 
     Args:
-        inputs: `[n, length, in_features]`.
+        inputs: `[n, length, in_features]`, or in groups.
         gradients: `[n, length, out_features]`.
         differences: `[n_formats, n_weights]`, float32.
         piece: tokens of a piece.
     """
-    padding = (0, 0, 0, -inputs.shape[1] % piece)  # tokens of zeros add nothing
-    inputs, gradients = (pad(x.float(), padding) for x in (inputs, gradients))
+    short = -inputs.shape[1] % piece  # tokens of zeros add nothing
+    inputs, gradients = (
+        pad(x.float(), (0, 0) * (x.ndim - 2) + (0, short)) for x in (inputs, gradients)
+    )
     squares = differences.new_zeros(differences.shape[1])
     along = differences.new_zeros(len(differences))
     for index in range(len(inputs)):
-        x, g = (values[index].reshape(-1, piece, values.shape[2]) for values in (inputs, gradients))
+        x, g = (values[index].unflatten(0, (-1, piece)) for values in (inputs, gradients))
         whole = torch.zeros_like(squares)
         for group in sequence_groups(x, g):
             of_pieces = group.flatten(1)

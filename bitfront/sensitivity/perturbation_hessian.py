@@ -9,13 +9,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
 from bitfront.models.gradients import errors, visit_gradients
 from bitfront.models.layers import get_weight
 from bitfront.models.losses import KlLoss
+from bitfront.models.matrices import n_rows, products
 from bitfront.models.reference import Reference
 from bitfront.sensitivity.base import Estimator, part_of
 from bitfront.space import SearchSpace
@@ -112,14 +112,14 @@ class _Seen:
 
     def visit(self, row: int, inputs: Tensor, gradients: Tensor) -> None:
         weight = get_weight(self.model, self.space.layers[row].name)
-        rows = inputs.flatten(0, 1).float()
+        rows = inputs.float()
         self.gradients[row] += _sums(gradients.flatten(0, 1).float().abs())
-        self.counts[row] += len(rows)
+        self.counts[row] += n_rows(rows)
         for column, error in errors(weight, self.space, self.bank, row):
-            self.errors[row][column] += _sums(linear(rows, error).square())
+            self.errors[row][column] += _sums(products(rows, error).flatten(0, 1).square())
         if self.space.layers[row].active < 1:
             return  # the moved text goes through other experts: nothing to hold outputs against
-        outputs = linear(rows, weight.float())
+        outputs = products(rows, weight.float()).flatten(0, 1)
         key = (row, int(self._passes[self.sign, row]))
         self._passes[self.sign, row] += 1
         if self.sign == 0:
