@@ -8,13 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from torch import nn
+
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, NonFinite
 from bitfront.evaluation import METRICS
-from bitfront.evaluation.base import evaluate
+from bitfront.evaluation.base import Metric, evaluate
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
 from bitfront.models.slopes import slopes
+from bitfront.models.tasks import task_of
 from bitfront.table import LayerTable
 from bitfront.trial import CACHE_BYTES, Trial, TrialState
 
@@ -30,14 +33,14 @@ class Measurement:
             `"evaluation"`.
         make_estimation: restores the model, then makes those on the estimation blocks or reads
             them; called when they are first asked for. `None` where slopes are not wanted.
-        metrics: names of the metrics.
+        metrics: names of the metrics; `None` for those of the model's task.
     """
 
     patched: PatchedModel
     costs: tuple[LayerTable, ...]
     references: Mapping[str, Reference]
     make_estimation: Callable[[PatchedModel], Reference] | None = None
-    metrics: tuple[str, ...] = ("kl_divergence", "perplexity", "top1_error")
+    metrics: tuple[str, ...] | None = None
 
     def trial(
         self,
@@ -51,7 +54,7 @@ class Measurement:
         """Measure an allocation; one whose outputs overflow becomes a failed trial."""
         start = time.perf_counter()
         self.patched.apply(allocation)
-        metrics = {name: METRICS.build(name) for name in self.metrics}
+        metrics = metrics_of(self.patched.model, self.references[text], self.metrics)
         sizes = sizes_of(allocation, self.costs)
         try:
             values = evaluate(self.patched.model, self.references[text], metrics, progress)
@@ -98,6 +101,17 @@ class Measurement:
                 "give make_estimation, or use the measurement of an opened study."
             )
         return self.make_estimation(self.patched)
+
+
+def metrics_of(
+    model: nn.Module, reference: Reference, names: tuple[str, ...] | None = None
+) -> dict[str, Metric]:
+    """Metrics by name: the given ones, or those of a model's task that its samples allow."""
+    if names is None:
+        names = task_of(model).metrics
+        if reference.labels is None:
+            names = tuple(name for name in names if name != "label_error")
+    return {name: METRICS.build(name) for name in names}
 
 
 def sizes_of(allocation: Allocation, costs: tuple[LayerTable, ...]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -267,12 +268,13 @@ def _reference(
 ) -> Reference:
     """The stored one where it is of this model and text, else a new one, stored at once."""
     path, source = results.reference(text), inputs.model_identity
+    labels = inputs.labels.get(text)
     if path.exists():
         with suppress(MismatchedArtifact):
-            return Reference.load(path, source, inputs.tokens[text])
+            return replace(Reference.load(path, source, inputs.tokens[text]), labels=labels)
     reference = _made(study, inputs, text, progress)
     reference.save(path, source)
-    return reference
+    return replace(reference, labels=labels)
 
 
 def _made(study: Study, inputs: Inputs, text: str, progress: Progress) -> Reference:
@@ -282,7 +284,7 @@ def _made(study: Study, inputs: Inputs, text: str, progress: Progress) -> Refere
             inputs.tokens[text],
             progress=counted(progress, "reference"),
             # Twice that of guessing: a model with random weights is a little worse than it.
-            max_perplexity=2 * inputs.model.n_rows,
+            max_perplexity=2 * (inputs.model.n_rows or math.inf),
         )
     except InvalidText as error:
         source = (study.evaluation if text == "evaluation" else study.calibration).source

@@ -142,6 +142,7 @@ SEARCHES: dict[str, tuple[float, int]] = {
 # quantities of a metric and their values for the unquantized model (None: the text decides)
 METRICS: dict[str, dict[str, float | None]] = {
     "kl_divergence": {"kl": 0.0, "kl_stderr": 0.0},
+    "label_error": {"label_error": None},
     "perplexity": {"perplexity": None},
     "top1_error": {"top1_error": 0.0},
 }

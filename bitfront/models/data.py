@@ -80,8 +80,9 @@ def starting_ids(tokenizer: Any) -> list[int]:
 
 
 def digest(tokens: torch.Tensor) -> str:
-    """SHA-256 of shape and token ids, in hexadecimal."""
-    ids = tokens.detach().to("cpu", torch.int64).contiguous()
+    """SHA-256 of shape and token ids, or pixels, in hexadecimal."""
+    dtype = torch.float32 if tokens.is_floating_point() else torch.int64
+    ids = tokens.detach().to("cpu", dtype).contiguous()
     return hashlib.sha256(f"{tuple(ids.shape)}\n".encode() + ids.numpy().tobytes()).hexdigest()
 
 

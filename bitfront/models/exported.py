@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
-import transformers
 from torch import nn
 
 from bitfront.errors import InvalidModel
-from bitfront.models.load import first_line, quiet
+from bitfront.models.load import AUTO_CLASSES, first_line, quiet
+from bitfront.models.tasks import task_named
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _GGUF = "model.gguf"
@@ -34,9 +36,15 @@ def load_exported(folder: Path, dtype: torch.dtype, device: str) -> nn.Module:
     file = {"gguf_file": _GGUF} if (folder / _GGUF).exists() else {}
     try:
         with quiet():
-            module: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(
+            module: nn.Module = _auto_class(folder).from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **file
             )
             return module.to(device).eval()
     except Exception as error:
         raise InvalidModel(f"Cannot load {folder}: {first_line(error)}.") from error
+
+
+def _auto_class(folder: Path) -> Any:
+    """What transformers loads it with; a folder of a GGUF file alone has no configuration."""
+    path = folder / "config.json"
+    return AUTO_CLASSES[task_named(json.loads(path.read_text())) if path.exists() else "text"]

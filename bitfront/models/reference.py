@@ -12,12 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact, NonFinite
 from bitfront.files import replacing
 from bitfront.kernels.base import is_fused
 from bitfront.models.data import digest
+from bitfront.models.tasks import CausalText, scored_outputs, task_of
 
 _CHUNK = 2**20
 """Logits at a time: 4 MB of float32 stay in a processor's cache."""
@@ -38,12 +38,15 @@ class Reference:
         log_probs: float32 `[n_sequences, n_scored, K]`.
         log_tail: float32 `[n_sequences, n_scored]`, log of the mass outside the top K, at least
             about -87.
+        labels: of images, int64 `[n_sequences]`, `None` where they have none; not part of what is
+            stored. A text holds its own.
     """
 
     tokens: torch.Tensor
     indices: torch.Tensor
     log_probs: torch.Tensor
     log_tail: torch.Tensor
+    labels: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -72,20 +75,21 @@ class Reference:
         """
         if top_k < 1:
             raise InvalidArgument(f"top_k is {top_k}: give at least 1.")
-        sequences, losses = [], []
+        task, sequences, losses = task_of(model), [], []
         for index, sequence in enumerate(tokens):
-            logits = next_token_logits(model, sequence)
+            logits = scored_outputs(model, sequence)
             if not logits.isfinite().all():
                 raise NonFinite(
                     f"The unquantized model predicts NaN or infinity on sequence {index}: "
                     "check its weights, or run it in float32."
                 )
             sequences.append(_compressed(logits, min(top_k, logits.shape[-1])))
-            losses.append(cross_entropy(logits.float(), sequence[1:].to(logits.device)).item())
+            losses.append(task.loss(logits, task.targets(sequence, logits)).item())
             if progress:
                 progress(index + 1, len(tokens))
         loss = sum(losses) / len(losses)
-        if loss > math.log(max_perplexity) and is_causal(model, tokens[0]):
+        badly = isinstance(task, CausalText) and loss > math.log(max_perplexity)
+        if badly and is_causal(model, tokens[0]):
             raise InvalidText(
                 f"The unquantized model predicts the text worse than guessing (log-perplexity "
                 f"{loss:.1f}): its tokenizer is of another model, or the text unlike all it knows."
@@ -98,13 +102,26 @@ class Reference:
         """Tokens kept per position: at most the vocabulary."""
         return self.indices.shape[-1]
 
+    @property
+    def n_scored(self) -> int:
+        """Predictions of a sequence that are judged."""
+        return self.log_tail.shape[1]
+
     def first(self, n_sequences: int) -> Reference:
         """That of the first sequences alone; shares memory with the whole."""
-        return Reference(**{name: getattr(self, name)[:n_sequences] for name in _FIELDS})
+        labels = None if self.labels is None else self.labels[:n_sequences]
+        parts = {name: getattr(self, name)[:n_sequences] for name in _FIELDS}
+        return Reference(**parts, labels=labels)
 
     def next_tokens(self, index: int) -> torch.Tensor:
         """The tokens to be predicted in a sequence, int64 `[n_scored]`."""
         return self.tokens[index, 1:]
+
+    def labels_of(self, index: int) -> torch.Tensor | None:
+        """What is right for a sample, int64 `[n_scored]`, if that is known."""
+        if self.labels is not None:
+            return self.labels[index : index + 1]
+        return None if self.tokens.is_floating_point() else self.next_tokens(index)
 
     def argmax(self, index: int) -> torch.Tensor:
         """The unquantized model's most likely token at each position, int64 `[n_scored]`."""
@@ -186,10 +203,7 @@ def next_token_logits(model: nn.Module, sequence: torch.Tensor) -> torch.Tensor:
         model: causal language model.
         sequence: token ids, int64 `[sequence_length]`.
     """
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        logits: torch.Tensor = model(sequence[None].to(device), use_cache=False).logits
-    return logits[0, :-1]
+    return scored_outputs(model, sequence)
 
 
 def is_causal(model: nn.Module, sequence: torch.Tensor) -> bool:

@@ -12,6 +12,7 @@ from torch import nn
 from bitfront.errors import NonFinite
 from bitfront.models.layers import get_weight
 from bitfront.models.matrices import gram, input_rows, n_groups, n_rows, reading
+from bitfront.models.tasks import device_of, run
 
 Inputs = tuple[torch.Tensor, ...]
 
@@ -38,11 +39,10 @@ def input_grams(
     hooks = [
         model.get_submodule(name).register_forward_pre_hook(sums.hook(name)) for name in layer_names
     ]
-    device = next(model.parameters()).device
     try:
         with torch.no_grad():
             for sequence in tokens:
-                model(sequence[None].to(device), use_cache=False)
+                run(model, sequence[None])
     finally:
         for hook in hooks:
             hook.remove()
@@ -50,7 +50,7 @@ def input_grams(
     for name in layer_names:
         if name not in sums.owner:
             sums.owner[name] = name
-            means[name] = torch.zeros(gram_shape(model, name), device=device)
+            means[name] = torch.zeros(gram_shape(model, name), device=device_of(model))
     return {name: means[sums.owner[name]] for name in layer_names}
 
 
