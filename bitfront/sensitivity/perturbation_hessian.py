@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,8 +33,8 @@ class PerturbationHessian(Estimator):
         entry = 1/2 sum_o h_o E[(D x)_o^2],   h_o = mean over tokens of |g+_o| + |g-_o|  /  2 |d_o|
 
     with D = Q(W) - W, g+ and g- the gradients of KL(unquantized || perturbed) at the layer's output
-    when the embedding's output is moved by +d and -d, random signs times `scale` of its root mean
-    square, and |d_o| the mean change that this causes at the layer's output. KL has no gradient at
+    when the embedding's output, or an image's pixels, are moved by +d and -d, random signs times
+    `scale` of their root mean square, and |d_o| the mean change that this causes at the layer's output. KL has no gradient at
     the unquantized model, so what a small move leaves behind is curvature times the move, averaged
     over both signs. The paper perturbs the blocks of a vision model one by one; here one move at
     the bottom serves all layers. It takes the outputs of a layer for uncorrelated; a layer whose
@@ -82,12 +83,11 @@ class PerturbationHessian(Estimator):
         reference = Reference.of(model, tokens, self.top_k)
         seen = _Seen(model, space, bank)
         for part, sign in enumerate((1.0, -1.0)):
-            move = _Move(model, sign * self.scale, self.seed)
             seen.sign = part
-            with move:
+            with _moved(model, tokens, sign * self.scale, self.seed) as samples:
                 visit_gradients(
                     model,
-                    tokens,
+                    samples,
                     space,
                     KlLoss(reference),
                     seen.visit,
@@ -154,21 +154,22 @@ def _sums(values: Tensor) -> np.ndarray:
     return np.asarray(values.sum(dim=0).double().cpu().numpy())
 
 
-class _Move:
-    """The embedding's output moved by random signs while the block lasts."""
+@contextmanager
+def _moved(model: nn.Module, samples: Tensor, scale: float, seed: int) -> Iterator[Tensor]:
+    """Samples whose embedding, or pixels, are moved by random signs while the block lasts."""
 
-    def __init__(self, model: nn.Module, scale: float, seed: int) -> None:
-        self.module = model.get_input_embeddings()  # type: ignore[operator]
-        self.scale, self.seed = scale, seed
+    def move(values: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        signs = 2 * torch.randint(2, values.shape, generator=generator) - 1
+        size = values.detach().float().square().mean().sqrt()
+        return values + (scale * size * signs.to(values.device)).to(values.dtype)
 
-    def __enter__(self) -> None:
-        def move(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
-            generator = torch.Generator().manual_seed(self.seed)
-            signs = 2 * torch.randint(2, output.shape, generator=generator) - 1
-            size = output.detach().float().square().mean().sqrt()
-            return output + (self.scale * size * signs.to(output.device)).to(output.dtype)
-
-        self.hook = self.module.register_forward_hook(move)
-
-    def __exit__(self, *_: object) -> None:
-        self.hook.remove()
+    if samples.is_floating_point():
+        yield move(samples)
+        return
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    hook = embedding.register_forward_hook(lambda _module, _args, output: move(output))
+    try:
+        yield samples
+    finally:
+        hook.remove()
