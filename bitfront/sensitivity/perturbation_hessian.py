@@ -34,12 +34,12 @@ class PerturbationHessian(Estimator):
 
     with D = Q(W) - W, g+ and g- the gradients of KL(unquantized || perturbed) at the layer's output
     when the embedding's output, or an image's pixels, are moved by +d and -d, random signs times
-    `scale` of their root mean square, and |d_o| the mean change that this causes at the layer's output. KL has no gradient at
-    the unquantized model, so what a small move leaves behind is curvature times the move, averaged
-    over both signs. The paper perturbs the blocks of a vision model one by one; here one move at
-    the bottom serves all layers. It takes the outputs of a layer for uncorrelated; a layer whose
-    outputs the move does not change, or a routed expert, which sees other tokens after the move,
-    gets the mean curvature of the others.
+    `scale` of their root mean square, and |d_o| the mean change that this causes at the layer's
+    output. KL has no gradient at the unquantized model, so what a small move leaves behind is
+    curvature times the move, averaged over both signs. The paper perturbs the blocks of a vision
+    model one by one; here one move at the bottom serves all layers. It takes the outputs of a layer
+    for uncorrelated; a layer whose outputs the move does not change, or a routed expert, which sees
+    other tokens after the move, gets the mean curvature of the others.
 
     Cost: two backward passes, and four bytes of memory for every token and output of every layer.
 
