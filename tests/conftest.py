@@ -20,6 +20,7 @@ from soak import pytest_runtest_makereport as pytest_runtest_makereport
 from torch import nn
 from transformers import (
     AutoTokenizer,
+    EfficientNetForImageClassification,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Qwen3MoeForCausalLM,
@@ -28,6 +29,7 @@ from transformers import (
 from bitfront import Budget, Study, TextSource
 from bitfront.models.experts import separate_experts
 from bitfront.store import Store
+from tests.data.train_tiny_convnet import N_TRAINING, digits
 
 DATA = Path(__file__).parent / "data"
 N_HELD_OUT = 24_000
@@ -59,6 +61,25 @@ def tiny_moe(moe_folder: Path) -> nn.Module:
     model = Qwen3MoeForCausalLM.from_pretrained(moe_folder, dtype=torch.float32).eval()
     separate_experts(model)
     return model
+
+
+@pytest.fixture(scope="session")
+def convnet_folder() -> Path:
+    """Hugging Face folder of the tiny EfficientNet."""
+    return DATA / "tiny_convnet"
+
+
+@pytest.fixture(scope="session")
+def tiny_convnet(convnet_folder: Path) -> nn.Module:
+    """3 blocks with depthwise kernels, 10 classes of digits, float32; leave it as it is."""
+    kind = EfficientNetForImageClassification
+    return kind.from_pretrained(convnet_folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def digit_pixels() -> torch.Tensor:
+    """Images that it was not trained on, float32 `[397, 3, 32, 32]`."""
+    return digits()[0][N_TRAINING:]
 
 
 @pytest.fixture(scope="session")
