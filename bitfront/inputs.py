@@ -24,7 +24,7 @@ from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
 from bitfront.models.samples import Samples, check_apart, samples_of
-from bitfront.models.tasks import CausalText, task_of
+from bitfront.models.tasks import CausalText, ImageClassification, SentenceEmbedding, task_of
 from bitfront.plugins import Choice, parameters
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, silent
@@ -285,8 +285,15 @@ def _check_together(budget: Budget, problem: Problem) -> None:
 
 
 def _check_length(model: LoadedModel, study: Study) -> None:
-    if not isinstance(task_of(model.module), CausalText):
+    task = task_of(model.module)
+    if isinstance(task, ImageClassification):
         return
+    least = min(study.n_search_sequences, study.evaluation.n_sequences)
+    if isinstance(task, SentenceEmbedding) and least < 3:
+        raise InvalidArgument(
+            f"{least} sentences have no rank correlation of similarities: give at least 3, with "
+            "--n-search-sequences and --n-evaluation-sequences."
+        )
     length = max(study.calibration.sequence_length, study.evaluation.sequence_length)
     longest = getattr(model.module.config, "max_position_embeddings", None)
     if longest is not None and length > longest:

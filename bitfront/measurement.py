@@ -15,7 +15,7 @@ from bitfront.errors import InvalidArgument, NonFinite
 from bitfront.evaluation import METRICS
 from bitfront.evaluation.base import Metric, evaluate
 from bitfront.models.patch import PatchedModel
-from bitfront.models.reference import Reference
+from bitfront.models.reference import Answers, Reference
 from bitfront.models.slopes import slopes
 from bitfront.models.tasks import task_of
 from bitfront.table import LayerTable
@@ -38,8 +38,8 @@ class Measurement:
 
     patched: PatchedModel
     costs: tuple[LayerTable, ...]
-    references: Mapping[str, Reference]
-    make_estimation: Callable[[PatchedModel], Reference] | None = None
+    references: Mapping[str, Answers]
+    make_estimation: Callable[[PatchedModel], Answers] | None = None
     metrics: tuple[str, ...] | None = None
 
     def trial(
@@ -66,12 +66,16 @@ class Measurement:
         return Trial(number, allocation, text, origin, complete, values, None, target)
 
     def screened(self, allocation: Allocation, n_sequences: int) -> float:
-        """Mean KL over the first sequences of the calibration text; infinite on overflow."""
+        """Mean KL over the first sequences of the calibration text; infinite on overflow.
+
+        Of sentence encoders the mean cosine error.
+        """
         self.patched.apply(allocation)
         reference = self.references["calibration"].first(n_sequences)
-        metric = {"kl_divergence": METRICS.build("kl_divergence")}
+        task = task_of(self.patched.model)
+        metric = {task.metrics[0]: METRICS.build(task.metrics[0])}
         try:
-            return evaluate(self.patched.model, reference, metric)["kl"]
+            return evaluate(self.patched.model, reference, metric)[task.loss_name]
         except NonFinite:
             return math.inf
 
@@ -89,7 +93,7 @@ class Measurement:
         return slopes(model, reference, bank.space, bank, allocation, progress)
 
     @cached_property
-    def estimation(self) -> Reference:
+    def estimation(self) -> Answers:
         """What the unquantized model predicts on the estimation blocks, whatever it holds now.
 
         Raises:
@@ -104,12 +108,12 @@ class Measurement:
 
 
 def metrics_of(
-    model: nn.Module, reference: Reference, names: tuple[str, ...] | None = None
+    model: nn.Module, reference: Answers, names: tuple[str, ...] | None = None
 ) -> dict[str, Metric]:
     """Metrics by name: the given ones, or those of a model's task that its samples allow."""
     if names is None:
         names = task_of(model).metrics
-        if reference.labels is None:
+        if not (isinstance(reference, Reference) and reference.labels is not None):
             names = tuple(name for name in names if name != "label_error")
     return {name: METRICS.build(name) for name in names}
 

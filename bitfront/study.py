@@ -15,7 +15,7 @@ from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.runtimes.base import Runtime
 
-TASKS = ("auto", "text", "images")
+TASKS = ("auto", "text", "images", "sentences")
 """What a model is for: `"auto"` looks at its configuration."""
 _WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
 
@@ -103,8 +103,8 @@ class Study:
         kv_cache: formats that the keys and values of each block may take in the cache, searched
             beside the weights under one budget in bytes; `None` leaves the cache as it is.
         task: what the model is fed and judged by: `"text"` for next tokens, `"images"` for classes
-            of images; `"auto"` for what its configuration says. Images come from folders, and a
-            sequence is one image.
+            of images, `"sentences"` for embeddings of lines of a text; `"auto"` for what its folder
+            says. Images come from folders; a sequence is one image, or one sentence.
     """
 
     model: str

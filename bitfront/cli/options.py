@@ -34,7 +34,7 @@ Experts = Annotated[
     ),
 ]
 TaskName = Annotated[
-    str, typer.Option(help="text, images, or auto: what the model's configuration says.")
+    str, typer.Option(help="text, images, sentences, or auto: what the model's folder says.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]

@@ -164,7 +164,7 @@ def search(
         check_target(checkpoint, model)  # before hours are spent
     with Display(as_json) as display:
         front = run_study(study, out, display.show)
-        chosen = front.best("kl", **study.budget.bounds())
+        chosen = front.best(front.loss, **study.budget.bounds())
         data = report_data(out)
         page = written_report(out, data)
         if checkpoint:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from bitfront.errors import InvalidArgument
-from bitfront.evaluation.base import Metric, Values
-from bitfront.models.reference import Reference
+from bitfront.evaluation.base import Metric, Values, predictions
+from bitfront.models.reference import Answers
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class LabelError(Metric):
     wrong, so this can be lower than that of the unquantized model.
     """
 
-    def per_token(self, logits: torch.Tensor, reference: Reference, index: int) -> torch.Tensor:
+    def per_token(self, logits: torch.Tensor, reference: Answers, index: int) -> torch.Tensor:
         """1 where the most likely class is not the label.
 
         Raises:
             InvalidArgument: the samples have no labels.
         """
-        labels = reference.labels_of(index)
+        labels = predictions(reference).labels_of(index)
         if labels is None:
             raise InvalidArgument("These samples have no labels: leave out label_error.")
         largest, predicted = logits.max(dim=-1)

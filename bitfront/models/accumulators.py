@@ -27,7 +27,7 @@ from bitfront.models.gradients import (
     visit_gradients,
 )
 from bitfront.models.layers import blocks, get_weight
-from bitfront.models.losses import LabelLoss
+from bitfront.models.losses import label_loss
 from bitfront.models.matrices import input_rows
 from bitfront.models.tasks import run, task_of
 from bitfront.space import SearchSpace
@@ -154,7 +154,7 @@ def accumulate(
         if labels is None:
             _visit_inputs(model, tokens, space, show, progress)
         else:
-            loss = LabelLoss.of(tokens, labels.kind, labels.n_draws, labels.seed, task)
+            loss = label_loss(tokens, labels.kind, labels.n_draws, labels.seed, task)
             visit_gradients(model, tokens, space, loss, show, labels.n_draws, progress)
     n_scored = len(tokens) * task.n_scored(tokens) * (labels.n_draws if labels else 1)
     shared = time.perf_counter() - start - sum(seconds)

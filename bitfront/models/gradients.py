@@ -58,7 +58,7 @@ def passes(tokens: Tensor, alone: bool = False, task: Task = TEXT) -> list[slice
         InvalidText: nothing to predict.
     """
     task.check(tokens)
-    step = 1 if alone else max(1, TOKENS_PER_PASS // task.n_positions(tokens))
+    step = 1 if alone or task.alone else max(1, TOKENS_PER_PASS // task.n_positions(tokens))
     return [slice(i, min(i + step, len(tokens))) for i in range(0, len(tokens), step)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
@@ -25,13 +25,15 @@ from bitfront.errors import (
     StorageError,
 )
 from bitfront.models import weight_files
-from bitfront.models.tasks import CausalText, ImageClassification, task_named, task_of
+from bitfront.models.sentences import is_sentence_encoder, pooling_of
+from bitfront.models.tasks import ImageClassification, set_task, task_named, task_of
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _GB = 1e9
 AUTO_CLASSES: dict[str, Any] = {
     "text": transformers.AutoModelForCausalLM,
     "images": transformers.AutoModelForImageClassification,
+    "sentences": transformers.AutoModel,
 }
 """How transformers loads a model of each task."""
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
@@ -91,7 +93,7 @@ def load_model(
         else:
             module, tokenizer = _from_folder(path, source, chosen, task)
     _check_finite(module, source)
-    if isinstance(task_of(module), CausalText):
+    if not isinstance(task_of(module), ImageClassification):
         _check_tokenizer(module, tokenizer, source)
     return LoadedModel(module.to(device).eval(), tokenizer, weight_files.digest(path), source)
 
@@ -217,7 +219,7 @@ def _at(source: str, revision: str | None) -> str:
 def _from_folder(path: Path, source: str, dtype: torch.dtype, task: str) -> tuple[nn.Module, Any]:
     config = _checked_config(path, source)
     weight_files.check(path)
-    kind = task_named(config) if task == "auto" else task
+    kind = task if task != "auto" else _kind(path, config)
     tokenizer = _image_reader(path, source) if kind == "images" else _tokenizer(path, source)
     try:
         module, found = AUTO_CLASSES[kind].from_pretrained(
@@ -229,11 +231,23 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype, task: str) -> tupl
         )
     except Exception as error:
         raise InvalidModel(f"Cannot load {source}: {first_line(error)}.") from error
-    if missing := sorted(found["missing_keys"]):
+    missing = sorted(found["missing_keys"])
+    if kind == "sentences":
+        set_task(module, pooling_of(path))
+        # Nothing reads what transformers calls the pooler, and many encoders come without.
+        if any(name.startswith("pooler.") for name in missing):
+            module.pooler = None
+        missing = [name for name in missing if not name.startswith("pooler.")]
+    if missing:
         raise InvalidModel(
             f"{source} lacks {len(missing)} tensors, first {missing[0]!r}: download it again."
         )
     return module, tokenizer
+
+
+def _kind(path: Path, config: Mapping[str, Any]) -> str:
+    """Name of the task of a model folder."""
+    return "sentences" if is_sentence_encoder(path) else task_named(config)
 
 
 def _from_gguf(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:

@@ -11,7 +11,8 @@ from bitfront.errors import InvalidText
 from bitfront.models.data import check_disjoint, starting_ids, token_blocks
 from bitfront.models.images import check_different, read_images
 from bitfront.models.load import LoadedModel
-from bitfront.models.tasks import ImageClassification, task_of
+from bitfront.models.sentences import check_other_sentences, sentence_tokens
+from bitfront.models.tasks import ImageClassification, SentenceEmbedding, task_of
 from bitfront.study import TextSource
 
 
@@ -44,13 +45,14 @@ def samples_of(source: TextSource, model: LoadedModel, seed: int, n_samples: int
     Raises:
         InvalidText: too few, unreadable, or with tokens or labels that the model lacks.
     """
-    if isinstance(task_of(model.module), ImageClassification):
+    task = task_of(model.module)
+    if isinstance(task, ImageClassification):
         config: Any = model.module.config
         return Samples(
             *read_images(source.source, model.tokenizer, config.id2label, n_samples, seed)
         )
-    length = source.sequence_length
-    tokens = token_blocks(source.source, model.tokenizer, n_samples, length, seed)
+    read = sentence_tokens if isinstance(task, SentenceEmbedding) else token_blocks
+    tokens = read(source.source, model.tokenizer, n_samples, source.sequence_length, seed)
     if (largest := int(tokens.max())) >= model.n_rows:
         raise InvalidText(
             f"{source.source} has token id {largest}, the embedding of {model.source} has "
@@ -67,8 +69,11 @@ def check_apart(
     Raises:
         InvalidText: they do.
     """
-    if isinstance(task_of(model.module), ImageClassification):
+    task = task_of(model.module)
+    if isinstance(task, ImageClassification):
         check_different(calibration.inputs, evaluation.inputs, sources)
+    elif isinstance(task, SentenceEmbedding):
+        check_other_sentences(calibration.inputs, evaluation.inputs, sources)
     else:
         n_starting = len(starting_ids(model.tokenizer))
         check_disjoint(calibration.inputs, evaluation.inputs, *sources, n_starting)

@@ -14,6 +14,7 @@ from bitfront.manifest import Manifest
 from bitfront.measurement import metrics_of, sizes_of
 from bitfront.models.caches import RoundedCaches
 from bitfront.models.data import digest
+from bitfront.models.embeddings import answers_of
 from bitfront.models.exported import holds_weights, load_exported
 from bitfront.models.load import LoadedModel
 from bitfront.models.reference import Reference
@@ -30,6 +31,8 @@ _TOLERANCES: Mapping[str, tuple[float, float]] = {
     "perplexity": (0.03, 0.0),
     "top1_error": (0.05, 0.01),
     "label_error": (0.05, 0.01),
+    "cosine_error": (0.05, 0.0001),
+    "rank_correlation_error": (0.05, 0.001),
     "bits": (0.0, 1e-9),
     "bits_per_weight": (0.0, 1e-9),
     "bytes": (0.0, 0.0),
@@ -128,8 +131,9 @@ def _measured(
     progress: Progress,
 ) -> dict[str, float]:
     module = loaded.module
-    made = Reference.of(module, samples.inputs, progress=counted(progress, "reference"))
-    reference = replace(made, labels=samples.labels)
+    reference = answers_of(module, samples.inputs, progress=counted(progress, "reference"))
+    if isinstance(reference, Reference):
+        reference = replace(reference, labels=samples.labels)
     exported = load_exported(folder, module.dtype, str(module.device))  # type: ignore[arg-type]
     metrics = metrics_of(module, reference)
     with RoundedCaches(exported, space) as rounded:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
+from bitfront.models.embeddings import answers_of
 from bitfront.models.gradients import errors, visit_gradients
 from bitfront.models.layers import get_weight
 from bitfront.models.losses import KlLoss
 from bitfront.models.matrices import n_rows, products
-from bitfront.models.reference import Reference
 from bitfront.sensitivity.base import Estimator, part_of
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -80,7 +80,7 @@ class PerturbationHessian(Estimator):
     ) -> LayerTable:
         """See `Estimator.estimate`."""
         tokens = batches[: self.max_sequences]
-        reference = Reference.of(model, tokens, self.top_k)
+        reference = answers_of(model, tokens, self.top_k)
         seen = _Seen(model, space, bank)
         for part, sign in enumerate((1.0, -1.0)):
             seen.sign = part
