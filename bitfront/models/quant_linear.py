@@ -208,8 +208,9 @@ class QuantConv2d(PackedWeight):
     """
 
     def __init__(self, format: Format, module: nn.Conv2d) -> None:
-        n_rows, *others = self.kernel_shape = tuple(module.weight.shape)
+        n_rows, *others = module.weight.shape
         super().__init__(format, (n_rows, math.prod(others)), module.weight.dtype)
+        self.kernel_shape = module.weight.shape
         self.bias = module.bias
         for name in _GEOMETRY:  # models look at them, such as MobileNetV2 for its padding
             setattr(self, name, getattr(module, name))
