@@ -16,13 +16,14 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined
 
-from digits import N_TRAINED, digits, grey
+from digits import N_TRAINED, grey, small_digits
 from servers import database, postgres
 from soak import pytest_runtest_makereport as pytest_runtest_makereport
 from torch import nn
 from transformers import (
     AutoTokenizer,
     BertModel,
+    EfficientNetForImageClassification,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Qwen3MoeForCausalLM,
@@ -34,6 +35,7 @@ from bitfront.models.experts import separate_experts
 from bitfront.models.sentences import sentence_tokens
 from bitfront.models.tasks import SentenceEmbedding, set_task
 from bitfront.store import Store
+from tests.data.train_tiny_convnet import N_TRAINING, digits
 
 DATA = Path(__file__).parent / "data"
 N_HELD_OUT = 24_000
@@ -82,7 +84,7 @@ def tiny_vit(vit_folder: Path) -> nn.Module:
 @pytest.fixture(scope="session")
 def unseen_digits() -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels `[597, 3, 8, 8]` and labels of digits that the tiny ViT was not trained on."""
-    pixels, labels = digits()
+    pixels, labels = small_digits()
     return pixels[N_TRAINED:], labels[N_TRAINED:]
 
 
@@ -132,6 +134,25 @@ def sentence_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = [x for x in re.split(r"(?<=[.!?;]) ", text) if len(x) > 40]
         (folder / f"{name}.txt").write_text("\n".join(lines))
     return folder
+
+
+@pytest.fixture(scope="session")
+def convnet_folder() -> Path:
+    """Hugging Face folder of the tiny EfficientNet."""
+    return DATA / "tiny_convnet"
+
+
+@pytest.fixture(scope="session")
+def tiny_convnet(convnet_folder: Path) -> nn.Module:
+    """3 blocks with depthwise kernels, 10 classes of digits, float32; leave it as it is."""
+    kind = EfficientNetForImageClassification
+    return kind.from_pretrained(convnet_folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def digit_pixels() -> torch.Tensor:
+    """Images that it was not trained on, float32 `[397, 3, 32, 32]`."""
+    return digits()[0][N_TRAINING:]
 
 
 @pytest.fixture(scope="session")

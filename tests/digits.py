@@ -13,7 +13,7 @@ def grey() -> tuple[torch.Tensor, torch.Tensor]:
     return (torch.tensor(data.images) * 255 / 16).round().to(torch.uint8), torch.tensor(data.target)
 
 
-def digits() -> tuple[torch.Tensor, torch.Tensor]:
+def small_digits() -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels as `preprocessor_config.json` of the tiny ViT makes them, and labels."""
     values, labels = grey()
     pixels = (values.float() / 255 - 0.5) / 0.5

@@ -13,7 +13,12 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
 from bitfront.models.embeddings import answers_of
-from bitfront.models.gradients import LogitGradient, sequence_groups, visit_gradients
+from bitfront.models.gradients import (
+    LogitGradient,
+    sequence_groups,
+    visit_gradients,
+    whole_gradient,
+)
 from bitfront.models.losses import KlLoss, label_loss
 from bitfront.models.patch import PatchedModel
 from bitfront.models.tasks import task_of
@@ -101,7 +106,7 @@ class DeltaLoss(Estimator):
                 return
             error = patched.error(space.layers[row].name)
             if self.signed:
-                gradient = gradients.flatten(0, 1).float().mT @ inputs.flatten(0, 1).float()
+                gradient = whole_gradient(inputs, gradients)
                 sums[row] += float((gradient * error).sum())
                 return
             for group in sequence_groups(inputs, gradients):

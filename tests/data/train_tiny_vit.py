@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import torch
-from digits import N_TRAINED, digits
+from digits import N_TRAINED, small_digits
 from transformers import ViTConfig, ViTForImageClassification
 
 FOLDER = Path(__file__).parent / "tiny_vit"
@@ -63,7 +63,7 @@ def train(model: ViTForImageClassification, pixels: torch.Tensor, labels: torch.
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    pixels, labels = digits()
+    pixels, labels = small_digits()
     model = untrained()
     train(model, pixels[:N_TRAINED], labels[:N_TRAINED])
     with torch.no_grad():
