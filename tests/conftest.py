@@ -77,13 +77,13 @@ def vit_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_vit(vit_folder: Path) -> nn.Module:
-    """3 blocks, 64 wide, reads digits of 8 x 8 pixels; leave it as it is."""
+    """3 blocks, 64 wide, reads digits of 32 x 32 pixels; leave it as it is."""
     return ViTForImageClassification.from_pretrained(vit_folder, dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="session")
 def unseen_digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels `[597, 3, 8, 8]` and labels of digits that the tiny ViT was not trained on."""
+    """Pixels `[597, 3, 32, 32]` and labels of digits that the tiny ViT was not trained on."""
     pixels, labels = small_digits()
     return pixels[N_TRAINED:], labels[N_TRAINED:]
 

@@ -1,6 +1,6 @@
 """Makes `tests/data/tiny_vit`, a ViT that reads handwritten digits, in about a minute on one core.
 
-The images are the 1,797 of scikit-learn's `load_digits` (8 x 8 pixels); the last 597 are never
+The images are the 1,797 of scikit-learn's `load_digits` (8 x 8 pixels, each drawn as a square of four); the last 597 are never
 trained on.
 """
 
@@ -16,8 +16,8 @@ N_STEPS, N_IMAGES, LEARNING_RATE = 1_000, 64, 3e-3
 PIXELS = {
     "image_processor_type": "ViTImageProcessor",
     "do_resize": True,
-    "size": {"height": 8, "width": 8},
-    "resample": 2,
+    "size": {"height": 32, "width": 32},
+    "resample": 0,
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_normalize": True,
@@ -34,8 +34,8 @@ def untrained() -> ViTForImageClassification:
             intermediate_size=128,
             num_hidden_layers=3,
             num_attention_heads=4,
-            image_size=8,
-            patch_size=2,
+            image_size=32,
+            patch_size=8,
             initializer_range=0.05,
             num_labels=10,
             id2label={i: f"digit {i}" for i in range(10)},

@@ -35,7 +35,7 @@ def read(loaded, folder, n_images, seed=0):
 def test_pixels_and_labels_are_those_of_the_files(loaded, digit_files, unseen_digits):
     assert task_of(loaded.module) is IMAGES
     pixels, labels = read(loaded, digit_files / "calibration", 80)
-    assert pixels.shape == (80, 3, 8, 8)
+    assert pixels.shape == (80, 3, 32, 32)
     ours = sorted(zip(pixels.flatten(1).tolist(), labels.tolist(), strict=True))
     known, right = (x[:80] for x in unseen_digits)
     theirs = sorted(zip(known.flatten(1).tolist(), right.tolist(), strict=True))

@@ -98,17 +98,16 @@ def test_own_targets_have_no_slope_and_curve_upwards(tiny_vit, unseen_digits, ti
         assert losses[1] > losses[0]
 
 
-def test_the_head_of_a_classifier_is_pinned_and_its_patches_stay(tiny_vit):
+def test_the_head_of_a_classifier_is_pinned(tiny_vit):
     assert [x.name for x in find_pinned(tiny_vit)] == ["classifier"]
     names = [x.name for x in find_layers(tiny_vit)]
-    assert len(names) == 18
-    assert not any("embeddings" in x or "classifier" in x for x in names)
+    assert len(names) == 19
+    assert names[0] == "vit.embeddings.patch_embeddings.projection"
+    assert "classifier" not in names
     space = search_space(tiny_vit, (named("int4_g32"),), named("int8_g32"), tied=True)
     assert {x.group.rpartition(".")[2] for x in space.layers} == {
-        "k_proj+q_proj+v_proj", "o_proj", "fc1", "fc2",
+        "projection", "k_proj+q_proj+v_proj", "o_proj", "fc1", "fc2",
     }  # fmt: skip
-    n_patch = sum(p.numel() for p in tiny_vit.vit.embeddings.parameters())
-    assert space.fixed_bytes >= 2 * n_patch
 
 
 def test_block_by_block_is_the_whole_model(tiny_vit, unseen_digits):
@@ -136,7 +135,7 @@ def build(kind):
     return SwinForImageClassification(config).eval()
 
 
-@pytest.mark.parametrize(("kind", "size", "n_layers"), [("deit", 16, 12), ("swin", 32, 25)])
+@pytest.mark.parametrize(("kind", "size", "n_layers"), [("deit", 16, 13), ("swin", 32, 26)])
 def test_other_vision_transformers_have_layers(kind, size, n_layers):
     model = build(kind)
     assert len(find_layers(model)) == n_layers
