@@ -50,7 +50,7 @@ class Past:
             choices[row] = problem.space.encode(allocation)
         proposed = [*(trial.origin != "uniform" for trial in history), *(True for _ in asked)]
         spent = Ladder.of(problem).spent(choices)
-        fits = (spent <= problem.limit_values[:, None]).all(axis=0)
+        fits = np.asarray((spent <= problem.limit_values[:, None]).all(axis=0))
         within = fits[np.array(proposed, dtype=bool)]
         kl = np.full(len(allocations), np.nan)
         kl[: len(history)] = [learned_kl(trial) for trial in history]

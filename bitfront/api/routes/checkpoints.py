@@ -154,6 +154,7 @@ def get_manifest(stored: Owned, number: Number, here: Here) -> Response:
     operation_id="get_manifest_key",
     summary="Read the public key that manifests are signed with",
     dependencies=[Depends(reader)],
+    responses=problems(),
 )
 def get_manifest_key(here: Here) -> ManifestKey:
     """Who has it can tell without this server whether it signed a manifest."""
