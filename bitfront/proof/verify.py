@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
 from bitfront.evaluation.base import evaluate
 from bitfront.inputs import cost_tables, load_searched, measured_samples, weights_identity
@@ -152,7 +153,9 @@ def _sizes(study: Study, manifest: Manifest, space: SearchSpace) -> Mapping[str,
     Raises:
         InvalidArgument: the allocation is not one of the space.
     """
-    tables = cost_tables(replace(study, costs=(Choice("memory"),)), space)
+    # A limit on what other costs count would ask for them.
+    of_memory = replace(study, costs=(Choice("memory"),), budget=Budget(16.0, "bits"))
+    tables = cost_tables(of_memory, space)
     return sizes_of(manifest.trial.allocation, tables)
 
 
