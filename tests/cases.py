@@ -121,6 +121,18 @@ ESTIMATORS: dict[str, tuple[float, float]] = {
     "zscore_density": (0.80, -0.36),
 }
 
+# the same over all layers and formats (int2/3/4 g32) of a ViT that reads digits, and of a sentence
+# encoder whose truth is the cosine error: (images, sentences)
+ESTIMATORS_OF_TASKS: dict[str, tuple[float, float]] = {
+    "fisher": (0.85, 0.94),
+    "fisher_directional": (0.85, 0.95),
+    "fisher_output": (0.84, 0.75),
+    "hessian_trace": (0.55, 0.9),
+    "leave_one_in": (0.85, 0.97),
+    "output_error": (0.5, 0.1),
+    "weight_error": (0.6, 0.55),
+}
+
 # share of the exhaustive front's hypervolume within 15 % of the budget, mean over 5 small studies
 # whose layers interact: (share, n_trials with baselines)
 SEARCHES: dict[str, tuple[float, int]] = {
@@ -142,7 +154,10 @@ SEARCHES: dict[str, tuple[float, int]] = {
 # quantities of a metric and their values for the unquantized model (None: the text decides)
 METRICS: dict[str, dict[str, float | None]] = {
     "kl_divergence": {"kl": 0.0, "kl_stderr": 0.0},
+    "cosine_error": {"cosine_error": 0.0, "cosine_error_stderr": 0.0},
+    "label_error": {"label_error": None},
     "perplexity": {"perplexity": None},
+    "rank_correlation": {"rank_correlation_error": 0.0},
     "top1_error": {"top1_error": 0.0},
 }
 

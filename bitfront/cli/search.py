@@ -22,6 +22,7 @@ from bitfront.cli.options import (
     RuntimeName,
     Seed,
     SequenceLength,
+    TaskName,
     TensorParallel,
     Ties,
     menu,
@@ -92,6 +93,7 @@ def search(
         int, typer.Option(help="Points measured on the evaluation text.")
     ] = Study.n_finalists,
     sequence_length: SequenceLength = TextSource.sequence_length,
+    task: TaskName = Study.task,
     seed: Seed = Study.seed,
     dtype: Dtype = Study.dtype,
     device: Device = Study.device,
@@ -149,6 +151,7 @@ def search(
         runtime=runtime,
         tensor_parallel=tensor_parallel,
         kv_cache=_cache(kv_formats, kv_at, kv_window, kv_sinks, kv_pre_rope),
+        task=task,
     )
     exporter = study.deployment.exporter if study.deployment else "packed"
     from bitfront.display import Display
@@ -161,7 +164,7 @@ def search(
         check_target(checkpoint, model)  # before hours are spent
     with Display(as_json) as display:
         front = run_study(study, out, display.show)
-        chosen = front.best("kl", **study.budget.bounds())
+        chosen = front.best(front.loss, **study.budget.bounds())
         data = report_data(out)
         page = written_report(out, data)
         if checkpoint:

@@ -22,6 +22,7 @@ from bitfront.errors import InvalidArgument, MismatchedArtifact
 from bitfront.files import replacing
 from bitfront.manifest import NAME, VERDICT, Manifest
 from bitfront.models.load import LoadedModel
+from bitfront.models.tasks import run
 from bitfront.notes import unmeasured
 from bitfront.progress import Event, Progress, silent
 from bitfront.proof.rebuilt import Rebuilt, rebuilt, rounded_activations
@@ -70,6 +71,11 @@ def check(
     """
     start = time.perf_counter()
     profile, manifest = runtimes.named(runtime), Manifest.read(folder)
+    if manifest.identity.get("task"):
+        raise InvalidArgument(
+            f"Engines are checked on language models only, and {folder} is none: "
+            "`bitfront verify` measures it again."
+        )
     exporter = manifest.exporter.partition(":")[0]
     if exporter not in profile.loads:
         raise InvalidArgument(
@@ -159,7 +165,7 @@ def _version(package: str) -> str:
 
 def _logits(module: nn.Module, tokens: Tokens) -> Logits:
     with torch.no_grad():
-        rows = [module(row[None], use_cache=False).logits[0] for row in torch.from_numpy(tokens)]
+        rows = [run(module, row[None])[0] for row in torch.from_numpy(tokens)]
     made: Logits = torch.stack(rows).float().numpy()
     return made
 
