@@ -35,7 +35,6 @@ from bitfront.models.experts import separate_experts
 from bitfront.models.sentences import sentence_tokens
 from bitfront.models.tasks import SentenceEmbedding, set_task
 from bitfront.store import Store
-from tests.data.train_tiny_convnet import N_TRAINING, digits
 
 DATA = Path(__file__).parent / "data"
 N_HELD_OUT = 24_000
@@ -151,8 +150,8 @@ def tiny_convnet(convnet_folder: Path) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def digit_pixels() -> torch.Tensor:
-    """Images that it was not trained on, float32 `[397, 3, 32, 32]`."""
-    return digits()[0][N_TRAINING:]
+    """Images that it was not trained on, float32 `[597, 3, 32, 32]`."""
+    return small_digits()[0][N_TRAINED:]
 
 
 @pytest.fixture(scope="session")

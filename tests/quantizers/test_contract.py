@@ -186,7 +186,6 @@ CHANNELWISE = (
     "binary_salient20",
     "fp8_e4m3",
     "int2_channel",
-    "int3_channel_cols",
     "int3_channel_had",
     "int3_channel_sparse10",
     "int4_channel_sym",
@@ -196,11 +195,11 @@ DEPTHWISE = [(12, 9, 12), (1, 25, 1), (8, 27, 1), (6, 49, 3), (4, 147, 1)]
 
 
 def patches(shape, n_groups, seed=0):
-    """A kernel, and the Gram matrix of neighbouring pixels that each group of its rows reads."""
+    """A kernel, and the Gram matrix of the correlated patches that each group of its rows reads."""
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(shape, generator=generator)
-    seen = torch.randn(n_groups, 300, shape[1], generator=generator).cumsum(dim=2)
-    seen *= torch.rand(n_groups, 1, 1, generator=generator) + 0.1
+    weight, n_columns = torch.randn(shape, generator=generator), shape[1]
+    seen = torch.randn(n_groups, 300, n_columns, generator=generator)
+    seen = seen @ torch.randn(n_groups, n_columns, n_columns, generator=generator).cumsum(dim=1)
     grams = seen.mT @ seen / 300
     return weight, grams if n_groups > 1 else grams[0]
 
@@ -229,12 +228,11 @@ def test_kernels_of_convolutions_and_groups_of_rows_with_inputs_of_their_own(nam
             assert quantizer.quantize(weight, format, grams).dequantize().isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["gptq", "gptaq", "slim", "awq"])
+@pytest.mark.parametrize("name", ["awq", "gptq", "gptaq", "kmeans", "slim"])
 def test_each_group_of_rows_is_rounded_for_its_own_inputs(name):
     weight, grams = patches((32, 9), 32)
-    pooled = grams.roll(1, dims=0)  # the inputs of other rows
     errors = {}
-    for key, seen in (("own", grams), ("others'", pooled)):
+    for key, seen in (("own", grams), ("others'", grams.roll(1, dims=0))):
         values = build(name).quantize(weight, named("int2_channel"), seen).dequantize()
         errors[key] = energy(values - weight, grams)
     nearest = build("rtn").quantize(weight, named("int2_channel")).dequantize()
