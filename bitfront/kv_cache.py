@@ -122,7 +122,7 @@ def _holds_a_cache(format: Format) -> bool:
     group = format.group_columns
     if group is None:
         return False
-    shape = (2, 4 * group)
+    shape = (2, 5 * group)  # no power of two, which a table may have as many levels as
     return all(
         tensor.shape == group_shape(shape, group)
         for tensor in format.stored_qparams(shape).values()

@@ -80,7 +80,7 @@ def test_reading_the_cache_takes_time_on_a_roofline_and_a_table_has_none(space):
         Latency("any.json").cost(space)
 
 
-@pytest.mark.parametrize("name", ["int4_channel", "fp8_e4m3", "nvfp4"])
+@pytest.mark.parametrize("name", ["int4_channel", "fp8_e4m3", "nvfp4", "lut2_g64", "lut4_g64"])
 def test_formats_that_share_anything_between_groups_cannot_hold_a_cache(name):
     with pytest.raises(InvalidArgument, match="grows token by token"):
         KVCache((name,))

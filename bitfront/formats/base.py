@@ -179,6 +179,11 @@ class Format(ABC):
         groups = weight.reshape(weight.shape[0], -1, self.group_columns or weight.shape[1])
         return groups.amin(dim=2).clamp_(max=0), groups.amax(dim=2).clamp_(min=0)
 
+    @property
+    def telling_columns(self) -> int:
+        """Columns of a weight on which everything that the format does can be seen."""
+        return 2 * (self.group_columns or 64)
+
     def codes_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Shape of the codes of a weight."""
         return shape[0], shape[1] // self.columns_per_code

@@ -95,6 +95,11 @@ class Mixed(Widths):
         n_columns = self.group_size * (1 if self.narrow_bits < self.num_bits else self.one_in)
         return shape[1] % n_columns == 0
 
+    @property
+    def telling_columns(self) -> int:
+        """As many that there is a wide group."""
+        return self.one_in * self.group_size
+
     def counts(self, n_columns: int) -> tuple[int, int, int]:
         """Groups of each width: narrow, middle, wide."""
         n_groups = n_columns // self.group_size
