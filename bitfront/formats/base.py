@@ -118,8 +118,12 @@ class Format(ABC):
 
     @property
     def code_bits(self) -> float:
-        """Bits of codes to a weight, without parameters: what budgets in bits count."""
+        """Bits of codes to a weight, without parameters, of a large weight."""
         return self.num_bits / self.columns_per_code
+
+    def n_code_bits(self, shape: tuple[int, int]) -> float:
+        """Bits of all codes of a weight, a whole number: what budgets in bits count."""
+        return self.code_bits * prod(shape)
 
     def rotation(self, n_columns: int) -> Rotation | None:
         """How rows are turned before they are rounded, and inputs before they are multiplied."""
