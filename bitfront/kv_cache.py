@@ -49,6 +49,8 @@ class KVCache:
         if not self.formats:
             raise InvalidArgument("The menu of KV caches is empty: name at least one format.")
         for name in self.formats:
+            if self.formats.count(name) > 1:
+                raise InvalidArgument(f"Format {name} is named twice in the menu of KV caches.")
             if not _holds_a_cache(named(name)):
                 raise InvalidArgument(
                     f"Format {name!r} cannot hold a KV cache, which grows token by token: give "

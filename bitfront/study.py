@@ -165,6 +165,13 @@ class Study:
                 f"Budget {self.budget} does not bound the KV cache, whose formats are searched: "
                 "give one in bytes, such as 60MB, alone or with others."
             )
+        time, cache = self.budget.time, self.kv_cache
+        at = cache.batch, cache.context
+        if time and (time.batch or at[0], time.context or at[1]) != at:
+            raise InvalidArgument(
+                f"Budget {time} is not at {cache.point}, where the KV cache is counted: "
+                "say both at one batch and context."
+            )
         groups = [formats.named(name).group_columns or 1 for name in self.kv_cache.formats]
         least = self.kv_cache.sinks + self.kv_cache.window + max(groups)
         shortest = min(self.calibration.sequence_length, self.evaluation.sequence_length)
