@@ -15,6 +15,11 @@ from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.runtimes.base import Runtime
 
+SETTLED_QUANTIZERS = ("gptaq",)
+"""Those that read what the layers before have made of the inputs, so that formats must be settled.
+
+A search quantizes each layer once, whatever formats the layers before will have.
+"""
 _WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
 
 
@@ -142,6 +147,12 @@ class Study:
                 raise InvalidArgument(f"{name} is {bound}: give a positive number, or none.")
         if "memory" not in {choice.name for choice in self.costs}:
             raise InvalidArgument("The cost 'memory' is missing: give memory and any others.")
+        if self.quantizer.name in SETTLED_QUANTIZERS:
+            raise InvalidArgument(
+                f"Quantizer {self.quantizer.name} needs the formats of all layers before each, and "
+                "a search quantizes before it chooses: there it would be gptq. Search with gptq; "
+                "for an allocation that is settled, bitfront.models.shifted runs it."
+            )
         Grouping.parse(self.experts)
         self.budget.check_costs({choice.name for choice in self.costs})
         if not self.formats:
