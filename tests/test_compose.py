@@ -206,6 +206,19 @@ def test_the_image_can_compile_what_starts_kernels():
         assert any(Path(cache).is_relative_to(volume) for volume in PARTS[worker]["volumes"])
 
 
+def test_a_container_works_in_a_folder_that_the_image_has_and_it_may_write():
+    last = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    (folder,) = re.findall(r"^WORKDIR (\S+)$", last, re.MULTILINE)
+    made = re.search(r"install -d -o bitfront -g bitfront (.*)", last)[1].split()
+    assert folder == "/scratch"
+    assert folder in made
+    for name, part in PARTS.items():
+        if part["image"].startswith("bitfront"):
+            assert folder in part["volumes"]  # of its own: nothing is named before it
+            home = part["environment"]["BITFRONT_HOME"]
+            assert home == ("/data/home" if name == "api" else folder)
+
+
 def test_the_image_can_have_what_reads_buckets():
     build = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[0]
     assert "ARG EXTRAS=service" in build
@@ -248,7 +261,7 @@ class Cluster:
         text = re.sub(r"^0\.0\.0\.0$", "127.0.0.1", text)
         for volume in ("data", "models", "texts"):
             text = re.sub(rf'(^|")/{volume}\b', rf"\g<1>{self.folder}/{volume}", text)
-        return re.sub(r"^/work$", f"{self.folder}/work-{name}", text)
+        return re.sub(r"^/scratch$", f"{self.folder}/scratch-{name}", text)
 
     def environment(self, name):
         part = PARTS[name]["environment"]
