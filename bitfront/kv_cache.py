@@ -51,7 +51,7 @@ class KVCache:
         for name in self.formats:
             if self.formats.count(name) > 1:
                 raise InvalidArgument(f"Format {name} is named twice in the menu of KV caches.")
-            if not _holds_a_cache(named(name)):
+            if not can_hold(named(name)):
                 raise InvalidArgument(
                     f"Format {name!r} cannot hold a KV cache, which grows token by token: give "
                     "grouped formats with nothing shared between groups, such as int4_g32, or bf16."
@@ -117,7 +117,7 @@ class KVCache:
         return cls(**{**fields, "formats": tuple(fields["formats"])})
 
 
-def _holds_a_cache(format: Format) -> bool:
+def can_hold(format: Format) -> bool:
     """Whether every group of a format stands for itself, so that a cache can grow by groups."""
     if not format.scaled:
         return True

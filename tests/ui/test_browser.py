@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from bitfront.kv_cache import KVCache
 from bitfront.study import default_menu
 from tests.ui.conftest import WORDS
 from tests.ui.filled import Filled, request, site, space
@@ -331,6 +332,29 @@ def test_a_runtime_ticks_its_menu_and_offers_only_what_it_loads(visit, tmp_path,
     page.locator("[name=runtime]").select_option("")
     expect(page.locator("[value=int4_g64]")).to_be_checked()
     expect(page.locator("[value=int4_g64_sym]")).to_be_enabled()
+
+
+def test_caches_and_experts_are_asked_for_on_a_narrow_screen(visit, tmp_path, serve):
+    live = site(tmp_path)
+    page = visit(f"{serve(live)}/new", "narrow", refused=True)
+    page.locator("#model").fill("org/tiny-moe@main")
+    for summary in page.locator("#form-new summary").all():
+        summary.press("Enter")
+    assert_no_scrolling_sideways(page)
+    for name in ("int4_g32", "nf4_g64"):
+        page.locator(f"[name='kv_cache.formats'][value={name}]").press("Space")
+    page.locator("[name='kv_cache.batch']").fill("4")
+    page.locator("[name='kv_cache.pre_rope']").press("Space")
+    page.locator("#experts").select_option("block")
+    page.locator("#form-new button.main").press("Enter")
+    expect(page.locator(".problem")).to_contain_text("does not bound the KV cache")
+    page.locator("#budget").fill("90")
+    page.locator("select[data-part=budget]").select_option("MB")
+    page.locator("#form-new button.main").press("Enter")
+    page.wait_for_url("**/studies/**")
+    (stored,) = live.store.studies.page()
+    assert stored.study.experts == "block"
+    assert stored.study.kv_cache == KVCache(("int4_g32", "nf4_g64"), batch=4, pre_rope=True)
 
 
 def test_an_estimate_is_said_before_anything_is_made(visit, tmp_path, serve):

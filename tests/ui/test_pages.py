@@ -10,6 +10,8 @@ import pytest
 from bitfront import Budget, Study, runtimes
 from bitfront.api.ui.growth import growth
 from bitfront.api.ui.words import standing
+from bitfront.experts import GROUPINGS
+from bitfront.kv_cache import KVCache
 from bitfront.report.agreement import tau
 from bitfront.store.records import StudyState
 from bitfront.study import default_menu
@@ -62,6 +64,22 @@ def test_what_the_form_offers_for_a_runtime_is_accepted(full, browse):
         offered = [each for each, known in loaders.items() if name is None or name in known.split()]
         assert set(ticked) <= set(offered)
         Study("m", Budget(4, "bpw"), formats=tuple(offered), pinned=pinned, runtime=name)
+
+
+def test_what_the_form_offers_for_caches_experts_and_quantizers_is_accepted(full, browse):
+    outline = page(browse(full), "/ui/new")
+    boxes = outline.all("input", name="kv_cache.formats")
+    assert not any("checked" in box for box in boxes)
+    assert len({box["value"] for box in boxes}) == len(boxes) > 20
+    cache = KVCache(tuple(box["value"] for box in boxes))
+    fields = {f for _, a in outline.elements if (f := a.get("name") or "").startswith("kv_cache.")}
+    assert fields == {f"kv_cache.{name}" for name in cache.to_fields()}
+    options = [a["value"] for tag, a in outline.elements if tag == "option" and "value" in a]
+    for experts in GROUPINGS:
+        assert experts in options or f"{experts}:4" in options
+        Study("m", Budget(1, "GB"), experts=experts, kv_cache=cache)
+    assert "gptaq" not in outline.text
+    assert "gptq" in outline.text
 
 
 def test_every_field_has_a_label_and_every_id_is_one(full, browse):
