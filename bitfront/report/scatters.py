@@ -59,7 +59,8 @@ def front_figure(data: ReportData) -> go.Figure:
     figure.update_yaxes(
         title_text="KL, nats per token", type="log", dtick="D2", minor_showgrid=False
     )
-    return _with_layout(figure.update_xaxes(title_text="checkpoint, MB", selector=0), 460)
+    size = "checkpoint" if data.space.kv_cache is None else "checkpoint and KV cache"
+    return _with_layout(figure.update_xaxes(title_text=f"{size}, MB", selector=0), 460)
 
 
 def _trials(name: str, trials: Sequence[Trial], mode: str, colour: str, symbol: str) -> go.Scatter:

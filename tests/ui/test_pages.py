@@ -13,11 +13,12 @@ from bitfront.api.ui.words import standing
 from bitfront.experts import GROUPINGS
 from bitfront.kv_cache import KVCache
 from bitfront.report.agreement import tau
+from bitfront.space import Layer
 from bitfront.store.records import StudyState
 from bitfront.study import default_menu
 from bitfront.trial import TrialState
 from tests.ui.conftest import WORDS
-from tests.ui.filled import request, space
+from tests.ui.filled import MENU, request, space
 from tests.ui.outline import Outline
 
 PAGES = ("/ui/", "/ui/workers", "/ui/new", "/ui/sign-in", "/ui/nothing-here")
@@ -80,6 +81,24 @@ def test_what_the_form_offers_for_caches_experts_and_quantizers_is_accepted(full
         Study("m", Budget(1, "GB"), experts=experts, kv_cache=cache)
     assert "gptaq" not in outline.text
     assert "gptq" in outline.text
+
+
+def test_a_study_of_caches_says_how_much_of_it_they_are(empty, browse):
+    cache = KVCache(MENU, batch=4, context=512)
+    weights = space(2)
+    names = [f"model.layers.{b}.self_attn.{half}_cache" for b in range(2) for half in "kv"]
+    caches = tuple(Layer(x, (128, 512), x, int(x[13]), x[15:]) for x in names)
+    of = replace(weights, layers=(*weights.layers, *caches), kv_cache=cache)
+    study = empty.study(hand=empty.hand(of), n_trials=8, budget=Budget(1, "MB"), kv_cache=cache)
+    assert study.state is StudyState.COMPLETE, study.error
+    client = browse(empty)
+    outline = page(client, f"/ui/studies/{study.id}")
+    best = empty.store.trials.front(study.id).best("kl", bytes=1e6)
+    assert "KV MB" in outline.text
+    assert f"{best.values['cache_bytes'] / 1e6:.3f}" in outline.text
+    assert "self_attn.k_cache" in outline.text
+    axes = client.get(f"/ui/studies/{study.id}/data.json").json()["axes"]
+    assert axes[0]["title"] == "checkpoint and KV cache, MB"
 
 
 def test_every_field_has_a_label_and_every_id_is_one(full, browse):
