@@ -97,6 +97,10 @@ def test_a_study_of_caches_says_how_much_of_it_they_are(empty, browse):
     assert "KV MB" in outline.text
     assert f"{best.values['cache_bytes'] / 1e6:.3f}" in outline.text
     assert "self_attn.k_cache" in outline.text
+    for path in ("ui/studies/{}/compare", f"ui/studies/{{}}/strips/{best.number}", "ui/"):
+        assert client.get(f"/{path.format(study.id)}").status_code == 200, path
+    for path in ("", "/trials", "/front?format=csv", "/tables/fisher_directional", "/report"):
+        assert client.get(f"/v1/studies/{study.id}{path}").status_code == 200, path
     axes = client.get(f"/ui/studies/{study.id}/data.json").json()["axes"]
     assert axes[0]["title"] == "checkpoint and KV cache, MB"
 
