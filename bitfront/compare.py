@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
 from bitfront.errors import BitfrontError, InvalidArgument
+from bitfront.estimates import tokens_of_estimator
 from bitfront.experts import FILE as EXPERTS
 from bitfront.experts import TokensSeen
 from bitfront.files import replacing
@@ -151,9 +152,8 @@ def _group(
     found = []
     seen = TokensSeen.load(job.results.directory / EXPERTS)
     for name, estimator, estimated in zip(mine, group, made, strict=True):
-        table = estimated.table
-        if estimator.needs != "weights":  # as a search does
-            table = imputed(table, seen, patched.model, patched.bank)
+        by = tokens_of_estimator(estimator, patched.model, job.tokens["estimation"], seen)
+        table = imputed(estimated.table, by, patched.model, patched.bank)  # as a search does
         job.results.save_table(_table_name(name), table)
         others = tuple(other for other in mine if other != name)
         row = Compared(name, {}, round(estimated.seconds, 3), rise, others, table.note)

@@ -113,6 +113,15 @@ class Estimator(ABC):
         """
         return cache_fisher(model, batches, space)
 
+    def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
+        """The tokens that layers are judged by: which experts saw too few is counted on them.
+
+        Args:
+            model: the unquantized model.
+            batches: as of `estimate`.
+        """
+        return batches
+
     def check_caches(self) -> None:
         """Refuse to put rows that only rank beside those of caches, which are in nats.
 

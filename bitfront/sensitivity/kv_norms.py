@@ -76,6 +76,10 @@ class KvNorms(Estimator):
         known: Plugins[Estimator] = Plugins("bitfront.sensitivity", "estimator")
         return known.build(self.weights) if self.weights != "kv_norms" else self
 
+    def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
+        """What the other estimator looks at."""
+        return self._other().looked_at(model, batches)
+
     def estimate(
         self,
         model: nn.Module,
