@@ -17,6 +17,11 @@ from bitfront.runtimes.base import Runtime
 
 TASKS = ("auto", "text", "images", "sentences")
 """What a model is for: `"auto"` looks at its configuration."""
+SETTLED_QUANTIZERS = ("gptaq",)
+"""Those that read what the layers before have made of the inputs, so that formats must be settled.
+
+A search quantizes each layer once, whatever formats the layers before will have.
+"""
 _WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
 
 
@@ -148,6 +153,12 @@ class Study:
                 raise InvalidArgument(f"{name} is {bound}: give a positive number, or none.")
         if "memory" not in {choice.name for choice in self.costs}:
             raise InvalidArgument("The cost 'memory' is missing: give memory and any others.")
+        if self.quantizer.name in SETTLED_QUANTIZERS:
+            raise InvalidArgument(
+                f"Quantizer {self.quantizer.name} needs the formats of all layers before each, and "
+                "a search quantizes before it chooses: there it would be gptq. Search with gptq; "
+                "for an allocation that is settled, bitfront.models.shifted runs it."
+            )
         Grouping.parse(self.experts)
         self.budget.check_costs({choice.name for choice in self.costs})
         if not self.formats:
@@ -174,6 +185,13 @@ class Study:
             raise InvalidArgument(
                 f"Budget {self.budget} does not bound the KV cache, whose formats are searched: "
                 "give one in bytes, such as 60MB, alone or with others."
+            )
+        time, cache = self.budget.time, self.kv_cache
+        at = cache.batch, cache.context
+        if time and (time.batch or at[0], time.context or at[1]) != at:
+            raise InvalidArgument(
+                f"Budget {time} is not at {cache.point}, where the KV cache is counted: "
+                "say both at one batch and context."
             )
         groups = [formats.named(name).group_columns or 1 for name in self.kv_cache.formats]
         least = self.kv_cache.sinks + self.kv_cache.window + max(groups)

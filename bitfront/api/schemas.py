@@ -14,7 +14,7 @@ from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice, Param
-from bitfront.study import Study, TextSource, default_menu
+from bitfront.study import SETTLED_QUANTIZERS, Study, TextSource, default_menu
 
 MAX_INT = 2**31 - 1
 """Largest whole number that every database stores."""
@@ -78,11 +78,12 @@ class ChoiceBody(Body):
 
 
 def _choice_schema(kind: str) -> Any:
-    named = {"type": "string", "enum": list(kinds.names(kind)), "maxLength": 64}
+    names = [name for name in kinds.names(kind) if name not in SETTLED_QUANTIZERS]
+    named = {"type": "string", "enum": names, "maxLength": 64}
     text = {
         "type": "string",
         "maxLength": 2_000,
-        "pattern": f"^({'|'.join(kinds.names(kind))})(:.+)?$",
+        "pattern": f"^({'|'.join(names)})(:.+)?$",
         "description": "`name` or `name:key=value,key=value`.",
     }
     params = {

@@ -246,11 +246,11 @@ def _intact(path: Path, format: Format, shape: tuple[int, int]) -> bool:
 
 def format_digest(format: Format) -> str:
     """Digest of what a format does to one fixed weight: a name can hide a changed definition."""
-    columns = format.group_columns or 64
-    weight = ((torch.arange(8 * 2 * columns) * 37 % 101 - 50) / 64).reshape(8, 2 * columns)
+    columns = format.telling_columns
+    weight = ((torch.arange(8 * columns) * 37 % 101 - 50) / 64).reshape(8, columns)
     qparams = format.qparams(weight)
     stored = format.pack(format.encode(weight, qparams), qparams)
-    decoded = format.decode_stored(stored, (8, 2 * columns))
+    decoded = format.decode_stored(stored, (8, columns))
     return _text_digest(repr(format), _tensors_digest(stored | {"decoded": decoded}))
 
 

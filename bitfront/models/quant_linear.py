@@ -85,8 +85,10 @@ class PackedWeight(nn.Module):
             return None
         # A compiled model uses the layout that the model had before, but does not make it.
         makes = not torch.compiler.is_compiling()
-        (stored, _), *others = self.format.parts(self.shape)
-        makes = makes and not others and torch_cpu.can_multiply(stored, self.shape)
+        (stored, _), *_ = self.format.parts(self.shape)
+        # Of several widths there may be one part, whose tensors have other names.
+        makes = makes and stored == self.format.base
+        makes = makes and torch_cpu.can_multiply(stored, self.shape)
         if self._low_bit is None and makes:
             self._low_bit = torch_cpu.low_bit(stored, self.shape, self.tensors())
         return self._low_bit

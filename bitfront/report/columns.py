@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bitfront.pareto import LATENCY, ParetoFront
+from bitfront.pareto import LATENCY
 from bitfront.trial import CACHE_BYTES, Trial, loss_name
 
 
@@ -98,18 +98,18 @@ def measured_columns(values: Mapping[str, float]) -> tuple[Column, ...]:
     return _OF_CLASSES if "label_error" in values else COLUMNS
 
 
-def columns_of(front: ParetoFront, narrow: bool = False) -> tuple[Column, ...]:
+def columns_of(trials: Sequence[Trial], narrow: bool = False) -> tuple[Column, ...]:
     """The columns of a front: with a step's time, or the share of a KV cache, where points have it.
 
     Args:
-        front: whose points.
+        trials: its points.
         narrow: leave out code bits beside these, for 80 columns.
     """
     added = (
-        *(CACHED if any(CACHE_BYTES in trial.values for trial in front.trials) else ()),
-        *(TIMED if any(LATENCY in trial.values for trial in front.trials) else ()),
+        *(CACHED if any(CACHE_BYTES in trial.values for trial in trials) else ()),
+        *(TIMED if any(LATENCY in trial.values for trial in trials) else ()),
     )
-    usual = measured_columns(front.trials[0].values if front.trials else {})
+    usual = measured_columns(trials[0].values if trials else {})
     if not added:
         return usual
     kept = [column for column in usual[:-1] if not (narrow and column.title == "bits")]

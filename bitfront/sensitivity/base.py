@@ -41,6 +41,9 @@ class Estimator(ABC):
     sees_caches: ClassVar[bool] = False
     """Whether `estimate` makes the rows of caches too; `whole_table` adds those of others."""
 
+    cache_source: ClassVar[str] = ", caches by cache_fisher"
+    """What the source of a table says of `cache_rows`."""
+
     by_block: ClassVar[bool] = False
     """Whether a table takes so long that it is made and stored block by block.
 
@@ -80,7 +83,7 @@ class Estimator(ABC):
         bank: WeightBank,
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
-        """`estimate` of a space that may have caches: where it sees none, rows of `cache_fisher`.
+        """`estimate` of a space that may have caches: where it sees none, with their `cache_rows`.
 
         Arguments and errors as `estimate`.
 
@@ -93,14 +96,31 @@ class Estimator(ABC):
         of_weights = [row for row, layer in enumerate(space.layers) if not layer.cache]
         values = np.zeros(space.allowed.shape)
         if len(of_weights) < len(space.layers):
-            values = cache_fisher(model, batches, space)
+            values = self.cache_rows(model, batches, space, bank)
         if not of_weights:
             return self.table(space, values, batches, bank)
         table = self.estimate(model, batches, space.of_weights, bank, progress)
         values[of_weights] = table.values
-        return replace(
-            table, space=space, values=values, source=f"{table.source}, caches by cache_fisher"
-        )
+        source = f"{table.source}{self.cache_source}"
+        return replace(table, space=space, values=values, source=source)
+
+    def cache_rows(
+        self, model: nn.Module, batches: torch.Tensor, space: SearchSpace, bank: WeightBank
+    ) -> NDArray[np.float64]:
+        """KL in nats a token that each cache alone adds, `[n_layers, n_formats]`; of weights 0.
+
+        Arguments as `estimate`.
+        """
+        return cache_fisher(model, batches, space)
+
+    def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
+        """The tokens that layers are judged by: which experts saw too few is counted on them.
+
+        Args:
+            model: the unquantized model.
+            batches: as of `estimate`.
+        """
+        return batches
 
     def check_caches(self) -> None:
         """Refuse to put rows that only rank beside those of caches, which are in nats.
