@@ -111,6 +111,8 @@ def check_names(study: Study) -> None:
     estimator = ESTIMATORS.build(study.estimator.name, study.estimator.params)
     if study.kv_cache is not None:
         estimator.check_caches()
+    if any(formats.named(name).input_format for name in study.formats):
+        estimator.check_inputs()
     _built_costs(study)
     searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
     with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from bitfront.allocation import Allocation
+from bitfront.formats import named
 from bitfront.models.bank import WeightBank
 from bitfront.models.caches import RoundedCaches
 from bitfront.models.layers import get_weight, set_weight
+from bitfront.models.rounded_inputs import RoundedInputs
 
 
 class PatchedModel:
@@ -21,7 +23,8 @@ class PatchedModel:
 
     Only layers whose format differs from the one they hold are swapped, so consecutive candidates
     cost what they change. Originals are copied when first replaced; they come back after
-    exceptions too. Caches that have a format are rounded in every forward pass.
+    exceptions too. Caches that have a format, and inputs of layers whose format is a pair, are
+    rounded in every forward pass.
 
     Args:
         model: weights change in place, keeping dtype and device.
@@ -34,6 +37,7 @@ class PatchedModel:
         self._held: dict[str, str] = {}
         self._originals: dict[str, torch.Tensor] = {}
         self._caches = RoundedCaches(model, bank.space)
+        self._inputs = RoundedInputs(model, bank)
 
     def __enter__(self) -> PatchedModel:
         return self
@@ -55,6 +59,7 @@ class PatchedModel:
             del self._held[layer]
         if caches != self._caches.formats:
             self._caches.apply(caches)
+        self._inputs.apply(allocation.formats)
         for layer, format in allocation.formats.items():
             if layer not in caches and self._held.get(layer) != format:
                 self._swap(layer, format)
@@ -67,6 +72,10 @@ class PatchedModel:
         )
 
     def _swap(self, layer: str, format: str) -> None:
+        before = self._held.get(layer)
+        if before is not None and named(before).weight_format == named(format).weight_format:
+            self._held[layer] = format  # only the inputs differ
+            return
         held = get_weight(self.model, layer)
         weight = self.bank.weight(layer, format, held.device)
         if layer not in self._originals:
