@@ -38,7 +38,7 @@ NARROW: dict[str, dict[tuple[str, int], float]] = {
     "l4": {("int", 8): 242e12, ("float", 8): 242e12},
     "rtx4090": {("int", 8): 660e12, ("int", 4): 1321e12, ("float", 8): 330e12},
 }
-"""Dense operations per second of narrower units, by device, kind of number and bits; same sources."""
+"""Dense operations per second of narrower units, by kind and bits of numbers; same sources."""
 
 
 @dataclass(frozen=True)
