@@ -29,6 +29,7 @@ from bitfront.quantizers import QUANTIZERS
 from bitfront.results import text_digest
 from bitfront.search import SEARCHES
 from bitfront.sensitivity import ESTIMATORS
+from bitfront.sensitivity.base import Estimator
 from bitfront.solvers import SOLVERS
 from bitfront.space import SearchSpace
 from bitfront.study import Study, TextSource
@@ -111,8 +112,7 @@ def check_names(study: Study) -> None:
     estimator = ESTIMATORS.build(study.estimator.name, study.estimator.params)
     if study.kv_cache is not None:
         estimator.check_caches()
-    if any(formats.named(name).input_format for name in study.formats):
-        estimator.check_inputs()
+    _check_pairs(study, estimator)
     _built_costs(study)
     searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
     with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)
@@ -126,6 +126,22 @@ def check_names(study: Study) -> None:
     local_path(study.model)
     for text in (study.calibration, study.evaluation):
         check_source(text.source)
+
+
+def _check_pairs(study: Study, estimator: Estimator) -> None:
+    """Refuse or warn where formats of inputs could not be weighed against others."""
+    menu = [formats.named(name) for name in study.formats]
+    pairs = [f for f in menu if f.input_format is not None]
+    if not pairs:
+        return
+    estimator.check_inputs()
+    better = [f.name for f in pairs if f.weight_format in menu]
+    if better and not {"bops", "latency_ns"} & study.budget.bounds().keys():
+        logger.warning(
+            "Budget %s does not count what inputs are rounded to, so that %s costs as much as %s: "
+            "add a budget in Gbops with the cost bops, or a time with roofline.",
+            *(study.budget, better[0], formats.named(better[0]).weight_format),
+        )
 
 
 def prepare(study: Study, progress: Progress = silent) -> Inputs:

@@ -11,6 +11,7 @@ from bitfront import formats
 from bitfront.formats.base import Format
 from bitfront.models.layers import fixed_tensors, get_weight, search_space, set_weight
 from bitfront.models.load import LoadedModel
+from bitfront.models.rounded_inputs import RoundedInputs
 from bitfront.quantizers.rtn import Rtn
 from tests import cases
 
@@ -56,10 +57,11 @@ class Export:
         return cls(model, space, space.decode(choice), BankOnDemand(module, space))
 
     def expected(self):
-        """The model with the decoded weights and all else rounded to bfloat16, float32."""
+        """The model with decoded weights and rounded inputs, all else in bfloat16, float32."""
         module = copy.deepcopy(self.model.module)
         for layer, format in self.allocation.formats.items():
             set_weight(module, layer, self.bank.weight(layer, format))
+        RoundedInputs(module, self.bank).apply(self.allocation.formats)
         with torch.no_grad():
             for tensor in fixed_tensors(module, self.allocation.formats).values():
                 if tensor.is_floating_point():

@@ -24,8 +24,9 @@ def new_study(request: Request, known: Viewer, here: Here) -> Response:
     """
     default = Study("org/name", Budget(4.25, "bpw"))
     families: dict[str, list[str]] = {}
-    for name in formats.catalogue():
-        families.setdefault(name.partition("_")[0], []).append(name)
+    for name, format in formats.catalogue().items():
+        family = "pairs" if format.input_format else name.partition("_")[0]
+        families.setdefault(family, []).append(name)
     profiles = {name: runtimes.named(name) for name in runtimes.names()}
     return page(
         request,
