@@ -95,6 +95,13 @@ def test_the_loaded_checkpoint_predicts_what_was_measured(finished, tmp_path):
     assert "as recorded" in verified.output.lower()
 
 
+def test_an_engine_predicts_what_our_own_arithmetic_does(finished):
+    _, folder = finished
+    checked = CliRunner().invoke(app, ["check", str(folder), "--runtime", "transformers"])
+    assert checked.exit_code == 0, checked.output
+    assert checked.output.startswith("PASS")
+
+
 @pytest.mark.parametrize("exporter", ["fake_quant", "gguf", "auto_round", "gptqmodel", "modelopt"])
 def test_exporters_that_say_nothing_of_inputs_refuse_in_one_line(finished, exporter, tmp_path):
     results, _ = finished

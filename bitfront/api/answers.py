@@ -250,7 +250,7 @@ class ModelEstimate(Answer):
     """Matrices that the search covers."""
     n_layer_parameters: int
     bank_bytes: dict[str, int]
-    """Disk for every layer in each format of the menu."""
+    """Disk for every layer in each format of weights of the menu."""
     flops: int
     """Of all measurements."""
     seconds_at_least: dict[str, float]

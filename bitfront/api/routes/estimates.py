@@ -61,7 +61,9 @@ def _of_model(found: WeightHeaders, study: Study, n_tokens: int) -> ModelEstimat
     bank: dict[str, int] = {}
     for format in menu:
         held = (x for name, x in layers.items() if (name, format.name) not in refused)
-        bank[format.name] = sum(format.nbytes(shape) for shape in held if format.fits(shape))
+        size = sum(format.nbytes(shape) for shape in held if format.fits(shape))
+        stored = format.weight_format.name  # pairs that share it are stored once
+        bank[stored] = max(size, bank.get(stored, 0))
     flops = 2 * found.n_parameters * n_tokens
     return ModelEstimate(
         n_parameters=found.n_parameters,
