@@ -22,6 +22,7 @@ from bitfront.models.data import check_disjoint, check_source, digest, starting_
 from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
+from bitfront.models.rounded_inputs import check_layers
 from bitfront.plugins import Choice, parameters
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, silent
@@ -198,6 +199,7 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
     if grouping.kind != "none":
         separate_experts(model.module)
     space = search_space(model.module, menu, pinned, study.tied, study.deployment, experts=grouping)
+    check_layers(model.module, space)
     return model, with_caches(space, model.module, study.kv_cache) if study.kv_cache else space
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers.pytorch_utils import Conv1D
 
+from bitfront.errors import InvalidModel
 from bitfront.formats import named
 from bitfront.formats.base import Format
 from bitfront.formats.column_scaled import ColumnScaled
@@ -69,6 +71,22 @@ class RoundedInputs:
             return (made, *args[1:])
 
         return hook
+
+
+def check_layers(model: nn.Module, space: SearchSpace) -> None:
+    """Refuse pairs for layers whose inputs are no rows of channels.
+
+    Raises:
+        InvalidModel: names the first.
+    """
+    pairs = [f.name for f in space.formats if f.input_format is not None]
+    for layer in space.of_weights.layers if pairs else ():
+        module = model.get_submodule(layer.name)
+        if not isinstance(module, (nn.Linear, Conv1D)):
+            raise InvalidModel(
+                f"Layer {layer.name!r} is a {type(module).__name__}: only inputs of linear layers "
+                f"can be rounded; leave out {', '.join(pairs)}."
+            )
 
 
 Rounding = tuple[str, bool]
