@@ -14,6 +14,7 @@ from bitfront.models.accumulators import Accumulator, Labels, LayerView, accumul
 from bitfront.models.bank import WeightBank
 from bitfront.models.rounded_inputs import roundings
 from bitfront.space import SearchSpace
+from bitfront.table import LayerTable
 
 Floats = NDArray[np.float64]
 
@@ -42,6 +43,22 @@ def of_weight_formats(space: SearchSpace) -> tuple[SearchSpace, list[int]]:
         space, formats=formats, barred=tuple(sorted(bars)), cache_only=tuple(weights_only)
     )
     return alone, at
+
+
+def of_pairs(
+    table: LayerTable, space: SearchSpace, columns: list[int], added: Floats, by: str
+) -> LayerTable:
+    """A table of pairs from that of their weights.
+
+    Args:
+        table: of the space of `of_weight_formats`.
+        space: that of the pairs.
+        columns: column of the table for each format.
+        added: what rounding inputs adds, `[n_layers, n_formats]`.
+        by: what found that, for the source.
+    """
+    values = np.where(space.allowed, table.values[:, columns] + added, 0.0)
+    return replace(table, space=space, values=values, source=f"{table.source}, inputs by {by}")
 
 
 def _only(space: SearchSpace, of_any: NDArray[np.bool_]) -> bool:

@@ -22,7 +22,7 @@ from bitfront.models.gradients import errors
 from bitfront.models.layers import get_weight
 from bitfront.models.losses import check_labels
 from bitfront.models.statistics import InputGrams
-from bitfront.sensitivity._inputs import has_pairs, input_fisher, of_weight_formats
+from bitfront.sensitivity._inputs import has_pairs, input_fisher, of_pairs, of_weight_formats
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
@@ -102,13 +102,12 @@ class Estimator(ABC):
         self.check_inputs()
         alone, columns = of_weight_formats(space)
         table = self._with_caches(model, batches, alone, bank, part_of(progress, 0, 2))
-        values = table.values[:, columns]
-        with_weights = [row for row, layer in enumerate(space.layers) if not layer.cache]
-        if with_weights:
+        added = np.zeros(space.allowed.shape)
+        rows = [row for row, layer in enumerate(space.layers) if not layer.cache]
+        if rows:
             show = part_of(progress, 1, 2)
-            values[with_weights] += self.input_losses(model, batches, space.of_weights, bank, show)
-        source = f"{table.source}, inputs by {self.judges_inputs_by}"
-        return replace(table, space=space, values=values, source=source)
+            added[rows] = self.input_losses(model, batches, space.of_weights, bank, show)
+        return of_pairs(table, space, columns, added, self.judges_inputs_by)
 
     def input_losses(
         self,
