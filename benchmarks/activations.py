@@ -27,7 +27,8 @@ from bitfront.costs.bops import Bops
 from bitfront.costs.memory import Memory
 from bitfront.evaluation import METRICS
 from bitfront.evaluation.base import evaluate
-from bitfront.formats import ACTIVATIONS, named
+from bitfront.formats import named
+from bitfront.formats._activations import ACTIVATIONS
 from bitfront.formats.base import Format
 from bitfront.inputs import Inputs, load_searched, prepare
 from bitfront.models.bank import WeightBank

@@ -12,6 +12,7 @@ from bitfront.api import kinds
 from bitfront.api.sources import MAX_LENGTH, Sources
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
+from bitfront.formats._activations import ACTIVATIONS
 from bitfront.formats.weight_activation import SEPARATOR
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice, Param
@@ -24,7 +25,7 @@ _TIMES = "us|ms|s"
 
 _LISTED = sorted(formats.catalogue())
 _PAIRED = "|".join(x for x in _LISTED if formats.named(x).scaled and SEPARATOR not in x)
-_PAIR = f"^({_PAIRED}){SEPARATOR}({'|'.join(formats.ACTIVATIONS)})$"
+_PAIR = f"^({_PAIRED}){SEPARATOR}({'|'.join(ACTIVATIONS)})$"
 FormatName = Annotated[
     str,
     Field(max_length=48),

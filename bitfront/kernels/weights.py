@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bitfront.formats import ACTIVATIONS
+from bitfront.formats._activations import ACTIVATIONS
 from bitfront.formats._rotation import Rotation
 from bitfront.formats.base import Format
 from bitfront.kernels._blocks import has_kernel

@@ -130,8 +130,8 @@ def roundings(
         key = rounding_of(format) if scale is None else format.name
         columns.setdefault(key, []).append(int(column))
         scales[key] = None if scale is None else scale.to(inputs.device)
-    for key, alike in columns.items():
-        yield alike, rounded_inputs(inputs, space.formats[alike[0]], scales[key])
+    for way, alike in columns.items():
+        yield alike, rounded_inputs(inputs, space.formats[alike[0]], scales[way])
 
 
 class _Shared:

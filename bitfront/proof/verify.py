@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
 from bitfront.evaluation import METRICS
 from bitfront.evaluation.base import evaluate
@@ -149,7 +150,9 @@ def _sizes(study: Study, manifest: Manifest, space: SearchSpace) -> Mapping[str,
     Raises:
         InvalidArgument: the allocation is not one of the space.
     """
-    tables = cost_tables(replace(study, costs=(Choice("memory"),)), space)
+    # A budget of bit operations or time would ask for its cost.
+    sizes = replace(study, costs=(Choice("memory"),), budget=Budget(1, "B"))
+    tables = cost_tables(sizes, space)
     return sizes_of(manifest.trial.allocation, tables)
 
 

@@ -28,8 +28,7 @@ def of_weight_formats(space: SearchSpace) -> tuple[SearchSpace, list[int]]:
     """A space of the formats of weights alone, each once, and the column there of each format."""
     formats = tuple(dict.fromkeys(f.weight_format for f in space.formats))
     at = [formats.index(f.weight_format) for f in space.formats]
-    held = np.zeros((len(space.layers), len(formats)), dtype=bool)
-    np.logical_or.at(held, (slice(None), at), space.allowed)
+    held = np.stack([space.allowed[:, np.equal(at, c)].any(axis=1) for c in range(len(formats))], 1)
     weights_only = [
         f.name for f, of_any in zip(formats, held.T, strict=True) if _only(space, of_any)
     ]

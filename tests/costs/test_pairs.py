@@ -71,7 +71,7 @@ def test_every_device_with_narrow_units_is_one():
 
 
 def test_a_table_without_a_pair_is_refused_with_what_to_run(tmp_path):
-    Timings("some device", "bfloat16", "versions").save(tmp_path / "table.json")
+    Timings("some device", "bfloat16", {}).save(tmp_path / "table.json")
     cost = Latency(str(tmp_path / "table.json"), rest_ms=0.0)
     with pytest.raises(InvalidArgument, match="--formats int4_g64_aint8 --batch 1"):
         cost.cost(space("int4_g64_aint8"))

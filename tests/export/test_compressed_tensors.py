@@ -155,18 +155,29 @@ def test_pairs_say_what_inputs_are_rounded_to_as_the_model_runs(of_pairs):
             assert counted == formats.named(name).nbytes(expected.shape), name
 
 
-def test_transformers_rounds_inputs_of_pairs_nearly_as_they_were_measured(of_pairs, tiny_tokens):
-    """Its integers lie on another grid, and its mx scales are rounded down: alike, not the same."""
-    e, folder = of_pairs
-    tokens = tiny_tokens[:2, :64]
-    loaded = logits(load("compressed_tensors", folder, dtype=torch.bfloat16), tokens)
-    rounded = logits(e.expected(), tokens)
-    exact = e.expected()
+@pytest.mark.parametrize(
+    ("names", "is_same"),
+    [
+        (("fp8_e4m3_afp8", "int4_g64_sym_afp8"), True),
+        (("int8_channel_sym_aint8", "int4_g64_sym_aint8", "int4_channel_sym_aint4_g32"), False),
+    ],
+    ids=["fp8", "int"],
+)
+def test_transformers_rounds_inputs_of_pairs(
+    names, is_same, tiny_llama, tiny_tokenizer, tiny_tokens, tmp_path
+):
+    """The same numbers in fp8; integers lie on another grid there, and lose as much."""
+    e = Export.of(tiny_llama, tiny_tokenizer, tuple(map(formats.named, names)), None)
+    EXPORTERS.build("compressed_tensors").write(e.model, e.allocation, e.bank, tmp_path / "out")
+    tokens, exact = tiny_tokens[:2, :64], e.expected()
+    loaded = logits(load("compressed_tensors", tmp_path / "out", dtype=torch.float32), tokens)
+    rounded = logits(exact, tokens)
     for module in exact.modules():
         module._forward_pre_hooks.clear()
-    lost = relative_error(rounded, logits(exact, tokens))
-    assert relative_error(loaded, rounded) < 0.8 * lost
-    assert 0.5 * lost < relative_error(loaded, logits(exact, tokens)) < 2 * lost
+    unrounded = logits(exact, tokens)
+    lost = relative_error(rounded, unrounded)
+    assert relative_error(loaded, rounded) < (0.02 if is_same else 1.6) * lost
+    assert 0.7 * lost < relative_error(loaded, unrounded) < 1.4 * lost
 
 
 def test_formats_without_an_equal_are_refused_in_one_line(tiny_llama, tiny_tokenizer, tmp_path):

@@ -6,7 +6,8 @@ import torch
 
 from bitfront import formats
 from bitfront.errors import InvalidArgument, UnknownPlugin
-from bitfront.formats import ACTIVATIONS, named
+from bitfront.formats import named
+from bitfront.formats._activations import ACTIVATIONS
 from bitfront.formats.base import Format
 from bitfront.formats.weight_activation import WeightActivation
 from bitfront.kernels.weights import rounded_inputs
