@@ -123,6 +123,11 @@ class WeightBank:
         menu = (*self.space.formats, *(f for _, f in self.space.pinned))
         return {x.name: f.weight_format for f in menu for x in (f, f.weight_format)}
 
+    def stored_as(self, format: str) -> str:
+        """Name of the format whose entry a format has: of a pair that of its weight."""
+        known = self._formats.get(format)
+        return format if known is None else known.name
+
     def tensors(self, layer: str, format: str) -> Tensors:
         """Packed tensors of a layer, as stored, mapped into memory.
 
@@ -155,8 +160,7 @@ class WeightBank:
                 )
 
     def _path(self, layer: str, format: str) -> Path:
-        known = self._formats.get(format)
-        key = layer, known.name if known is not None else format
+        key = layer, self.stored_as(format)
         if key not in self.entries:
             held = ", ".join(f for name, f in self.entries if name == layer) or "no format"
             raise InvalidArgument(

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from bitfront.allocation import Allocation
-from bitfront.formats import named
 from bitfront.models.bank import WeightBank
 from bitfront.models.caches import RoundedCaches
 from bitfront.models.layers import get_weight, set_weight
@@ -59,10 +58,10 @@ class PatchedModel:
             del self._held[layer]
         if caches != self._caches.formats:
             self._caches.apply(caches)
-        self._inputs.apply(allocation.formats)
         for layer, format in allocation.formats.items():
             if layer not in caches and self._held.get(layer) != format:
                 self._swap(layer, format)
+        self._inputs.apply(allocation.formats)
 
     def error(self, layer: str) -> torch.Tensor:
         """Held minus original weight of a layer, float32 `[out_features, in_features]`."""
@@ -73,7 +72,7 @@ class PatchedModel:
 
     def _swap(self, layer: str, format: str) -> None:
         before = self._held.get(layer)
-        if before is not None and named(before).weight_format == named(format).weight_format:
+        if before is not None and self.bank.stored_as(before) == self.bank.stored_as(format):
             self._held[layer] = format  # only the inputs differ
             return
         held = get_weight(self.model, layer)
