@@ -77,6 +77,8 @@ def test_a_layer_gives_what_its_packed_self_gives(name, tiny_llama, tiny_tokens,
     packed = QuantLinear(named(name), tuple(module.weight.shape), torch.float32)
     packed.load_state_dict(bank.tensors(LAYER, name))
     torch.testing.assert_close(seen["out"], packed(seen["exact"]), rtol=1e-4, atol=1e-5)
+    packed.keeps = True
+    torch.testing.assert_close(seen["out"], packed(seen["exact"]), rtol=1e-4, atol=1e-5)
     plain = functional.linear(seen["exact"], bank.weight(LAYER, name))
     is_rounded = not torch.allclose(seen["out"], plain, rtol=1e-4, atol=1e-4)
     assert is_rounded is (named(name).input_format is not None)
