@@ -23,6 +23,7 @@ from bitfront.models.data import check_source, digest
 from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
+from bitfront.models.rounded_inputs import check_layers
 from bitfront.models.samples import Samples, check_apart, samples_of
 from bitfront.models.tasks import CausalText, ImageClassification, SentenceEmbedding, task_of
 from bitfront.plugins import Choice, parameters
@@ -32,6 +33,7 @@ from bitfront.quantizers import QUANTIZERS
 from bitfront.results import text_digest
 from bitfront.search import SEARCHES
 from bitfront.sensitivity import ESTIMATORS
+from bitfront.sensitivity.base import Estimator
 from bitfront.solvers import SOLVERS
 from bitfront.space import SearchSpace
 from bitfront.study import Study, TextSource
@@ -121,6 +123,7 @@ def check_names(study: Study) -> None:
     estimator = ESTIMATORS.build(study.estimator.name, study.estimator.params)
     if study.kv_cache is not None:
         estimator.check_caches()
+    _check_pairs(study, estimator)
     _built_costs(study)
     searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
     with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)
@@ -134,6 +137,22 @@ def check_names(study: Study) -> None:
     local_path(study.model)
     for text in (study.calibration, study.evaluation):
         check_source(text.source)
+
+
+def _check_pairs(study: Study, estimator: Estimator) -> None:
+    """Refuse or warn where formats of inputs could not be weighed against others."""
+    menu = [formats.named(name) for name in study.formats]
+    pairs = [f for f in menu if f.input_format is not None]
+    if not pairs:
+        return
+    estimator.check_inputs()
+    better = [f.name for f in pairs if f.weight_format in menu]
+    if better and not {"bops", "latency_ns"} & study.budget.bounds().keys():
+        logger.warning(
+            "Budget %s does not count what inputs are rounded to, so that %s costs as much as %s: "
+            "add a budget in Gbops with the cost bops, or a time with roofline.",
+            *(study.budget, better[0], formats.named(better[0]).weight_format),
+        )
 
 
 def prepare(study: Study, progress: Progress = silent) -> Inputs:
@@ -192,6 +211,7 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
     if grouping.kind != "none":
         separate_experts(model.module)
     space = search_space(model.module, menu, pinned, study.tied, study.deployment, experts=grouping)
+    check_layers(model.module, space)
     return model, with_caches(space, model.module, study.kv_cache) if study.kv_cache else space
 
 

@@ -121,6 +121,8 @@ def can_hold(format: Format) -> bool:
     """Whether every group of a format stands for itself, so that a cache can grow by groups."""
     if not format.scaled:
         return True
+    if format.input_format is not None:
+        return False
     group = format.group_columns
     if group is None:
         return False

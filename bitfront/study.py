@@ -163,8 +163,13 @@ class Study:
         self.budget.check_costs({choice.name for choice in self.costs})
         if not self.formats:
             raise InvalidArgument("The menu of formats is empty: name at least one.")
-        for name in (*self.formats, *([self.pinned] if self.pinned else [])):
+        for name in self.formats:
             formats.named(name)
+        if self.pinned and formats.named(self.pinned).input_format is not None:
+            raise InvalidArgument(
+                f"Pinned format {self.pinned!r} rounds inputs, and an embedding has none: "
+                f"pin {formats.named(self.pinned).weight_format}."
+            )
         if not 0 <= self.seed < 2**32:
             raise InvalidArgument(f"seed is {self.seed}: give a whole number from 0 to 2**32 - 1.")
         if self.dtype not in {"auto", "float32", "bfloat16"}:

@@ -12,6 +12,8 @@ from bitfront.api import kinds
 from bitfront.api.sources import MAX_LENGTH, Sources
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
+from bitfront.formats._activations import ACTIVATIONS
+from bitfront.formats.weight_activation import SEPARATOR
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice, Param
 from bitfront.study import SETTLED_QUANTIZERS, Study, TextSource, default_menu
@@ -21,10 +23,13 @@ MAX_INT = 2**31 - 1
 _UNITS = "bits|bpw|B|KB|MB|GB|KiB|MiB|GiB|Gbops|Tbops"
 _TIMES = "us|ms|s"
 
+_LISTED = sorted(formats.catalogue())
+_PAIRED = "|".join(x for x in _LISTED if formats.named(x).scaled and SEPARATOR not in x)
+_PAIR = f"^({_PAIRED}){SEPARATOR}({'|'.join(ACTIVATIONS)})$"
 FormatName = Annotated[
     str,
-    Field(max_length=32),
-    WithJsonSchema({"type": "string", "enum": sorted(formats.catalogue())}),
+    Field(max_length=48),
+    WithJsonSchema({"type": "string", "anyOf": [{"enum": _LISTED}, {"pattern": _PAIR}]}),
 ]
 RuntimeName = Annotated[
     str,

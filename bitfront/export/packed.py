@@ -29,11 +29,14 @@ class Packed(HuggingFaceFolder):
     and up). On a GPU, kernels multiply by the packed weight, such layers in one launch; on a CPU,
     torch's low-bit operators where there is one, else the weight is decoded on each call
     (`bitfront.models.quant_linear.keep_decoded` trades memory for speed; docs/kernels.md).
+    Where a format is a pair, inputs are rounded before they are multiplied, in torch: predictions
+    are those that were measured, and no time is gained.
     Formats of a KV cache stand there too, and `PackedCache.of(model)` makes such a cache.
     Choose it for the smallest files; `fake_quant` for engines that know plain weights only.
     """
 
     carries_caches: ClassVar[bool] = True
+    carries_inputs: ClassVar[bool] = True
 
     def write(
         self, model: LoadedModel, allocation: Allocation, bank: WeightBank, directory: Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
@@ -14,6 +14,7 @@ from bitfront import packing
 if TYPE_CHECKING:
     import torch
 
+    from bitfront.formats._activations import Activation
     from bitfront.formats._rotation import Rotation
 
 DTYPE_BYTES = {
@@ -110,6 +111,16 @@ class Format(ABC):
         self, qparams: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Float32 `(scale, zero_point)`, `[n_rows, n_groups]`; no zero point if symmetric."""
+
+    @property
+    def weight_format(self) -> Format:
+        """The format of the weight alone: this one, unless it is a pair with inputs."""
+        return self
+
+    @property
+    def input_format(self) -> Activation | None:
+        """What the inputs of the layer are rounded to; `None` leaves them as they are."""
+        return None
 
     @property
     def columns_per_code(self) -> int:
@@ -231,7 +242,7 @@ class Format(ABC):
         Midpoints between levels are taken at bfloat16 resolution, which needs one look-up by the
         upper half of each float: some eight times faster than `values(nearest(scaled))`.
         """
-        return _by_upper_half(_upper_half_levels(self.levels()), scaled)
+        return by_upper_half(_upper_half_levels(self.levels()), scaled)
 
     def nearest_in(
         self,
@@ -322,7 +333,7 @@ def _nearest_codes(levels: tuple[float, ...], scaled: torch.Tensor) -> torch.Ten
 
 
 @cache
-def _upper_half_codes(levels: tuple[float, ...]) -> torch.Tensor:
+def upper_half_codes(levels: tuple[float, ...]) -> torch.Tensor:
     """Nearest code of the floats with each upper half, uint8 `[2**16]`, by upper half + 2**15."""
     import torch
 
@@ -334,10 +345,11 @@ def _upper_half_codes(levels: tuple[float, ...]) -> torch.Tensor:
 def _upper_half_levels(levels: tuple[float, ...]) -> torch.Tensor:
     import torch
 
-    return torch.tensor(levels)[_upper_half_codes(levels).int()]
+    return torch.tensor(levels)[upper_half_codes(levels).int()]
 
 
-def _by_upper_half(table: torch.Tensor, scaled: torch.Tensor) -> torch.Tensor:
+def by_upper_half(table: torch.Tensor, scaled: torch.Tensor) -> torch.Tensor:
+    """Entry of a table `[2**16]` for each number, by its upper half + 2**15; any shape."""
     import torch
 
     upper = (scaled.contiguous().view(torch.int32) >> 16).reshape(-1)
@@ -363,25 +375,6 @@ class GroupScaled(Format):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The scale in float32."""
         return qparams["scale"].float(), None
-
-
-@dataclass(frozen=True)
-class Float4(Format):
-    """Levels of the 4-bit float e2m1 (OCP Microscaling Formats 1.0, section 5.3.3).
-
-    The code is the bit pattern: sign, two exponent bits, one mantissa bit. -0 is never produced.
-    """
-
-    num_bits: int = field(default=4, init=False)
-
-    def levels(self) -> tuple[float, ...]:
-        """0, 0.5, 1, 1.5, 2, 3, 4, 6, then the same negated."""
-        sizes = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-        return (*sizes, *(-size for size in sizes))
-
-    def nearest(self, scaled: torch.Tensor) -> torch.Tensor:
-        """Codes by the upper half of each float: exact, the midpoints are bfloat16 numbers."""
-        return _by_upper_half(_upper_half_codes(self.levels()), scaled)
 
 
 def group_shape(shape: tuple[int, int], group_size: int | None) -> tuple[int, int]:

@@ -71,6 +71,9 @@ class PackedWeight(nn.Module):
             out = low_bit.multiply(weights.prepared(inputs, self.format, tensors, self.shape))
             return out if bias is None else out + bias
         if self.keeps and not inputs.is_cuda:
+            if self.format.input_format is not None:
+                scale = self.format.input_scale(self.tensors())
+                inputs = weights.rounded_inputs(inputs, self.format, scale)
             return functional.linear(inputs, self.matrix(inputs.dtype), bias)
         return weights.multiply(inputs, self.format, self.tensors(), self.shape, bias)
 

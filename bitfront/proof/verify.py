@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
 from bitfront.evaluation.base import evaluate
 from bitfront.inputs import cost_tables, load_searched, measured_samples, weights_identity
@@ -152,7 +153,9 @@ def _sizes(study: Study, manifest: Manifest, space: SearchSpace) -> Mapping[str,
     Raises:
         InvalidArgument: the allocation is not one of the space.
     """
-    tables = cost_tables(replace(study, costs=(Choice("memory"),)), space)
+    # A budget of bit operations or time would ask for its cost.
+    sizes = replace(study, costs=(Choice("memory"),), budget=Budget(1, "B"))
+    tables = cost_tables(sizes, space)
     return sizes_of(manifest.trial.allocation, tables)
 
 

@@ -50,6 +50,7 @@ class LeaveOneIn(Estimator):
     in_nats: ClassVar[bool] = True
     by_block: ClassVar[bool] = True
     sees_caches: ClassVar[bool] = True
+    sees_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_text(self.text)

@@ -63,7 +63,9 @@ def _of_model(found: WeightHeaders, folder: Path, study: Study, n_tokens: int) -
     bank: dict[str, int] = {}
     for format in menu:
         held = (x for name, x in layers.items() if (name, format.name) not in refused)
-        bank[format.name] = sum(x.n * format.nbytes(x.shape) for x in held if format.fits(x.shape))
+        size = sum(x.n * format.nbytes(x.shape) for x in held if format.fits(x.shape))
+        stored = format.weight_format.name  # pairs that share it are stored once
+        bank[stored] = max(size, bank.get(stored, 0))
     flops = 2 * found.n_parameters * n_tokens
     cache = study.kv_cache
     return ModelEstimate(

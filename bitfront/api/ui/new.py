@@ -67,5 +67,6 @@ def _families(names: Iterable[str]) -> dict[str, list[str]]:
     """Formats by what their names begin with."""
     found: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(name.partition("_")[0], []).append(name)
+        family = "pairs" if formats.named(name).input_format else name.partition("_")[0]
+        found.setdefault(family, []).append(name)
     return found
