@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,13 +17,16 @@ from bitfront.costs.base import Cost
 from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText
 from bitfront.experts import Grouping
 from bitfront.formats.base import Format
+from bitfront.items import digest as items_digest
+from bitfront.items import read_items
 from bitfront.models.bank import format_digest
 from bitfront.models.cache_layers import with_caches
+from bitfront.models.choices import Questions
 from bitfront.models.data import check_disjoint, check_source, digest, starting_ids, token_blocks
 from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
-from bitfront.plugins import Choice, parameters
+from bitfront.plugins import parameters
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, silent
 from bitfront.quantizers import QUANTIZERS
@@ -31,7 +35,7 @@ from bitfront.search import SEARCHES
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.solvers import SOLVERS
 from bitfront.space import SearchSpace
-from bitfront.study import Study, TextSource
+from bitfront.study import SecondText, Study, TextSource
 from bitfront.table import LayerTable
 
 logger = logging.getLogger(__name__)
@@ -48,6 +52,9 @@ class Inputs:
         estimation: calibration blocks for estimators and quantizers, int64 `[n, length]`.
         calibration: calibration blocks that guide the search; disjoint from `estimation`.
         evaluation: blocks of the reported values.
+        second: the same three of the second text of a study that has one, by `"second_estimation"`,
+            `"second_calibration"` and `"second_evaluation"`.
+        questions: multiple-choice items that finalists answer; `None` for none.
     """
 
     model: LoadedModel
@@ -56,6 +63,8 @@ class Inputs:
     estimation: torch.Tensor
     calibration: torch.Tensor
     evaluation: torch.Tensor
+    second: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    questions: Questions | None = None
 
     @property
     def tokens(self) -> dict[str, torch.Tensor]:
@@ -64,7 +73,13 @@ class Inputs:
             "estimation": self.estimation,
             "calibration": self.calibration,
             "evaluation": self.evaluation,
+            **self.second,
         }
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the texts that trials are measured on."""
+        return tuple(text for text in self.tokens if not text.endswith("estimation"))
 
     @property
     def model_identity(self) -> str:
@@ -77,6 +92,7 @@ class Inputs:
         return weights_identity(study, self.model, self.space) | {
             "estimator": f"{estimator!r} version {estimator.version}",
             **{f"{text} tokens": digest(tokens) for text, tokens in self.tokens.items()},
+            **({"items": items_digest(self.questions.items)} if self.questions else {}),
             "seed": str(study.seed),
         }
 
@@ -121,9 +137,18 @@ def check_names(study: Study) -> None:
         )
     if with_pairs and not study.n_pairs:
         logger.warning("quadratic without measured pairs is cp_sat: give n_pairs.")
+    if study.second is None and any(choice.name == "decoupled" for choice in study.searches):
+        logger.warning("decoupled without a second text is sweep: give --second-calibration.")
     local_path(study.model)
-    for text in (study.calibration, study.evaluation):
+    for text in _sources(study):
         check_source(text.source)
+    if study.items is not None:
+        read_items(Path(study.items))
+
+
+def _sources(study: Study) -> list[TextSource]:
+    second = [study.second.calibration, study.second.evaluation] if study.second else []
+    return [study.calibration, study.evaluation, *second]
 
 
 def prepare(study: Study, progress: Progress = silent) -> Inputs:
@@ -147,9 +172,33 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     evaluation = measured_blocks(study, model, "evaluation")
     progress(Event("text", 2, 2))
     sources = study.calibration.source, study.evaluation.source
-    check_disjoint(both, evaluation, *sources, len(starting_ids(model.tokenizer)))
+    n_starting = len(starting_ids(model.tokenizer))
+    check_disjoint(both, evaluation, *sources, n_starting)
     n = study.calibration.n_sequences
-    return Inputs(model, space, costs, both[:n], both[n:], evaluation)
+    questions = None
+    if study.items is not None:
+        questions = Questions.of(read_items(Path(study.items)), model, study.items)
+    inputs = Inputs(model, space, costs, both[:n], both[n:], evaluation, questions=questions)
+    return inputs if study.second is None else _with_second(study, study.second, inputs, both)
+
+
+def _with_second(
+    study: Study, second: SecondText, inputs: Inputs, calibration: torch.Tensor
+) -> Inputs:
+    """The inputs with the blocks of a second text; what searches see of either is in no other."""
+    n, model = second.calibration.n_sequences, inputs.model
+    both = _blocks(second.calibration, model, study.seed, n + study.n_search_sequences)
+    evaluation = _blocks(second.evaluation, model, study.seed, second.evaluation.n_sequences)
+    n_starting = len(starting_ids(model.tokenizer))
+    for seen, source in (
+        (both, second.calibration.source),
+        (calibration, study.calibration.source),
+    ):
+        check_disjoint(seen, evaluation, source, second.evaluation.source, n_starting)
+    sources = second.calibration.source, study.evaluation.source
+    check_disjoint(both, inputs.evaluation, *sources, n_starting)
+    blocks = {"estimation": both[:n], "calibration": both[n:], "evaluation": evaluation}
+    return replace(inputs, second={f"second_{text}": x for text, x in blocks.items()})
 
 
 def _warn_of_stacks(model: nn.Module) -> None:
@@ -274,7 +323,7 @@ def _check_together(budget: Budget, problem: Problem) -> None:
 
 
 def _check_length(model: LoadedModel, study: Study) -> None:
-    length = max(study.calibration.sequence_length, study.evaluation.sequence_length)
+    length = max(text.sequence_length for text in _sources(study))
     longest = getattr(model.module.config, "max_position_embeddings", None)
     if longest is not None and length > longest:
         raise InvalidArgument(
@@ -321,30 +370,3 @@ def measured_blocks(study: Study, model: LoadedModel, text: str) -> torch.Tensor
     if text == "calibration":
         return calibration_blocks(study, model)[study.calibration.n_sequences :]
     return _blocks(study.evaluation, model, study.seed, study.evaluation.n_sequences)
-
-
-def located(study: Study) -> Study:
-    """The study with whole paths of local files, so that any directory finds them.
-
-    Those are the model, the texts, and the tables of costs.
-    """
-    path = local_path(study.model)
-    return replace(
-        study,
-        model=str(path.resolve()) if path else study.model,
-        calibration=_placed(study.calibration),
-        evaluation=_placed(study.evaluation),
-        costs=tuple(map(_with_whole_path, study.costs)),
-    )
-
-
-def _placed(text: TextSource) -> TextSource:
-    path = Path(text.source)
-    return replace(text, source=str(path.resolve())) if path.is_file() else text
-
-
-def _with_whole_path(cost: Choice) -> Choice:
-    table = cost.params.get("table")
-    if not table:
-        return cost
-    return replace(cost, params={**cost.params, "table": str(Path(str(table)).resolve())})

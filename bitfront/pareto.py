@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.errors import InvalidArgument
-from bitfront.trial import Trial
+from bitfront.trial import SECOND, Trial
 
 
 def non_dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -67,7 +67,7 @@ class Measured(Protocol):
 
 
 def objectives(trials: Sequence[Measured], bounded: Iterable[str] = ()) -> tuple[str, ...]:
-    """`TIMED` where every trial has a latency, else `OBJECTIVES`.
+    """`TIMED` where every trial has a latency, else `OBJECTIVES`; KL on a second text after `kl`.
 
     Whatever else a budget bounds comes last: of two allocations, the better one within the bound
     must not fall to one that is better but for it.
@@ -77,7 +77,9 @@ def objectives(trials: Sequence[Measured], bounded: Iterable[str] = ()) -> tuple
         bounded: quantities that the study's budget bounds, as `Budget.bounds` names them.
     """
     timed = bool(trials) and all(LATENCY in trial.values for trial in trials)
-    known = TIMED if timed else OBJECTIVES
+    loss, *sizes = TIMED if timed else OBJECTIVES
+    has_second = bool(trials) and all(SECOND in trial.values for trial in trials)
+    known = (loss, *([SECOND] if has_second else []), *sizes)
     # Bits per weight and bytes differ by a factor and what is outside the search.
     others = (q for q in bounded if q not in {*known, "bits_per_weight"})
     return (*known, *(q for q in others if trials and all(q in t.values for t in trials)))

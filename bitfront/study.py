@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from bitfront.experts import Grouping
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.runtimes.base import Runtime
+from bitfront.trial import BOTH
 
 _WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
 
@@ -40,6 +42,28 @@ class TextSource:
                 f"Cannot use {self.n_sequences} sequences of {self.sequence_length} tokens: "
                 "at least 1 sequence of 8 tokens is needed."
             )
+
+
+@dataclass(frozen=True)
+class SecondText:
+    """Another text whose KL is a second metric, beside that of the texts of the study.
+
+    Args:
+        calibration: what the search sees of it.
+        evaluation: what its reported values are of.
+        layers: which layers it judges in the search `decoupled`: `"auto"` for those that hurt it
+            more, or patterns of names, as `SecondLoss.of` has them.
+    """
+
+    calibration: TextSource
+    evaluation: TextSource
+    layers: str = "auto"
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> SecondText:
+        """Of the plain fields of JSON."""
+        texts = {key: TextSource(**fields[key]) for key in ("calibration", "evaluation")}
+        return cls(**{**fields, **texts})
 
 
 def default_menu(runtime: str | None) -> tuple[tuple[str, ...], str | None]:
@@ -100,6 +124,8 @@ class Study:
         tensor_parallel: number of ranks that this engine spreads the weights over.
         kv_cache: formats that the keys and values of each block may take in the cache, searched
             beside the weights under one budget in bytes; `None` leaves the cache as it is.
+        second: another text, whose KL every trial states too; `None` for none.
+        items: JSON lines of multiple-choice items that finalists answer; `None` for none.
     """
 
     model: str
@@ -128,6 +154,8 @@ class Study:
     runtime: str | None = None
     tensor_parallel: int = 1
     kv_cache: KVCache | None = None
+    second: SecondText | None = None
+    items: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_trials", "n_parallel", "n_search_sequences", "n_finalists"):
@@ -209,6 +237,11 @@ class Study:
         return runtimes.named(self.runtime, self.tensor_parallel) if self.runtime else None
 
     @property
+    def loss(self) -> str:
+        """The quantity of a trial that the answer has least of."""
+        return "kl" if self.second is None else BOTH
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the request, in hexadecimal."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
@@ -216,8 +249,9 @@ class Study:
     def to_json(self) -> str:
         """Indented JSON; `from_json` reads it back."""
         fields = asdict(self) | {"budget": self.budget.to_fields()}
-        if self.kv_cache is None:  # without it a study has the digest that it always had
-            del fields["kv_cache"]
+        for name in ("kv_cache", "second", "items"):
+            if fields[name] is None:  # without it a study has the digest that it always had
+                del fields[name]
         return json.dumps(fields, indent=2)
 
     @classmethod
@@ -239,6 +273,8 @@ class Study:
             fields["formats"] = tuple(fields["formats"])
             if fields.get("kv_cache") is not None:
                 fields["kv_cache"] = KVCache.from_fields(fields["kv_cache"])
+            if fields.get("second") is not None:
+                fields["second"] = SecondText.from_fields(fields["second"])
             return cls(**fields)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidArgument(f"Not the JSON of a study: {error}.") from error

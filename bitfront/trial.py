@@ -20,6 +20,9 @@ PREDICTED = ("latency_ns", "bops")
 """Values that follow from the allocation and the costs of a study; nothing measures them."""
 CACHE_BYTES = "cache_bytes"
 """Bytes of a KV cache whose formats are searched, at the batch and context of the study."""
+SECOND, BOTH = "second_kl", "both_kl"
+"""KL on the second text of a study that has one, and the geometric mean of it and of `kl`: that
+does not change its order when one text has the larger losses."""
 _ROUNDING = 1e-4
 """A divergence of nothing may be measured as a little less than nothing."""
 
@@ -51,7 +54,9 @@ class Trial:
         values: quantity to measured value, every one minimized: `kl`, `kl_stderr`, `perplexity`,
             `top1_error`, `bits`, `bits_per_weight`, `bytes`, `seconds` it took, and `slope_seconds`
             and `screen_seconds` where a slope was measured or others were screened to find it;
-            `latency_ns` and `bops` where the study's costs predict them; none while it is running.
+            `latency_ns` and `bops` where the study's costs predict them; `second_kl` with its error
+            and `both_kl` with a second text; `answer_error`, `answer_error_norm` and `answer_loss`
+            of multiple-choice items on the evaluation text; none while it is running.
         error: why it failed.
     """
 
@@ -63,6 +68,11 @@ class Trial:
     values: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     target: str = ""
+
+    @property
+    def loss(self) -> float:
+        """What is made small: KL, on both texts where there are two."""
+        return self.values.get(BOTH, self.values["kl"])
 
     def to_json(self) -> str:
         """One line of JSON."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +28,10 @@ from bitfront.cli.options import (
     menu,
 )
 from bitfront.cli.output import print_line, print_note, written_report
+from bitfront.errors import InvalidArgument
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
-from bitfront.study import Study, TextSource, default_menu
+from bitfront.study import SecondText, Study, TextSource, default_menu
 
 
 def search(
@@ -114,6 +116,19 @@ def search(
     kv_pre_rope: Annotated[
         bool, typer.Option(help="Quantize its keys before their rotary embedding.")
     ] = KVCache.pre_rope,
+    second_calibration: Annotated[
+        str | None, typer.Option(help="Another text, KL on which is a second metric.")
+    ] = None,
+    second_evaluation: Annotated[
+        str | None, typer.Option(help="For its reported values; give both or neither.")
+    ] = None,
+    second_layers: Annotated[
+        str,
+        typer.Option(help="Layers that it judges in --search decoupled: auto, or '*.mlp.*'."),
+    ] = SecondText.layers,
+    items: Annotated[
+        Path | None, typer.Option(help="Multiple-choice items that finalists answer; JSON lines.")
+    ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Also write the answer here, packed or as the runtime loads it."),
@@ -149,6 +164,14 @@ def search(
         runtime=runtime,
         tensor_parallel=tensor_parallel,
         kv_cache=_cache(kv_formats, kv_at, kv_window, kv_sinks, kv_pre_rope),
+        second=_second(
+            second_calibration,
+            second_evaluation,
+            second_layers,
+            TextSource("", n_sequences, sequence_length),
+            n_evaluation_sequences,
+        ),
+        items=str(items) if items else None,
     )
     exporter = study.deployment.exporter if study.deployment else "packed"
     from bitfront.display import Display
@@ -161,7 +184,7 @@ def search(
         check_target(checkpoint, model)  # before hours are spent
     with Display(as_json) as display:
         front = run_study(study, out, display.show)
-        chosen = front.best("kl", **study.budget.bounds())
+        chosen = front.best(study.loss, **study.budget.bounds())
         data = report_data(out)
         page = written_report(out, data)
         if checkpoint:
@@ -186,3 +209,29 @@ def _cache(formats: str | None, at: str, window: int, sinks: int, pre_rope: bool
     if formats is None:
         return None
     return KVCache(menu(formats), *KVCache.parse_point(at), window, sinks, pre_rope)
+
+
+def _second(
+    calibration: str | None,
+    evaluation: str | None,
+    layers: str,
+    blocks: TextSource,
+    n_evaluation: int,
+) -> SecondText | None:
+    """The second text of a study; `blocks` says how it is cut.
+
+    Raises:
+        InvalidArgument: one of its two parts is missing.
+    """
+    if calibration is None and evaluation is None:
+        return None
+    if calibration is None or evaluation is None:
+        raise InvalidArgument(
+            "Give --second-calibration and --second-evaluation together: what the search sees and "
+            "what is reported must be two texts."
+        )
+    return SecondText(
+        replace(blocks, source=calibration),
+        replace(blocks, source=evaluation, n_sequences=n_evaluation),
+        layers,
+    )
