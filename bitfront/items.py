@@ -67,6 +67,11 @@ class Item:
         """Length of each choice in UTF-8."""
         return tuple(len(choice.encode()) for choice in self.choices)
 
+    @property
+    def text(self) -> str:
+        """The context with the right choice."""
+        return self.contexts[self.answer] + DELIMITER + self.choices[self.answer]
+
     def to_json(self) -> str:
         """One line of JSON that `from_fields` understands."""
         same = len(set(self.contexts)) == 1

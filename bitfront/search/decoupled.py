@@ -48,7 +48,7 @@ class Decoupled(Search):
     solver: str = "cp_sat"
     together: bool = False
     max_weight: float = 64.0
-    n_refinements: int = 4
+    n_refinements: int = 2
 
     def __post_init__(self) -> None:
         SOLVERS.load(self.solver)

@@ -16,7 +16,7 @@ from bitfront.second import SecondLoss
 @pytest.fixture
 def problem():
     """Six groups, four formats; every other group is judged by a second table."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(9)
     one = random_problem(rng, 6, 4, fraction=0.4)
     second, _ = realistic_tables(rng, one.space)
     of_second = np.arange(6) % 2 == 1
@@ -38,19 +38,16 @@ def asked(search, problem, n=40):
 
 def test_no_division_of_the_budget_has_a_better_solution_than_a_proposal(problem):
     """By enumeration: within the bytes that a proposal gives each part, nothing loses less."""
-    allowed = problem.space.group_allowed
-    options = [np.flatnonzero(row) for row in allowed]
-    everything = [losses(problem, np.array(c)) for c in product(*options)]
+    options = [np.flatnonzero(row) for row in problem.space.group_allowed]
+    everything = np.array([losses(problem, np.array(c)) for c in product(*options)])
     proposals = asked(Decoupled(), problem)
     assert len(proposals) > 3
     for allocation in proposals:
         choice = problem.space.encode(allocation)
         assert problem.is_feasible(choice)
-        first, second, of_first, of_second = losses(problem, choice)
-        for other in everything:
-            if other[2] <= of_first and other[3] <= of_second:
-                assert other[0] >= first - 1e-9
-                assert other[1] >= second - 1e-9
+        mine = losses(problem, choice)
+        as_small = everything[(everything[:, 2:] <= mine[2:]).all(axis=1)]
+        assert (as_small[:, :2].min(axis=0) >= np.array(mine[:2]) - 1e-9).all()
 
 
 def test_weights_walk_from_one_metric_to_the_other(problem):
