@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from scipy.stats import binomtest
 
 from bitfront.errors import MismatchedArtifact
+from bitfront.trial import ANSWERED
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -76,11 +77,8 @@ class Answers:
     @property
     def values(self) -> dict[str, float]:
         """Quantities of a trial, every one minimized."""
-        return {
-            "answer_error": 1 - float(self.correct.mean()),
-            "answer_error_norm": 1 - float(self.correct_norm.mean()),
-            "answer_loss": float(self.losses.mean()),
-        }
+        errors = 1 - float(self.correct.mean()), 1 - float(self.correct_norm.mean())
+        return dict(zip(ANSWERED, (*errors, float(self.losses.mean())), strict=True))
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,12 @@ PREDICTED = ("latency_ns", "bops")
 """Values that follow from the allocation and the costs of a study; nothing measures them."""
 CACHE_BYTES = "cache_bytes"
 """Bytes of a KV cache whose formats are searched, at the batch and context of the study."""
-SECOND, BOTH = "second_kl", "both_kl"
-"""KL on the second text of a study that has one, and the geometric mean of it and of `kl`: that
-does not change its order when one text has the larger losses."""
+SECOND_TEXT = ("second_kl", "second_kl_stderr", "both_kl")
+"""KL on the second text of a study that has one, its error, and the geometric mean of it and of
+`kl`, in which neither text counts for more because its losses are larger."""
+SECOND, _, BOTH = SECOND_TEXT
+ANSWERED = ("answer_error", "answer_error_norm", "answer_loss")
+"""Values of finalists of a study with multiple-choice items."""
 _ROUNDING = 1e-4
 """A divergence of nothing may be measured as a little less than nothing."""
 

@@ -16,7 +16,7 @@ import pyarrow.parquet
 from bitfront.errors import InvalidArgument
 from bitfront.files import replacing
 from bitfront.pareto import ParetoFront
-from bitfront.trial import CACHE_BYTES, PREDICTED, Trial
+from bitfront.trial import ANSWERED, CACHE_BYTES, PREDICTED, SECOND_TEXT, Trial
 
 VALUES = (
     "kl",
@@ -29,7 +29,7 @@ VALUES = (
 )
 """Quantities of a point, in the order of the columns; `OPTIONAL` ones follow where they are."""
 
-OPTIONAL = (CACHE_BYTES, *PREDICTED)
+OPTIONAL = (CACHE_BYTES, *PREDICTED, *SECOND_TEXT, *ANSWERED)
 
 FORMATS = ("json", "csv", "parquet")
 
