@@ -108,13 +108,13 @@ def tiny_tokens(tiny_tokenizer: PreTrainedTokenizerFast, calibration_file: Path)
 
 @pytest.fixture(scope="session")
 def tiny_items(evaluation_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 items: how does this sentence of the book go on? Two wrong choices are from elsewhere."""
+    """24 items: how does a sentence of the book go on? Wrong: its words reversed, other words."""
     words = evaluation_file.read_text().split()
-    starts = range(40, 40 + 24 * 60, 60)
     path = tmp_path_factory.mktemp("items") / "book.jsonl"
     with path.open("w") as file:
-        for index, start in enumerate(starts):
-            choices = [words[at : at + 4] for at in (start, start + 2000, start + 1000)]
+        for index, start in enumerate(range(40, 40 + 24 * 60, 60)):
+            true = words[start : start + 4]
+            choices = [true, [x[::-1] for x in true], words[start + 1000 : start + 1005]]
             right = index % 3
             choices[0], choices[right] = choices[right], choices[0]
             context = " ".join(words[start - 12 : start])

@@ -94,11 +94,11 @@ def answers_table(rows: Sequence[Examined]) -> Table:
 
 
 def _share(correct: Bools) -> str:
-    """Per cent with its interval: `50.0 (43.1-56.9)`."""
+    """Per cent with its interval: `50.0 (43-57)`."""
     from bitfront.answers import wilson
 
     interval = wilson(int(correct.sum()), len(correct))
-    return f"{100 * correct.mean():.1f} ({100 * interval.low:.1f}-{100 * interval.high:.1f})"
+    return f"{100 * correct.mean():.1f} ({100 * interval.low:.0f}-{100 * interval.high:.0f})"
 
 
 def _paired(row: Examined) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bitfront.errors import InvalidModel, InvalidText, NonFinite
+from bitfront.formats import named
 from bitfront.items import Item, read_items
 from bitfront.kv_cache import KVCache
 from bitfront.models import choices
@@ -70,7 +71,9 @@ def test_batches_change_nothing_and_report_progress(loaded, items, monkeypatch):
 def test_rounded_caches_are_those_of_each_choice_alone(loaded, items, monkeypatch):
     """Nothing is padded, so that no choice moves another's window."""
     cache = KVCache(("int2_g32",), window=4, sinks=1)
-    space = with_caches(search_space(loaded.module, (), None), loaded.module, cache)
+    space = with_caches(
+        search_space(loaded.module, (named("int8_g32"),), None, True), loaded.module, cache
+    )
     questions = Questions.of(items[:4], loaded)
     with RoundedCaches(loaded.module, space) as rounded:
         rounded.apply({x.name: "int2_g32" for x in space.layers if x.cache})
