@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -84,7 +83,8 @@ def answers_to_tasks(
         InvalidArgument: lm-eval is not installed, knows no such task, or fails.
         InvalidText: a task is not of multiple choice.
     """
-    library, found = _library(), {}
+    library = _library()
+    found: dict[str, Answers] = {}
     for index, task in enumerate(tasks):
         with quiet(), _silenced():
             try:
@@ -108,7 +108,7 @@ def answers_to_tasks(
     return found
 
 
-def _library() -> ModuleType:
+def _library() -> Any:
     try:
         import lm_eval
     except ImportError:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from bitfront.errors import InvalidText
 
@@ -114,7 +114,7 @@ def digest(items: tuple[Item, ...]) -> str:
     return hashlib.sha256("\n".join(item.to_json() for item in items).encode()).hexdigest()
 
 
-def _are_texts(value: Any) -> bool:
+def _are_texts(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(x, str) and x for x in value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -32,6 +32,9 @@ from bitfront.errors import InvalidArgument
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.study import SecondText, Study, TextSource, default_menu
+
+if TYPE_CHECKING:
+    from bitfront.report.data import ReportData
 
 
 def search(
@@ -177,7 +180,6 @@ def search(
     from bitfront.display import Display
     from bitfront.export.base import check_target
     from bitfront.report.study import report_data
-    from bitfront.report.terminal import front_table
     from bitfront.run import export_checkpoint, run_study
 
     if checkpoint:
@@ -189,6 +191,14 @@ def search(
         page = written_report(out, data)
         if checkpoint:
             export_checkpoint(study, chosen, checkpoint, exporter, out, display.show)
+    _tell(data, str(study.estimator), page, checkpoint, as_json)
+
+
+def _tell(
+    data: ReportData, estimator: str, page: Path, checkpoint: Path | None, as_json: bool
+) -> None:
+    """Print what was found."""
+    chosen = data.chosen
     if as_json:
         written: dict[str, object] = {"checkpoint": str(checkpoint)} if checkpoint else {}
         if data.experts.counts:
@@ -196,9 +206,11 @@ def search(
         row = {"chosen": chosen.number, "values": chosen.values, "report": str(page)}
         print(json.dumps(row | written))
         return
+    from bitfront.report.terminal import front_table
+
     console = Console()
-    console.print(front_table(front, chosen))
-    print_note(console, str(study.estimator), data.loss.note)
+    console.print(front_table(data.front, chosen))
+    print_note(console, estimator, data.loss.note)
     print_note(console, "Experts", data.experts.summary)
     print_line(console, f"Report: {page}")
     if checkpoint:
