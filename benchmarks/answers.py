@@ -3,6 +3,7 @@
     python benchmarks/items.py ITEMS
     python benchmarks/answers.py MODEL CALIBRATION EVALUATION --out DIRECTORY
         --items ITEMS/arc_easy.jsonl,ITEMS/piqa.jsonl [--n-items 250] [--budgets 3bits,4bits]
+        [--dtype float32]
 
 For each file of items a row of the unquantized model, of the uniform baseline of each budget in
 whole bits, and of the best point within it. Changes are against the unquantized model on the same
@@ -27,7 +28,7 @@ from bitfront.formats import named
 from bitfront.results import Results
 
 COLUMNS = (
-    *("model", "items", "n", "point", "bits", "bits_per_weight", "kl", "acc", "acc_low"),
+    *("model", "dtype", "items", "n", "point", "bits", "bits_per_weight", "kl", "acc", "acc_low"),
     *("acc_high", "acc_norm", "acc_norm_low", "acc_norm_high", "lost", "gained", "acc_change"),
     *("acc_change_low", "acc_change_high", "acc_p", "margin", "margin_change"),
     *("margin_change_low", "margin_change_high", "margin_p", "n_trials", "seed"),
@@ -51,6 +52,7 @@ def main() -> None:
         n_search_sequences=arguments.n_search,
         n_finalists=4,
         seed=arguments.seed,
+        dtype=arguments.dtype,
     )
     chosen = {
         run_study(replace(study, budget=x), arguments.out).best("kl", **x.bounds()).number: str(x)
@@ -71,6 +73,7 @@ def main() -> None:
         kl = measured[number].values["kl"] if number >= 0 else 0.0
         record.add(
             model=Path(arguments.model).name,
+            dtype=arguments.dtype,
             point=names.get(number, row.point),
             kl=round(kl, 6),
             n_trials=arguments.n_trials,
@@ -107,6 +110,7 @@ def parse() -> argparse.Namespace:
     made.add_argument("--n-evaluation", type=int, default=8)
     made.add_argument("--length", type=int, default=256)
     made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--dtype", default="float32")
     return made.parse_args()
 
 
