@@ -38,8 +38,14 @@ def language_model(model: LoadedModel) -> Any:
     _library()
     from lm_eval.models.huggingface import HFLM
 
-    with quiet():
-        return HFLM(pretrained=model.module, tokenizer=model.tokenizer, batch_size=BATCH)
+    module: Any = model.module
+    # It ties once more what is tied, and a packed embedding has no weight that transformers finds.
+    module.tie_weights = lambda: None
+    try:
+        with quiet():
+            return HFLM(pretrained=module, tokenizer=model.tokenizer, batch_size=BATCH)
+    finally:
+        del module.tie_weights
 
 
 def task_of(path: Path, name: str) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def answers_to_tasks(
         InvalidArgument: lm-eval is not installed, knows no such task, or fails.
         InvalidText: a task is not of multiple choice.
     """
-    library = _library()
+    library, known = _library(), _tasks(tasks, include)
     found: dict[str, Answers] = {}
     for index, task in enumerate(tasks):
         with quiet(), _silenced():
@@ -94,7 +100,7 @@ def answers_to_tasks(
                     limit=n,
                     log_samples=True,
                     bootstrap_iters=0,
-                    task_manager=_tasks(include),
+                    task_manager=known,
                 )
             except Exception as error:  # of dozens of kinds, from the loading of rows to a template
                 name = task if isinstance(task, str) else task["task"]
@@ -116,9 +122,13 @@ def _library() -> Any:
     return lm_eval
 
 
-def _tasks(include: Path | None) -> Any:
+def _tasks(tasks: Sequence[str | dict[str, Any]], include: Path | None) -> Any:
+    """Where names are looked up; among lm-eval's own, which take seconds, only where needed."""
     from lm_eval.tasks import TaskManager
 
+    ours = TaskManager(include_path=str(include) if include else None, include_defaults=False)
+    if all(isinstance(task, dict) or task in ours.all_tasks for task in tasks):
+        return ours
     return TaskManager(include_path=str(include) if include else None)
 
 
