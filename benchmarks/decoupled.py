@@ -44,6 +44,7 @@ def main() -> None:
             pinned=arguments.pin,
             n_trials=arguments.n_trials,
             n_search_sequences=arguments.n_search,
+            n_finalists=arguments.n_finalists,
             seed=seed,
         )
         second = SecondText(
@@ -120,6 +121,7 @@ def parse() -> argparse.Namespace:
     made.add_argument("--formats", default="int2_g32,int3_g32,int4_g32,int5_g32,int8_g32")
     made.add_argument("--pin", default="int8_g32")
     made.add_argument("--n-trials", type=int, default=21)
+    made.add_argument("--n-finalists", type=int, default=12)
     made.add_argument("--n-sequences", type=int, default=8)
     made.add_argument("--n-search", type=int, default=4)
     made.add_argument("--n-evaluation", type=int, default=8)

@@ -88,7 +88,7 @@ class Examined:
         return made
 
 
-def examined(points: Iterator[Point], ask: Ask, progress: Progress = silent) -> list[Examined]:
+def examined(points: Iterator[Point], ask: Ask, progress: Progress = silent) -> Iterator[Examined]:
     """Put items to the unquantized model and to others, and pair their answers.
 
     Args:
@@ -96,19 +96,18 @@ def examined(points: Iterator[Point], ask: Ask, progress: Progress = silent) -> 
         ask: puts the items.
         progress: called as the work goes on.
 
-    Returns:
-        File by file, each point in its order.
+    Yields:
+        Point by point as they are answered, each file or task in its order.
 
     Raises:
         BitfrontError: as `points` and `ask`.
     """
-    found: dict[str, list[Examined]] = {}
+    first: dict[str, Answers] = {}
     for point in points:
         for name, answers in ask(point.model, progress).items():
-            rows = found.setdefault(name, [])
-            paired = Paired.of(answers, rows[0].answers) if rows else None
-            rows.append(Examined(name, point.name, point.sizes, answers, paired))
-    return [row for rows in found.values() for row in rows]
+            paired = Paired.of(answers, first[name]) if name in first else None
+            first.setdefault(name, answers)
+            yield Examined(name, point.name, point.sizes, answers, paired)
 
 
 def of_files(paths: Sequence[Path], n: int | None = None) -> Ask:

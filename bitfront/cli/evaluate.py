@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,14 +63,14 @@ def evaluate(
         ask = of_files(items, n_items) if items else of_tasks(names, include, n_items)
         budgets = [Budget.parse(text) for text in at or ()]
         chosen = points(target, budgets, trial or (), model, display.show)
-        rows = examined(chosen, ask, display.show)
+        rows = list(examined(chosen, ask, display.show))
     if as_json:
         for row in rows:
             print(json.dumps(row.to_fields()))
         return
     console = Console()
-    for _, same in groupby(rows, lambda row: row.items):
-        console.print(answers_table(list(same)))
+    for name in dict.fromkeys(row.items for row in rows):
+        console.print(answers_table([row for row in rows if row.items == name]))
 
 
 def answers_table(rows: Sequence[Examined]) -> Table:

@@ -18,7 +18,7 @@ def best(proven):
 
 @pytest.fixture(scope="module")
 def of_study(proven, tiny_items):
-    return examined(points(proven[1]), of_files([tiny_items]))
+    return list(examined(points(proven[1]), of_files([tiny_items])))
 
 
 def test_the_unquantized_model_comes_first_and_the_point_is_paired_with_it(of_study, best):

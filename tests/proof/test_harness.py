@@ -38,8 +38,8 @@ def test_the_harness_finds_on_a_packed_checkpoint_what_we_find(
 ):
     """The same tokens, likelihoods, lengths and paired answers, quantized and not."""
     folder = exported("packed")
-    theirs = examined(points(folder), of_tasks(["my_book"], folder_of_tasks, N))
-    ours = examined(points(folder), of_files([tiny_items], N))
+    theirs = list(examined(points(folder), of_tasks(["my_book"], folder_of_tasks, N)))
+    ours = list(examined(points(folder), of_files([tiny_items], N)))
     assert [row.items for row in theirs] == ["my_book"] * 2
     for mine, other in zip(ours, theirs, strict=True):
         first, second = mine.answers.log_likelihoods, other.answers.log_likelihoods
