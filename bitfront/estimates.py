@@ -63,6 +63,7 @@ def loss_table(
     results: Results,
     seen: TokensSeen,
     progress: Progress,
+    suffix: str = "",
 ) -> LayerTable:
     """The table of the study's estimator; experts that saw too few tokens have imputed scores.
 
@@ -73,12 +74,13 @@ def loss_table(
         results: where the table is kept.
         seen: tokens of each expert.
         progress: called as the work goes on.
+        suffix: of the table's name in the folder, where it is of another text.
     """
-    name, space = study.estimator.name, inputs.space
+    name, space = f"{study.estimator.name}{suffix}", inputs.space
     stored = results.load_table(name, space)
     if stored:
         return stored
-    estimator = ESTIMATORS.build(name, study.estimator.params)
+    estimator = ESTIMATORS.build(study.estimator.name, study.estimator.params)
     estimate = partial(estimator.whole_table, inputs.model.module, inputs.estimation, bank=bank)
 
     def finish(table: LayerTable) -> LayerTable:

@@ -17,8 +17,11 @@ from bitfront.costs.base import Cost
 from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.experts import Grouping
 from bitfront.formats.base import Format
+from bitfront.items import digest as items_digest
+from bitfront.items import read_items
 from bitfront.models.bank import format_digest
 from bitfront.models.cache_layers import with_caches
+from bitfront.models.choices import Questions
 from bitfront.models.data import check_source, digest
 from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
@@ -26,7 +29,7 @@ from bitfront.models.load import LoadedModel, load_model, local_path
 from bitfront.models.rounded_inputs import check_layers
 from bitfront.models.samples import Samples, check_apart, samples_of
 from bitfront.models.tasks import CausalText, ImageClassification, SentenceEmbedding, task_of
-from bitfront.plugins import Choice, parameters
+from bitfront.plugins import parameters
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, silent
 from bitfront.quantizers import QUANTIZERS
@@ -36,7 +39,7 @@ from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity.base import Estimator
 from bitfront.solvers import SOLVERS
 from bitfront.space import SearchSpace
-from bitfront.study import Study, TextSource
+from bitfront.study import SecondText, Study, TextSource
 from bitfront.table import LayerTable
 
 logger = logging.getLogger(__name__)
@@ -56,6 +59,9 @@ class Inputs:
         evaluation: blocks of the reported values.
         labels: of the samples of a text by its name, int64 `[n]`; `None` where the samples hold
             their own, or have none.
+        second: the same three of the second text of a study that has one, by `"second_estimation"`,
+            `"second_calibration"` and `"second_evaluation"`.
+        questions: multiple-choice items that finalists answer; `None` for none.
     """
 
     model: LoadedModel
@@ -65,6 +71,8 @@ class Inputs:
     calibration: torch.Tensor
     evaluation: torch.Tensor
     labels: Mapping[str, torch.Tensor | None] = field(default_factory=dict)
+    second: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    questions: Questions | None = None
 
     @property
     def tokens(self) -> dict[str, torch.Tensor]:
@@ -73,7 +81,13 @@ class Inputs:
             "estimation": self.estimation,
             "calibration": self.calibration,
             "evaluation": self.evaluation,
+            **self.second,
         }
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the texts that trials are measured on."""
+        return tuple(text for text in self.tokens if not text.endswith("estimation"))
 
     @property
     def model_identity(self) -> str:
@@ -86,6 +100,7 @@ class Inputs:
         return weights_identity(study, self.model, self.space) | {
             "estimator": f"{estimator!r} version {estimator.version}",
             **{f"{text} tokens": digest(tokens) for text, tokens in self.tokens.items()},
+            **({"items": items_digest(self.questions.items)} if self.questions else {}),
             "seed": str(study.seed),
         }
 
@@ -134,9 +149,18 @@ def check_names(study: Study) -> None:
         )
     if with_pairs and not study.n_pairs:
         logger.warning("quadratic without measured pairs is cp_sat: give n_pairs.")
+    if study.second is None and any(choice.name == "decoupled" for choice in study.searches):
+        logger.warning("decoupled without a second text is sweep: give --second-calibration.")
     local_path(study.model)
-    for text in (study.calibration, study.evaluation):
+    for text in _sources(study):
         check_source(text.source)
+    if study.items is not None:
+        read_items(Path(study.items))
+
+
+def _sources(study: Study) -> list[TextSource]:
+    second = [study.second.calibration, study.second.evaluation] if study.second else []
+    return [study.calibration, study.evaluation, *second]
 
 
 def _check_pairs(study: Study, estimator: Estimator) -> None:
@@ -180,7 +204,27 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     first, rest = both[:n], both[n:]
     parts = {"estimation": first, "calibration": rest, "evaluation": evaluation}
     labels = {name: part.labels for name, part in parts.items()}
-    return Inputs(model, space, costs, first.inputs, rest.inputs, evaluation.inputs, labels)
+    inputs = Inputs(model, space, costs, first.inputs, rest.inputs, evaluation.inputs, labels)
+    if study.items is not None:
+        questions = Questions.of(read_items(Path(study.items)), model, study.items)
+        inputs = replace(inputs, questions=questions)
+    return inputs if study.second is None else _with_second(study, study.second, inputs, both)
+
+
+def _with_second(study: Study, second: SecondText, inputs: Inputs, calibration: Samples) -> Inputs:
+    """The inputs with the blocks of a second text; what searches see of either is in no other."""
+    n, model = second.calibration.n_sequences, inputs.model
+    both = samples_of(second.calibration, model, study.seed, n + study.n_search_sequences)
+    evaluation = samples_of(second.evaluation, model, study.seed, second.evaluation.n_sequences)
+    first = Samples(inputs.evaluation)
+    for seen, source, other, measured in (
+        (both, second.calibration, evaluation, second.evaluation),
+        (calibration, study.calibration, evaluation, second.evaluation),
+        (both, second.calibration, first, study.evaluation),
+    ):
+        check_apart(seen, other, (source.source, measured.source), model)
+    parts = {"estimation": both[:n], "calibration": both[n:], "evaluation": evaluation}
+    return replace(inputs, second={f"second_{text}": x.inputs for text, x in parts.items()})
 
 
 def _warn_of_stacks(model: nn.Module) -> None:
@@ -314,6 +358,11 @@ def _check_task(model: LoadedModel, study: Study) -> None:
             f"Cost {timed.pop()!r} is the time of a decoding step, and {study.model} is no "
             "language model: leave it out, with any budget in time."
         )
+    if not isinstance(task, CausalText) and (study.second or study.items):
+        raise InvalidArgument(
+            f"{study.model} is no language model, which a second text and multiple-choice items "
+            "are for: leave them out."
+        )
     if isinstance(task, ImageClassification):
         return
     least = min(study.n_search_sequences, study.evaluation.n_sequences)
@@ -322,7 +371,7 @@ def _check_task(model: LoadedModel, study: Study) -> None:
             f"{least} sentences have no rank correlation of similarities: give at least 3, with "
             "--n-search-sequences and --n-evaluation-sequences."
         )
-    length = max(study.calibration.sequence_length, study.evaluation.sequence_length)
+    length = max(text.sequence_length for text in _sources(study))
     longest = getattr(model.module.config, "max_position_embeddings", None)
     if longest is not None and length > longest:
         raise InvalidArgument(
@@ -359,30 +408,3 @@ def measured_samples(study: Study, model: LoadedModel, text: str) -> Samples:
     if text == "calibration":
         return calibration_samples(study, model)[study.calibration.n_sequences :]
     return samples_of(study.evaluation, model, study.seed, study.evaluation.n_sequences)
-
-
-def located(study: Study) -> Study:
-    """The study with whole paths of local files, so that any directory finds them.
-
-    Those are the model, the texts, and the tables of costs.
-    """
-    path = local_path(study.model)
-    return replace(
-        study,
-        model=str(path.resolve()) if path else study.model,
-        calibration=_placed(study.calibration),
-        evaluation=_placed(study.evaluation),
-        costs=tuple(map(_with_whole_path, study.costs)),
-    )
-
-
-def _placed(text: TextSource) -> TextSource:
-    path = Path(text.source)
-    return replace(text, source=str(path.resolve())) if path.exists() else text
-
-
-def _with_whole_path(cost: Choice) -> Choice:
-    table = cost.params.get("table")
-    if not table:
-        return cost
-    return replace(cost, params={**cost.params, "table": str(Path(str(table)).resolve())})

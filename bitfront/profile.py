@@ -307,7 +307,7 @@ def check(
     study, front = results.study, results.front()
     batch, context = time_point(study)
     chosen = _points(
-        front.best(front.loss, **(at or study.budget).bounds()), front.trials, n_points
+        front.best(front.goal, **(at or study.budget).bounds()), front.trials, n_points
     )
     placed = _same_device(study, results)
     steps = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,6 +48,28 @@ class TextSource:
                 f"Cannot use {self.n_sequences} sequences of {self.sequence_length} tokens: "
                 "at least 1 sequence of 8 tokens is needed."
             )
+
+
+@dataclass(frozen=True)
+class SecondText:
+    """Another text whose KL is a second metric, beside that of the texts of the study.
+
+    Args:
+        calibration: what the search sees of it.
+        evaluation: what its reported values are of.
+        layers: which layers it judges in the search `decoupled`: `"auto"` for those that hurt it
+            more, or patterns of names, as `SecondLoss.of` has them.
+    """
+
+    calibration: TextSource
+    evaluation: TextSource
+    layers: str = "auto"
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> SecondText:
+        """Of the plain fields of JSON."""
+        texts = {key: TextSource(**fields[key]) for key in ("calibration", "evaluation")}
+        return cls(**{**fields, **texts})
 
 
 def default_menu(runtime: str | None) -> tuple[tuple[str, ...], str | None]:
@@ -110,6 +133,8 @@ class Study:
         task: what the model is fed and judged by: `"text"` for next tokens, `"images"` for classes
             of images, `"sentences"` for embeddings of lines of a text; `"auto"` for what its folder
             says. Images come from folders; a sequence is one image, or one sentence.
+        second: another text, whose KL every trial states too; `None` for none.
+        items: JSON lines of multiple-choice items that finalists answer; `None` for none.
     """
 
     model: str
@@ -139,6 +164,8 @@ class Study:
     tensor_parallel: int = 1
     kv_cache: KVCache | None = None
     task: str = "auto"
+    second: SecondText | None = None
+    items: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_trials", "n_parallel", "n_search_sequences", "n_finalists"):
@@ -249,8 +276,9 @@ class Study:
     def to_json(self) -> str:
         """Indented JSON; `from_json` reads it back."""
         fields = asdict(self) | {"budget": self.budget.to_fields()}
-        if self.kv_cache is None:  # without it a study has the digest that it always had
-            del fields["kv_cache"]
+        for name in ("kv_cache", "second", "items"):
+            if fields[name] is None:  # without it a study has the digest that it always had
+                del fields[name]
         if self.task == "auto":  # likewise
             del fields["task"]
         return json.dumps(fields, indent=2)
@@ -274,6 +302,8 @@ class Study:
             fields["formats"] = tuple(fields["formats"])
             if fields.get("kv_cache") is not None:
                 fields["kv_cache"] = KVCache.from_fields(fields["kv_cache"])
+            if fields.get("second") is not None:
+                fields["second"] = SecondText.from_fields(fields["second"])
             return cls(**fields)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidArgument(f"Not the JSON of a study: {error}.") from error

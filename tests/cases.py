@@ -146,6 +146,7 @@ ESTIMATORS_OF_TASKS: dict[str, tuple[float, float]] = {
 SEARCHES: dict[str, tuple[float, int]] = {
     "amq": (0.97, 24),
     "cmaes": (0.955, 24),
+    "decoupled": (0.96, 24),
     "evolution": (0.85, 24),
     "gp": (0.95, 24),
     "nsga2": (0.95, 24),
