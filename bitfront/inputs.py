@@ -22,6 +22,7 @@ from bitfront.models.data import check_disjoint, check_source, digest, starting_
 from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
+from bitfront.models.offset import base_bytes, with_base
 from bitfront.plugins import Choice, parameters
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, silent
@@ -86,9 +87,13 @@ def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> di
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     bars = {"runtime": text_digest(repr(space.barred))} if space.barred else {}
     cache = {"KV cache": repr(space.kv_cache)} if space.kv_cache else {}
+    base = (
+        {"base": model.base.digest, "base bytes": str(base_bytes(model.base))} if model.base else {}
+    )
     return (
         bars
         | cache
+        | base
         | {
             "model": model.digest,
             "layers": text_digest(repr(space.layers)),
@@ -122,6 +127,8 @@ def check_names(study: Study) -> None:
     if with_pairs and not study.n_pairs:
         logger.warning("quadratic without measured pairs is cp_sat: give n_pairs.")
     local_path(study.model)
+    if study.base is not None:
+        local_path(study.base)
     for text in (study.calibration, study.evaluation):
         check_source(text.source)
 
@@ -173,13 +180,25 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
     """
     progress(Event("load", 0, 1))
     model = load_model(study.model, study.revision, study.dtype, study.device)
+    if study.base is not None:
+        model = with_base(model, study.base, study.dtype, study.device)
     progress(Event("load", 1, 1))
     pinned = formats.named(study.pinned) if study.pinned else None
     menu = tuple(formats.named(name) for name in study.formats)
     grouping = Grouping.parse(study.experts)
     if grouping.kind != "none":
         separate_experts(model.module)
-    space = search_space(model.module, menu, pinned, study.tied, study.deployment, experts=grouping)
+        if model.base_module is not None:
+            separate_experts(model.base_module)
+    space = search_space(
+        model.module,
+        menu,
+        pinned,
+        study.tied,
+        study.deployment,
+        experts=grouping,
+        base=model.base_module,
+    )
     return model, with_caches(space, model.module, study.kv_cache) if study.kv_cache else space
 
 
@@ -328,14 +347,19 @@ def located(study: Study) -> Study:
 
     Those are the model, the texts, and the tables of costs.
     """
-    path = local_path(study.model)
     return replace(
         study,
-        model=str(path.resolve()) if path else study.model,
+        model=_whole(study.model),
+        base=_whole(study.base) if study.base is not None else None,
         calibration=_placed(study.calibration),
         evaluation=_placed(study.evaluation),
         costs=tuple(map(_with_whole_path, study.costs)),
     )
+
+
+def _whole(source: str) -> str:
+    path = local_path(source)
+    return str(path.resolve()) if path else source
 
 
 def _placed(text: TextSource) -> TextSource:

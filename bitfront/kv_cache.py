@@ -118,7 +118,7 @@ class KVCache:
 def _holds_a_cache(format: Format) -> bool:
     """Whether every group of a format stands for itself, so that a cache can grow by groups."""
     if not format.scaled:
-        return True
+        return format.num_bits > 0
     group = format.group_columns
     if group is None:
         return False

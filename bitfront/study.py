@@ -18,6 +18,11 @@ from bitfront.runtimes.base import Runtime
 _WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
 
 
+OFFSET_FORMATS = ("zero", "sign_g64", "int2_g64", "int3_g64", "int4_g64")
+OFFSET_PINNED = "int4_g64"
+"""Menu of differences, which are smaller and closer to a Gaussian than weights."""
+
+
 @dataclass(frozen=True)
 class TextSource:
     """Where tokens come from and how many are used.
@@ -42,15 +47,20 @@ class TextSource:
             )
 
 
-def default_menu(runtime: str | None) -> tuple[tuple[str, ...], str | None]:
+def default_menu(
+    runtime: str | None, base: str | None = None
+) -> tuple[tuple[str, ...], str | None]:
     """Formats, and that of embedding and head, of a study that names none.
 
     Args:
         runtime: its runtime.
+        base: its base.
 
     Raises:
         UnknownPlugin: no such runtime.
     """
+    if base is not None:
+        return OFFSET_FORMATS, OFFSET_PINNED
     if runtime is None:
         return Study.formats, Study.pinned
     profile = runtimes.named(runtime)
@@ -100,6 +110,9 @@ class Study:
         tensor_parallel: number of ranks that this engine spreads the weights over.
         kv_cache: formats that the keys and values of each block may take in the cache, searched
             beside the weights under one budget in bytes; `None` leaves the cache as it is.
+        base: what `model` was fine-tuned from, named like it (a hub id may end in `@revision`), or
+            a folder of packed offsets. Formats are then those of the difference of each layer from
+            it, and sizes those of the offset alone. `None` to quantize the weights themselves.
     """
 
     model: str
@@ -128,6 +141,7 @@ class Study:
     runtime: str | None = None
     tensor_parallel: int = 1
     kv_cache: KVCache | None = None
+    base: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_trials", "n_parallel", "n_search_sequences", "n_finalists"):
@@ -156,6 +170,20 @@ class Study:
             raise InvalidArgument(f"device {self.device!r}: use auto, cpu or cuda.")
         self._check_runtime()
         self._check_cache()
+        self._check_base()
+
+    def _check_base(self) -> None:
+        if self.base is None:
+            if "zero" in {*self.formats, self.pinned}:
+                raise InvalidArgument(
+                    "Format 'zero' leaves out a whole layer, which only a difference can bear: "
+                    "name the base that the model was fine-tuned from, or another format."
+                )
+        elif self.runtime is not None:
+            raise InvalidArgument(
+                f"Runtime {self.runtime!r} cannot load a base and an offset: leave out the runtime "
+                "and export with fake_quant for it, or leave out the base."
+            )
 
     def _check_cache(self) -> None:
         if self.kv_cache is None:
@@ -218,6 +246,8 @@ class Study:
         fields = asdict(self) | {"budget": self.budget.to_fields()}
         if self.kv_cache is None:  # without it a study has the digest that it always had
             del fields["kv_cache"]
+        if self.base is None:
+            del fields["base"]
         return json.dumps(fields, indent=2)
 
     @classmethod

@@ -53,11 +53,13 @@ FORMATS = {
     "nf": snr_db(nf2_g64=8.4, nf3_g64=14.9, nf4_g64=21.0),
     "nvfp4": snr_db(nvfp4=20.9),
     "nvint4": snr_db(nvint4=22.3),
+    "sign": snr_db(sign_g64=4.3, sign_channel=4.3),
     "sparse_outliers": snr_db(
         int2_channel_sparse10=10.0, int3_channel_sparse5=15.0, int4_g128_sparse5=21.0
     ),
     "ternary": snr_db(ternary_g64=7.3, ternary_g128=7.2),
     "trit_planes": snr_db(trit_planes_g64=16.2, trit_planes_g128=15.8),
+    "zero": snr_db(zero=0.0),
 }
 
 QUANTIZERS = {

@@ -28,7 +28,7 @@ ROWS = (
     {"relay", "collection"},
     {"compare", "profile", "proof"},
     {"display", "report"},
-    {"run"},
+    {"run", "sharing"},
     {"searching"},
     {"proposing"},
     {"estimates", "job", "pairs", "screening"},
@@ -67,7 +67,7 @@ NEVER = {("search", "models"), ("search", "quantizers")} | {
     (torch_side, "solvers") for torch_side in ("sensitivity", "costs", "evaluation", "export")
 }
 # `measurement` is the one module below `run` that uses a kind: it runs the metrics.
-JOINS = {"__init__", "cli", "compare", "estimates", "run", "inputs", "api", "workers"}
+JOINS = {"__init__", "cli", "compare", "estimates", "run", "inputs", "sharing", "api", "workers"}
 HEAVY = {
     "ortools": {f"solvers/{name}.py" for name in ("_programs", "cp_sat", "quadratic")},
     "optuna": {

@@ -17,6 +17,7 @@ from bitfront.cli import (
     results,
     search,
     serve,
+    share,
     studies,
     submit,
     upkeep,
@@ -33,6 +34,7 @@ app = typer.Typer(
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "On this machine": (
         search.search,
+        share.share,
         compare.compare,
         profile.profile,
         results.front,

@@ -12,6 +12,12 @@ from bitfront.study import Study
 FORMATS = ",".join(Study.formats)
 
 Model = Annotated[str, typer.Argument(help="Local folder, GGUF file, or hub id.")]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        help="What MODEL was fine-tuned from: search formats of the difference, count its bytes."
+    ),
+]
 Menu = Annotated[str, typer.Option(help="Menu, separated by commas.")]
 CalibrationText = Annotated[str, typer.Option(help="Text file, JSON lines, or datasets name.")]
 ExporterChoice = Annotated[

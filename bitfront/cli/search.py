@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from bitfront.budget import Budget
 from bitfront.cli.options import (
     AsJson,
+    Base,
     CalibrationText,
     Device,
     Dtype,
@@ -114,6 +116,7 @@ def search(
     kv_pre_rope: Annotated[
         bool, typer.Option(help="Quantize its keys before their rotary embedding.")
     ] = KVCache.pre_rope,
+    base: Base = Study.base,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Also write the answer here, packed or as the runtime loads it."),
@@ -121,7 +124,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search the best allocation of MODEL within a budget and measure the front around it."""
-    usual, pinned = default_menu(runtime)
+    usual, pinned = default_menu(runtime, base)
     study = Study(
         model=model,
         budget=Budget.parse(",".join(budget)),
@@ -149,16 +152,20 @@ def search(
         runtime=runtime,
         tensor_parallel=tensor_parallel,
         kv_cache=_cache(kv_formats, kv_at, kv_window, kv_sinks, kv_pre_rope),
+        base=base,
     )
     exporter = study.deployment.exporter if study.deployment else "packed"
     from bitfront.display import Display
     from bitfront.export.base import check_target
     from bitfront.report.study import report_data
     from bitfront.report.terminal import front_table
+    from bitfront.results import Results
     from bitfront.run import export_checkpoint, run_study
 
     if checkpoint:
-        check_target(checkpoint, model)  # before hours are spent
+        for source in (model, base):  # before hours are spent
+            if source is not None:
+                check_target(checkpoint, source)
     with Display(as_json) as display:
         front = run_study(study, out, display.show)
         chosen = front.best("kl", **study.budget.bounds())
@@ -177,9 +184,19 @@ def search(
     console.print(front_table(front, chosen))
     print_note(console, str(study.estimator), data.loss.note)
     print_note(console, "Experts", data.experts.summary)
+    print_note(console, "Base", _of_base(Results(out).identity, chosen.values["bytes"]))
     print_line(console, f"Report: {page}")
     if checkpoint:
         print_line(console, f"Checkpoint: {checkpoint}")
+
+
+def _of_base(identity: Mapping[str, str], nbytes: float) -> str:
+    """What a base takes beside the offset of a point; empty where there is none."""
+    if "base" not in identity:
+        return ""
+    beside = int(identity["base bytes"])
+    total = f"{(beside + nbytes) / 1e6:.4g} MB in all"
+    return f"{beside / 1e6:.4g} MB that all fine-tuned models of it share, beside these; {total}"
 
 
 def _cache(formats: str | None, at: str, window: int, sinks: int, pre_rope: bool) -> KVCache | None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from bitfront.errors import InvalidModel
 from bitfront.models.load import first_line, quiet
+from bitfront.models.offset import is_offset, load_offset
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _GGUF = "model.gguf"
@@ -30,7 +31,10 @@ def load_exported(folder: Path, dtype: torch.dtype, device: str) -> nn.Module:
 
     Raises:
         InvalidModel: it cannot be loaded.
+        MismatchedArtifact: it holds offsets to another base than is there.
     """
+    if is_offset(folder):
+        return load_offset(folder, str(dtype).removeprefix("torch."), device).module
     file = {"gguf_file": _GGUF} if (folder / _GGUF).exists() else {}
     try:
         with quiet():

@@ -40,12 +40,19 @@ class LoadedModel:
         tokenizer: its tokenizer; may have ids that no row of the embedding is for.
         digest: SHA-256 of configuration, tensor names and stored weights; not of paths or names.
         source: what the user gave.
+        base: what it was fine-tuned from, where differences are to be quantized.
     """
 
     module: nn.Module
     tokenizer: Any
     digest: str
     source: str
+    base: LoadedModel | None = None
+
+    @property
+    def base_module(self) -> nn.Module | None:
+        """The model that differences are taken from."""
+        return self.base.module if self.base is not None else None
 
     @property
     def n_rows(self) -> int:
@@ -203,7 +210,7 @@ def _at(source: str, revision: str | None) -> str:
 def _from_folder(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     _check_config(path, source)
     weight_files.check(path)
-    tokenizer = _tokenizer(path, source)
+    tokenizer = load_tokenizer(path, source)
     try:
         module, found = transformers.AutoModelForCausalLM.from_pretrained(
             path,
@@ -269,7 +276,12 @@ def _check_config(path: Path, source: str) -> None:
         )
 
 
-def _tokenizer(path: Path, source: str) -> Any:
+def load_tokenizer(path: Path, source: str) -> Any:
+    """The tokenizer of a folder; `source` is what errors call it.
+
+    Raises:
+        InvalidModel: there is none, or it cannot be loaded.
+    """
     # Without its files transformers may build an empty tokenizer instead of failing.
     if not any((path / name).exists() for name in _TOKENIZER_FILES):
         raise InvalidModel(
