@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bitfront.errors import NonFinite
-from bitfront.models.reference import Reference, next_token_logits
+from bitfront.models.reference import Reference
+from bitfront.models.tasks import scored_outputs
 
 Values = NDArray[np.float64]
 
@@ -62,7 +63,7 @@ def sequence_values(
     """
     means: dict[str, list[float]] = {name: [] for name in metrics}
     for index, sequence in enumerate(reference.tokens):
-        logits = next_token_logits(model, sequence)
+        logits = scored_outputs(model, sequence)
         for name, metric in metrics.items():
             # float64: a float32 mean over a million tokens loses the digits that rank candidates.
             mean = metric.per_token(logits, reference, index).double().mean().item()

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
 from transformers.pytorch_utils import Conv1D
 
-from bitfront.models.gradients import frozen, passes, require_finite
+from bitfront.models.gradients import frozen, require_finite
+from bitfront.models.tasks import mean_loss, task_of
 from bitfront.space import Layer, SearchSpace
 
 
@@ -60,7 +60,7 @@ def top_eigenvalues(
     Raises:
         NonFinite: outputs or curvature overflow; names the layer.
     """
-    passes(tokens)  # refuses what is no text
+    task_of(model).check(tokens)
     n_layers = len(space.layers)
     n_sets = -(-n_layers // n_sharing)
     mean, error = np.zeros(n_layers), np.zeros(n_layers)
@@ -125,13 +125,11 @@ def hessian_products(
     """
     modules = [model.get_submodule(name) for name in names]
     parameters = [module.get_parameter("weight") for module in modules]
-    tokens = sequence.to(parameters[0].device)
     # Fused attention kernels have no second derivative; the plain one has.
     with frozen(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         for parameter in parameters:
             parameter.requires_grad_(True)
-        logits = model(tokens[None], use_cache=False).logits[0, :-1]
-        loss = cross_entropy(logits.float(), tokens[1:])
+        loss = mean_loss(model, sequence)
         products = _products(
             loss, parameters, [_stored(*x) for x in zip(modules, vectors, strict=True)]
         )

@@ -16,6 +16,7 @@ from bitfront.experts import PER_EXPERT, Grouping
 from bitfront.models import deployable
 from bitfront.models.expert_groups import with_experts
 from bitfront.models.experts import SeparateExperts
+from bitfront.models.tasks import task_of
 from bitfront.space import Layer, SearchSpace
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ def _read_by_logits(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict[
     hooks = [m.register_forward_hook(record(name)) for name, m in linears.items()]
     with torch.enable_grad():
         try:
-            logits = _run_two_tokens(model)
+            logits = _run_probe(model)
         finally:
             for handle in hooks:
                 handle.remove()
@@ -339,7 +340,7 @@ def _groups_by_input(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict
     hooks = [m.register_forward_pre_hook(record(name)) for name, m in linears.items()]
     try:
         with torch.no_grad():
-            _run_two_tokens(model)
+            _run_probe(model)
     finally:
         for hook in hooks:
             hook.remove()
@@ -353,18 +354,17 @@ def _group_name(names: list[str]) -> str:
     return f"{parent}.{'+'.join(sorted(name.rpartition('.')[2] for name in names))}"
 
 
-def _run_two_tokens(model: nn.Module) -> torch.Tensor:
-    """Logits `[1, 2, vocabulary]`."""
-    tokens = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
+def _run_probe(model: nn.Module) -> torch.Tensor:
+    """Outputs `[1, n_outputs, size]` for the smallest sample of the model's task."""
+    task = task_of(model)
     try:
-        logits: torch.Tensor = model(tokens).logits
+        return task.outputs(model, task.probe(model))
     except Exception as error:  # any family's own complaint; the message names it
         reason = str(error).partition("\n")[0]
         raise InvalidModel(
-            f"{type(model).__name__} does not run on token ids alone ({reason}): "
-            "bitfront needs a causal language model."
+            f"{type(model).__name__} does not run on {task.fed} alone ({reason}): "
+            "bitfront needs a causal language model, or one that classifies images."
         ) from error
-    return logits
 
 
 def _fitting(format: Format, layer: Layer) -> Format:

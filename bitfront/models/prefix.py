@@ -14,7 +14,8 @@ from torch import nn
 
 from bitfront.errors import NonFinite
 from bitfront.models.layers import blocks
-from bitfront.models.reference import Reference, next_token_logits
+from bitfront.models.reference import Reference
+from bitfront.models.tasks import run, scored_outputs, task_of
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +100,9 @@ class BlockStart:
             self._skips, self._at = False, 0
 
     def logits(self, index: int) -> torch.Tensor:
-        """`next_token_logits` of sequence `index`, `[n_scored, vocabulary]`."""
+        """`scored_outputs` of sequence `index`, `[n_scored, vocabulary]`."""
         with self._skipping(index):
-            return next_token_logits(self.model, self.reference.tokens[index])
+            return scored_outputs(self.model, self.reference.tokens[index])
 
     def kl(self) -> float:
         """Mean KL per token of the model as its weights now stand, in nats; at least 0.
@@ -135,7 +136,7 @@ class BlockStart:
         hooks = [block.register_forward_hook(count) for block in self._blocks]
         hooks += [module.register_forward_pre_hook(stop) for module in readers]
         try:
-            next_token_logits(self.model, self.reference.tokens[0, :2])
+            run(self.model, task_of(self.model).probe(self.model))
         except _ReachedError as reached:
             return int(reached.output)
         finally:
@@ -146,7 +147,7 @@ class BlockStart:
     def _advanced(self, index: int) -> Any:
         with self._skipping(index), _last_block(self._blocks[self._at]):
             try:
-                next_token_logits(self.model, self.reference.tokens[index])
+                scored_outputs(self.model, self.reference.tokens[index])
             except _ReachedError as reached:
                 return reached.output
         raise AssertionError("the forward pass left out a block")

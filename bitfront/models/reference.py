@@ -12,12 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact, NonFinite
 from bitfront.files import replacing
 from bitfront.kernels.base import is_fused
 from bitfront.models.data import digest
+from bitfront.models.tasks import CausalText, scored_outputs, task_of
 
 _CHUNK = 2**20
 """Logits at a time: 4 MB of float32 stay in a processor's cache."""
@@ -72,20 +72,21 @@ class Reference:
         """
         if top_k < 1:
             raise InvalidArgument(f"top_k is {top_k}: give at least 1.")
-        sequences, losses = [], []
+        task, sequences, losses = task_of(model), [], []
         for index, sequence in enumerate(tokens):
-            logits = next_token_logits(model, sequence)
+            logits = scored_outputs(model, sequence)
             if not logits.isfinite().all():
                 raise NonFinite(
                     f"The unquantized model predicts NaN or infinity on sequence {index}: "
                     "check its weights, or run it in float32."
                 )
             sequences.append(_compressed(logits, min(top_k, logits.shape[-1])))
-            losses.append(cross_entropy(logits.float(), sequence[1:].to(logits.device)).item())
+            losses.append(task.loss(logits, task.targets(sequence, logits)).item())
             if progress:
                 progress(index + 1, len(tokens))
         loss = sum(losses) / len(losses)
-        if loss > math.log(max_perplexity) and is_causal(model, tokens[0]):
+        badly = isinstance(task, CausalText) and loss > math.log(max_perplexity)
+        if badly and is_causal(model, tokens[0]):
             raise InvalidText(
                 f"The unquantized model predicts the text worse than guessing (log-perplexity "
                 f"{loss:.1f}): its tokenizer is of another model, or the text unlike all it knows."
@@ -97,6 +98,11 @@ class Reference:
     def top_k(self) -> int:
         """Tokens kept per position: at most the vocabulary."""
         return self.indices.shape[-1]
+
+    @property
+    def n_scored(self) -> int:
+        """Predictions of a sequence that are judged."""
+        return self.log_tail.shape[1]
 
     def first(self, n_sequences: int) -> Reference:
         """That of the first sequences alone; shares memory with the whole."""
@@ -186,10 +192,7 @@ def next_token_logits(model: nn.Module, sequence: torch.Tensor) -> torch.Tensor:
         model: causal language model.
         sequence: token ids, int64 `[sequence_length]`.
     """
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        logits: torch.Tensor = model(sequence[None].to(device), use_cache=False).logits
-    return logits[0, :-1]
+    return scored_outputs(model, sequence)
 
 
 def is_causal(model: nn.Module, sequence: torch.Tensor) -> bool:

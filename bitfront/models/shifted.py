@@ -12,6 +12,7 @@ from torch import nn
 from bitfront.allocation import Allocation
 from bitfront.formats import named
 from bitfront.models.layers import get_weight, set_weight
+from bitfront.models.tasks import device_of, run
 from bitfront.quantizers.base import Quantizer
 from bitfront.quantizers.rtn import Rtn
 from bitfront.space import SearchSpace
@@ -103,12 +104,12 @@ def shifted_grams(
         tokens: token ids, int64 `[n_sequences, sequence_length]`.
         layer_names: module names.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     sums: dict[str, torch.Tensor] = {}
     counts = dict.fromkeys(layer_names, 0)
     for sequence in tokens:
-        before = _inputs(model, sequence[None].to(device), layer_names)
-        after = _inputs(changed, sequence[None].to(device), layer_names)
+        before = _inputs(model, sequence[None], layer_names)
+        after = _inputs(changed, sequence[None], layer_names)
         for name, y in after.items():
             x = before.get(name)
             shift = x - y if x is not None and x.shape == y.shape else torch.zeros_like(y)
@@ -144,7 +145,7 @@ def _inputs(
     ]
     try:
         with torch.no_grad():
-            model(tokens, use_cache=False)
+            run(model, tokens)
     except _AllSeen:
         pass
     finally:

@@ -53,7 +53,7 @@ def slopes(
 
     tokens = reference.tokens
     visit_gradients(model, tokens, space.of_weights, KlLoss(reference), add, progress=progress)
-    n_scored = tokens.shape[0] * (tokens.shape[1] - 1)
+    n_scored = len(tokens) * reference.n_scored
     values = np.zeros((len(space.layers), len(space.formats)))
     if space.kv_cache is not None:
         held = {x: f for x, f in allocation.formats.items() if space.is_cache(x)}

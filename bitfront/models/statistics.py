@@ -11,6 +11,7 @@ from torch import nn
 
 from bitfront.errors import NonFinite
 from bitfront.models.layers import get_weight
+from bitfront.models.tasks import device_of, run
 
 Inputs = tuple[torch.Tensor, ...]
 
@@ -35,11 +36,10 @@ def input_grams(
     hooks = [
         model.get_submodule(name).register_forward_pre_hook(sums.hook(name)) for name in layer_names
     ]
-    device = next(model.parameters()).device
     try:
         with torch.no_grad():
             for sequence in tokens:
-                model(sequence[None].to(device), use_cache=False)
+                run(model, sequence[None])
     finally:
         for hook in hooks:
             hook.remove()
@@ -48,7 +48,7 @@ def input_grams(
         if name not in sums.owner:
             width = get_weight(model, name).shape[1]
             sums.owner[name] = name
-            means[name] = torch.zeros(width, width, device=device)
+            means[name] = torch.zeros(width, width, device=device_of(model))
     return {name: means[sums.owner[name]] for name in layer_names}
 
 

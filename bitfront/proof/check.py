@@ -22,6 +22,7 @@ from bitfront.errors import InvalidArgument, MismatchedArtifact
 from bitfront.files import replacing
 from bitfront.manifest import NAME, VERDICT, Manifest
 from bitfront.models.load import LoadedModel
+from bitfront.models.tasks import run
 from bitfront.notes import unmeasured
 from bitfront.progress import Event, Progress, silent
 from bitfront.proof.rebuilt import Rebuilt, rebuilt, rounded_activations
@@ -164,7 +165,7 @@ def _version(package: str) -> str:
 
 def _logits(module: nn.Module, tokens: Tokens) -> Logits:
     with torch.no_grad():
-        rows = [module(row[None], use_cache=False).logits[0] for row in torch.from_numpy(tokens)]
+        rows = [run(module, row[None])[0] for row in torch.from_numpy(tokens)]
     made: Logits = torch.stack(rows).float().numpy()
     return made
 

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import linear
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
-from bitfront.models.gradients import frozen, passes, require_finite
+from bitfront.models.gradients import frozen, require_finite
+from bitfront.models.tasks import device_of, mean_loss, task_of
 from bitfront.sensitivity.base import Estimator, scaled_errors, uncertainty
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -116,7 +117,7 @@ class HessianTrace(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> Traces:
         """Trace of every layer with its standard error; arguments and errors as `estimate`."""
-        passes(batches)
+        task_of(model).check(batches)
         order = np.random.default_rng(self.seed).permutation(len(batches))
         samples: list[NDArray[np.float64]] = []
         while len(samples) < self.max_probes:
@@ -141,13 +142,11 @@ def _curvatures(
     Each layer's weight moves along its signs by a step of its own; the second derivative with
     respect to the steps needs no gradient the size of a weight.
     """
-    tokens = tokens.to(next(model.parameters()).device)
-    steps = torch.zeros(len(space.layers), device=tokens.device, requires_grad=True)
+    steps = torch.zeros(len(space.layers), device=device_of(model), requires_grad=True)
     # Fused attention kernels have no second derivative; the plain one has.
     with frozen(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         with _stepping(model, space, steps, seed):
-            logits = model(tokens[None], use_cache=False).logits[0, :-1]
-        loss = cross_entropy(logits.float(), tokens[1:])
+            loss = mean_loss(model, tokens)
         slopes = torch.autograd.grad(loss, steps, create_graph=True)[0]
         curvatures = torch.autograd.grad(slopes.sum(), steps)[0]
     for layer, curvature in zip(space.layers, curvatures, strict=True):

@@ -18,6 +18,7 @@ from bitfront.models.caches import RoundedCaches
 from bitfront.models.patch import PatchedModel
 from bitfront.models.prefix import BlockStart
 from bitfront.models.reference import Reference
+from bitfront.models.tasks import run
 from bitfront.plugins import Plugins
 from bitfront.sensitivity.base import Estimator
 from bitfront.space import SearchSpace
@@ -122,10 +123,9 @@ class KvNorms(Estimator):
                 norm = float(torch.linalg.matrix_norm(matrix, order))
                 squares[rows[name]] += norm**2 / len(tokens)
 
-        device = next(model.parameters()).device
         with RoundedCaches(model, space) as caches, torch.no_grad():
             caches.watch(add)
             for sequence in tokens:
-                model(sequence[None].to(device), use_cache=False)
+                run(model, sequence[None])
             caches.watch(None)
         return squares

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.accumulators import accumulate
 from bitfront.models.bank import WeightBank
 from bitfront.models.gradients import frozen
 from bitfront.models.layers import blocks
-from bitfront.models.reference import next_token_logits
+from bitfront.models.tasks import scored_outputs, task_of
 from bitfront.sensitivity._block_scores import BlockScores
 from bitfront.sensitivity.base import Estimator
 from bitfront.space import SearchSpace
@@ -156,16 +156,20 @@ def drops(
     A loss that overflows counts as the largest of the others.
 
     Args:
-        model: causal language model; left as it was.
-        tokens: int64 `[n_sequences, length]`.
+        model: left as it was.
+        tokens: samples of its task.
         progress: called with the blocks done.
     """
+    task = task_of(model)
+    targets: list[Tensor] = []
 
     def loss() -> float:
         total = 0.0
-        for sequence in tokens:
-            logits = next_token_logits(model, sequence).float()
-            total += cross_entropy(logits, sequence[1:].to(logits.device)).item() / len(tokens)
+        for index, sample in enumerate(tokens):
+            scored = scored_outputs(model, sample)
+            if len(targets) == index:
+                targets.append(task.targets(sample, scored))
+            total += task.loss(scored, targets[index]).item() / len(tokens)
         return total
 
     def skip(_module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:

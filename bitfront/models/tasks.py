@@ -1,0 +1,212 @@
+"""Task: how a model is run on samples, and what of its outputs is scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from bitfront.errors import InvalidText
+
+
+class Task(ABC):
+    """What a kind of model is fed and judged by; nothing else knows how to call a model.
+
+    Samples are one tensor whose first dimension counts them; outputs are float
+    `[n_samples, n_outputs, size]`, of which some are scored.
+    """
+
+    name: ClassVar[str]
+    """What a study calls it."""
+
+    fed: ClassVar[str]
+    """What samples are, in messages."""
+
+    @abstractmethod
+    def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
+        """Run a model on a batch, `[n_samples, n_outputs, size]`; differentiable.
+
+        Args:
+            model: of this task.
+            samples: on its device.
+        """
+
+    def n_scored(self, samples: Tensor) -> int:
+        """How many outputs for a sample are judged: the first so many."""
+        return 1
+
+    def labels(self, samples: Tensor) -> Tensor | None:
+        """What samples say of their outputs, int64 `[n_samples, n_scored]`; `None` if nothing."""
+        return None
+
+    @abstractmethod
+    def targets(self, sample: Tensor, scored: Tensor) -> Tensor:
+        """What `loss` holds the outputs for one sample against.
+
+        Args:
+            sample: as the model is fed.
+            scored: what the unquantized model answers, `[n_scored, size]`, without gradients.
+        """
+
+    @abstractmethod
+    def loss(self, scored: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of the outputs `[n_scored, size]` for one sample; twice differentiable."""
+
+    @abstractmethod
+    def probe(self, model: nn.Module) -> Tensor:
+        """One small sample that every model of the task can be run on, on its device."""
+
+    @abstractmethod
+    def n_positions(self, samples: Tensor) -> int:
+        """About how many positions one sample has inside a model: what memory grows with."""
+
+    @abstractmethod
+    def check(self, samples: Tensor) -> None:
+        """Refuse what gives no gradients.
+
+        Raises:
+            InvalidText: nothing to predict.
+        """
+
+
+class CausalText(Task):
+    """Next tokens: samples are token ids, int64 `[n_sequences, length]`, outputs logits.
+
+    Position t predicts token t + 1, so that the last one is not scored.
+    """
+
+    name = "text"
+    fed = "token ids"
+
+    def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
+        """Logits `[n_sequences, length, vocabulary]`."""
+        logits: Tensor = model(samples, use_cache=False).logits
+        return logits
+
+    def n_scored(self, samples: Tensor) -> int:
+        """Positions that have a next token."""
+        return samples.shape[1] - 1
+
+    def labels(self, samples: Tensor) -> Tensor:
+        """The next tokens."""
+        return samples[:, 1:]
+
+    def targets(self, sample: Tensor, scored: Tensor) -> Tensor:
+        """The next tokens of the text."""
+        return sample[1:].to(scored.device)
+
+    def loss(self, scored: Tensor, targets: Tensor) -> Tensor:
+        """Negative log-likelihood in nats per token."""
+        return cross_entropy(scored.float(), targets)
+
+    def probe(self, model: nn.Module) -> Tensor:
+        """Two tokens."""
+        return torch.zeros(1, 2, dtype=torch.long, device=device_of(model))
+
+    def n_positions(self, samples: Tensor) -> int:
+        """Tokens of a sequence."""
+        return samples.shape[1]
+
+    def check(self, samples: Tensor) -> None:
+        """See `Task.check`."""
+        if samples.ndim != 2 or samples.shape[0] < 1 or samples.shape[1] < 2:
+            raise InvalidText(
+                f"Gradients need token blocks of at least 1 x 2, given shape "
+                f"{tuple(samples.shape)}: use more or longer text."
+            )
+
+
+class ImageClassification(Task):
+    """Classes of images: samples are pixels, float32 `[n_images, channels, height, width]`.
+
+    Outputs are logits `[n_images, 1, n_classes]`.
+    """
+
+    name = "images"
+    fed = "pixels"
+
+    def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
+        """Logits `[n_images, 1, n_classes]`."""
+        logits: Tensor = model(samples.to(_dtype_of(model))).logits
+        return logits[:, None]
+
+    def targets(self, sample: Tensor, scored: Tensor) -> Tensor:
+        """The unquantized model's own chances `[1, n_classes]`: pictures need no labels for that.
+
+        The Hessian of the loss is then the Fisher information, with no term of residuals.
+        """
+        return scored.float().softmax(dim=-1)
+
+    def loss(self, scored: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy in nats per image."""
+        return cross_entropy(scored.float(), targets)
+
+    def probe(self, model: nn.Module) -> Tensor:
+        """A black image of the size that the configuration states, 224 pixels where it does not."""
+        config: Any = model.config
+        size = getattr(config, "image_size", None) or 224
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        n_channels = getattr(config, "num_channels", 3)
+        return torch.zeros(1, n_channels, height, width, device=device_of(model))
+
+    def n_positions(self, samples: Tensor) -> int:
+        """One for 8 x 8 pixels: between the patches of small models and those of large ones."""
+        return max(1, samples.shape[-2] * samples.shape[-1] // 64)
+
+    def check(self, samples: Tensor) -> None:
+        """See `Task.check`."""
+        if samples.ndim != 4 or len(samples) < 1:
+            raise InvalidText(
+                f"Gradients need at least one image, given shape {tuple(samples.shape)}: "
+                "use more images."
+            )
+
+
+_GIVEN = "_bitfront_task"
+
+TEXT, IMAGES = CausalText(), ImageClassification()
+TASKS: dict[str, Task] = {task.name: task for task in (TEXT, IMAGES)}
+
+
+def task_of(model: nn.Module) -> Task:
+    """The task that a model was given by `set_task`, else that of its class, else causal text."""
+    given = getattr(model, _GIVEN, None)
+    if isinstance(given, Task):
+        return given
+    return IMAGES if type(model).__name__.endswith("ForImageClassification") else TEXT
+
+
+def set_task(model: nn.Module, task: Task) -> None:
+    """Say how a model is run whose class does not tell; copies of it remember."""
+    setattr(model, _GIVEN, task)
+
+
+def run(model: nn.Module, samples: Tensor) -> Tensor:
+    """`Task.outputs` of a model on samples that may lie on another device."""
+    return task_of(model).outputs(model, samples.to(device_of(model)))
+
+
+def scored_outputs(model: nn.Module, sample: Tensor) -> Tensor:
+    """What is judged of the outputs for one sample, `[n_scored, size]`, without gradients."""
+    with torch.no_grad():
+        outputs = run(model, sample[None])
+    return outputs[0, : task_of(model).n_scored(sample[None])]
+
+
+def mean_loss(model: nn.Module, sample: Tensor) -> Tensor:
+    """Mean loss of the outputs for one sample against its own targets; twice differentiable."""
+    task = task_of(model)
+    scored = run(model, sample[None])[0, : task.n_scored(sample[None])]
+    return task.loss(scored, task.targets(sample, scored.detach()))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is fed."""
+    return next(model.parameters()).device
+
+
+def _dtype_of(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype
