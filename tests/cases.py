@@ -101,6 +101,7 @@ ESTIMATORS: dict[str, tuple[float, float]] = {
     "activation_aware": (0.80, 0.15),
     "activation_entropy": (0.82, -0.15),
     "blend": (0.975, 0.86),
+    "by_part": (0.97, 0.83),
     "delta_loss": (0.93, 0.82),
     "evolved": (0.97, 0.85),
     "fisher": (0.97, 0.83),

@@ -63,6 +63,10 @@ class Task(ABC):
     def n_positions(self, samples: Tensor) -> int:
         """About how many positions one sample has inside a model: what memory grows with."""
 
+    def weights(self, n_positions: int) -> Tensor | None:
+        """Weight of each of so many positions in input statistics, mean 1; `None` for the same."""
+        return None
+
     @abstractmethod
     def check(self, samples: Tensor) -> None:
         """Refuse what gives no gradients.
