@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from bitfront.allocation import Allocation
-from bitfront.inputs import Inputs, calibration_blocks
+from bitfront.inputs import Inputs, calibration_samples
 from bitfront.models.bank import WeightBank
 from bitfront.models.fishers import FisherDiagonals
 from bitfront.models.load import LoadedModel
@@ -90,8 +90,8 @@ def rebuilt_bank(
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     grams = None
     if quantizer.needs_hessian:
-        blocks = calibration_blocks(study, model)[: study.calibration.n_sequences]
-        grams = _statistics(quantizer, model, space, blocks)
+        samples = calibration_samples(study, model)[: study.calibration.n_sequences]
+        grams = _statistics(quantizer, model, space, samples.inputs)
     shown = counted(progress, "quantize")
     return WeightBank.build(
         directory,

@@ -163,8 +163,8 @@ def _judged(job: Job, row: Compared, trials: Sequence[Trial]) -> Compared:
     if table is None:
         return row
     predicted = [predicted_loss(table, trial.allocation) for trial in trials]
-    kl, bits = ([trial.values[name] for trial in trials] for name in ("kl", "bits"))
-    return replace(row, tau=taus(predicted, kl, bits))
+    losses, bits = [t.loss for t in trials], [t.values["bits"] for t in trials]
+    return replace(row, tau=taus(predicted, losses, bits))
 
 
 def _table_name(estimator: str) -> str:

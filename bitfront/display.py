@@ -237,8 +237,9 @@ def _title(stage: Stage, event: Event) -> str:
 
 def _note(trial: Trial) -> str:
     values = trial.values
-    kl = f"kl {values['kl']:.4f}" if "kl" in values else "failed"
-    return f"{kl} {values['bits_per_weight']:.2f} bpw"
+    name = trial.loss_name
+    loss = f"{name} {values[name]:.4f}" if name in values else "failed"
+    return f"{loss} {values['bits_per_weight']:.2f} bpw"
 
 
 def _fields(event: Event) -> dict[str, object]:

@@ -14,6 +14,7 @@ from bitfront.experts import TokensSeen
 from bitfront.inputs import Inputs
 from bitfront.models.bank import WeightBank
 from bitfront.models.experts import expert_modules, tokens_seen
+from bitfront.models.tasks import task_of
 from bitfront.progress import Event, Progress, counted
 from bitfront.results import Results
 from bitfront.sensitivity import ESTIMATORS
@@ -61,6 +62,8 @@ def loss_table(
     estimate = partial(estimator.whole_table, inputs.model.module, inputs.estimation, bank=bank)
 
     def finish(table: LayerTable) -> LayerTable:
+        if table.quantity == "kl":  # in the unit of what is searched by
+            table = replace(table, quantity=task_of(inputs.model.module).loss_name)
         if estimator.needs != "weights" and seen.n_unseen:
             logger.warning("%s.", seen.summary)
             return imputed(table, seen, inputs.model.module, bank)

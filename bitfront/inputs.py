@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,16 +14,18 @@ from bitfront import formats
 from bitfront.budget import Budget
 from bitfront.costs import COSTS
 from bitfront.costs.base import Cost
-from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText
+from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.experts import Grouping
 from bitfront.formats.base import Format
 from bitfront.models.bank import format_digest
 from bitfront.models.cache_layers import with_caches
-from bitfront.models.data import check_disjoint, check_source, digest, starting_ids, token_blocks
+from bitfront.models.data import check_source, digest
 from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
 from bitfront.models.offset import base_bytes, with_base
+from bitfront.models.samples import Samples, check_apart, samples_of
+from bitfront.models.tasks import CausalText, ImageClassification, SentenceEmbedding, task_of
 from bitfront.plugins import Choice, parameters
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, silent
@@ -46,9 +49,12 @@ class Inputs:
         model: the unquantized model.
         space: its layers and the menu.
         costs: bytes and code bits of every layer in every format.
-        estimation: calibration blocks for estimators and quantizers, int64 `[n, length]`.
+        estimation: calibration blocks for estimators and quantizers, int64 `[n, length]`, or other
+            samples of the model's task.
         calibration: calibration blocks that guide the search; disjoint from `estimation`.
         evaluation: blocks of the reported values.
+        labels: of the samples of a text by its name, int64 `[n]`; `None` where the samples hold
+            their own, or have none.
     """
 
     model: LoadedModel
@@ -57,6 +63,7 @@ class Inputs:
     estimation: torch.Tensor
     calibration: torch.Tensor
     evaluation: torch.Tensor
+    labels: Mapping[str, torch.Tensor | None] = field(default_factory=dict)
 
     @property
     def tokens(self) -> dict[str, torch.Tensor]:
@@ -90,9 +97,12 @@ def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> di
     base = (
         {"base": model.base.digest, "base bytes": str(base_bytes(model.base))} if model.base else {}
     )
+    task = task_of(model.module)
+    asked = {} if isinstance(task, CausalText) else {"task": repr(task)}
     return (
         bars
         | cache
+        | asked
         | base
         | {
             "model": model.digest,
@@ -147,16 +157,17 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     _warn_of_stacks(model.module)
     costs = cost_tables(study, space)
     check_budget(study.budget, space, costs)
-    _check_length(model, study)
+    _check_task(model, study)
     progress(Event("text", 0, 2))
-    both = calibration_blocks(study, model)
+    both = calibration_samples(study, model)
     progress(Event("text", 1, 2))
-    evaluation = measured_blocks(study, model, "evaluation")
+    evaluation = measured_samples(study, model, "evaluation")
     progress(Event("text", 2, 2))
-    sources = study.calibration.source, study.evaluation.source
-    check_disjoint(both, evaluation, *sources, len(starting_ids(model.tokenizer)))
+    check_apart(both, evaluation, (study.calibration.source, study.evaluation.source), model)
     n = study.calibration.n_sequences
-    return Inputs(model, space, costs, both[:n], both[n:], evaluation)
+    parts = {"estimation": both[:n], "calibration": both[n:], "evaluation": evaluation}
+    labels = {name: part.labels for name, part in parts.items()}
+    return Inputs(model, space, costs, *(part.inputs for part in parts.values()), labels)
 
 
 def _warn_of_stacks(model: nn.Module) -> None:
@@ -179,7 +190,7 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
         InvalidArgument: the menu does not fit the model.
     """
     progress(Event("load", 0, 1))
-    model = load_model(study.model, study.revision, study.dtype, study.device)
+    model = load_model(study.model, study.revision, study.dtype, study.device, study.task)
     if study.base is not None:
         model = with_base(model, study.base, study.dtype, study.device)
     progress(Event("load", 1, 1))
@@ -292,7 +303,23 @@ def _check_together(budget: Budget, problem: Problem) -> None:
         raise InfeasibleBudget(error.quantity, error.limit, error.smallest, message) from error
 
 
-def _check_length(model: LoadedModel, study: Study) -> None:
+def _check_task(model: LoadedModel, study: Study) -> None:
+    """Refuse what does not go with the task of the model."""
+    task = task_of(model.module)
+    timed = {"latency", "roofline"} & {cost.name for cost in study.costs}
+    if timed and not isinstance(task, CausalText):
+        raise InvalidArgument(
+            f"Cost {timed.pop()!r} is the time of a decoding step, and {study.model} is no "
+            "language model: leave it out, with any budget in time."
+        )
+    if isinstance(task, ImageClassification):
+        return
+    least = min(study.n_search_sequences, study.evaluation.n_sequences)
+    if isinstance(task, SentenceEmbedding) and least < 3:
+        raise InvalidArgument(
+            f"{least} sentences have no rank correlation of similarities: give at least 3, with "
+            "--n-search-sequences and --n-evaluation-sequences."
+        )
     length = max(study.calibration.sequence_length, study.evaluation.sequence_length)
     longest = getattr(model.module.config, "max_position_embeddings", None)
     if longest is not None and length > longest:
@@ -306,28 +333,18 @@ def _defined(format: Format) -> str:
     return f"{format.name} {format_digest(format)[:16]}"
 
 
-def _blocks(text: TextSource, model: LoadedModel, seed: int, n_sequences: int) -> torch.Tensor:
-    tokens = token_blocks(text.source, model.tokenizer, n_sequences, text.sequence_length, seed)
-    if (largest := int(tokens.max())) >= model.n_rows:
-        raise InvalidText(
-            f"{text.source} has token id {largest}, the embedding of {model.source} has "
-            f"{model.n_rows} rows: its tokenizer is of another model, or the text not for this one."
-        )
-    return tokens
-
-
-def calibration_blocks(study: Study, model: LoadedModel) -> torch.Tensor:
-    """Blocks of estimators and quantizers, then those that guide the search, int64 `[n, length]`.
+def calibration_samples(study: Study, model: LoadedModel) -> Samples:
+    """Samples of estimators and quantizers, then those that guide the search.
 
     Raises:
-        InvalidText: too short, or with tokens that the model lacks.
+        InvalidText: too few, or with tokens or labels that the model lacks.
     """
     text = study.calibration
-    return _blocks(text, model, study.seed, text.n_sequences + study.n_search_sequences)
+    return samples_of(text, model, study.seed, text.n_sequences + study.n_search_sequences)
 
 
-def measured_blocks(study: Study, model: LoadedModel, text: str) -> torch.Tensor:
-    """Blocks that a trial is measured on, int64 `[n, length]`.
+def measured_samples(study: Study, model: LoadedModel, text: str) -> Samples:
+    """Samples that a trial is measured on.
 
     Args:
         study: names the texts.
@@ -335,11 +352,11 @@ def measured_blocks(study: Study, model: LoadedModel, text: str) -> torch.Tensor
         text: one of `TEXTS`.
 
     Raises:
-        InvalidText: too short, or with tokens that the model lacks.
+        InvalidText: too few, or with tokens or labels that the model lacks.
     """
     if text == "calibration":
-        return calibration_blocks(study, model)[study.calibration.n_sequences :]
-    return _blocks(study.evaluation, model, study.seed, study.evaluation.n_sequences)
+        return calibration_samples(study, model)[study.calibration.n_sequences :]
+    return samples_of(study.evaluation, model, study.seed, study.evaluation.n_sequences)
 
 
 def located(study: Study) -> Study:
@@ -364,7 +381,7 @@ def _whole(source: str) -> str:
 
 def _placed(text: TextSource) -> TextSource:
     path = Path(text.source)
-    return replace(text, source=str(path.resolve())) if path.is_file() else text
+    return replace(text, source=str(path.resolve())) if path.exists() else text
 
 
 def _with_whole_path(cost: Choice) -> Choice:

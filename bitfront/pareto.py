@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.errors import InvalidArgument
-from bitfront.trial import Trial
+from bitfront.trial import Trial, loss_name
 
 
 def non_dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -67,7 +67,7 @@ class Measured(Protocol):
 
 
 def objectives(trials: Sequence[Measured], bounded: Iterable[str] = ()) -> tuple[str, ...]:
-    """`TIMED` where every trial has a latency, else `OBJECTIVES`.
+    """`TIMED` where every trial has a latency, else `OBJECTIVES`, with the loss of the trials.
 
     Whatever else a budget bounds comes last: of two allocations, the better one within the bound
     must not fall to one that is better but for it.
@@ -77,7 +77,8 @@ def objectives(trials: Sequence[Measured], bounded: Iterable[str] = ()) -> tuple
         bounded: quantities that the study's budget bounds, as `Budget.bounds` names them.
     """
     timed = bool(trials) and all(LATENCY in trial.values for trial in trials)
-    known = TIMED if timed else OBJECTIVES
+    measured = loss_name(trials[0].values) if trials else OBJECTIVES[0]
+    known = (measured, *(TIMED if timed else OBJECTIVES)[1:])
     # Bits per weight and bytes differ by a factor and what is outside the search.
     others = (q for q in bounded if q not in {*known, "bits_per_weight"})
     return (*known, *(q for q in others if trials and all(q in t.values for t in trials)))
@@ -104,6 +105,11 @@ class ParetoFront:
             kept = [t for t, k in zip(self.trials, non_dominated(self.points), strict=True) if k]
             kept.sort(key=lambda t: [t.values[q] for q in reversed(self.objectives)])
             object.__setattr__(self, "trials", tuple(kept))
+
+    @property
+    def loss(self) -> str:
+        """The quantity that the study minimizes within its budget."""
+        return self.objectives[0]
 
     @property
     def points(self) -> NDArray[np.float64]:

@@ -306,7 +306,9 @@ def check(
     results = Results(directory)
     study, front = results.study, results.front()
     batch, context = time_point(study)
-    chosen = _points(front.best("kl", **(at or study.budget).bounds()), front.trials, n_points)
+    chosen = _points(
+        front.best(front.loss, **(at or study.budget).bounds()), front.trials, n_points
+    )
     placed = _same_device(study, results)
     steps = []
     with tempfile.TemporaryDirectory(prefix="bitfront-") as made:

@@ -210,7 +210,7 @@ def _volume(problem: Problem, trials: Sequence[Trial], known: Sequence[Trial]) -
     def points(some: Sequence[Trial]) -> np.ndarray:
         rows = [
             (
-                math.log(max(t.values["kl"], 1e-12)),
+                math.log(max(t.loss, 1e-12)),
                 share_of_limits(problem, t),
                 *([t.values[LATENCY]] if timed else []),
             )

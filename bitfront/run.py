@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+import torch
 
 from bitfront.allocation import Allocation
 from bitfront.banks import build_bank, stored_bank
@@ -29,9 +32,11 @@ from bitfront.manifest import NAME as MANIFEST
 from bitfront.manifest import Manifest, digests
 from bitfront.measurement import Measurement
 from bitfront.models.bank import WeightBank
+from bitfront.models.embeddings import Embeddings, answers_of
 from bitfront.models.load import LoadedModel
 from bitfront.models.patch import PatchedModel
-from bitfront.models.reference import Reference
+from bitfront.models.reference import Answers, Reference
+from bitfront.models.tasks import SentenceEmbedding, task_of
 from bitfront.pairs import measured_pairs
 from bitfront.pareto import ParetoFront, objectives
 from bitfront.plugins import Choice
@@ -58,7 +63,8 @@ def run_study(
         progress: called as the work goes on.
 
     Returns:
-        The front on the evaluation text; `front.best("kl", **study.budget.bounds())` is the answer.
+        The front on the evaluation text; its answer is
+        `front.best(front.loss, **study.budget.bounds())`.
 
     Raises:
         BitfrontError: bad input, an infeasible budget, or a folder of another study.
@@ -86,7 +92,7 @@ class Prepared:
     study: Study
     results: Results
     inputs: Inputs
-    references: Mapping[str, Reference]
+    references: Mapping[str, Answers]
     bank: WeightBank
 
 
@@ -260,7 +266,7 @@ def default_directory(study: Study) -> Path:
 
 def _estimation(
     study: Study, results: Results, inputs: Inputs, progress: Progress, patched: PatchedModel
-) -> Reference:
+) -> Answers:
     """On the estimation blocks, of the unquantized model: it is restored."""
     patched.apply(Allocation({}))
     return _reference(study, results, inputs, "estimation", progress)
@@ -268,25 +274,32 @@ def _estimation(
 
 def _reference(
     study: Study, results: Results, inputs: Inputs, text: str, progress: Progress
-) -> Reference:
+) -> Answers:
     """The stored one where it is of this model and text, else a new one, stored at once."""
     path, source = results.reference(text), inputs.model_identity
+    labels = inputs.labels.get(text)
     if path.exists():
         with suppress(MismatchedArtifact):
-            return Reference.load(path, source, inputs.tokens[text])
+            is_embedding = isinstance(task_of(inputs.model.module), SentenceEmbedding)
+            kind: type[Answers] = Embeddings if is_embedding else Reference
+            return _labelled(kind.load(path, source, inputs.tokens[text]), labels)
     reference = _made(study, inputs, text, progress)
     reference.save(path, source)
-    return reference
+    return _labelled(reference, labels)
 
 
-def _made(study: Study, inputs: Inputs, text: str, progress: Progress) -> Reference:
+def _labelled(answers: Answers, labels: torch.Tensor | None) -> Answers:
+    return replace(answers, labels=labels) if isinstance(answers, Reference) else answers
+
+
+def _made(study: Study, inputs: Inputs, text: str, progress: Progress) -> Answers:
     try:
-        return Reference.of(
+        return answers_of(
             inputs.model.module,
             inputs.tokens[text],
             progress=counted(progress, "reference"),
             # Twice that of guessing: a model with random weights is a little worse than it.
-            max_perplexity=2 * inputs.model.n_rows,
+            max_perplexity=2 * (inputs.model.n_rows or math.inf),
         )
     except InvalidText as error:
         source = (study.evaluation if text == "evaluation" else study.calibration).source
@@ -314,7 +327,7 @@ def finalists(trials: Sequence[Trial], problem: Problem, n: int) -> list[Trial]:
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
     searched = [t for t in complete if t.origin != "uniform"]
     within = [t for t in searched if problem.is_feasible(problem.space.encode(t.allocation))]
-    best = sorted(within, key=lambda t: t.values["kl"])[: (n + 1) // 2]
+    best = sorted(within, key=lambda t: t.loss)[: (n + 1) // 2]
     anchor = best[0].values["bytes"] if best else 0.0
     bounded = ["bits" if q == "code_bits" else q for q in problem.limits]
     front = ParetoFront(tuple(complete), objectives(complete, bounded)).trials

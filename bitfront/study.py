@@ -15,6 +15,8 @@ from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.runtimes.base import Runtime
 
+TASKS = ("auto", "text", "images", "sentences")
+"""What a model is for: `"auto"` looks at its configuration."""
 _WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
 
 
@@ -113,6 +115,9 @@ class Study:
         base: what `model` was fine-tuned from, named like it (a hub id may end in `@revision`), or
             a folder of packed offsets. Formats are then those of the difference of each layer from
             it, and sizes those of the offset alone. `None` to quantize the weights themselves.
+        task: what the model is fed and judged by: `"text"` for next tokens, `"images"` for classes
+            of images, `"sentences"` for embeddings of lines of a text; `"auto"` for what its folder
+            says. Images come from folders; a sequence is one image, or one sentence.
     """
 
     model: str
@@ -142,6 +147,7 @@ class Study:
     tensor_parallel: int = 1
     kv_cache: KVCache | None = None
     base: str | None = None
+    task: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("n_trials", "n_parallel", "n_search_sequences", "n_finalists"):
@@ -168,6 +174,8 @@ class Study:
             raise InvalidArgument(f"dtype {self.dtype!r}: use auto, float32 or bfloat16.")
         if self.device not in {"auto", "cpu", "cuda"}:
             raise InvalidArgument(f"device {self.device!r}: use auto, cpu or cuda.")
+        if self.task not in TASKS:
+            raise InvalidArgument(f"task {self.task!r}: use {', '.join(TASKS)}.")
         self._check_runtime()
         self._check_cache()
         self._check_base()
@@ -188,6 +196,8 @@ class Study:
     def _check_cache(self) -> None:
         if self.kv_cache is None:
             return
+        if self.task not in {"auto", "text"}:
+            raise InvalidArgument(f"Models for {self.task} have no KV cache: leave out kv_cache.")
         if not {"bytes", "latency_ns"} & self.budget.bounds().keys():
             raise InvalidArgument(
                 f"Budget {self.budget} does not bound the KV cache, whose formats are searched: "
@@ -248,6 +258,8 @@ class Study:
             del fields["kv_cache"]
         if self.base is None:
             del fields["base"]
+        if self.task == "auto":  # likewise
+            del fields["task"]
         return json.dumps(fields, indent=2)
 
     @classmethod

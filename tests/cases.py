@@ -124,6 +124,18 @@ ESTIMATORS: dict[str, tuple[float, float]] = {
     "zscore_density": (0.80, -0.36),
 }
 
+# the same over all layers and formats (int2/3/4 g32) of a ViT that reads digits, and of a sentence
+# encoder whose truth is the cosine error: (images, sentences)
+ESTIMATORS_OF_TASKS: dict[str, tuple[float, float]] = {
+    "fisher": (0.9, 0.9),
+    "fisher_directional": (0.9, 0.9),
+    "fisher_output": (0.9, 0.9),
+    "hessian_trace": (0.8, 0.8),
+    "leave_one_in": (0.95, 0.95),
+    "output_error": (0.6, 0.6),
+    "weight_error": (0.6, 0.6),
+}
+
 # share of the exhaustive front's hypervolume within 15 % of the budget, mean over 5 small studies
 # whose layers interact: (share, n_trials with baselines)
 SEARCHES: dict[str, tuple[float, int]] = {
@@ -145,7 +157,10 @@ SEARCHES: dict[str, tuple[float, int]] = {
 # quantities of a metric and their values for the unquantized model (None: the text decides)
 METRICS: dict[str, dict[str, float | None]] = {
     "kl_divergence": {"kl": 0.0, "kl_stderr": 0.0},
+    "cosine_error": {"cosine_error": 0.0, "cosine_error_stderr": 0.0},
+    "label_error": {"label_error": None},
     "perplexity": {"perplexity": None},
+    "rank_correlation": {"rank_correlation_error": 0.0},
     "top1_error": {"top1_error": 0.0},
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,13 +58,18 @@ def finished(tuned, tiny_folder, texts, tmp_path_factory):
     return Results(out / "results"), out / "checkpoint", run.output
 
 
+def of(tiny_study, **changes):
+    """A study of other things than the tiny Llama."""
+    return replace(tiny_study(2, 2), **changes)
+
+
 def stored(folder):
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def test_at_equal_bytes_offsets_keep_more_than_weights(tuned, tiny_folder, tiny_study):
-    study = tiny_study(2, 2, formats=("int2_g64",), model=str(tuned["alice"]))
+    study = of(tiny_study, formats=("int2_g64",), model=str(tuned["alice"]))
     weights, offsets = (rounded(study, base) for base in (None, str(tiny_folder)))
     assert weights.nbytes == offsets.nbytes
     assert offsets.kl < weights.kl / 20
@@ -128,7 +134,7 @@ def test_another_base_is_refused(finished, tuned, tmp_path):
 
 
 def test_a_model_of_other_tensors_is_no_base(tuned, moe_folder, tiny_study):
-    study = tiny_study(1, 1, model=str(tuned["alice"]), base=str(moe_folder))
+    study = of(tiny_study, model=str(tuned["alice"]), base=str(moe_folder))
     with pytest.raises(InvalidModel, match="are not of one base"):
         load_searched(study)
 
@@ -148,14 +154,14 @@ def test_exporters_of_quantized_weights_refuse_offsets(finished, tmp_path):
 
 
 def test_tensors_that_equal_the_base_take_no_bytes(tiny_folder, tiny_study):
-    study = tiny_study(1, 1, formats=("zero", "int4_g64"), base=str(tiny_folder))
+    study = of(tiny_study, formats=("zero", "int4_g64"), base=str(tiny_folder))
     _, space = load_searched(study)
     assert space.fixed_bytes == 0
 
 
 def test_estimators_look_at_the_difference(tuned, tiny_folder, tiny_study, tiny_tokens, tmp_path):
-    study = tiny_study(
-        1, 1, formats=("zero", "int4_g64"), model=str(tuned["alice"]), base=str(tiny_folder)
+    study = of(
+        tiny_study, formats=("zero", "int4_g64"), model=str(tuned["alice"]), base=str(tiny_folder)
     )
     made = rounded(study, str(tiny_folder))
     for name in ("weight_error", "output_error"):
@@ -176,7 +182,7 @@ def test_a_shared_offset_is_a_base(tuned, tiny_folder, tiny_study, tmp_path):
     found = get_weight(held.module, name) - get_weight(base.module, name)
     step = (mean - get_weight(base.module, name)).abs().max() * 2 / 15
     assert (found - mean + get_weight(base.module, name)).abs().max() <= step
-    study = tiny_study(2, 2, formats=("int2_g64",), model=sources[0])
+    study = of(tiny_study, formats=("int2_g64",), model=sources[0])
     alone, rest = (rounded(study, x) for x in (str(tiny_folder), str(shared)))
     assert rest.nbytes == alone.nbytes
     assert rest.kl < alone.kl
@@ -194,15 +200,15 @@ def test_the_command_shares(tuned, tiny_folder, tmp_path):
 
 
 def test_without_a_base_nothing_changes(tiny_study):
-    plain = tiny_study(2, 2)
+    plain = of(tiny_study)
     assert "base" not in json.loads(plain.to_json())
-    with_base = tiny_study(2, 2, base="org/base@main")
+    with_base = of(tiny_study, base="org/base@main")
     assert type(plain).from_json(with_base.to_json()) == with_base
 
 
 def test_layers_are_left_out_of_differences_only(tiny_study):
     for choices in ({"formats": ("zero", "int2_g64")}, {"pinned": "zero"}):
         with pytest.raises(InvalidArgument, match="only a difference can bear"):
-            tiny_study(2, 2, **choices)
+            of(tiny_study, **choices)
     with pytest.raises(InvalidArgument, match="cannot load a base and an offset"):
-        tiny_study(2, 2, base="org/base", runtime="vllm", formats=("int4_g64_sym",))
+        of(tiny_study, base="org/base", runtime="vllm", formats=("int4_g64_sym",))

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from bitfront.evaluation import METRICS
 from bitfront.evaluation.base import evaluate
-from bitfront.inputs import cost_tables, load_searched, measured_blocks
+from bitfront.inputs import cost_tables, load_searched, measured_samples
 from bitfront.measurement import sizes_of
 from bitfront.models.bank import WeightBank
 from bitfront.models.patch import PatchedModel
@@ -57,7 +57,7 @@ def rounded(study, base: str | None) -> Rounded:
     """Every layer in the last format of the study."""
     study = replace(study, base=base)
     model, space = load_searched(study)
-    tokens = measured_blocks(study, model, "calibration")
+    tokens = measured_samples(study, model, "calibration").inputs
     folder = tempfile.mkdtemp(prefix="tuned-")
     bank = WeightBank.build(folder, model.module, space, Rtn(), base=model.base_module)
     allocation = space.decode(space.uniform(len(space.formats) - 1))

@@ -199,6 +199,8 @@ class StudyBody(Body):
     """Engine that must load every point: what it cannot is not allowed."""
     tensor_parallel: Annotated[int, Field(ge=1, le=1_024)] = Study.tensor_parallel
     """Ranks that this engine spreads the weights over."""
+    task: Literal["auto", "text", "sentences"] = "auto"
+    """What the model is judged by: next tokens or embeddings; auto looks at its folder."""
     kv_cache: KVCacheBody | None = None
     """Search the KV cache beside the weights, under one budget in bytes; null for not."""
 
@@ -253,7 +255,7 @@ class StudyBody(Body):
 
 _SAME = (
     "n_pairs", "n_trials", "max_minutes", "patience", "n_parallel", "n_search_sequences",
-    "n_finalists", "seed", "tied", "experts", "dtype", "device",
+    "n_finalists", "seed", "tied", "experts", "dtype", "device", "task",
     "runtime", "tensor_parallel",
 )  # fmt: skip
 """Fields that a request and a study have alike."""

@@ -39,6 +39,9 @@ Experts = Annotated[
         "or none, to leave stacked ones at 16 bits."
     ),
 ]
+TaskName = Annotated[
+    str, typer.Option(help="text, images, sentences, or auto: what the model's folder says.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

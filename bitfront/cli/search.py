@@ -24,6 +24,7 @@ from bitfront.cli.options import (
     RuntimeName,
     Seed,
     SequenceLength,
+    TaskName,
     TensorParallel,
     Ties,
     menu,
@@ -94,6 +95,7 @@ def search(
         int, typer.Option(help="Points measured on the evaluation text.")
     ] = Study.n_finalists,
     sequence_length: SequenceLength = TextSource.sequence_length,
+    task: TaskName = Study.task,
     seed: Seed = Study.seed,
     dtype: Dtype = Study.dtype,
     device: Device = Study.device,
@@ -153,6 +155,7 @@ def search(
         tensor_parallel=tensor_parallel,
         kv_cache=_cache(kv_formats, kv_at, kv_window, kv_sinks, kv_pre_rope),
         base=base,
+        task=task,
     )
     exporter = study.deployment.exporter if study.deployment else "packed"
     from bitfront.display import Display
@@ -168,7 +171,7 @@ def search(
                 check_target(checkpoint, source)
     with Display(as_json) as display:
         front = run_study(study, out, display.show)
-        chosen = front.best("kl", **study.budget.bounds())
+        chosen = front.best(front.loss, **study.budget.bounds())
         data = report_data(out)
         page = written_report(out, data)
         if checkpoint:

@@ -26,6 +26,8 @@ from bitfront.models.bank import WeightBank
 from bitfront.models.experts import restacked
 from bitfront.models.layers import fixed_tensors, stored_dtype
 from bitfront.models.load import LoadedModel
+from bitfront.models.sentences import save_pooling
+from bitfront.models.tasks import SentenceEmbedding, task_of
 from bitfront.notes import MARK
 from bitfront.space import SearchSpace
 
@@ -148,6 +150,8 @@ class HuggingFaceFolder(Exporter):
             _save_tensors(folder, stored, self.max_shard_size)
             _save_configuration(folder, model, quantization_config)
             _save_tokenizer(folder, model)
+            if isinstance(task := task_of(model.module), SentenceEmbedding):
+                save_pooling(folder, task)
 
 
 @contextmanager
@@ -225,7 +229,7 @@ def replacing_folder(directory: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        for path in temporary.iterdir():
+        for path in filter(Path.is_file, temporary.rglob("*")):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         _swap(temporary, directory, aside)

@@ -59,8 +59,8 @@ class Rotation:
 
     def gram(self, gram: torch.Tensor) -> torch.Tensor:
         """The Gram matrix of turned inputs from that of the inputs."""
-        turned = self.turn(self.turn(gram).T).T
-        return (turned + turned.T) / 2  # rounding makes it a little lopsided
+        turned = self.turn(self.turn(gram).mT).mT
+        return (turned + turned.mT) / 2  # rounding makes it a little lopsided
 
     def _mixed(self, rows: torch.Tensor) -> torch.Tensor:
         import torch

@@ -27,7 +27,8 @@ from bitfront.models.gradients import (
     visit_gradients,
 )
 from bitfront.models.layers import blocks, get_weight
-from bitfront.models.losses import LabelLoss
+from bitfront.models.losses import label_loss
+from bitfront.models.matrices import input_rows
 from bitfront.models.tasks import run, task_of
 from bitfront.space import SearchSpace
 
@@ -41,7 +42,7 @@ class LayerView:
     Args:
         row: index of the layer.
         weight: `[out_features, in_features]`, of the unquantized model.
-        inputs: `[n, length, in_features]`.
+        inputs: `[n, length, in_features]`, or in groups as of `Visit`.
         gradients: of the loss summed over tokens, at the layer's output, `[n, length,
             out_features]`; `None` in passes without a loss.
         space: rows and columns.
@@ -153,7 +154,7 @@ def accumulate(
         if labels is None:
             _visit_inputs(model, tokens, space, show, progress)
         else:
-            loss = LabelLoss.of(tokens, labels.kind, labels.n_draws, labels.seed, task)
+            loss = label_loss(tokens, labels.kind, labels.n_draws, labels.seed, task)
             visit_gradients(model, tokens, space, loss, show, labels.n_draws, progress)
     n_scored = len(tokens) * task.n_scored(tokens) * (labels.n_draws if labels else 1)
     shared = time.perf_counter() - start - sum(seconds)
@@ -185,16 +186,21 @@ def _visit_inputs(
 def _input_hook(
     row: int, name: str, n_samples: int, visit: Callable[[int, Tensor, None], None]
 ) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-    def hand_over(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def hand_over(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         require_finite(output, "output", name)
-        visit(row, by_sequence(args[0].detach(), n_samples), None)
+        visit(row, by_sequence(input_rows(module, args[0].detach()), n_samples), None)
 
     return hand_over
 
 
 def _by_position(states: Tensor, length: int) -> Tensor:
-    """`[n, length, hidden_size]`, also where a model flattens the tokens of a text."""
+    """`[n, length, hidden_size]`, also where a model flattens the tokens of a text.
+
+    States of four dimensions are those of a convolutional model, `[n, channels, height, width]`.
+    """
     states = states.detach()
+    if states.ndim == 4:
+        return states.flatten(2).mT
     return states if states.ndim > 2 else states.reshape(-1, length, states.shape[-1])
 
 

@@ -17,7 +17,7 @@ from bitfront.models.attention import Call, intercepted, mixed_attention
 from bitfront.models.layers import blocks
 from bitfront.models.reference import is_causal
 from bitfront.models.rotation import Rotation
-from bitfront.models.tasks import run
+from bitfront.models.tasks import CausalText, run, task_of
 from bitfront.space import Layer, SearchSpace
 
 
@@ -81,6 +81,8 @@ def find_caches(model: nn.Module, cache: KVCache) -> tuple[Layer, ...]:
 
 
 def _check_kinds(model: Any) -> None:
+    if not isinstance(task_of(model), CausalText):
+        raise InvalidModel(f"{type(model).__name__} has no KV cache: leave out kv_cache.")
     config = model.config.get_text_config(decoder=True)
     kinds = set(get_layer_types_and_kwargs(config)[0]) - {"full_attention"}
     if kinds:

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers.pytorch_utils import Conv1D
 
 from bitfront.models.gradients import frozen, require_finite
+from bitfront.models.matrices import as_matrix, as_stored
 from bitfront.models.tasks import mean_loss, task_of
 from bitfront.space import Layer, SearchSpace
 
@@ -115,13 +115,13 @@ def _products_done(
 def hessian_products(
     model: nn.Module, sequence: Tensor, names: list[str], vectors: list[Tensor]
 ) -> list[Tensor]:
-    """Rows of the Hessian of a sequence's mean loss, times vectors; float32, shaped as weights.
+    """Rows of the Hessian of a sequence's mean loss, times vectors; float32 matrices.
 
     Args:
         model: causal language model; left as it was.
         sequence: int64 `[length]`.
         names: of the layers.
-        vectors: one per layer, shaped as its weight.
+        vectors: one per layer, `[out_features, in_features]`.
     """
     modules = [model.get_submodule(name) for name in names]
     parameters = [module.get_parameter("weight") for module in modules]
@@ -131,11 +131,12 @@ def hessian_products(
             parameter.requires_grad_(True)
         loss = mean_loss(model, sequence)
         products = _products(
-            loss, parameters, [_stored(*x) for x in zip(modules, vectors, strict=True)]
+            loss, parameters, [as_stored(*x) for x in zip(modules, vectors, strict=True)]
         )
     for name, product in zip(names, products, strict=True):
         require_finite(product, "curvature", name)
-    return [_stored(m, product).float().cpu() for m, product in zip(modules, products, strict=True)]
+    pairs = zip(modules, products, strict=True)
+    return [as_matrix(module, product).float().cpu() for module, product in pairs]
 
 
 def _products(
@@ -151,11 +152,6 @@ def _products(
     return torch.autograd.grad(
         gradients, parameters, moves, allow_unused=True, materialize_grads=True
     )
-
-
-def _stored(module: nn.Module, matrix: Tensor) -> Tensor:
-    """Between `[out_features, in_features]` and how a module keeps it, either way."""
-    return matrix.T if isinstance(module, Conv1D) else matrix
 
 
 def _unit(vector: Tensor) -> Tensor:

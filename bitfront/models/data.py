@@ -51,7 +51,7 @@ def token_blocks(
     Raises:
         InvalidText: empty, too short, unreadable, not JSON, or without such keys.
     """
-    tokens = _tokens(_texts(source, tokenizer), tokenizer)
+    tokens = _tokens(texts_of(source, tokenizer), tokenizer)
     start = torch.tensor(starting_ids(tokenizer), dtype=torch.int64)
     length = sequence_length - len(start)
     n_needed = n_sequences * length
@@ -80,8 +80,9 @@ def starting_ids(tokenizer: Any) -> list[int]:
 
 
 def digest(tokens: torch.Tensor) -> str:
-    """SHA-256 of shape and token ids, in hexadecimal."""
-    ids = tokens.detach().to("cpu", torch.int64).contiguous()
+    """SHA-256 of shape and token ids, or pixels, in hexadecimal."""
+    dtype = torch.float32 if tokens.is_floating_point() else torch.int64
+    ids = tokens.detach().to("cpu", dtype).contiguous()
     return hashlib.sha256(f"{tuple(ids.shape)}\n".encode() + ids.numpy().tobytes()).hexdigest()
 
 
@@ -176,7 +177,8 @@ def _pieces(text: str) -> Iterator[str]:
         start = end
 
 
-def _texts(source: str, tokenizer: Any) -> Iterator[str]:
+def texts_of(source: str, tokenizer: Any) -> Iterator[str]:
+    """Text of each record of a source of `token_blocks`; of a text file all at once."""
     path = Path(source).expanduser()
     if path.is_file() and path.suffix in {".jsonl", ".json"}:
         for place, record in _records(path):

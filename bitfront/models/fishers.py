@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bitfront.models.gradients import sequence_groups, visit_gradients
-from bitfront.models.losses import LabelLoss
+from bitfront.models.losses import label_loss
 from bitfront.models.statistics import LayerStatistics
 from bitfront.models.tasks import task_of
 from bitfront.space import SearchSpace
@@ -48,7 +48,7 @@ class FisherDiagonals(LayerStatistics):
                 sums[row] += group.square_().sum(dim=0)
 
         task = task_of(self.model)
-        loss = LabelLoss.of(self.tokens, "model", 1, 0, task)
+        loss = label_loss(self.tokens, "model", 1, 0, task)
         run = replace(self.space, layers=layers, barred=())
         visit_gradients(self.model, self.tokens, run, loss, add)
         n_scored = len(self.tokens) * task.n_scored(self.tokens)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bitfront.errors import NonFinite
 from bitfront.models.bank import WeightBank
 from bitfront.models.experts import expert_modules
+from bitfront.models.matrices import input_rows, output_rows
 from bitfront.models.tasks import TEXT, Task, run, task_of
 from bitfront.space import SearchSpace
 
@@ -22,7 +23,11 @@ LogitGradient = Callable[[Tensor, slice, int], Tensor]
 """`(outputs [n, n_outputs, size], rows of the samples, draw)` -> gradient of the same shape."""
 
 Visit = Callable[[int, Tensor, Tensor], None]
-"""`(layer index, inputs [n, length, in_features], gradients [n, length, out_features])`."""
+"""`(layer index, inputs [n, length, in_features], gradients [n, length, out_features])`.
+
+Of a convolution a position of the output is one of the length, its input the patch that it reads;
+where groups of channels read patches of their own, inputs are `[n, length, n_groups, in_features]`.
+"""
 
 
 @contextmanager
@@ -53,7 +58,7 @@ def passes(tokens: Tensor, alone: bool = False, task: Task = TEXT) -> list[slice
         InvalidText: nothing to predict.
     """
     task.check(tokens)
-    step = 1 if alone else max(1, TOKENS_PER_PASS // task.n_positions(tokens))
+    step = 1 if alone or task.alone else max(1, TOKENS_PER_PASS // task.n_positions(tokens))
     return [slice(i, min(i + step, len(tokens))) for i in range(0, len(tokens), step)]
 
 
@@ -114,7 +119,7 @@ def _watched(model: nn.Module, space: SearchSpace, n_samples: int, visit: Visit)
 def _forward_hook(
     row: int, name: str, n_samples: int, visit: Visit
 ) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-    def keep_inputs(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def keep_inputs(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         require_finite(output, "output", name)
         inputs = args[0].detach()
         if not output.requires_grad:
@@ -122,21 +127,27 @@ def _forward_hook(
 
         def hand_over(gradient: Tensor) -> None:
             require_finite(gradient, "gradient", name)
-            visit(row, by_sequence(inputs, n_samples), by_sequence(gradient, n_samples))
+            rows = input_rows(module, inputs), output_rows(module, gradient)
+            visit(row, *(by_sequence(values, n_samples) for values in rows))
 
         output.register_hook(hand_over)  # type: ignore[no-untyped-call]
 
     return keep_inputs
 
 
-def by_sequence(values: Tensor, n_samples: int) -> Tensor:
+def by_sequence(rows: Tensor, n_samples: int) -> Tensor:
     """`[n, length, features]`; some models flatten positions, some layers see a part of them.
 
     Where rows do not come to as many of each sample (routed experts) all count as of one.
+
+    Args:
+        rows: `[..., features]`, or in groups `[n, length, n_groups, features]`.
+        n_samples: of the batch.
     """
-    n_rows = values.numel() // values.shape[-1]
+    features = rows.shape[2:] if rows.ndim == 4 else rows.shape[-1:]
+    n_rows = rows.numel() // features.numel()
     n = n_samples if n_rows % n_samples == 0 else 1
-    return values.reshape(n, -1, values.shape[-1])
+    return rows.reshape(n, -1, *features)
 
 
 def require_finite(values: Tensor, what: str, layer: str) -> None:
@@ -150,13 +161,31 @@ def require_finite(values: Tensor, what: str, layer: str) -> None:
 
 
 def weight_gradients(inputs: Tensor, gradients: Tensor) -> Tensor:
-    """Gradient of the weight for each sequence, float32 `[n, out_features, in_features]`."""
-    return torch.bmm(gradients.float().mT, inputs.float())
+    """Gradient of the weight for each sequence, float32 `[n, out_features, in_features]`.
+
+    Args:
+        inputs: `[n, length, in_features]`, or in groups `[n, length, n_groups, in_features]`.
+        gradients: at the layer's output, `[n, length, out_features]`.
+    """
+    if inputs.ndim == 3:
+        return torch.bmm(gradients.float().mT, inputs.float())
+    by_group = gradients.float().unflatten(2, (inputs.shape[2], -1))
+    return torch.einsum("nlgr,nlgc->ngrc", by_group, inputs.float()).flatten(1, 2)
+
+
+def whole_gradient(inputs: Tensor, gradients: Tensor) -> Tensor:
+    """Gradient of the weight for all sequences, float32 `[out_features, in_features]`.
+
+    Arguments as of `weight_gradients`.
+    """
+    if inputs.ndim == 3:  # one product, and no gradient for each sequence in memory
+        return gradients.flatten(0, 1).float().mT @ inputs.flatten(0, 1).float()
+    return weight_gradients(inputs, gradients).sum(dim=0)
 
 
 def sequence_groups(inputs: Tensor, gradients: Tensor, limit: int = 2**26) -> Iterator[Tensor]:
     """`weight_gradients` of as many sequences at a time as stay below `limit` numbers."""
-    size = inputs.shape[-1] * gradients.shape[-1]
+    size = inputs.shape[-1] * gradients.shape[-1]  # of a weight, in groups too
     step = max(1, limit // size)
     for start in range(0, len(inputs), step):
         yield weight_gradients(inputs[start : start + step], gradients[start : start + step])

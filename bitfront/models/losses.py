@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from bitfront.errors import InvalidArgument
-from bitfront.models.reference import Reference
-from bitfront.models.tasks import TEXT, Task
+from bitfront.models.embeddings import EmbeddingLabelLoss
+from bitfront.models.gradients import LogitGradient
+from bitfront.models.reference import Answers
+from bitfront.models.tasks import TEXT, SentenceEmbedding, Task
 
 LABELS = ("model", "text")
 
@@ -80,23 +82,30 @@ class LabelLoss:
         return labels.clamp(max=predicted.shape[-1] - 1)
 
 
+def label_loss(
+    samples: Tensor, labels: str, n_draws: int, seed: int, task: Task = TEXT
+) -> LogitGradient:
+    """The loss of labels of a task's outputs; arguments as `LabelLoss.of`.
+
+    Raises:
+        InvalidArgument: labels of sentences that are not drawn: there are none.
+    """
+    if not isinstance(task, SentenceEmbedding):
+        return LabelLoss.of(samples, labels, n_draws, seed, task)
+    if labels != "model":
+        raise InvalidArgument(
+            f"Sentences have no labels, but labels={labels!r} is asked for: use labels=model, or "
+            "another estimator, such as fisher."
+        )
+    return EmbeddingLabelLoss(seed)
+
+
 @dataclass(frozen=True, eq=False)
 class KlLoss:
-    """KL(unquantized || model) in nats, over the top K of the reference and "any other"."""
+    """The divergence that searches minimize: KL in nats, or the cosine error of embeddings."""
 
-    reference: Reference
+    reference: Answers
 
-    def __call__(self, logits: Tensor, rows: slice, draw: int) -> Tensor:
-        """`q - p`, float32, shaped as the logits, p's tail spread as q's; 0 where not scored."""
-        gradient = torch.softmax(logits.float(), dim=-1)
-        n_scored = self.reference.n_scored
-        gradient[:, n_scored:] = 0
-        q = gradient[:, :n_scored]
-        indices = self.reference.indices[rows].to(q.device).long()
-        top = q.gather(-1, indices) - self.reference.log_probs[rows].to(q.device).exp()
-        q.scatter_(-1, indices, 0.0)
-        tail = self.reference.log_tail[rows, :, None].to(q.device).exp()
-        # A tail that underflows is all zeros: the bound keeps 0 * infinity out.
-        q *= 1 - tail / q.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(q.dtype).tiny)
-        q.scatter_(-1, indices, top)
-        return gradient
+    def __call__(self, outputs: Tensor, rows: slice, draw: int) -> Tensor:
+        """`Answers.gradient`."""
+        return self.reference.gradient(outputs, rows)

@@ -16,6 +16,7 @@ from bitfront.models import weight_files
 from bitfront.models.experts import expert_modules, separate_experts
 from bitfront.models.layers import fixed_tensors, get_weight, set_weight, stored_dtype
 from bitfront.models.load import LoadedModel, first_line, load_model, load_tokenizer, local_path
+from bitfront.models.tasks import ImageClassification, task_of
 from bitfront.notes import MARK
 
 
@@ -80,7 +81,8 @@ def load_offset(
         raise InvalidModel(
             f"Cannot add the offsets of {folder} ({first_line(error)}): export them again."
         ) from error
-    tokenizer = load_tokenizer(folder, str(folder))
+    sees = isinstance(task_of(loaded.module), ImageClassification)
+    tokenizer = loaded.tokenizer if sees else load_tokenizer(folder, str(folder))
     return LoadedModel(loaded.module, tokenizer, weight_files.digest(folder), str(folder))
 
 

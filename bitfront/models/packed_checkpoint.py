@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
@@ -14,6 +13,7 @@ from bitfront import formats
 from bitfront.errors import InvalidModel
 from bitfront.formats.base import Format
 from bitfront.models.experts import expert_modules, separate_experts
+from bitfront.models.matrices import as_stored
 from bitfront.models.quant_linear import (
     QuantEmbedding,
     TiedHead,
@@ -95,8 +95,8 @@ def packed_tensors(module: nn.Module, tensors: Mapping[str, Any], format: str) -
 
     Those of the format, but for bf16: that is the weight as the module itself lays it out.
     """
-    if format == "bf16" and isinstance(module, Conv1D):
-        return {"weight": tensors["weight"].T.contiguous()}
+    if format == "bf16":
+        return {"weight": as_stored(module, tensors["weight"]).contiguous()}
     return dict(tensors)
 
 

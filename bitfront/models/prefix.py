@@ -14,7 +14,7 @@ from torch import nn
 
 from bitfront.errors import NonFinite
 from bitfront.models.layers import blocks
-from bitfront.models.reference import Reference
+from bitfront.models.reference import Answers
 from bitfront.models.tasks import run, scored_outputs, task_of
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class BlockStart:
         reference: predictions of the unquantized model; its tokens are the text.
     """
 
-    def __init__(self, model: nn.Module, reference: Reference) -> None:
+    def __init__(self, model: nn.Module, reference: Answers) -> None:
         self.model = model
         self.reference = reference
         self._blocks = list(blocks(model))
@@ -95,7 +95,7 @@ class BlockStart:
         while self._at < block:
             self._outputs = [self._advanced(index) for index in range(len(self.reference.tokens))]
             self._at += 1
-        if self.reference.kl(self.logits(0), 0).any():
+        if self.reference.divergence(self.logits(0), 0).any():
             logger.info("block %d does not take over what the earlier ones did: all run", block)
             self._skips, self._at = False, 0
 
@@ -107,11 +107,14 @@ class BlockStart:
     def kl(self) -> float:
         """Mean KL per token of the model as its weights now stand, in nats; at least 0.
 
+        Of embeddings it is their mean cosine error.
+
         Raises:
             NonFinite: it is NaN or infinite.
         """
         n = len(self.reference.tokens)
-        means = [self.reference.kl(self.logits(i), i).double().mean().item() for i in range(n)]
+        parts = [self.reference.divergence(self.logits(i), i) for i in range(n)]
+        means = [part.double().mean().item() for part in parts]
         kl = sum(means) / n
         if not math.isfinite(kl):
             raise NonFinite(

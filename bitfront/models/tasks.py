@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
-from bitfront.errors import InvalidText
+from bitfront.errors import InvalidArgument, InvalidText
 
 
 class Task(ABC):
@@ -24,6 +26,15 @@ class Task(ABC):
 
     fed: ClassVar[str]
     """What samples are, in messages."""
+
+    metrics: ClassVar[tuple[str, ...]]
+    """Names of what a trial measures, that of `loss_name` first."""
+
+    loss_name: ClassVar[str] = "kl"
+    """What searches minimize, by its name in a trial's values."""
+
+    alone: ClassVar[bool] = False
+    """Whether samples go through a model one by one: others would pad them."""
 
     @abstractmethod
     def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
@@ -76,6 +87,7 @@ class Task(ABC):
         """
 
 
+@dataclass(frozen=True)
 class CausalText(Task):
     """Next tokens: samples are token ids, int64 `[n_sequences, length]`, outputs logits.
 
@@ -84,6 +96,7 @@ class CausalText(Task):
 
     name = "text"
     fed = "token ids"
+    metrics = ("kl_divergence", "perplexity", "top1_error")
 
     def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
         """Logits `[n_sequences, length, vocabulary]`."""
@@ -123,6 +136,7 @@ class CausalText(Task):
             )
 
 
+@dataclass(frozen=True)
 class ImageClassification(Task):
     """Classes of images: samples are pixels, float32 `[n_images, channels, height, width]`.
 
@@ -131,6 +145,7 @@ class ImageClassification(Task):
 
     name = "images"
     fed = "pixels"
+    metrics = ("kl_divergence", "top1_error", "label_error")
 
     def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
         """Logits `[n_images, 1, n_classes]`."""
@@ -169,10 +184,74 @@ class ImageClassification(Task):
             )
 
 
-_GIVEN = "_bitfront_task"
+@dataclass(frozen=True)
+class SentenceEmbedding(Task):
+    """Embeddings of sentences: samples are token ids, int64 `[n_sentences, length]`, -1 = padding.
+
+    Outputs are embeddings of length 1, `[n_sentences, 1, width]`.
+
+    Args:
+        pooling: `"mean"` of the states of all tokens, their `"max"`, or the state of the first
+            (`"cls"`).
+    """
+
+    pooling: str = "mean"
+
+    name = "sentences"
+    fed = "token ids"
+    metrics = ("cosine_error", "rank_correlation")
+    loss_name = "cosine_error"
+    alone = True
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise InvalidArgument(f"Unknown pooling {self.pooling!r}: use {', '.join(POOLINGS)}.")
+
+    def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
+        """Normalised embeddings; columns that are padding in all sentences are left out."""
+        lengths = (samples >= 0).sum(dim=1)
+        samples = samples[:, : int(lengths.max())]
+        mask = samples >= 0
+        config: Any = model.config
+        filler = getattr(config, "pad_token_id", None) or 0
+        states = model(samples.where(mask, filler), attention_mask=mask.long()).last_hidden_state
+        if self.pooling == "cls":
+            pooled = states[:, 0]
+        elif self.pooling == "max":
+            pooled = states.masked_fill(~mask[..., None], -torch.inf).amax(dim=1)
+        else:
+            pooled = (states * mask[..., None]).sum(dim=1) / lengths[:, None]
+        return normalize(pooled.float(), dim=-1)[:, None]
+
+    def targets(self, sample: Tensor, scored: Tensor) -> Tensor:
+        """The unquantized model's own embedding."""
+        return scored
+
+    def loss(self, scored: Tensor, targets: Tensor) -> Tensor:
+        """Cosine error, as half the squared distance of vectors of length 1."""
+        return (scored - targets).square().sum(dim=-1).mean() / 2
+
+    def probe(self, model: nn.Module) -> Tensor:
+        """Two tokens."""
+        return TEXT.probe(model)
+
+    def n_positions(self, samples: Tensor) -> int:
+        """Tokens of the longest sentence."""
+        return samples.shape[1]
+
+    def check(self, samples: Tensor) -> None:
+        """See `Task.check`."""
+        if samples.ndim != 2 or len(samples) < 1:
+            raise InvalidText(
+                f"Gradients need at least one sentence, given shape {tuple(samples.shape)}: "
+                "use more sentences."
+            )
+
+
+POOLINGS = ("mean", "cls", "max")
+_GIVEN, _CLASSIFIES = "_bitfront_task", "ForImageClassification"
 
 TEXT, IMAGES = CausalText(), ImageClassification()
-TASKS: dict[str, Task] = {task.name: task for task in (TEXT, IMAGES)}
 
 
 def task_of(model: nn.Module) -> Task:
@@ -180,7 +259,18 @@ def task_of(model: nn.Module) -> Task:
     given = getattr(model, _GIVEN, None)
     if isinstance(given, Task):
         return given
-    return IMAGES if type(model).__name__.endswith("ForImageClassification") else TEXT
+    return IMAGES if _CLASSIFIES in type(model).__name__ else TEXT
+
+
+def task_named(config: Mapping[str, Any]) -> str:
+    """Name of the task that a config.json speaks of: text where it speaks of none.
+
+    Encoders without a head (`BertModel`) are for sentences.
+    """
+    names = [str(name) for name in config.get("architectures") or []]
+    if any(_CLASSIFIES in name for name in names):
+        return "images"
+    return "sentences" if names and all(name.endswith("Model") for name in names) else "text"
 
 
 def set_task(model: nn.Module, task: Task) -> None:

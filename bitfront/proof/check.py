@@ -71,6 +71,11 @@ def check(
     """
     start = time.perf_counter()
     profile, manifest = runtimes.named(runtime), Manifest.read(folder)
+    if manifest.identity.get("task"):
+        raise InvalidArgument(
+            f"Engines are checked on language models only, and {folder} is none: "
+            "`bitfront verify` measures it again."
+        )
     exporter = manifest.exporter.partition(":")[0]
     if exporter not in profile.loads:
         raise InvalidArgument(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bitfront.pareto import LATENCY, ParetoFront
-from bitfront.trial import CACHE_BYTES, Trial
+from bitfront.trial import CACHE_BYTES, Trial, loss_name
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ def mix(trial: Trial) -> str:
     return ", ".join(f"{name} ×{count}" for name, count in counts)
 
 
-def _kl(trial: Trial) -> str:
-    text = number(trial, "kl", ".4g")
-    error = number(trial, "kl_stderr", ".1g", ".0e", width=5)
+def _loss(trial: Trial) -> str:
+    name = loss_name(trial.values)
+    text = number(trial, name, ".4g")
+    error = number(trial, f"{name}_stderr", ".1g", ".0e", width=5)
     return text if error == "–" else f"{text} ± {error}"
 
 
@@ -62,7 +63,7 @@ CACHED = (Column("KV MB", lambda t: number(t, CACHE_BYTES, ".3f", ".1f", scale=1
 
 COLUMNS = (
     Column("trial", lambda t: str(t.number)),
-    Column("KL ± stderr", _kl),
+    Column("KL ± stderr", _loss),
     Column("ppl", lambda t: number(t, "perplexity", ".2f", ".1e")),
     Column("top-1 err", lambda t: number(t, "top1_error", ".1%"), "error"),
     Column("bits", lambda t: number(t, "bits", ".3f", ".2f", width=5)),
@@ -70,6 +71,31 @@ COLUMNS = (
     Column("MB", lambda t: number(t, "bytes", ".2f", ".0f", scale=1e-6)),
     Column("origin", lambda t: t.origin),
 )
+
+
+_OF_CLASSES = (
+    *COLUMNS[:2],
+    COLUMNS[3],
+    Column("label err", lambda t: number(t, "label_error", ".1%"), "label"),
+    *COLUMNS[4:],
+)
+_OF_EMBEDDINGS = (
+    COLUMNS[0],
+    Column("cosine error ± stderr", _loss, "cos err ± stderr"),
+    Column("1 − rank corr", lambda t: number(t, "rank_correlation_error", ".2%"), "1 − ρ"),
+    *COLUMNS[4:],
+)
+
+
+def measured_columns(values: Mapping[str, float]) -> tuple[Column, ...]:
+    """`COLUMNS`, or those of what else was measured: classes of images, or embeddings.
+
+    Args:
+        values: of one of the trials.
+    """
+    if loss_name(values) == "cosine_error":
+        return _OF_EMBEDDINGS
+    return _OF_CLASSES if "label_error" in values else COLUMNS
 
 
 def columns_of(front: ParetoFront, narrow: bool = False) -> tuple[Column, ...]:
@@ -83,7 +109,8 @@ def columns_of(front: ParetoFront, narrow: bool = False) -> tuple[Column, ...]:
         *(CACHED if any(CACHE_BYTES in trial.values for trial in front.trials) else ()),
         *(TIMED if any(LATENCY in trial.values for trial in front.trials) else ()),
     )
+    usual = measured_columns(front.trials[0].values if front.trials else {})
     if not added:
-        return COLUMNS
-    kept = [column for column in COLUMNS[:-1] if not (narrow and column.title == "bits")]
+        return usual
+    kept = [column for column in usual[:-1] if not (narrow and column.title == "bits")]
     return (*kept, *added, COLUMNS[-1])

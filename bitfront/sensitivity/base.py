@@ -205,7 +205,8 @@ class GramEstimator(SharingEstimator):
 
         Args:
             weight: what is quantized, float32 `[out_features, in_features]`.
-            gram: mean of x x^T, float32 `[in_features, in_features]`.
+            gram: mean of x x^T, float32 `[in_features, in_features]`; one for each group of rows
+                where groups read inputs of their own.
             errors: Q(W) - W by format, float32, shaped as the weight; not to change.
         """
 

@@ -12,10 +12,15 @@ from torch import Tensor, nn
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
-from bitfront.models.gradients import sequence_groups, visit_gradients
-from bitfront.models.losses import KlLoss, LabelLoss
+from bitfront.models.embeddings import answers_of
+from bitfront.models.gradients import (
+    LogitGradient,
+    sequence_groups,
+    visit_gradients,
+    whole_gradient,
+)
+from bitfront.models.losses import KlLoss, label_loss
 from bitfront.models.patch import PatchedModel
-from bitfront.models.reference import Reference
 from bitfront.models.tasks import task_of
 from bitfront.sensitivity.base import Estimator, part_of
 from bitfront.space import SearchSpace
@@ -77,10 +82,10 @@ class DeltaLoss(Estimator):
     ) -> LayerTable:
         """See `Estimator.estimate`."""
         task = task_of(model)
-        loss: KlLoss | LabelLoss = (
-            KlLoss(Reference.of(model, batches, self.top_k))
+        loss: LogitGradient = (
+            KlLoss(answers_of(model, batches, self.top_k))
             if self.loss == "kl"
-            else LabelLoss.of(batches, "text", 1, 0, task)
+            else label_loss(batches, "text", 1, 0, task)
         )
         sums = np.zeros((len(space.layers), len(space.formats)))
         with PatchedModel(model, bank) as patched:
@@ -101,7 +106,7 @@ class DeltaLoss(Estimator):
                 return
             error = patched.error(space.layers[row].name)
             if self.signed:
-                gradient = gradients.flatten(0, 1).float().mT @ inputs.flatten(0, 1).float()
+                gradient = whole_gradient(inputs, gradients)
                 sums[row] += float((gradient * error).sum())
                 return
             for group in sequence_groups(inputs, gradients):

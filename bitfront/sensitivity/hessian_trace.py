@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import linear
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
 from bitfront.models.gradients import frozen, require_finite
+from bitfront.models.matrices import outputs_with
 from bitfront.models.tasks import device_of, mean_loss, task_of
 from bitfront.sensitivity.base import Estimator, scaled_errors, uncertainty
 from bitfront.space import SearchSpace
@@ -173,10 +173,10 @@ def _stepping(
 def _step_hook(
     step: Tensor, signs: NDArray[np.int8], name: str
 ) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
-    def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         require_finite(output, "output", name)
         direction = torch.from_numpy(signs).to(output)
-        return output + step.to(output.dtype) * linear(args[0], direction)
+        return output + step.to(output.dtype) * outputs_with(module, args[0], direction)
 
     return add
 

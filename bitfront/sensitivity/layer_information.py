@@ -39,8 +39,8 @@ class LayerInformation(Estimator):
 
     with D = Q(W) - W. Singular values are those of the outputs of one sequence, each token scaled
     to length 1; compactness and gain are at least 0, their means are over sequences. Where a
-    block's output is not all that the next one reads, leaving it out means nothing, and drops count
-    alike.
+    block's output is not all that the next one reads, or of another shape than its input (stages of
+    convolutional models), leaving it out means nothing, and drops count alike.
 
     The inverse of the effective rank, isotropic states as the point of comparison, and the plain
     mean are our reading. Layers outside the blocks get the mean score. It ranks blocks, and layers
@@ -104,12 +104,13 @@ class _Shapes(BlockScores):
         self.gains = np.zeros(n_blocks)
         self.drops = np.zeros(n_blocks)
         self.chained = True
-        """Whether every block read what the one before it returned."""
+        """Whether every block read what the one before it returned, and can be left out."""
         self._outputs: Tensor | None = None
 
     def block(self, index: int, inputs: Tensor, outputs: Tensor) -> None:
         if index > 0 and self._outputs is not None:
             self.chained = self.chained and torch.equal(self._outputs, inputs)
+        self.chained = self.chained and inputs.shape == outputs.shape
         self._outputs = outputs
         for states in outputs:
             compactness, gain = shape_of(states, self.top_k)

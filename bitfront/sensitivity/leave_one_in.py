@@ -13,10 +13,10 @@ from torch import nn
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
+from bitfront.models.embeddings import answers_of
 from bitfront.models.own_text import check_text, chosen_text
 from bitfront.models.patch import PatchedModel
 from bitfront.models.prefix import BlockStart
-from bitfront.models.reference import Reference
 from bitfront.sensitivity.base import Estimator
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -68,7 +68,7 @@ class LeaveOneIn(Estimator):
         tokens = chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
         values = np.zeros(space.allowed.shape)
         done, total = 0, int(space.allowed.sum())
-        with BlockStart(model, Reference.of(model, tokens)) as start:
+        with BlockStart(model, answers_of(model, tokens)) as start:
             for row in start.visit([x.name for x in space.layers]):
                 layer = space.layers[row].name
                 with PatchedModel(model, bank) as patched:

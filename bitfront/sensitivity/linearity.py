@@ -13,11 +13,11 @@ from torch import nn
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
+from bitfront.models.embeddings import answers_of
 from bitfront.models.gradients import errors
 from bitfront.models.layers import get_weight, set_weight
 from bitfront.models.own_text import check_text, chosen_text
 from bitfront.models.prefix import BlockStart
-from bitfront.models.reference import Reference
 from bitfront.sensitivity.base import Estimator
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -86,7 +86,7 @@ class Linearity(Estimator):
         """The table; progress counts layers."""
         tokens = chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
         values = np.zeros(space.allowed.shape)
-        with BlockStart(model, Reference.of(model, tokens)) as start:
+        with BlockStart(model, answers_of(model, tokens)) as start:
             for done, row in enumerate(start.visit([x.name for x in space.layers]), 1):
                 layer = space.layers[row].name
                 slope = self._slope(model, start, layer)

@@ -9,7 +9,13 @@ from transformers import AutoModelForCausalLM
 
 from bitfront import formats
 from bitfront.formats.base import Format
-from bitfront.models.layers import fixed_tensors, get_weight, search_space, set_weight
+from bitfront.models.layers import (
+    fixed_tensors,
+    get_weight,
+    search_space,
+    set_weight,
+    stored_dtype,
+)
 from bitfront.models.load import LoadedModel
 from bitfront.quantizers.rtn import Rtn
 from tests import cases
@@ -56,14 +62,13 @@ class Export:
         return cls(model, space, space.decode(choice), BankOnDemand(module, space))
 
     def expected(self):
-        """The model with the decoded weights and all else rounded to bfloat16, float32."""
+        """The model with the decoded weights and all else rounded as it is stored, float32."""
         module = copy.deepcopy(self.model.module)
         for layer, format in self.allocation.formats.items():
             set_weight(module, layer, self.bank.weight(layer, format))
         with torch.no_grad():
             for tensor in fixed_tensors(module, self.allocation.formats).values():
-                if tensor.is_floating_point():
-                    tensor.copy_(tensor.bfloat16())
+                tensor.copy_(tensor.to(stored_dtype(tensor)))
         return module
 
 

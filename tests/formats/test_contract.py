@@ -24,7 +24,10 @@ STEPPED = tuple(  # whose levels cover the range of a group
     if name == "bf16" or (name in CLIPPED and name in LEVELLED and not name.startswith("gauss"))
     if named(name).base.name == name
 )
-SHAPES = [(1, 128), (3, 256), (5, 640), (7, 37), (4, 48)]
+SHAPES = [
+    *((1, 128), (3, 256), (5, 640), (7, 37), (4, 48)),
+    *((16, 9), (1, 25), (8, 27), (3, 147), (6, 1)),  # convolutions, depthwise and of pixels
+]
 
 
 def gaussian(shape, seed=0):

@@ -1,0 +1,77 @@
+"""Makes `tests/data/tiny_convnet`, in a minute: `python -m tests.data.train_tiny_convnet`.
+
+An EfficientNet of three blocks (depthwise kernels of 3 x 3 and 5 x 5, squeeze and excitation, batch
+norms) that tells the ten digits of scikit-learn apart, each pixel drawn as a square of four.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch.nn.functional import cross_entropy
+from transformers import EfficientNetConfig, EfficientNetForImageClassification
+
+FOLDER = Path(__file__).parent / "tiny_convnet"
+N_TRAINING = 1400
+N_STEPS = 300
+
+
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels between -1 and 1, float32 `[1797, 3, 32, 32]`, and their labels; in a fixed order."""
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    pixels = torch.from_numpy(images[order]).float().view(-1, 1, 8, 8) / 8 - 1
+    large = pixels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    return large.repeat(1, 3, 1, 1), torch.from_numpy(labels[order])
+
+
+def untrained() -> EfficientNetForImageClassification:
+    torch.manual_seed(0)
+    return EfficientNetForImageClassification(
+        EfficientNetConfig(
+            image_size=32,
+            width_coefficient=0.25,
+            depth_coefficient=1.0,
+            kernel_sizes=[3, 5, 3],
+            in_channels=[32, 64, 96],
+            out_channels=[64, 96, 160],
+            depthwise_padding=[],
+            strides=[1, 2, 2],
+            num_block_repeats=[1, 1, 1],
+            expand_ratios=[1, 4, 4],
+            hidden_dim=320,
+            batch_norm_momentum=0.1,
+            dropout_rate=0.0,
+            drop_connect_rate=0.0,
+            initializer_range=0.1,
+            num_labels=10,
+        )
+    )
+
+
+def train(model: EfficientNetForImageClassification) -> None:
+    pixels, labels = (x[:N_TRAINING] for x in digits())
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, N_STEPS)
+    generator = torch.Generator().manual_seed(0)
+    model.train()
+    for _ in range(N_STEPS):
+        rows = torch.randint(N_TRAINING, (64,), generator=generator)
+        loss = cross_entropy(model(pixels[rows]).logits, labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    model.eval()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    model = untrained()
+    train(model)
+    pixels, labels = (x[N_TRAINING:] for x in digits())
+    with torch.no_grad():
+        right = (model(pixels).logits.argmax(dim=1) == labels).float().mean()
+    print(f"{right:.1%} of {len(labels)} images that were held out")
+    model.save_pretrained(FOLDER)
