@@ -190,9 +190,11 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
         InvalidArgument: the menu does not fit the model.
     """
     progress(Event("load", 0, 1))
-    model = load_model(study.model, study.revision, study.dtype, study.device, study.task)
+    # A difference can be smaller than a step of bfloat16.
+    dtype = "float32" if study.base is not None and study.dtype == "auto" else study.dtype
+    model = load_model(study.model, study.revision, dtype, study.device, study.task)
     if study.base is not None:
-        model = with_base(model, study.base, study.dtype, study.device)
+        model = with_base(model, study.base, dtype, study.device)
     progress(Event("load", 1, 1))
     pinned = formats.named(study.pinned) if study.pinned else None
     menu = tuple(formats.named(name) for name in study.formats)

@@ -105,7 +105,8 @@ class Study:
             clusters, `"block"` all; `"none"` leaves stacked experts at 16 bits.
         pinned: format of embedding and head; `None` leaves them as they are (bf16).
         revision: revision of a hub model.
-        dtype: `"float32"`, `"bfloat16"`, or `"auto"` (bfloat16 where hardware is fast at it).
+        dtype: `"float32"`, `"bfloat16"`, or `"auto"` (bfloat16 where hardware is fast at it; with a
+            base float32).
         device: `"cpu"`, `"cuda"`, or `"auto"`.
         runtime: profile of the engine that is to load every point: layers that it fuses share a
             format, and what it cannot load is not allowed; `None` for no such bounds.

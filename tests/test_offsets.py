@@ -178,7 +178,7 @@ def test_a_shared_offset_is_a_base(tuned, tiny_folder, tiny_study, tmp_path):
     assert nbytes == sum(t.numel() * t.itemsize for t in stored(shared).values())
     base, held = load_model(str(tiny_folder), dtype="float32"), load_offset(shared, "float32")
     name = "model.layers.1.mlp.down_proj"
-    mean = sum(get_weight(load_model(x).module, name) for x in sources) / 2
+    mean = sum(get_weight(load_model(x, dtype="float32").module, name) for x in sources) / 2
     found = get_weight(held.module, name) - get_weight(base.module, name)
     step = (mean - get_weight(base.module, name)).abs().max() * 2 / 15
     assert (found - mean + get_weight(base.module, name)).abs().max() <= step

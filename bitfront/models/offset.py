@@ -15,7 +15,14 @@ from bitfront.errors import InvalidModel, MismatchedArtifact
 from bitfront.models import weight_files
 from bitfront.models.experts import expert_modules, separate_experts
 from bitfront.models.layers import fixed_tensors, get_weight, set_weight, stored_dtype
-from bitfront.models.load import LoadedModel, first_line, load_model, load_tokenizer, local_path
+from bitfront.models.load import (
+    LoadedModel,
+    first_line,
+    load_model,
+    load_tokenizer,
+    local_path,
+    placed,
+)
 from bitfront.models.tasks import ImageClassification, task_of
 from bitfront.notes import MARK
 
@@ -67,7 +74,8 @@ def load_offset(
             f"{folder} holds no offsets to a base: give what the exporter packed wrote for a study "
             "with a base."
         )
-    loaded = load_base(base or note["source"], dtype, device)
+    # Added in float32 and rounded once: offsets can be smaller than a step of bfloat16.
+    loaded = load_base(base or note["source"], "float32", device)
     if loaded.digest != note["digest"]:
         raise MismatchedArtifact(
             f"{folder} holds offsets to a base with digest {note['digest'][:16]} "
@@ -83,7 +91,8 @@ def load_offset(
         ) from error
     sees = isinstance(task_of(loaded.module), ImageClassification)
     tokenizer = loaded.tokenizer if sees else load_tokenizer(folder, str(folder))
-    return LoadedModel(loaded.module, tokenizer, weight_files.digest(folder), str(folder))
+    module = loaded.module.to(placed(device, dtype)[1])
+    return LoadedModel(module, tokenizer, weight_files.digest(folder), str(folder))
 
 
 def with_base(model: LoadedModel, source: str, dtype: str, device: str) -> LoadedModel:
