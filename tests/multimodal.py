@@ -1,28 +1,25 @@
-"""Tiny LLaVA and Qwen2-VL, trained for seconds to say what a handwritten digit is."""
+"""Tiny LLaVA and Qwen2-VL that say what a handwritten digit is, and digits unknown to them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.nn.functional import cross_entropy
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-)
+from transformers import AutoModelForImageTextToText
 
 from bitfront.models.image_text import ImageText
 from bitfront.models.tasks import run, set_task
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 WORDS = ("<start>", "<image>", "this", "is", "the", "digit", "which", "even", "odd", ".", *NAMES)
-LOOPS = (1, 0, 0, 0, 0, 0, 1, 0, 2, 1)
-N_TRAINING, N_STEPS, N_SAMPLES = 1400, 260, 48
+N_TRAINING = 1400
 IMAGE = WORDS.index("<image>")
+TASKS = {
+    "tiny_llava": ImageText(26, 1, 16, IMAGE, (3, 8, 8)),
+    "tiny_qwen2_vl": ImageText(14, 1, 4, IMAGE, (16, 24), grid=(1, 4, 4)),
+}
+DATA = Path(__file__).parent / "data"
 
 
 @dataclass
@@ -65,80 +62,17 @@ def patches(images: torch.Tensor) -> torch.Tensor:
     return twice.reshape(len(images), 16, 24)
 
 
-def llava() -> tuple[nn.Module, ImageText]:
-    """A CLIP tower of 3 blocks that gives 16 tokens, and a Llama of 2 blocks, untrained."""
-    torch.manual_seed(0)
-    vision = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=8,
-        patch_size=2,
-    )
-    text = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.05,
-    )
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE)
-    task = ImageText(26, 1, 16, IMAGE, (3, 8, 8))
-    return LlavaForConditionalGeneration(config), task
-
-
-def qwen() -> tuple[nn.Module, ImageText]:
-    """A tower of 2 blocks whose 16 patches become 4 tokens, and a Qwen2 of 2 blocks, untrained."""
-    torch.manual_seed(0)
-    vision = {
-        "embed_dim": 32,
-        "depth": 2,
-        "num_heads": 2,
-        "mlp_ratio": 2,
-        "patch_size": 2,
-        "hidden_size": 64,
-    }
-    text = {
-        "vocab_size": len(WORDS),
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "initializer_range": 0.05,
-        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]},
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-    }
-    config = Qwen2VLConfig(
-        vision_config=vision, text_config=text, image_token_id=IMAGE, video_token_id=len(WORDS)
-    )
-    task = ImageText(14, 1, 4, IMAGE, (16, 24), grid=(1, 4, 4))
-    return Qwen2VLForConditionalGeneration(config), task
-
-
-def trained(module: nn.Module, task: ImageText) -> Multimodal:
-    """Train on the first digits; samples are of the others."""
+def samples_for(task: ImageText) -> torch.Tensor:
+    """All digits with their captions; the first `N_TRAINING` are trained on."""
     images, labels = digits()
-    pixels = patches(images) if task.grid else images
-    samples = samples_of(task, pixels, labels)
-    set_task(module, task)
-    generator = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=N_STEPS)
-    module.train()
-    for _ in range(N_STEPS):
-        batch = samples[torch.randint(N_TRAINING, (48,), generator=generator)]
-        logits = run(module, batch)
-        loss = cross_entropy(logits.flatten(0, 1), task.labels(batch).flatten())
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-    return Multimodal(module.eval(), task, samples[N_TRAINING:])
+    return samples_of(task, patches(images) if task.grid else images, labels)
+
+
+def loaded(name: str) -> Multimodal:
+    """One of the two."""
+    module = AutoModelForImageTextToText.from_pretrained(DATA / name, dtype=torch.float32).eval()
+    set_task(module, TASKS[name])
+    return Multimodal(module, TASKS[name], samples_for(TASKS[name])[N_TRAINING:])
 
 
 def accuracy(made: Multimodal) -> float:

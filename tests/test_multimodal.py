@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from multimodal import accuracy, llava, qwen, trained
+from multimodal import TASKS, accuracy, loaded
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidText
@@ -21,17 +21,15 @@ from bitfront.quantizers import QUANTIZERS
 from bitfront.quantizers.rtn import Rtn
 from bitfront.sensitivity import ESTIMATORS
 
-SHAPES = {"llava": llava, "qwen2_vl": qwen}
 
-
-@pytest.fixture(scope="module", params=SHAPES)
+@pytest.fixture(scope="module", params=TASKS)
 def made(request):
-    return trained(*SHAPES[request.param]())
+    return loaded(request.param)
 
 
 @pytest.fixture(scope="module")
 def space(made):
-    menu = (named("int2_g32"), named("int3_g32"), named("int4_g32"))
+    menu = (named("int2_channel"), named("int3_channel"), named("int4_channel"))
     return search_space(made.module, menu, named("int8_g32"), tied=False)
 
 
@@ -124,7 +122,7 @@ def test_each_part_has_its_own_estimator_and_sums_to_what_it_costs(made, space, 
     part_of = parts_of(made.module)
     for part in ("vision", "language"):
         rows = [row for row, x in enumerate(space.layers) if part_of[x.name] == part]
-        formats = {space.layers[row].name: "int2_g32" for row in rows}
+        formats = {space.layers[row].name: "int2_channel" for row in rows}
         assert values[rows, 0].sum() == pytest.approx(kl(made, bank, formats, samples), rel=1e-3)
 
 
@@ -139,7 +137,7 @@ def test_calibration_with_images_beats_that_with_text_alone(made, space, tmp_pat
         narrow = replace(narrow, layers=tuple(x for x in space.layers if x.name in names))
         gptq = QUANTIZERS.build("gptq")
         bank = WeightBank.build(tmp_path / str(index), made.module, narrow, gptq, grams)
-        losses.append(kl(made, bank, dict.fromkeys(names, "int2_g32"), made.samples[64:96]))
+        losses.append(kl(made, bank, dict.fromkeys(names, "int2_channel"), made.samples[64:96]))
     assert losses[0] < losses[1]
 
 

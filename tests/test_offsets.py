@@ -211,4 +211,4 @@ def test_layers_are_left_out_of_differences_only(tiny_study):
         with pytest.raises(InvalidArgument, match="only a difference can bear"):
             of(tiny_study, **choices)
     with pytest.raises(InvalidArgument, match="cannot load a base and an offset"):
-        of(tiny_study, base="org/base", runtime="vllm", formats=("int4_g64_sym",))
+        of(tiny_study, base="org/base", runtime="transformers")
