@@ -29,7 +29,7 @@ def made(request):
 
 @pytest.fixture(scope="module")
 def space(made):
-    menu = (named("int2_channel"), named("int3_channel"), named("int4_channel"))
+    menu = (named("int2_channel"), named("int4_channel"))
     return search_space(made.module, menu, named("int8_g32"), tied=False)
 
 
@@ -42,7 +42,7 @@ def bank(made, space, tmp_path_factory):
 def measured(made, space, bank):
     """Measured KL of each layer alone in each format, on samples that no estimator sees."""
     estimator = ESTIMATORS.build("leave_one_in")
-    return estimator.estimate(made.module, made.samples[64:72], space, bank).values
+    return estimator.estimate(made.module, made.samples[64:68], space, bank).values
 
 
 def kl(made, bank, formats, samples):
@@ -71,11 +71,11 @@ def test_layers_of_every_part_are_found_and_their_blocks_kept_apart(made, space)
     if made.task.grid:  # Qwen2-VL has its projector, the merger, inside the tower
         assert len(parts["vision"]) == 2 * 4 + 2
     else:  # LLaVA reads the second last block of its tower
-        assert len(parts["vision"]) == 2 * 6
+        assert len(parts["vision"]) == 1 + 2 * 6
         assert len(parts["projector"]) == 2
     kinds = {part: {x.kind for x in layers} for part, layers in parts.items()}
     assert not kinds["vision"] & kinds["language"]
-    assert {part_of[x.name] for x in find_pinned(made.module)} <= {"language", "projector"}
+    assert {part_of[x.name] for x in find_pinned(made.module)} == {"language"}
 
 
 def test_text_alone_is_scored_and_sees_the_image(made):
@@ -99,9 +99,7 @@ def test_samples_of_another_layout_are_refused(made):
         made.task.check(other)
 
 
-@pytest.mark.parametrize(
-    "name", ["fisher_directional", "output_error", "hessian_trace", "activation_entropy"]
-)
+@pytest.mark.parametrize("name", ["fisher_directional", "output_error", "activation_entropy"])
 def test_estimators_run_on_images_and_text(name, made, space, bank):
     table = ESTIMATORS.build(name).estimate(made.module, made.samples[:8], space, bank)
     assert np.isfinite(table.values).all()
@@ -109,7 +107,7 @@ def test_estimators_run_on_images_and_text(name, made, space, bank):
 
 
 def test_estimates_rank_layers_of_all_parts_as_measured(made, space, bank, measured):
-    table = ESTIMATORS.build("by_part").estimate(made.module, made.samples[:32], space, bank)
+    table = ESTIMATORS.build("by_part").estimate(made.module, made.samples[:16], space, bank)
     assert spearman(table.values.ravel(), measured.ravel()) > 0.85
 
 
@@ -137,7 +135,7 @@ def test_calibration_with_images_beats_that_with_text_alone(made, space, tmp_pat
         narrow = replace(narrow, layers=tuple(x for x in space.layers if x.name in names))
         gptq = QUANTIZERS.build("gptq")
         bank = WeightBank.build(tmp_path / str(index), made.module, narrow, gptq, grams)
-        losses.append(kl(made, bank, dict.fromkeys(names, "int2_channel"), made.samples[64:96]))
+        losses.append(kl(made, bank, dict.fromkeys(names, "int2_channel"), made.samples[64:80]))
     assert losses[0] < losses[1]
 
 
@@ -162,7 +160,9 @@ def of_text_alone(made, names):
 
 def test_balanced_statistics_give_both_kinds_the_same_weight(made):
     name = next(
-        n for n, m in made.module.named_modules() if n.endswith("layers.0.self_attn.q_proj")
+        n
+        for n, m in made.module.named_modules()
+        if n.endswith("language_model.layers.0.self_attn.q_proj")
     )
     of_text = of_text_alone(made, [name])[name]
     try:

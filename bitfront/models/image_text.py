@@ -146,6 +146,9 @@ def parts_of(model: nn.Module) -> Mapping[str, str]:
                 if wanted is not None and type(own) is type(wanted):
                     roots[name] = part
     between = PROJECTOR if VISION in roots.values() else LANGUAGE
+    speaker: Any = model
+    head = speaker.get_output_embeddings()
+    roots |= {name: LANGUAGE for name, module in model.named_modules() if module is head}
     return {
         name: next((p for x, p in roots.items() if f"{name}.".startswith(f"{x}.")), between)
         for name, _ in model.named_modules()
