@@ -67,7 +67,7 @@ def save_plots(
         figure.update_layout(title_text=named, title_y=0.98, title_yanchor="top", margin_t=100)
         save_plotly_graph_object(mirrored, figure, graph_object_id="front")
     if sum(map(len, data.grid.cells)) <= MAX_CELLS:
-        figure = bit_map_figure(replace(data, front=ParetoFront((best,))))
+        figure = bit_map_figure(replace(data, front=replace(data.front, trials=(best,))))
         named = f"Bits of trial {best.number}, the best point within {study.budget}"
         figure.update_layout(title_text=named, margin_t=60, height=max(figure.layout.height, 240))
         save_plotly_graph_object(mirrored, figure, graph_object_id="bit-map")

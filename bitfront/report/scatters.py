@@ -23,15 +23,14 @@ _FAST, _MIDDLING, _SLOW = "#2a8fd0", "#a9a9a9", "#e0701a"
 
 def front_figure(data: ReportData) -> go.Figure:
     """Measured KL (log axis) against megabytes: the front, the uniform baseline, the rest."""
-    front = ParetoFront(data.front.trials).trials
+    front = ParetoFront(data.front.trials, (data.front.loss, "bytes")).trials
     timed = [t for t in data.front.trials if t not in front] if data.is_timed else []
     shown = {*(t.number for t in front), *(t.number for t in timed)}
     rest = [t for t in data.measured if t.number not in shown and t.origin != "uniform"]
     figure = go.Figure()
     if rest:
-        figure.add_trace(
-            _trials("dominated in KL and bytes", rest, "markers", _OTHER, "circle-open")
-        )
+        name = f"dominated in {LOSSES[data.front.loss]} and bytes"
+        figure.add_trace(_trials(name, rest, "markers", _OTHER, "circle-open"))
     figure.add_trace(_trials("front", front, "lines+markers", _FRONT, "circle"))
     if timed:
         faster = _trials("on the front for its latency", timed, "markers", _FRONT, "diamond")

@@ -67,7 +67,8 @@ def test_claimed_quantities_of_the_unquantized_model(name, tiny_llama, reference
         assert expected is None or values[quantity] == expected
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Against the text's own next tokens a damaged model may be luckier.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "label_error"])
 def test_more_damage_is_worse(name, tiny_llama, reference, weight):
     (quantity, *_) = cases.METRICS[name]
     measured = []

@@ -72,7 +72,7 @@ def test_padding_changes_no_embedding(pooling, tiny_bert, sentences):
             found = task.outputs(tiny_bert, alone[None])[0, 0]
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert together.norm(dim=1).sub(1).abs().max() < 1e-5
-    assert (together @ together.T).min() < 0.9  # sentences differ
+    assert (together @ together.T).min() < 0.95  # sentences differ
 
 
 def test_an_unknown_pooling_is_refused():
