@@ -15,7 +15,7 @@ from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.runtimes.base import Runtime
 
-TASKS = ("auto", "text", "images", "sentences")
+TASKS = ("auto", "text", "images", "sentences", "image-text")
 """What a model is for: `"auto"` looks at its configuration."""
 _WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
 
@@ -117,8 +117,9 @@ class Study:
             a folder of packed offsets. Formats are then those of the difference of each layer from
             it, and sizes those of the offset alone. `None` to quantize the weights themselves.
         task: what the model is fed and judged by: `"text"` for next tokens, `"images"` for classes
-            of images, `"sentences"` for embeddings of lines of a text; `"auto"` for what its folder
-            says. Images come from folders; a sequence is one image, or one sentence.
+            of images, `"sentences"` for embeddings of lines of a text, `"image-text"` for next tokens
+            about an image; `"auto"` for what its folder says. Images come from folders, those with
+            text from a file of samples; a sequence is one image, one sentence or one sample.
     """
 
     model: str

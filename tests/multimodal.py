@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torch import nn
 from transformers import AutoModelForImageTextToText
@@ -66,6 +67,17 @@ def samples_for(task: ImageText) -> torch.Tensor:
     """All digits with their captions; the first `N_TRAINING` are trained on."""
     images, labels = digits()
     return samples_of(task, patches(images) if task.grid else images, labels)
+
+
+def write_samples(task: ImageText, samples: torch.Tensor, path: Path) -> Path:
+    """A file such as a processor of the model would fill."""
+    pixels = samples[:, task.length :].reshape(-1, *task.pixels)
+    held = {"input_ids": task.tokens(samples), "pixel_values": pixels.contiguous()}
+    if task.grid is not None:
+        held["pixel_values"] = pixels.flatten(0, 1).contiguous()
+        held["image_grid_thw"] = torch.tensor([task.grid] * len(samples))
+    save_file(held, path)
+    return path
 
 
 def loaded(name: str) -> Multimodal:

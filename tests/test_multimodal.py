@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from multimodal import TASKS, accuracy, loaded
+from multimodal import DATA, TASKS, accuracy, loaded, write_samples
+from typer.testing import CliRunner
 
 from bitfront.allocation import Allocation
+from bitfront.cli import app
 from bitfront.errors import InvalidText
 from bitfront.formats import named
 from bitfront.models.bank import WeightBank
-from bitfront.models.image_text import parts_of
+from bitfront.models.image_text import ImageText, check_no_common, parts_of, read_samples
 from bitfront.models.layers import find_pinned, search_space
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
@@ -19,12 +21,18 @@ from bitfront.models.statistics import input_grams
 from bitfront.models.tasks import run, set_task
 from bitfront.quantizers import QUANTIZERS
 from bitfront.quantizers.rtn import Rtn
+from bitfront.results import Results
 from bitfront.sensitivity import ESTIMATORS
 
 
 @pytest.fixture(scope="module", params=TASKS)
-def made(request):
-    return loaded(request.param)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def made(name):
+    return loaded(name)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +50,7 @@ def bank(made, space, tmp_path_factory):
 def measured(made, space, bank):
     """Measured KL of each layer alone in each format, on samples that no estimator sees."""
     estimator = ESTIMATORS.build("leave_one_in")
-    return estimator.estimate(made.module, made.samples[64:68], space, bank).values
+    return estimator.estimate(made.module, made.samples[64:72], space, bank).values
 
 
 def kl(made, bank, formats, samples):
@@ -99,16 +107,17 @@ def test_samples_of_another_layout_are_refused(made):
         made.task.check(other)
 
 
-@pytest.mark.parametrize("name", ["fisher_directional", "output_error", "activation_entropy"])
-def test_estimators_run_on_images_and_text(name, made, space, bank):
-    table = ESTIMATORS.build(name).estimate(made.module, made.samples[:8], space, bank)
+@pytest.mark.parametrize("kind", ["fisher_directional", "output_error", "activation_entropy"])
+def test_estimators_run_on_images_and_text(kind, made, space, bank):
+    table = ESTIMATORS.build(kind).estimate(made.module, made.samples[:8], space, bank)
     assert np.isfinite(table.values).all()
     assert (table.values[:, 0] > 0).all()
 
 
 def test_estimates_rank_layers_of_all_parts_as_measured(made, space, bank, measured):
-    table = ESTIMATORS.build("by_part").estimate(made.module, made.samples[:16], space, bank)
-    assert spearman(table.values.ravel(), measured.ravel()) > 0.85
+    estimator = ESTIMATORS.build("by_part", {"max_sequences": 8})
+    table = estimator.estimate(made.module, made.samples[:16], space, bank)
+    assert spearman(table.values.ravel(), measured.ravel()) > 0.75
 
 
 def test_each_part_has_its_own_estimator_and_sums_to_what_it_costs(made, space, bank):
@@ -174,6 +183,40 @@ def test_balanced_statistics_give_both_kinds_the_same_weight(made):
     share = made.task.n_image_tokens / made.task.length
     of_image = (plain - (1 - share) * of_text) / share
     torch.testing.assert_close(balanced, (of_image + of_text) / 2, rtol=1e-3, atol=1e-4)
+
+
+def test_a_search_writes_a_checkpoint_that_verifies(name, made, tmp_path):
+    parts = {"calibration": made.samples[:12], "evaluation": made.samples[12:20]}
+    files = {
+        x: write_samples(made.task, y, tmp_path / f"{x}.safetensors") for x, y in parts.items()
+    }
+    command = ["search", str(DATA / name), "--budget", "3.6bpw", "--estimator"]
+    command += ["by_part:vision=output_error,max_sequences=2", "--dtype", "float32"]
+    command += ["--formats", "int2_channel,int4_channel", "--pin", "int8_g32", "--n-trials", "5"]
+    command += ["--n-sequences", "8", "--n-search-sequences", "4", "--n-finalists", "2"]
+    command += ["--n-evaluation-sequences", "8", "--out", str(tmp_path / "results")]
+    command += ["--checkpoint", str(tmp_path / "checkpoint")]
+    for text, path in files.items():
+        command += [f"--{text}", str(path)]
+    run = CliRunner().invoke(app, command)
+    assert run.exit_code == 0, run.output
+    best = Results(tmp_path / "results").front().best("kl", bits_per_weight=3.6)
+    assert 0 < best.values["kl"] < 1
+    assert set(best.allocation.formats.values()) == {"int2_channel", "int4_channel", "int8_g32"}
+    run = CliRunner().invoke(app, ["verify", str(tmp_path / "checkpoint")])
+    assert run.exit_code == 0, run.output
+
+
+def test_the_same_samples_twice_and_files_of_something_else_are_refused(name, made, tmp_path):
+    path = write_samples(made.task, made.samples[:4], tmp_path / "a.safetensors")
+    task, samples = read_samples(str(path), ImageText.of(made.module.config), 4, 0)
+    assert task == made.task
+    with pytest.raises(InvalidText, match="share 1"):
+        check_no_common(samples[:2], samples[1:], ("a", "b"))
+    with pytest.raises(InvalidText, match="5 are needed"):
+        read_samples(str(path), task, 5, 0)
+    with pytest.raises(InvalidText, match="as the model's processor makes them"):
+        read_samples(str(DATA / name / "model.safetensors"), task, 1, 0)
 
 
 def spearman(a, b):

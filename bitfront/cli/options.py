@@ -40,7 +40,10 @@ Experts = Annotated[
     ),
 ]
 TaskName = Annotated[
-    str, typer.Option(help="text, images, sentences, or auto: what the model's folder says.")
+    str,
+    typer.Option(
+        help="text, images, sentences, image-text, or auto: what the model's folder says."
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]

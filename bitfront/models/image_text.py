@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bitfront.errors import InvalidText
 from bitfront.models.tasks import Task, device_of
 
+_ONE_LAYOUT = "make all of one layout, with one image each."
 VISION, PROJECTOR, LANGUAGE = "vision", "projector", "language"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImageText(Task):
     """Next tokens of a text about an image: LLaVA and Qwen2-VL shapes.
 
@@ -52,6 +54,21 @@ class ImageText(Task):
     name = "image-text"
     fed = "images and text"
     metrics = ("kl_divergence", "top1_error")
+
+    def __repr__(self) -> str:
+        return f"ImageText(balanced={self.balanced})"  # the samples have a digest of their own
+
+    @classmethod
+    def of(cls, config: Any) -> ImageText:
+        """The layout of one small image between two tokens, as a model's configuration has it."""
+        vision, token = config.vision_config, int(config.image_token_id)
+        if merged := getattr(vision, "spatial_merge_size", None):
+            n_numbers = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+            return cls(3, 1, 1, token, (merged**2, n_numbers), (1, merged, merged))
+        n_patches = (vision.image_size // vision.patch_size) ** 2
+        whole = getattr(config, "vision_feature_select_strategy", "default") != "default"
+        shape = (vision.num_channels, vision.image_size, vision.image_size)
+        return cls(n_patches + whole + 2, 1, n_patches + whole, token, shape)
 
     @cached_property
     def is_image(self) -> Tensor:
@@ -125,8 +142,72 @@ class ImageText(Task):
             raise InvalidText(
                 f"Samples of shape {tuple(samples.shape)} are not rows of {self.length} tokens, "
                 f"{self.n_image_tokens} of the image from {self.image_start} on, and its "
-                f"{prod(self.pixels)} numbers: make all of one layout."
+                f"{prod(self.pixels)} numbers: {_ONE_LAYOUT}"
             )
+
+
+def read_samples(
+    source: str, task: ImageText, n_samples: int, seed: int
+) -> tuple[ImageText, Tensor]:
+    """Random samples of a file that a model's own processor filled, and their layout.
+
+    Args:
+        source: safetensors with `input_ids`, int `[n, length]`, and `pixel_values`: of one image
+            each, `[n, channels, height, width]`, or with `image_grid_thw`, int `[n, 3]`, patches
+            `[n * n_patches, n_numbers]`. All have the same layout.
+        task: any of the model.
+        n_samples: how many.
+        seed: which.
+
+    Raises:
+        InvalidText: no such file, too few samples, or of several layouts.
+    """
+    try:
+        with safe_open(source, framework="pt") as file:
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tokens, pixels = held["input_ids"], held["pixel_values"]
+        grid = held.get("image_grid_thw")
+        if grid is not None:
+            pixels = pixels.reshape(len(tokens), -1, pixels.shape[-1])
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise InvalidText(
+            f"Cannot read {source} ({type(error).__name__}: {error}): give safetensors with "
+            "input_ids and pixel_values of whole samples, as the model's processor makes them."
+        ) from error
+    is_image = tokens == task.image_token
+    grids = [] if grid is None else grid.unique(dim=0).tolist()
+    n_image_tokens, start = int(is_image[0].sum()), int(is_image[0].int().argmax())
+    if not n_image_tokens or len(grids) > 1 or len(pixels) != len(tokens):
+        raise InvalidText(f"{source} has images of several sizes, or none: {_ONE_LAYOUT}")
+    shape, size = tuple(pixels.shape[1:]), tuple(map(int, grids[0])) if grids else None
+    made = replace(
+        task,
+        length=tokens.shape[1],
+        image_start=start,
+        n_image_tokens=n_image_tokens,
+        pixels=shape,
+        grid=size,
+    )
+    if len(tokens) < n_samples:
+        raise InvalidText(f"{source} has {len(tokens):,} samples, {n_samples:,} are needed.")
+    samples = made.sample(tokens, pixels)
+    made.check(samples)
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
+    return made, samples[order[:n_samples]]
+
+
+def check_no_common(calibration: Tensor, evaluation: Tensor, sources: tuple[str, str]) -> None:
+    """Check that no sample is in both sets.
+
+    Raises:
+        InvalidText: they share some.
+    """
+    ours, theirs = ({row.numpy().tobytes() for row in x} for x in (calibration, evaluation))
+    if n_shared := len(ours & theirs):
+        raise InvalidText(
+            f"Calibration samples {sources[0]!r} and evaluation samples {sources[1]!r} share "
+            f"{n_shared:,}: give two files with different samples."
+        )
 
 
 def parts_of(model: nn.Module) -> Mapping[str, str]:

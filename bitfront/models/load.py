@@ -25,6 +25,7 @@ from bitfront.errors import (
     StorageError,
 )
 from bitfront.models import weight_files
+from bitfront.models.image_text import ImageText
 from bitfront.models.sentences import is_sentence_encoder, pooling_of
 from bitfront.models.tasks import ImageClassification, set_task, task_named, task_of
 
@@ -34,6 +35,7 @@ AUTO_CLASSES: dict[str, Any] = {
     "text": transformers.AutoModelForCausalLM,
     "images": transformers.AutoModelForImageClassification,
     "sentences": transformers.AutoModel,
+    "image-text": transformers.AutoModelForImageTextToText,
 }
 """How transformers loads a model of each task."""
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
@@ -239,6 +241,8 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype, task: str) -> tupl
     except Exception as error:
         raise InvalidModel(f"Cannot load {source}: {first_line(error)}.") from error
     missing = sorted(found["missing_keys"])
+    if kind == "image-text":
+        set_task(module, ImageText.of(module.config))
     if kind == "sentences":
         set_task(module, pooling_of(path))
         # Nothing reads what transformers calls the pooler, and many encoders come without.

@@ -250,6 +250,7 @@ class SentenceEmbedding(Task):
 
 POOLINGS = ("mean", "cls", "max")
 _GIVEN, _CLASSIFIES = "_bitfront_task", "ForImageClassification"
+_TELLS = "ForConditionalGeneration"
 
 TEXT, IMAGES = CausalText(), ImageClassification()
 
@@ -270,6 +271,8 @@ def task_named(config: Mapping[str, Any]) -> str:
     names = [str(name) for name in config.get("architectures") or []]
     if any(_CLASSIFIES in name for name in names):
         return "images"
+    if "vision_config" in config and any(name.endswith(_TELLS) for name in names):
+        return "image-text"
     return "sentences" if names and all(name.endswith("Model") for name in names) else "text"
 
 

@@ -19,6 +19,7 @@ from bitfront.models.exported import holds_weights, load_exported
 from bitfront.models.load import LoadedModel
 from bitfront.models.reference import Reference
 from bitfront.models.samples import Samples
+from bitfront.models.tasks import set_task, task_of
 from bitfront.notes import unmeasured
 from bitfront.plugins import Choice
 from bitfront.progress import Event, Progress, counted, silent
@@ -135,6 +136,7 @@ def _measured(
     if isinstance(reference, Reference):
         reference = replace(reference, labels=samples.labels)
     exported = load_exported(folder, module.dtype, str(module.device))  # type: ignore[arg-type]
+    set_task(exported, task_of(module))
     metrics = metrics_of(module, reference)
     with RoundedCaches(exported, space) as rounded:
         rounded.apply(caches)

@@ -6,6 +6,7 @@ fixed random order. Run with the repository and `tests` on the path.
 
 import torch
 from multimodal import DATA, IMAGE, N_TRAINING, TASKS, WORDS, Multimodal, accuracy, samples_for
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -13,6 +14,7 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
 )
@@ -76,6 +78,14 @@ def qwen() -> nn.Module:
     return Qwen2VLForConditionalGeneration(config)
 
 
+def word_by_word() -> PreTrainedTokenizerFast:
+    """Tokenizer of the captions."""
+    model = models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token=".")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<start>")
+
+
 def train(module: nn.Module, task: ImageText, samples: torch.Tensor) -> None:
     """Train all weights on the next words of captions."""
     set_task(module, task)
@@ -99,4 +109,5 @@ if __name__ == "__main__":
         model, samples = build(), samples_for(TASKS[name])
         train(model, TASKS[name], samples)
         model.save_pretrained(DATA / name)
+        word_by_word().save_pretrained(DATA / name)
         print(name, accuracy(Multimodal(model, TASKS[name], samples[N_TRAINING:])))
