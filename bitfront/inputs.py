@@ -11,10 +11,7 @@ import torch
 from torch import nn
 
 from bitfront import formats
-from bitfront.budget import Budget
-from bitfront.costs import COSTS
-from bitfront.costs.base import Cost
-from bitfront.errors import InfeasibleBudget, InvalidArgument
+from bitfront.errors import InvalidArgument
 from bitfront.experts import Grouping
 from bitfront.formats.base import Format
 from bitfront.items import digest as items_digest
@@ -26,18 +23,16 @@ from bitfront.models.data import check_source, digest
 from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
-from bitfront.models.rounded_inputs import check_layers
+from bitfront.models.offset import base_bytes, with_base
 from bitfront.models.samples import Samples, check_apart, samples_of
 from bitfront.models.tasks import CausalText, ImageClassification, SentenceEmbedding, task_of
-from bitfront.plugins import parameters
-from bitfront.problem import Problem
+from bitfront.pricing import built_costs, check_budget, cost_tables
 from bitfront.progress import Event, Progress, silent
 from bitfront.quantizers import QUANTIZERS
 from bitfront.results import text_digest
 from bitfront.search import SEARCHES
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity.base import Estimator
-from bitfront.solvers import SOLVERS
 from bitfront.space import SearchSpace
 from bitfront.study import SecondText, Study, TextSource
 from bitfront.table import LayerTable
@@ -110,12 +105,16 @@ def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> di
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     bars = {"runtime": text_digest(repr(space.barred))} if space.barred else {}
     cache = {"KV cache": repr(space.kv_cache)} if space.kv_cache else {}
+    base = (
+        {"base": model.base.digest, "base bytes": str(base_bytes(model.base))} if model.base else {}
+    )
     task = task_of(model.module)
     asked = {} if isinstance(task, CausalText) else {"task": repr(task)}
     return (
         bars
         | cache
         | asked
+        | base
         | {
             "model": model.digest,
             "layers": text_digest(repr(space.layers)),
@@ -139,7 +138,7 @@ def check_names(study: Study) -> None:
     if study.kv_cache is not None:
         estimator.check_caches()
     _check_pairs(study, estimator)
-    _built_costs(study)
+    built_costs(study)
     searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
     with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)
     if study.n_pairs and not with_pairs:
@@ -152,6 +151,8 @@ def check_names(study: Study) -> None:
     if study.second is None and any(choice.name == "decoupled" for choice in study.searches):
         logger.warning("decoupled without a second text is sweep: give --second-calibration.")
     local_path(study.model)
+    if study.base is not None:
+        local_path(study.base)
     for text in _sources(study):
         check_source(text.source)
     if study.items is not None:
@@ -247,106 +248,30 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
         InvalidArgument: the menu does not fit the model.
     """
     progress(Event("load", 0, 1))
-    model = load_model(study.model, study.revision, study.dtype, study.device, study.task)
+    # A difference can be smaller than a step of bfloat16.
+    dtype = "float32" if study.base is not None and study.dtype == "auto" else study.dtype
+    model = load_model(study.model, study.revision, dtype, study.device, study.task)
+    if study.base is not None:
+        model = with_base(model, study.base, dtype, study.device)
     progress(Event("load", 1, 1))
     pinned = formats.named(study.pinned) if study.pinned else None
     menu = tuple(formats.named(name) for name in study.formats)
     grouping = Grouping.parse(study.experts)
     if grouping.kind != "none":
         separate_experts(model.module)
-    space = search_space(model.module, menu, pinned, study.tied, study.deployment, experts=grouping)
+        if model.base_module is not None:
+            separate_experts(model.base_module)
+    space = search_space(
+        model.module,
+        menu,
+        pinned,
+        study.tied,
+        study.deployment,
+        experts=grouping,
+        base=model.base_module,
+    )
     check_layers(model.module, space)
     return model, with_caches(space, model.module, study.kv_cache) if study.kv_cache else space
-
-
-def cost_tables(study: Study, space: SearchSpace) -> tuple[LayerTable, ...]:
-    """The cost tables of a study, those of its time budget at the batch and context of that.
-
-    Raises:
-        InvalidArgument: a cost that cannot be made, or two that give one quantity.
-    """
-    tables = tuple(table for cost in _built_costs(study) for table in cost.cost(space))
-    given = [table.quantity for table in tables]
-    for quantity in given:
-        if given.count(quantity) > 1:
-            raise InvalidArgument(f"Two costs give {quantity}: name one of them.")
-    return tables
-
-
-def time_point(study: Study) -> tuple[int, int]:
-    """Batch and context at which a study predicts latency; a context of 1 where it knows none.
-
-    Raises:
-        InvalidArgument: it predicts none.
-    """
-    for cost in _built_costs(study):
-        if (batch := getattr(cost, "batch", None)) is not None:
-            return int(batch), int(getattr(cost, "context", 1))
-    raise InvalidArgument(
-        "The study predicts no latency: search with --costs memory,latency:table=FILE."
-    )
-
-
-def _built_costs(study: Study) -> list[Cost]:
-    time = study.budget.time
-    point = {"batch": time.batch, "context": time.context} if time else {}
-    stated = {name: value for name, value in point.items() if value is not None}
-    built = []
-    for choice in study.costs:
-        known = parameters(COSTS.load(choice.name))
-        if "batch" not in known or not stated:
-            built.append(COSTS.build(choice.name, choice.params))
-            continue
-        for name, value in stated.items():
-            if name not in known:
-                raise InvalidArgument(
-                    f"Budget {time} states a {name}, which cost {choice.name!r} knows nothing of: "
-                    "leave it out, or give latency:table=FILE of `bitfront profile`."
-                )
-            if choice.params.get(name, value) != value:
-                raise InvalidArgument(
-                    f"Budget {time} and cost {choice} differ in {name}: give it once."
-                )
-        built.append(COSTS.build(choice.name, {**choice.params, **stated}))
-    return built
-
-
-def check_budget(budget: Budget, space: SearchSpace, costs: tuple[LayerTable, ...]) -> None:
-    """Refuse a budget that nothing meets, before anything is measured.
-
-    Raises:
-        InfeasibleBudget: with the smallest budget that works, in the unit that was given.
-        InvalidArgument: the budget holds the unquantized model.
-    """
-    for quantity, (each, limit) in budget.tightest(space, costs).items():
-        table = next(t for t in costs if t.quantity == quantity)
-        smallest = float(table.grouped.min(axis=1).sum())
-        if smallest > limit:
-            message = (
-                f"No allocation fits {each}: the smallest reachable budget is "
-                f"{each.holding(space, table, smallest)}. Raise the budget or add smaller formats."
-            )
-            raise InfeasibleBudget(quantity, limit, smallest, message)
-    if len(limits := budget.limits(space, costs)) > 1:
-        _check_together(budget, Problem(costs[0], costs, limits))
-
-
-def _check_together(budget: Budget, problem: Problem) -> None:
-    """Refuse limits that can be met one by one only: the smallest format may be a slow one.
-
-    Raises:
-        InfeasibleBudget: with the smallest budget of one unit that works beside the others.
-    """
-    try:
-        SOLVERS.build("lagrangian").solve(problem)
-    except InfeasibleBudget as error:
-        each, _ = budget.tightest(problem.space, problem.costs)[error.quantity]
-        least = each.holding(problem.space, problem.cost(error.quantity), error.smallest)
-        message = (
-            f"No allocation fits {budget}: beside the others, {each} would have to be {least}. "
-            "Raise one of them or add formats."
-        )
-        raise InfeasibleBudget(error.quantity, error.limit, error.smallest, message) from error
 
 
 def _check_task(model: LoadedModel, study: Study) -> None:

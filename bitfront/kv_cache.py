@@ -120,7 +120,7 @@ class KVCache:
 def can_hold(format: Format) -> bool:
     """Whether every group of a format stands for itself, so that a cache can grow by groups."""
     if not format.scaled:
-        return True
+        return format.num_bits > 0
     if format.input_format is not None:
         return False
     group = format.group_columns

@@ -228,7 +228,9 @@ def export_checkpoint(
     folder = Results(Path(results) if results else default_directory(study))
     choice = Choice.parse(exporter)
     chosen = EXPORTERS.build(choice.name, choice.params)
-    check_target(Path(directory), study.model)
+    for source in (study.model, study.base):
+        if source is not None:
+            check_target(Path(directory), source)
     # "auto" may mean another dtype here than on the machine that measured.
     known = replace(study, dtype=folder.identity.get("dtype", study.dtype))
     model, space = load_searched(known, progress)
@@ -260,9 +262,11 @@ def write_checkpoint(
         directory: of the checkpoint.
 
     Raises:
-        InvalidArgument: caches have formats of their own, which the exporter cannot write.
+        InvalidArgument: caches have formats of their own, or differences from a base were
+            quantized, and the exporter cannot write that.
         StorageError: it could not be written.
     """
+    exporter.check_base(model)
     allocation = exporter.writable(made.trial.allocation, bank.space)
     with replacing_folder(directory) as folder:
         try:

@@ -16,7 +16,7 @@ from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.runtimes.base import Runtime
 
-TASKS = ("auto", "text", "images", "sentences")
+TASKS = ("auto", "text", "images", "sentences", "image-text")
 """What a model is for: `"auto"` looks at its configuration."""
 SETTLED_QUANTIZERS = ("gptaq",)
 """Those that read what the layers before have made of the inputs, so that formats must be settled.
@@ -24,6 +24,11 @@ SETTLED_QUANTIZERS = ("gptaq",)
 A search quantizes each layer once, whatever formats the layers before will have.
 """
 _WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
+
+
+OFFSET_FORMATS = ("zero", "sign_g64", "int2_g64", "int3_g64", "int4_g64")
+OFFSET_PINNED = "int4_g64"
+"""Menu of differences, which are smaller and closer to a Gaussian than weights."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +77,20 @@ class SecondText:
         return cls(**{**fields, **texts})
 
 
-def default_menu(runtime: str | None) -> tuple[tuple[str, ...], str | None]:
+def default_menu(
+    runtime: str | None, base: str | None = None
+) -> tuple[tuple[str, ...], str | None]:
     """Formats, and that of embedding and head, of a study that names none.
 
     Args:
         runtime: its runtime.
+        base: its base.
 
     Raises:
         UnknownPlugin: no such runtime.
     """
+    if base is not None:
+        return OFFSET_FORMATS, OFFSET_PINNED
     if runtime is None:
         return Study.formats, Study.pinned
     profile = runtimes.named(runtime)
@@ -123,16 +133,21 @@ class Study:
             clusters, `"block"` all; `"none"` leaves stacked experts at 16 bits.
         pinned: format of embedding and head; `None` leaves them as they are (bf16).
         revision: revision of a hub model.
-        dtype: `"float32"`, `"bfloat16"`, or `"auto"` (bfloat16 where hardware is fast at it).
+        dtype: `"float32"`, `"bfloat16"`, or `"auto"` (bfloat16 where hardware is fast at it; with a
+            base float32).
         device: `"cpu"`, `"cuda"`, or `"auto"`.
         runtime: profile of the engine that is to load every point: layers that it fuses share a
             format, and what it cannot load is not allowed; `None` for no such bounds.
         tensor_parallel: number of ranks that this engine spreads the weights over.
         kv_cache: formats that the keys and values of each block may take in the cache, searched
             beside the weights under one budget in bytes; `None` leaves the cache as it is.
+        base: what `model` was fine-tuned from, named like it (a hub id may end in `@revision`), or
+            a folder of packed offsets. Formats are then those of the difference of each layer from
+            it, and sizes those of the offset alone. `None` to quantize the weights themselves.
         task: what the model is fed and judged by: `"text"` for next tokens, `"images"` for classes
-            of images, `"sentences"` for embeddings of lines of a text; `"auto"` for what its folder
-            says. Images come from folders; a sequence is one image, or one sentence.
+            of images, `"sentences"` for embeddings of lines of a text, `"image-text"` for next
+            tokens about an image; `"auto"` for what its folder says. Images come from folders,
+            those with text from a file of samples; a sequence is one image, sentence or sample.
         second: another text, whose KL every trial states too; `None` for none.
         items: JSON lines of multiple-choice items that finalists answer; `None` for none.
     """
@@ -163,6 +178,7 @@ class Study:
     runtime: str | None = None
     tensor_parallel: int = 1
     kv_cache: KVCache | None = None
+    base: str | None = None
     task: str = "auto"
     second: SecondText | None = None
     items: str | None = None
@@ -207,6 +223,20 @@ class Study:
             raise InvalidArgument(f"task {self.task!r}: use {', '.join(TASKS)}.")
         self._check_runtime()
         self._check_cache()
+        self._check_base()
+
+    def _check_base(self) -> None:
+        if self.base is None:
+            if "zero" in {*self.formats, self.pinned}:
+                raise InvalidArgument(
+                    "Format 'zero' leaves out a whole layer, which only a difference can bear: "
+                    "name the base that the model was fine-tuned from, or another format."
+                )
+        elif self.runtime is not None:
+            raise InvalidArgument(
+                f"Runtime {self.runtime!r} cannot load a base and an offset: leave out the runtime "
+                "and export with fake_quant for it, or leave out the base."
+            )
 
     def _check_cache(self) -> None:
         if self.kv_cache is None:
@@ -276,7 +306,7 @@ class Study:
     def to_json(self) -> str:
         """Indented JSON; `from_json` reads it back."""
         fields = asdict(self) | {"budget": self.budget.to_fields()}
-        for name in ("kv_cache", "second", "items"):
+        for name in ("kv_cache", "base", "second", "items"):
             if fields[name] is None:  # without it a study has the digest that it always had
                 del fields[name]
         if self.task == "auto":  # likewise

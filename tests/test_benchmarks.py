@@ -28,6 +28,8 @@ SCRIPTS = {
     "latency": "--context 16 --n-points 2 --rounds 2",
     "precision": "--n-allocations 4 --n-judged 1",
     "searches": "--budget 3.5bits --searches sweep,trust_region --steps 7 --seeds 0 --n-search 1",
+    "task_vectors": "--steps 2 --budgets 3.0 --formats zero,int2_g32,int4_g32 --shared int4_g32"
+    " --pin int4_g32 --n-trials 3 --n-sequences 1 --n-search 1 --n-evaluation 1",
 }
 MODELS = {"experts": "tiny_moe"}
 

@@ -30,12 +30,13 @@ ROWS = (
     {"relay", "collection", "exam"},
     {"compare", "profile", "proof"},
     {"display", "report"},
-    {"run"},
+    {"run", "sharing"},
     {"searching"},
     {"proposing"},
     {"estimates", "job", "pairs", "screening"},
     {"banks"},
     {"inputs"},
+    {"pricing"},
     {"manifest"},
     {"measurement", "results", "store", "harness", "places"},
     {"search", "sensitivity", "costs", "evaluation", "export"},
@@ -70,7 +71,18 @@ NEVER = {("search", "models"), ("search", "quantizers")} | {
     (torch_side, "solvers") for torch_side in ("sensitivity", "costs", "evaluation", "export")
 }
 # `measurement` is the one module below `run` that uses a kind: it runs the metrics.
-JOINS = {"__init__", "cli", "compare", "estimates", "run", "inputs", "api", "workers"}
+JOINS = {
+    "__init__",
+    "cli",
+    "compare",
+    "estimates",
+    "run",
+    "inputs",
+    "pricing",
+    "sharing",
+    "api",
+    "workers",
+}
 HEAVY = {
     "cryptography": {"api/signing.py", "signatures.py"},
     "ortools": {f"solvers/{name}.py" for name in ("_programs", "cp_sat", "quadratic")},

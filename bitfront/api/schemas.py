@@ -210,6 +210,10 @@ class StudyBody(Body):
     kv_cache: KVCacheBody | None = None
     """Search the KV cache beside the weights, under one budget in bytes; null for not."""
 
+    base: Annotated[str, Field(max_length=MAX_LENGTH)] | None = None
+    """Path below a model folder of what the model was fine-tuned from: formats are then those of
+    the difference; null to quantize the weights themselves."""
+
     def study(self, sources: Sources) -> Study:
         """The study that is asked for.
 
@@ -225,7 +229,7 @@ class StudyBody(Body):
             raise InvalidArgument(f"A format is named twice in {', '.join(self.formats)}.")
         model, revision = sources.model(self._model)
         same = {name: getattr(self, name) for name in _SAME}
-        menu, pinned = default_menu(self.runtime)
+        menu, pinned = default_menu(self.runtime, self.base)
         is_given = self.model_fields_set
         return Study(
             model=model,
@@ -240,6 +244,7 @@ class StudyBody(Body):
             costs=tuple(_cost(each, sources) for each in self.costs),
             revision=revision,
             kv_cache=self.kv_cache.cache() if self.kv_cache else None,
+            base=sources.base(self.base) if self.base is not None else None,
             **same,
         )
 

@@ -18,6 +18,7 @@ from bitfront.cli import (
     results,
     search,
     serve,
+    share,
     signatures,
     studies,
     submit,
@@ -35,6 +36,7 @@ app = typer.Typer(
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "On this machine": (
         search.search,
+        share.share,
         compare.compare,
         profile.profile,
         results.front,

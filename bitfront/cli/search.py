@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from rich.console import Console
 from bitfront.budget import Budget
 from bitfront.cli.options import (
     AsJson,
+    Base,
     CalibrationText,
     Device,
     Dtype,
@@ -134,6 +136,7 @@ def search(
     items: Annotated[
         Path | None, typer.Option(help="Multiple-choice items that finalists answer; JSON lines.")
     ] = None,
+    base: Base = Study.base,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Also write the answer here, packed or as the runtime loads it."),
@@ -141,7 +144,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search the best allocation of MODEL within a budget and measure the front around it."""
-    usual, pinned = default_menu(runtime)
+    usual, pinned = default_menu(runtime, base)
     study = Study(
         model=model,
         budget=Budget.parse(",".join(budget)),
@@ -169,6 +172,7 @@ def search(
         runtime=runtime,
         tensor_parallel=tensor_parallel,
         kv_cache=_cache(kv_formats, kv_at, kv_window, kv_sinks, kv_pre_rope),
+        base=base,
         task=task,
         second=_second(
             second_calibration,
@@ -186,7 +190,9 @@ def search(
     from bitfront.run import export_checkpoint, run_study
 
     if checkpoint:
-        check_target(checkpoint, model)  # before hours are spent
+        for source in (model, base):  # before hours are spent
+            if source is not None:
+                check_target(checkpoint, source)
     with Display(as_json) as display:
         run_study(study, out, display.show)
         data = report_data(out)
@@ -214,9 +220,19 @@ def _tell(
     console.print(front_table(data.front, chosen))
     print_note(console, estimator, data.loss.note)
     print_note(console, "Experts", data.experts.summary)
+    print_note(console, "Base", _of_base(data.provenance, chosen.values["bytes"]))
     print_line(console, f"Report: {page}")
     if checkpoint:
         print_line(console, f"Checkpoint: {checkpoint}")
+
+
+def _of_base(identity: Mapping[str, str], nbytes: float) -> str:
+    """What a base takes beside the offset of a point; empty where there is none."""
+    if "base" not in identity:
+        return ""
+    beside = int(identity["base bytes"])
+    total = f"{(beside + nbytes) / 1e6:.4g} MB in all"
+    return f"{beside / 1e6:.4g} MB that all fine-tuned models of it share, beside these; {total}"
 
 
 def _cache(formats: str | None, at: str, window: int, sinks: int, pre_rope: bool) -> KVCache | None:

@@ -78,6 +78,11 @@ def check(
             f"Runtime {runtime!r} does not load what {exporter!r} writes, only checkpoints of "
             f"{', '.join(profile.loads)}: export with --exporter {profile.exporter}."
         )
+    if manifest.study.base is not None and exporter == "packed":
+        raise InvalidArgument(
+            f"{folder} has only offsets to a base, which {runtime!r} does not load: measure them "
+            "with bitfront verify, or export with fake_quant."
+        )
     if instead := unmeasured(folder):
         raise InvalidArgument(
             f"The weights of {folder} are not the measured ones ({instead}), so nothing says what "

@@ -278,7 +278,7 @@ class GramEstimator(SharingEstimator):
         """One entry per format.
 
         Args:
-            weight: float32 `[out_features, in_features]`.
+            weight: what is quantized, float32 `[out_features, in_features]`.
             gram: mean of x x^T, float32 `[in_features, in_features]`; one for each group of rows
                 where groups read inputs of their own.
             errors: Q(W) - W by format, float32, shaped as the weight; not to change.
@@ -354,9 +354,10 @@ def _from_grams(
     for row, layer in enumerate(space.layers):
         weight, gram = get_weight(model, layer.name), grams[layer.name]
         differences = [error for _, error in errors(weight, space, bank, row)]
+        quantized = bank.source(layer.name, weight)
         for index, estimator in enumerate(estimators):
             begun = time.perf_counter()
-            found = estimator.entries(weight.float(), gram, differences)
+            found = estimator.entries(quantized, gram, differences)
             values[index, row, space.allowed[row]] = found
             own[index] += time.perf_counter() - begun
         if progress:
