@@ -24,6 +24,7 @@ from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
 from bitfront.models.offset import base_bytes, with_base
+from bitfront.models.rounded_inputs import check_layers
 from bitfront.models.samples import Samples, check_apart, samples_of
 from bitfront.models.tasks import CausalText, ImageClassification, SentenceEmbedding, task_of
 from bitfront.pricing import built_costs, check_budget, cost_tables
