@@ -170,9 +170,7 @@ class Estimator(ABC):
     def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
         """The tokens that layers are judged by: which experts saw too few is counted on them.
 
-        Args:
-            model: the unquantized model.
-            batches: as of `estimate`.
+        Arguments as `estimate`.
         """
         return batches
 
