@@ -17,9 +17,9 @@ def searched(convnet_folder, digit_files, tmp_path_factory):
     """Results folder and packed checkpoint of a search within bit operations and bytes."""
     out = tmp_path_factory.mktemp("searched")
     images = f"--calibration {digit_files}/calibration --evaluation {digit_files}/evaluation"
-    sizes = "--n-sequences 8 --n-search-sequences 24 --n-evaluation-sequences 40"
+    sizes = "--n-sequences 6 --n-search-sequences 12 --n-evaluation-sequences 30"
     limits = "--budget 0.03Gbops --budget 30KB --costs memory,bops:activation_bits=8"
-    others = "--quantizer gptq --n-trials 8 --n-finalists 3 --dtype float32 --device cpu"
+    others = "--quantizer gptq --n-trials 6 --n-finalists 2 --dtype float32 --device cpu"
     options = f"--formats {MENU} --pin int8_channel {images} {sizes} {limits} {others}".split()
     folders = ["--out", str(out / "results"), "--checkpoint", str(out / "checkpoint")]
     process = bitfront("search", str(convnet_folder), *options, *folders)

@@ -156,9 +156,9 @@ def _sizes(study: Study, manifest: Manifest, space: SearchSpace) -> Mapping[str,
     Raises:
         InvalidArgument: the allocation is not one of the space.
     """
-    # A budget of bit operations or time would ask for its cost.
-    sizes = replace(study, costs=(Choice("memory"),), budget=Budget(1, "B"))
-    tables = cost_tables(sizes, space)
+    # A limit on what other costs count would ask for them.
+    of_memory = replace(study, costs=(Choice("memory"),), budget=Budget(16.0, "bits"))
+    tables = cost_tables(of_memory, space)
     return sizes_of(manifest.trial.allocation, tables)
 
 

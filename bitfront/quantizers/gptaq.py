@@ -82,6 +82,6 @@ class Gptaq(Gptq):
         diagonal = damped.diagonal(dim1=1, dim2=2)
         mean = diagonal.mean(dim=1, keepdim=True)
         diagonal.add_(torch.where(mean > 0, self.ridge * mean, 1.0))
-        towards = (weight.unflatten(0, (len(gram), -1)) @ shift).double()
+        towards = (weight.reshape(len(gram), -1, weight.shape[1]) @ shift).double()
         solved: torch.Tensor = torch.linalg.solve(damped, towards, left=False)
         return (solved * (mean > 0)[..., None]).float().flatten(0, 1)
