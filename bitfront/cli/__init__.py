@@ -17,6 +17,7 @@ from bitfront.cli import (
     results,
     search,
     serve,
+    signatures,
     studies,
     submit,
     upkeep,
@@ -50,6 +51,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         studies.resume,
         studies.extend,
         materialise.materialise,
+        signatures.check_manifest,
     ),
     "The server itself (BITFRONT_*, see docs/service.md)": (
         serve.serve,
