@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
 from bitfront.exam import UNQUANTIZED, examined, of_files, points
 from bitfront.results import Results
@@ -45,9 +46,8 @@ def test_a_checkpoint_answers_as_the_point_that_it_was_made_of(
 
 
 def test_trials_and_budgets_are_points_and_the_model_is_as_before(proven, tiny_items):
-    from bitfront.budget import Budget
-
-    rows = examined(points(proven[1], [Budget.parse("5bpw")], [0, 1]), of_files([tiny_items], n=6))
+    chosen = points(proven[1], [Budget.parse("5bpw")], [0, 1])
+    rows = list(examined(chosen, of_files([tiny_items], n=6)))
     assert [row.point for row in rows][2:] == ["trial 0", "trial 1"]
     assert rows[0].answers.n == 6
     apart = [
