@@ -165,9 +165,10 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     progress(Event("text", 2, 2))
     check_apart(both, evaluation, (study.calibration.source, study.evaluation.source), model)
     n = study.calibration.n_sequences
-    parts = {"estimation": both[:n], "calibration": both[n:], "evaluation": evaluation}
+    first, rest = both[:n], both[n:]
+    parts = {"estimation": first, "calibration": rest, "evaluation": evaluation}
     labels = {name: part.labels for name, part in parts.items()}
-    return Inputs(model, space, costs, *(part.inputs for part in parts.values()), labels)
+    return Inputs(model, space, costs, first.inputs, rest.inputs, evaluation.inputs, labels)
 
 
 def _warn_of_stacks(model: nn.Module) -> None:

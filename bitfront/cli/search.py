@@ -171,9 +171,8 @@ def search(
                 check_target(checkpoint, source)
     with Display(as_json) as display:
         front = run_study(study, out, display.show)
-        chosen = front.best(front.loss, **study.budget.bounds())
         data = report_data(out)
-        page = written_report(out, data)
+        chosen, page = data.chosen, written_report(out, data)
         if checkpoint:
             export_checkpoint(study, chosen, checkpoint, exporter, out, display.show)
     if as_json:

@@ -96,7 +96,9 @@ def visit_gradients(
             logits = run(model, batch)
         for draw in range(n_draws):
             gradient = logit_gradient(logits.detach(), rows, draw)
-            logits.backward(gradient.to(logits.dtype), retain_graph=draw + 1 < n_draws)
+            torch.autograd.backward(
+                logits, gradient.to(logits.dtype), retain_graph=draw + 1 < n_draws
+            )
         if progress is not None:
             progress(done, len(chunks))
 

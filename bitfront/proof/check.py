@@ -71,11 +71,7 @@ def check(
     """
     start = time.perf_counter()
     profile, manifest = runtimes.named(runtime), Manifest.read(folder)
-    if manifest.identity.get("task"):
-        raise InvalidArgument(
-            f"Engines are checked on language models only, and {folder} is none: "
-            "`bitfront verify` measures it again."
-        )
+    _check_task(manifest, folder)
     exporter = manifest.exporter.partition(":")[0]
     if exporter not in profile.loads:
         raise InvalidArgument(
@@ -118,6 +114,14 @@ def check(
     with replacing(folder / VERDICT.format(runtime=runtime)) as path:
         path.write_text(verdict.to_json() + "\n", encoding="utf-8")
     return verdict
+
+
+def _check_task(manifest: Manifest, folder: Path) -> None:
+    if manifest.identity.get("task"):
+        raise InvalidArgument(
+            f"Engines are checked on language models only, and {folder} is none: "
+            "`bitfront verify` measures it again."
+        )
 
 
 @dataclass(frozen=True, eq=False)
