@@ -55,6 +55,7 @@ ROWS = (
         "environment",
         "notes",
         "repeated",
+        "signatures",
     },
     {"errors", "version"},
 )
@@ -69,6 +70,7 @@ NEVER = {("search", "models"), ("search", "quantizers")} | {
 # `measurement` is the one module below `run` that uses a kind: it runs the metrics.
 JOINS = {"__init__", "cli", "compare", "estimates", "run", "inputs", "sharing", "api", "workers"}
 HEAVY = {
+    "cryptography": {"api/signing.py", "signatures.py"},
     "ortools": {f"solvers/{name}.py" for name in ("_programs", "cp_sat", "quadratic")},
     "optuna": {
         f"search/{name}.py"

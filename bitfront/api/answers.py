@@ -203,13 +203,14 @@ class ManifestAnswer(Answer):
     signature: Signature
 
 
-class ManifestCheck(Answer):
-    """What the server says of a manifest."""
+class ManifestKey(Answer):
+    """What checks the signatures of this server's manifests."""
 
-    is_signed: bool
-    """Whether it is, field by field, what this server signed."""
+    algorithm: str
     key_id: str
-    """Of the key that this server signs with."""
+    """As in the signature of each manifest."""
+    public_key: str
+    """In hexadecimal."""
 
 
 class PluginAnswer(Answer):

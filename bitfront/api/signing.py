@@ -1,34 +1,37 @@
-"""Signed manifests: who has the secret of the server can tell that it wrote them."""
+"""Signed manifests: the private key of an installation, and what it signs."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitfront.errors import StorageError
+from bitfront.signatures import ALGORITHM, KEY_BYTES, canonical, key_id
 
-ALGORITHM = "HMAC-SHA256"
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 _NAME = "signing.key"
 
 
-def secret(home: Path) -> bytes:
-    """The secret of an installation, made on first use, which only its user can read.
+def private_key(home: Path) -> bytes:
+    """The private key of an installation, made on first use, which only its user can read.
 
     Raises:
-        StorageError: it can be neither read nor written.
+        StorageError: it can be neither read nor written, or is no key.
     """
     path = home / _NAME
     try:
         if not path.exists():
             _make(path)
-        return bytes.fromhex(path.read_text(encoding="ascii").strip())
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"{len(key)} bytes, not {KEY_BYTES}")
+        return key
     except (OSError, ValueError) as error:
         raise StorageError(
             f"Cannot use {_NAME} in the folder of this installation: {error}."
@@ -40,7 +43,7 @@ def _make(path: Path) -> None:
     temporary = path.with_name(f".{_NAME}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secrets.token_hex(32))
+        file.write(secrets.token_hex(KEY_BYTES))
         file.flush()
         os.fsync(file.fileno())
     try:
@@ -51,39 +54,31 @@ def _make(path: Path) -> None:
         temporary.unlink()
 
 
-def key_id(key: bytes) -> str:
-    """Tells secrets apart and tells nothing of them."""
-    return hashlib.sha256(key).hexdigest()[:16]
+def public_key(key: bytes) -> bytes:
+    """What everybody may know: it checks signatures and makes none."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return _private(key).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def signed(manifest: Mapping[str, Any], key: bytes) -> dict[str, Any]:
-    """A manifest with its signature.
+    """A manifest with its signature, which `signatures.is_signed` checks.
 
-    The signature is over the manifest without the field `signature`, as JSON with sorted keys, no
-    spaces, and non-ASCII escaped.
+    >>> from bitfront.signatures import is_signed
+    >>> made = signed({"trial": 3}, bytes(32))
+    >>> public = public_key(bytes(32))
+    >>> is_signed(made, public), is_signed({**made, "trial": 4}, public)
+    (True, False)
     """
     signature = {
         "algorithm": ALGORITHM,
-        "key_id": key_id(key),
-        "value": hmac.new(key, _canonical(manifest), hashlib.sha256).hexdigest(),
+        "key_id": key_id(public_key(key)),
+        "value": _private(key).sign(canonical(manifest)).hex(),
     }
     return {**manifest, "signature": signature}
 
 
-def is_signed(manifest: Mapping[str, Any], key: bytes) -> bool:
-    """Whether a manifest is as it was when it was signed.
+def _private(key: bytes) -> Ed25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    >>> made = signed({"trial": 3}, b"secret")
-    >>> is_signed(made, b"secret"), is_signed({**made, "trial": 4}, b"secret")
-    (True, False)
-    """
-    plain = {name: value for name, value in manifest.items() if name != "signature"}
-    expected = signed(plain, key)["signature"]["value"]
-    signature = manifest.get("signature")
-    given = str(signature.get("value", "")) if isinstance(signature, Mapping) else ""
-    # Encoded: it compares no others but ASCII texts.
-    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace"))
-
-
-def _canonical(manifest: Mapping[str, Any]) -> bytes:
-    return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    return Ed25519PrivateKey.from_private_bytes(key)

@@ -18,6 +18,7 @@ from bitfront.cli import (
     search,
     serve,
     share,
+    signatures,
     studies,
     submit,
     upkeep,
@@ -52,6 +53,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         studies.resume,
         studies.extend,
         materialise.materialise,
+        signatures.check_manifest,
     ),
     "The server itself (BITFRONT_*, see docs/service.md)": (
         serve.serve,

@@ -38,7 +38,11 @@ def need_extra() -> None:
     Raises:
         InvalidArgument: says how to install it.
     """
-    missing = [name for name in ("httpx2", "fastapi", "sqlalchemy") if find_spec(name) is None]
+    missing = [
+        name
+        for name in ("httpx2", "fastapi", "sqlalchemy", "cryptography")
+        if find_spec(name) is None
+    ]
     if missing:
         raise InvalidArgument(
             f"The service needs {', '.join(missing)}: pip install 'bitfront[service]'."

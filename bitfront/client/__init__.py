@@ -31,6 +31,7 @@ from bitfront.client.records import (
 )
 from bitfront.errors import InvalidArgument, MismatchedArtifact, NotFound
 from bitfront.files import replacing
+from bitfront.signatures import is_signed
 
 __all__ = [
     "Client",
@@ -281,8 +282,11 @@ class Client:
 
     def is_signed(self, manifest: Mapping[str, Any]) -> bool:
         """Whether a manifest is as the server signed it."""
-        said = self._server.json("POST", "/v1/manifests/check", manifest)
-        return bool(said["is_signed"])
+        return is_signed(manifest, self.manifest_key())
+
+    def manifest_key(self) -> bytes:
+        """The public key of the server, for `bitfront.signatures.is_signed` without it."""
+        return bytes.fromhex(self._server.json("GET", "/v1/manifests/key")["public_key"])
 
     def plugins(self) -> Mapping[str, Any]:
         """Everything that a study may name, with the schemas of its parameters."""

@@ -18,8 +18,11 @@ Mask = NDArray[np.bool_]
 _NOISE = 0.5
 """Standard deviation of the log of the factor that varies the order of repairs between calls."""
 _MOST_SWITCHES = 16
+_CACHED = 2**17
+"""Numbers at a time of a history's choices: a megabyte stays in a processor's cache."""
+_FEWEST_GENERATIONS = 2
 _MOST_GENES = 3_000_000
-"""Groups times population times generations of one proposal: about a second."""
+"""Groups times population times generations of one call: about a second."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +95,14 @@ class Ladder:
 
     def spent(self, choices: Choices) -> Floats:
         """Costs `[n_limits, n]` of choices."""
-        flat = choices + self.starts
-        return np.array([cost[flat].sum(axis=1) for cost in self.costs]).reshape(-1, len(choices))
+        found = np.empty((len(self.costs), len(choices)))
+        size = max(_CACHED // max(len(self.starts), 1), 1)
+        for start in range(0, len(choices), size):
+            rows = slice(start, start + size)
+            flat = choices[rows] + self.starts
+            for cost, spent in zip(self.costs, found, strict=True):
+                spent[rows] = cost[flat].sum(axis=1)
+        return found
 
     def within(self, choices: Choices) -> Mask:
         """Which choices meet every limit, `[n]`."""
@@ -101,8 +110,7 @@ class Ladder:
 
     def fill(self, choices: Choices) -> Floats:
         """Largest share of a limit that each choice takes, `[n]`; 0 where there is no limit."""
-        shares = self.spent(choices) / np.maximum(self.limits, 1e-300)[:, None]
-        return np.asarray(shares.max(axis=0, initial=0.0))
+        return fill_of(self.spent(choices), self.limits)
 
     def admitted(self, choices: Choices) -> Choices:
         """Choices in formats that are in use."""
@@ -174,6 +182,12 @@ class Ladder:
         return switched
 
 
+def fill_of(spent: Floats, limits: Floats) -> Floats:
+    """As `Ladder.fill`, of costs `[n_limits, n]`."""
+    shares = spent / np.maximum(limits, 1e-300)[:, None]
+    return np.asarray(shares.max(axis=0, initial=0.0))
+
+
 def _dearer_in_use(price: Floats, allowed: Mask) -> Choices:
     """For each format the next dearer one in use, the dearest where there is none."""
     dearer = price[:, None, :] - price[:, :, None]  # [n_groups, from, to]
@@ -196,8 +210,13 @@ def _varied(rates: Floats, rng: np.random.Generator) -> Floats:
 
 
 def affordable(n_generations: int, population: int, n_groups: int) -> int:
-    """How many generations there is time for, 2 at least."""
-    return max(min(n_generations, _MOST_GENES // (population * n_groups)), 2)
+    """How many generations there is time for, `_FEWEST_GENERATIONS` at least."""
+    return max(min(n_generations, _MOST_GENES // (population * n_groups)), _FEWEST_GENERATIONS)
+
+
+def most_bred(population: int, n_groups: int) -> int:
+    """How many populations there is time for, each of the fewest generations."""
+    return max(_MOST_GENES // (_FEWEST_GENERATIONS * population * n_groups), 1)
 
 
 def crossed(first: Choices, second: Choices, rng: np.random.Generator) -> Choices:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
 from bitfront.problem import Problem
-from bitfront.search._genetic import Ladder
+from bitfront.search._genetic import Ladder, fill_of
 from bitfront.search.base import learned_kl, targets
 from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial
@@ -29,12 +29,14 @@ class Past:
 
     Args:
         choices: of every trial, failed ones too, `[n_trials, n_groups]`.
+        spent: costs that have a limit, in the order of the limits, `[n_limits, n_trials]`.
         log_kl: of the trials that can be learned from, NaN for the others, `[n_trials]`.
         n_above: proposals above the budget.
         n_within: proposals within it.
     """
 
     choices: Choices
+    spent: Floats
     log_kl: Floats
     n_above: int
     n_within: int
@@ -47,21 +49,23 @@ class Past:
         for row, allocation in enumerate(allocations):
             choices[row] = problem.space.encode(allocation)
         proposed = [*(trial.origin != "uniform" for trial in history), *(True for _ in asked)]
-        within = Ladder.of(problem).within(choices)[np.array(proposed, dtype=bool)]
+        spent = Ladder.of(problem).spent(choices)
+        fits = np.asarray((spent <= problem.limit_values[:, None]).all(axis=0))
+        within = fits[np.array(proposed, dtype=bool)]
         kl = np.full(len(allocations), np.nan)
         kl[: len(history)] = [learned_kl(trial) for trial in history]
         n_within = int(within.sum())
-        return cls(choices, np.log(kl), len(within) - n_within, n_within)
+        return cls(choices, spent, np.log(kl), len(within) - n_within, n_within)
 
-    def measured(self) -> tuple[Choices, Floats]:
-        """Choices and log kl of the trials that can be learned from, oldest first."""
+    def measured(self) -> tuple[Choices, Floats, Floats]:
+        """Choices, costs and log kl of the trials that can be learned from, oldest first."""
         usable = np.isfinite(self.log_kl)
-        return self.choices[usable], self.log_kl[usable]
+        return self.choices[usable], self.spent[:, usable], self.log_kl[usable]
 
     def near(self, problem: Problem) -> tuple[Choices, Floats]:
-        """The measured ones around the budget; uniform baselines far from it teach little."""
-        choices, log_kl = self.measured()
-        fill = Ladder.of(problem).fill(choices)
+        """Choices and log kl around the budget; uniform baselines far from it teach little."""
+        choices, spent, log_kl = self.measured()
+        fill = fill_of(spent, problem.limit_values)
         kept = (fill == 0) | ((fill > 1 / _NEAR) & (fill < _NEAR))
         return choices[kept], log_kl[kept]
 
@@ -69,24 +73,20 @@ class Past:
 def picked(
     problem: Problem,
     past: Past,
-    history: Sequence[Trial],
     n: int,
     solver: str,
     spread: float,
     ranked: Callable[[Problem], Choices],
-    rng: np.random.Generator,
 ) -> list[Allocation]:
     """At most `n` new allocations, every second one at another limit near the budget.
 
     Args:
         problem: as in `Search.ask`.
         past: of the history.
-        history: as in `Search.ask`.
         n: how many are wanted.
         solver: name of the solver of the front that is swept when the candidates are used up.
         spread: how far every second one goes from the budget, as a fraction of it.
         ranked: candidates within the limits of a problem, the most promising first.
-        rng: as in `Search.ask`.
     """
     seen = {choice.tobytes() for choice in past.choices}
     asked: list[Allocation] = []
@@ -103,12 +103,12 @@ def picked(
         n_above, n_within = n_above + above, n_within + (not above)
     if len(asked) == n:
         return asked
-    sweep = Sweep(solver, spread or 0.01).ask(problem, history, n, rng)
-    for allocation in sweep:
-        choice = problem.space.encode(allocation)
+    for choice in Sweep(solver, spread or 0.01).choices(problem):
+        if len(asked) >= n:
+            break
         above = not problem.is_feasible(choice)
         is_new = choice.astype(np.int16).tobytes() not in seen
-        if is_new and len(asked) < n and (n_above < n_within or not above):
-            asked.append(allocation)
+        if is_new and (n_above < n_within or not above):
+            asked.append(problem.space.decode(choice))
             n_above, n_within = n_above + above, n_within + (not above)
     return asked

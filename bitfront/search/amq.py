@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
-from bitfront.search._genetic import Ladder, affordable, offspring, survivors
+from bitfront.search._genetic import Ladder, affordable, fill_of, offspring, survivors
 from bitfront.search._predictors import Predictor, check_predictor
 from bitfront.search._proposals import Past, picked
 from bitfront.search._warm_start import warm_start
@@ -104,14 +104,13 @@ class Amq(Search):
         n_design = self.n_warm_start + self.n_random
 
         def ranked(target: Problem) -> Choices:
-            ladder = Ladder.of(target, allowed)
             if past.n_above + past.n_within < n_design:
+                ladder = Ladder.of(target, allowed)
                 return ladder.filled(_random(ladder, allowed, 4, rng), rng)
-            within = ladder.within(front.choices)
-            return front.choices[within][np.argsort(front.predicted[within], kind="stable")]
+            return front.choices[(front.spent <= target.limit_values[:, None]).all(axis=0)]
 
         wanted = n - len(asked)
-        return asked + picked(problem, past, history, wanted, self.solver, self.spread, ranked, rng)
+        return asked + picked(problem, past, wanted, self.solver, self.spread, ranked)
 
 
 def unpinned(problem: Problem, pin_ratio: float) -> NDArray[np.bool_]:
@@ -150,15 +149,15 @@ def _random(
 
 @dataclass(frozen=True, eq=False)
 class _Front:
-    """The last population of NSGA-II.
+    """The last population of NSGA-II, the smallest prediction first.
 
     Args:
         choices: `[n, n_groups]`, costs up to `1 + spread` times the budget.
-        predicted: log kl, `[n]`.
+        spent: their costs, `[n_limits, n]`.
     """
 
     choices: Choices
-    predicted: Floats
+    spent: Floats
 
     @classmethod
     def bred(
@@ -176,9 +175,10 @@ class _Front:
         predictor = Predictor.fitted(search.predictor, problem, *past.near(problem), rng)
         solver = SOLVERS.build(search.solver)
         solved = np.array([solver.solve(each).choice for each in (problem, widest)])
-        measured, log_kl = past.measured()
-        at = np.stack([log_kl, around.fill(measured)], axis=1)[ladder.within(measured)]
-        best = measured[ladder.within(measured)][survivors(at, search.population)]
+        measured, spent, log_kl = past.measured()
+        within = (spent <= widest.limit_values[:, None]).all(axis=0)
+        at = np.stack([log_kl, fill_of(spent, problem.limit_values)], axis=1)[within]
+        best = measured[within][survivors(at, search.population)]
         choices = ladder.repaired(ladder.admitted(np.concatenate([solved, best])), rng)
         predicted = predictor.predict(choices)
         floor = 1 - search.spread if problem.limits else 0.0
@@ -190,4 +190,5 @@ class _Front:
             predicted = np.concatenate([predicted, predictor.predict(children)])
             kept = survivors(np.stack([predicted, around.fill(choices)], axis=1), n)
             choices, predicted = choices[kept], predicted[kept]
-        return cls(choices, predicted)
+        choices = choices[np.argsort(predicted, kind="stable")]
+        return cls(choices, ladder.spent(choices))

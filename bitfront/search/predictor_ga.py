@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
-from bitfront.search._genetic import Ladder, affordable, offspring
+from bitfront.search._genetic import Ladder, affordable, most_bred, offspring
 from bitfront.search._predictors import Predictor, check_predictor
 from bitfront.search._proposals import Past, picked
 from bitfront.search._warm_start import warm_start
@@ -20,6 +20,7 @@ from bitfront.search.base import Search
 from bitfront.solvers import SOLVERS
 from bitfront.trial import Trial
 
+Floats = NDArray[np.float64]
 Choices = NDArray[np.integer[Any]]
 
 
@@ -35,7 +36,8 @@ class PredictorGa(Search):
     The papers fit the predictor once, on thousands of measured networks; here it is fitted after
     each measurement, on the difference to the estimator's table.
 
-    Cost: one fit, and `population * n_generations` predictions a proposal.
+    Cost: one fit, and `population * n_generations` predictions a proposal; where many are asked
+    for at once of very many groups, one population serves several limits.
 
     Prefer it with some hundred measurements or more, where layers interact in ways that no
     correction of the table tells.
@@ -85,20 +87,26 @@ class PredictorGa(Search):
             return asked
         past = Past.of(problem, history, asked)
         predictor = Predictor.fitted(self.predictor, problem, *past.near(problem), rng)
-        choices, log_kl = past.measured()
-        best = choices[np.argsort(log_kl, kind="stable")]
+        choices, spent, log_kl = past.measured()
+        order = np.argsort(log_kl, kind="stable")
+        best, spent = choices[order], spent[:, order]
 
         wanted = n - len(asked)
         n_generations = affordable(self.n_generations, self.population * wanted, best.shape[1])
 
-        spent = Ladder.of(problem).spent(best)
+        most = most_bred(self.population, best.shape[1])
+        bred: list[tuple[Floats, Choices]] = []
 
         def ranked(target: Problem) -> Choices:
-            parents = best[(spent <= target.limit_values[:, None]).all(axis=0)]
+            limits = target.limit_values
+            if len(bred) >= most and (near := _nearest(bred, limits)) is not None:
+                return near
+            parents = best[(spent <= limits[:, None]).all(axis=0)]
             parents = parents[: self.population // 2]
-            return self._bred(target, parents, predictor, n_generations, rng)
+            bred.append((limits, self._bred(target, parents, predictor, n_generations, rng)))
+            return bred[-1][1]
 
-        return asked + picked(problem, past, history, wanted, self.solver, self.spread, ranked, rng)
+        return asked + picked(problem, past, wanted, self.solver, self.spread, ranked)
 
     def _bred(
         self,
@@ -123,3 +131,9 @@ class PredictorGa(Search):
             population, predicted = population[kept], predicted[kept]
             population, predicted = population[: self.population], predicted[: self.population]
         return population
+
+
+def _nearest(bred: Sequence[tuple[Floats, Choices]], limits: Floats) -> Choices | None:
+    """The population bred for the widest limits that are within `limits`."""
+    within = [each for each in bred if (each[0] <= limits).all()]
+    return max(within, key=lambda each: tuple(each[0]))[1] if within else None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InfeasibleBudget, InvalidArgument
@@ -63,11 +64,11 @@ class Sweep(Search):
         seen = {trial.allocation for trial in history}
         n_above, n_within = sides(problem, history)
         asked: list[Allocation] = []
-        for solution in self._solutions(problem):
+        for choice in self.choices(problem):
             if len(asked) >= n:
                 break
-            above = not problem.is_feasible(solution.choice)
-            allocation = problem.space.decode(solution.choice)
+            above = not problem.is_feasible(choice)
+            allocation = problem.space.decode(choice)
             if allocation in seen or (above and n_above >= n_within):
                 continue
             seen.add(allocation)
@@ -75,17 +76,17 @@ class Sweep(Search):
             n_above, n_within = n_above + above, n_within + (not above)
         return asked
 
-    def _solutions(self, problem: Problem) -> Iterator[Solution]:
-        """At the budget, then level by level until one brings nothing new."""
+    def choices(self, problem: Problem) -> Iterator[NDArray[np.int64]]:
+        """Points of the front: at the budget, then level by level until one brings nothing new."""
         solver = SOLVERS.build(self.solver)
-        yield (first := solver.solve(problem))
-        known = {first.choice.tobytes()}
+        yield (first := solver.solve(problem).choice)
+        known = {first.tobytes()}
         for level in range(self.n_refinements + 1 if problem.limits else 0):
             n_known = len(known)
             for solution in _front(solver, problem, self._limits(problem, level)):
                 if solution.choice.tobytes() not in known:
                     known.add(solution.choice.tobytes())
-                    yield solution
+                    yield solution.choice
             if len(known) == n_known:
                 return
 

@@ -7,6 +7,8 @@ import stat
 import pytest
 
 from bitfront.api import signing
+from bitfront.errors import StorageError
+from bitfront.signatures import is_signed
 
 
 @pytest.fixture
@@ -139,30 +141,30 @@ def test_a_manifest_vouches_for_point_and_files(client, bench, place):
     assert manifest["trial"] == detail["trial"]
     key = bench.settings.home / "signing.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    secret = signing.secret(bench.settings.home)
-    assert signing.is_signed(manifest, secret)
-    assert not signing.is_signed({**manifest, "trial": 0}, secret)
-    assert not signing.is_signed(manifest, b"another")
-    assert not signing.is_signed({**manifest, "signature": {}}, secret)
+    said = client.get("/v1/manifests/key").json()
+    public = bytes.fromhex(said["public_key"])
+    assert said["key_id"] == manifest["signature"]["key_id"]
+    assert is_signed(manifest, public)
+    assert not is_signed({**manifest, "trial": 0}, public)
+    assert not is_signed(manifest, bytes(32))
+    assert not is_signed(manifest, signing.public_key(b"another".ljust(32)))
+    assert not is_signed({**manifest, "signature": {}}, public)
 
 
-def test_the_server_says_whether_a_manifest_is_its_own(client, place):
+def test_what_is_no_signature_is_none(client, place):
     manifest = client.get(f"{place}/manifest").json()
+    public = bytes.fromhex(client.get("/v1/manifests/key").json()["public_key"])
     signature = manifest["signature"]
     changed = {**manifest, "values": {**manifest["values"], "kl": 0.0}}
-    other = {**signature, "value": "0" * 64}
-
-    def said(body):
-        sent = json.dumps(body)  # escapes what is no UTF-8
-        kind = {"Content-Type": "application/json"}
-        answer = client.post("/v1/manifests/check", content=sent, headers=kind)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    assert said(manifest) == {"is_signed": True, "key_id": signature["key_id"]}
-    odd = [{}, {"signature": 3}, {"signature": {"value": "ü\ud800"}}, {"signature": [manifest]}]
-    for body in (changed, {**manifest, "signature": other}, *odd):
-        assert said(body)["is_signed"] is False
+    others = [
+        {**signature, "value": "0" * 128},
+        {**signature, "value": "ü\ud800"},
+        {**signature, "algorithm": "none"},
+        3,
+        [manifest],
+    ]
+    bodies = [changed, {}, *({**manifest, "signature": other} for other in others)]
+    assert not any(is_signed(body, public) for body in bodies)
 
 
 def test_a_checkpoint_is_running_while_a_worker_has_it(client, done, bench):
@@ -220,7 +222,13 @@ def test_a_study_without_points_has_no_report(client, bench):
 
 
 def test_the_signing_key_is_made_once(tmp_path):
-    keys = {signing.secret(tmp_path / "new") for _ in range(3)}
+    keys = {signing.private_key(tmp_path / "new") for _ in range(3)}
     assert len(keys) == 1
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["signing.key"]
     assert json.loads(json.dumps(signing.signed({"a": 1.5}, keys.pop())))["a"] == 1.5
+
+
+def test_a_file_that_is_no_signing_key_is_said(tmp_path):
+    (tmp_path / "signing.key").write_text("abcd")
+    with pytest.raises(StorageError, match=r"signing\.key.*2 bytes, not 32"):
+        signing.private_key(tmp_path)

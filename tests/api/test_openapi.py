@@ -27,7 +27,7 @@ OPERATIONS = {
     "get_checkpoint_file": (
         "get", "/v1/studies/{study_id}/checkpoints/{number}/files/{path}", 200,
     ),
-    "check_manifest": ("post", "/v1/manifests/check", 200),
+    "get_manifest_key": ("get", "/v1/manifests/key", 200),
     "export_fronts": ("get", "/v1/exports", 200),
     "estimate_study": ("post", "/v1/estimate", 200),
     "list_plugins": ("get", "/v1/plugins", 200),

@@ -201,6 +201,44 @@ def test_a_point_is_written_by_the_server_and_brought_here(bench, client, done, 
     assert one_line(code, errors)
 
 
+def test_a_manifest_is_checked_without_the_server(client, bench, done, tmp_path, run):
+    made = client.materialise(done, at="4.25bpw")
+    bench.work()
+    key, out = client.manifest_key().hex(), tmp_path / "checkpoint"
+    assert run("materialise", done, "--at", "4.25bpw", "--out", out)[0] == 0
+    manifest, path = client.manifest(done, made.number), tmp_path / "manifest.json"
+    path.write_text(json.dumps(manifest))
+    check = ("check-manifest", path, "--public-key", key)
+    code, shown, errors = run(*check, "--files", out)
+    assert code == 0, errors
+    assert "2 files are as listed" in shown
+    (out / "config.json").write_text("{}")
+    code, shown, _ = run(*check, "--files", out)
+    assert (code, shown) == (1, "config.json is not the file of the manifest.\n")
+    (out / "config.json").unlink()
+    code, shown, _ = run(*check, "--files", out)
+    assert (code, shown.startswith("config.json is missing")) == (1, True)
+    path.write_text(json.dumps({**manifest, "trial": made.trial + 1}))
+    assert run(*check)[:2] == (1, f"{path} is not as it was signed.\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        ("{}", "abc", "64 hexadecimal digits"),
+        ("{}", "0" * 62, "64 hexadecimal digits"),
+        ("[]", "0" * 64, "not a manifest"),
+        ("{", "0" * 64, "Cannot read manifest"),
+    ],
+)
+def test_a_manifest_or_key_that_is_none_is_one_line(tmp_path, run, text, key, says):
+    path = tmp_path / "manifest.json"
+    path.write_text(text)
+    code, _, errors = run("check-manifest", path, "--public-key", key)
+    assert one_line(code, errors)
+    assert says in errors
+
+
 def test_a_checkpoint_that_cannot_be_written_is_one_line(bench, client, done, tmp_path, run):
     client.materialise(done, at="4.25bpw")
     claim = bench.store.queue.claim("worker-1", ("cpu",))

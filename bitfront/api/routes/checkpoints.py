@@ -13,7 +13,7 @@ from bitfront.api.answers import (
     CheckpointDetail,
     CheckpointFile,
     ManifestAnswer,
-    ManifestCheck,
+    ManifestKey,
     Page,
 )
 from bitfront.api.downloads import sent
@@ -25,6 +25,7 @@ from bitfront.api.security import Writer, reader
 from bitfront.api.site import Here, Site
 from bitfront.budget import Budget
 from bitfront.errors import Conflict, InvalidArgument, NotFound
+from bitfront.signatures import ALGORITHM, key_id
 from bitfront.store.records import Checkpoint, StoredStudy, TaskState
 
 router = APIRouter(tags=["checkpoints"])
@@ -133,35 +134,32 @@ def get_checkpoint(stored: Owned, number: Number, here: Here) -> CheckpointDetai
     responses=problems(404, 409),
 )
 def get_manifest(stored: Owned, number: Number, here: Here) -> Response:
-    """Study, point, measured values and files, signed with HMAC-SHA256.
+    """Study, point, measured values and files, signed with Ed25519 (RFC 8032).
 
     The signature is over the manifest without its field `signature`, as JSON with sorted keys, no
-    spaces, and non-ASCII escaped; its key is in `signing.key` of the server, and who has only a
-    key of the API asks `check_manifest`.
+    spaces, and non-ASCII escaped. `get_manifest_key` has the public key, with which `bitfront
+    check-manifest` checks one without the server.
     """
     checkpoint = _checkpoint(stored, number, here)
     if checkpoint.state is not TaskState.COMPLETE:
         raise Conflict(f"Checkpoint {number} is {checkpoint.state}: wait until it is written.")
     made = manifests.of_checkpoint(here, stored, checkpoint)
-    signed = signing.signed(made, signing.secret(here.settings.home))
+    signed = signing.signed(made, signing.private_key(here.settings.home))
     # As it was signed: a model would write a whole number of bytes as a float.
     return Response(json.dumps(signed), media_type="application/json")
 
 
-@router.post(
-    "/v1/manifests/check",
-    operation_id="check_manifest",
-    summary="Ask whether a manifest is this server's",
+@router.get(
+    "/v1/manifests/key",
+    operation_id="get_manifest_key",
+    summary="Read the public key that manifests are signed with",
     dependencies=[Depends(reader)],
-    responses=problems(400, 413, 415),
+    responses=problems(),
 )
-def check_manifest(
-    body: Annotated[dict[str, Any], Body(description="A manifest with its field signature.")],
-    here: Here,
-) -> ManifestCheck:
-    """Whether a manifest of a checkpoint or of a front is as this server signed it."""
-    key = signing.secret(here.settings.home)
-    return ManifestCheck(is_signed=signing.is_signed(body, key), key_id=signing.key_id(key))
+def get_manifest_key(here: Here) -> ManifestKey:
+    """Who has it can tell without this server whether it signed a manifest."""
+    key = signing.public_key(signing.private_key(here.settings.home))
+    return ManifestKey(algorithm=ALGORITHM, key_id=key_id(key), public_key=key.hex())
 
 
 @router.get(

@@ -52,7 +52,7 @@ def export_fronts(
     """One Parquet file with a column `study_id`, and a signed manifest for each study."""
     stored = [here.store.studies.get(study_id, known.sees) for study_id in sorted(set(study))]
     fronts = {each.id: here.store.trials.front(each.id, text) for each in stored}
-    key = signing.secret(here.settings.home)
+    key = signing.private_key(here.settings.home)
     entries = {"fronts.parquet": encoded_fronts(fronts)}
     for each in stored:
         made = signing.signed(manifests.of_front(each, fronts[each.id], text), key)
