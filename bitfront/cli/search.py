@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -33,6 +33,10 @@ from bitfront.cli.output import print_line, print_note, written_report
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.study import Study, TextSource, default_menu
+
+if TYPE_CHECKING:
+    from bitfront.pareto import ParetoFront
+    from bitfront.report.data import ReportData
 
 
 def search(
@@ -161,7 +165,6 @@ def search(
     from bitfront.display import Display
     from bitfront.export.base import check_target
     from bitfront.report.study import report_data
-    from bitfront.report.terminal import front_table
     from bitfront.results import Results
     from bitfront.run import export_checkpoint, run_study
 
@@ -182,14 +185,20 @@ def search(
         row = {"chosen": chosen.number, "values": chosen.values, "report": str(page)}
         print(json.dumps(row | written))
         return
+    _show(study, front, data, Results(out).identity)
+    print_line(Console(), f"Report: {page}")
+    if checkpoint:
+        print_line(Console(), f"Checkpoint: {checkpoint}")
+
+
+def _show(study: Study, front: ParetoFront, data: ReportData, identity: Mapping[str, str]) -> None:
+    from bitfront.report.terminal import front_table
+
     console = Console()
-    console.print(front_table(front, chosen))
+    console.print(front_table(front, data.chosen))
     print_note(console, str(study.estimator), data.loss.note)
     print_note(console, "Experts", data.experts.summary)
-    print_note(console, "Base", _of_base(Results(out).identity, chosen.values["bytes"]))
-    print_line(console, f"Report: {page}")
-    if checkpoint:
-        print_line(console, f"Checkpoint: {checkpoint}")
+    print_note(console, "Base", _of_base(identity, data.chosen.values["bytes"]))
 
 
 def _of_base(identity: Mapping[str, str], nbytes: float) -> str:

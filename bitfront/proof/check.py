@@ -78,11 +78,6 @@ def check(
             f"Runtime {runtime!r} does not load what {exporter!r} writes, only checkpoints of "
             f"{', '.join(profile.loads)}: export with --exporter {profile.exporter}."
         )
-    if manifest.study.base is not None and exporter == "packed":
-        raise InvalidArgument(
-            f"{folder} has only offsets to a base, which {runtime!r} does not load: measure them "
-            "with bitfront verify, or export with fake_quant."
-        )
     if instead := unmeasured(folder):
         raise InvalidArgument(
             f"The weights of {folder} are not the measured ones ({instead}), so nothing says what "
@@ -121,6 +116,11 @@ def _check_task(manifest: Manifest, folder: Path) -> None:
         raise InvalidArgument(
             f"Engines are checked on language models only, and {folder} is none: "
             "`bitfront verify` measures it again."
+        )
+    if manifest.study.base is not None and manifest.exporter.partition(":")[0] == "packed":
+        raise InvalidArgument(
+            f"{folder} has only offsets to a base, which no engine loads: measure them with "
+            "`bitfront verify`, or export with fake_quant."
         )
 
 
