@@ -66,18 +66,19 @@ def share_offset(
     progress(Event("load", 0, len(sources)))
     # In float32: a mean of bfloat16 weights, rounded again, would be off by a share of itself.
     model = with_base(load_model(sources[0], None, "float32", device), base, "float32", device)
-    assert model.base is not None
-    for module in (model.module, model.base.module):
+    under = model.base_module
+    assert under is not None
+    for module in (model.module, under):
         separate_experts(module)
     formats = (named(format),), named(pinned) if pinned else None
     space = search_space(model.module, *formats, tied=True)
     digests = _average(model, sources[1:], space, device, progress)
-    _take_over(model.module, model.base.module, _names(space))
+    _take_over(model.module, under, _names(space))
     made = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     model = replace(model, digest=made, source=" + ".join(sources))
     chosen = {x.name: format for x in space.layers} | {x.name: f.name for x, f in space.pinned}
     with tempfile.TemporaryDirectory(prefix="bitfront-") as folder:
-        bank = WeightBank.build(folder, model.module, space, Rtn(), base=model.base.module)
+        bank = WeightBank.build(folder, model.module, space, Rtn(), base=under)
         Packed().write(model, Allocation(chosen), bank, directory)
     return stored_bytes(directory)
 

@@ -13,7 +13,7 @@ from bitfront.cli import app
 from bitfront.errors import InvalidText
 from bitfront.formats import named
 from bitfront.models.bank import WeightBank
-from bitfront.models.image_text import ImageText, check_no_common, parts_of, read_samples
+from bitfront.models.image_text import ImageText, check_none_shared, parts_of, read_samples
 from bitfront.models.layers import find_pinned, search_space
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
@@ -212,7 +212,7 @@ def test_the_same_samples_twice_and_files_of_something_else_are_refused(name, ma
     task, samples = read_samples(str(path), ImageText.of(made.module.config), 4, 0)
     assert task == made.task
     with pytest.raises(InvalidText, match="share 1"):
-        check_no_common(samples[:2], samples[1:], ("a", "b"))
+        check_none_shared(samples[:2], samples[1:], ("a", "b"))
     with pytest.raises(InvalidText, match="5 are needed"):
         read_samples(str(path), task, 5, 0)
     with pytest.raises(InvalidText, match="as the model's processor makes them"):

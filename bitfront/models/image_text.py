@@ -179,7 +179,8 @@ def read_samples(
     n_image_tokens, start = int(is_image[0].sum()), int(is_image[0].int().argmax())
     if not n_image_tokens or len(grids) > 1 or len(pixels) != len(tokens):
         raise InvalidText(f"{source} has images of several sizes, or none: {_ONE_LAYOUT}")
-    shape, size = tuple(pixels.shape[1:]), tuple(map(int, grids[0])) if grids else None
+    shape = tuple(map(int, pixels.shape[1:]))
+    size = (grids[0][0], grids[0][1], grids[0][2]) if grids else None
     made = replace(
         task,
         length=tokens.shape[1],
@@ -196,7 +197,7 @@ def read_samples(
     return made, samples[order[:n_samples]]
 
 
-def check_no_common(calibration: Tensor, evaluation: Tensor, sources: tuple[str, str]) -> None:
+def check_none_shared(calibration: Tensor, evaluation: Tensor, sources: tuple[str, str]) -> None:
     """Check that no sample is in both sets.
 
     Raises:
@@ -219,7 +220,7 @@ def parts_of(model: nn.Module) -> Mapping[str, str]:
     config: Any = model.config
     seeing = getattr(config, "vision_config", None)
     speaking = getattr(config, "text_config", None)
-    roots = {}
+    roots: dict[str, str] = {}
     for name, module in model.named_modules():
         own = getattr(module, "config", None)
         if name and own is not None and not any(name.startswith(f"{root}.") for root in roots):

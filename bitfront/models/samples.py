@@ -9,7 +9,7 @@ import torch
 
 from bitfront.errors import InvalidText
 from bitfront.models.data import check_disjoint, starting_ids, token_blocks
-from bitfront.models.image_text import ImageText, check_no_common, read_samples
+from bitfront.models.image_text import ImageText, check_none_shared, read_samples
 from bitfront.models.images import check_different, read_images
 from bitfront.models.load import LoadedModel
 from bitfront.models.sentences import check_other_sentences, sentence_tokens
@@ -78,7 +78,7 @@ def check_apart(
     if isinstance(task, ImageClassification):
         check_different(calibration.inputs, evaluation.inputs, sources)
     elif isinstance(task, ImageText):
-        check_no_common(calibration.inputs, evaluation.inputs, sources)
+        check_none_shared(calibration.inputs, evaluation.inputs, sources)
     elif isinstance(task, SentenceEmbedding):
         check_other_sentences(calibration.inputs, evaluation.inputs, sources)
     else:
