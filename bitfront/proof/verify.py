@@ -157,7 +157,7 @@ def _sizes(study: Study, manifest: Manifest, space: SearchSpace) -> Mapping[str,
         InvalidArgument: the allocation is not one of the space.
     """
     # A limit on what other costs count would ask for them.
-    of_memory = replace(study, costs=(Choice("memory"),), budget=Budget(16.0, "bits"))
+    of_memory = replace(study, costs=(Choice("memory"),), budget=Budget(1, "B"))
     tables = cost_tables(of_memory, space)
     return sizes_of(manifest.trial.allocation, tables)
 
