@@ -42,6 +42,7 @@ _STAGES = {
     "screen": "Screen",
     "search": "Search",
     "evaluate": "Evaluate",
+    "ask": "Answer items",
     "wait": "Wait for a worker",
     "write": "Write",
     "profile": "Time",
@@ -237,8 +238,9 @@ def _title(stage: Stage, event: Event) -> str:
 
 def _note(trial: Trial) -> str:
     values = trial.values
-    kl = f"kl {values['kl']:.4f}" if "kl" in values else "failed"
-    return f"{kl} {values['bits_per_weight']:.2f} bpw"
+    name = trial.loss_name
+    loss = f"{name} {values[name]:.4f}" if name in values else "failed"
+    return f"{loss} {values['bits_per_weight']:.2f} bpw"
 
 
 def _fields(event: Event) -> dict[str, object]:

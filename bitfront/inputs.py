@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from bitfront import formats
-from bitfront.budget import Budget
-from bitfront.costs import COSTS
-from bitfront.costs.base import Cost
-from bitfront.errors import InfeasibleBudget, InvalidArgument, InvalidText
+from bitfront.errors import InvalidArgument
 from bitfront.experts import Grouping
 from bitfront.formats.base import Format
+from bitfront.items import digest as items_digest
+from bitfront.items import read_items
 from bitfront.models.bank import format_digest
 from bitfront.models.cache_layers import with_caches
-from bitfront.models.data import check_disjoint, check_source, digest, starting_ids, token_blocks
+from bitfront.models.choices import Questions
+from bitfront.models.data import check_source, digest
 from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
+from bitfront.models.offset import base_bytes, with_base
 from bitfront.models.rounded_inputs import check_layers
-from bitfront.plugins import Choice, parameters
-from bitfront.problem import Problem
+from bitfront.models.samples import Samples, check_apart, samples_of
+from bitfront.models.tasks import CausalText, ImageClassification, SentenceEmbedding, task_of
+from bitfront.pricing import built_costs, check_budget, cost_tables
 from bitfront.progress import Event, Progress, silent
 from bitfront.quantizers import QUANTIZERS
 from bitfront.results import text_digest
 from bitfront.search import SEARCHES
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity.base import Estimator
-from bitfront.solvers import SOLVERS
 from bitfront.space import SearchSpace
-from bitfront.study import Study, TextSource
+from bitfront.study import SecondText, Study, TextSource
 from bitfront.table import LayerTable
 
 logger = logging.getLogger(__name__)
@@ -47,9 +49,15 @@ class Inputs:
         model: the unquantized model.
         space: its layers and the menu.
         costs: bytes and code bits of every layer in every format.
-        estimation: calibration blocks for estimators and quantizers, int64 `[n, length]`.
+        estimation: calibration blocks for estimators and quantizers, int64 `[n, length]`, or other
+            samples of the model's task.
         calibration: calibration blocks that guide the search; disjoint from `estimation`.
         evaluation: blocks of the reported values.
+        labels: of the samples of a text by its name, int64 `[n]`; `None` where the samples hold
+            their own, or have none.
+        second: the same three of the second text of a study that has one, by `"second_estimation"`,
+            `"second_calibration"` and `"second_evaluation"`.
+        questions: multiple-choice items that finalists answer; `None` for none.
     """
 
     model: LoadedModel
@@ -58,6 +66,9 @@ class Inputs:
     estimation: torch.Tensor
     calibration: torch.Tensor
     evaluation: torch.Tensor
+    labels: Mapping[str, torch.Tensor | None] = field(default_factory=dict)
+    second: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    questions: Questions | None = None
 
     @property
     def tokens(self) -> dict[str, torch.Tensor]:
@@ -66,7 +77,13 @@ class Inputs:
             "estimation": self.estimation,
             "calibration": self.calibration,
             "evaluation": self.evaluation,
+            **self.second,
         }
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the texts that trials are measured on."""
+        return tuple(text for text in self.tokens if not text.endswith("estimation"))
 
     @property
     def model_identity(self) -> str:
@@ -79,6 +96,7 @@ class Inputs:
         return weights_identity(study, self.model, self.space) | {
             "estimator": f"{estimator!r} version {estimator.version}",
             **{f"{text} tokens": digest(tokens) for text, tokens in self.tokens.items()},
+            **({"items": items_digest(self.questions.items)} if self.questions else {}),
             "seed": str(study.seed),
         }
 
@@ -88,9 +106,16 @@ def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> di
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     bars = {"runtime": text_digest(repr(space.barred))} if space.barred else {}
     cache = {"KV cache": repr(space.kv_cache)} if space.kv_cache else {}
+    base = (
+        {"base": model.base.digest, "base bytes": str(base_bytes(model.base))} if model.base else {}
+    )
+    task = task_of(model.module)
+    asked = {} if isinstance(task, CausalText) else {"task": repr(task)}
     return (
         bars
         | cache
+        | asked
+        | base
         | {
             "model": model.digest,
             "layers": text_digest(repr(space.layers)),
@@ -114,7 +139,7 @@ def check_names(study: Study) -> None:
     if study.kv_cache is not None:
         estimator.check_caches()
     _check_pairs(study, estimator)
-    _built_costs(study)
+    built_costs(study)
     searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
     with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)
     if study.n_pairs and not with_pairs:
@@ -124,9 +149,20 @@ def check_names(study: Study) -> None:
         )
     if with_pairs and not study.n_pairs:
         logger.warning("quadratic without measured pairs is cp_sat: give n_pairs.")
+    if study.second is None and any(choice.name == "decoupled" for choice in study.searches):
+        logger.warning("decoupled without a second text is sweep: give --second-calibration.")
     local_path(study.model)
-    for text in (study.calibration, study.evaluation):
+    if study.base is not None:
+        local_path(study.base)
+    for text in _sources(study):
         check_source(text.source)
+    if study.items is not None:
+        read_items(Path(study.items))
+
+
+def _sources(study: Study) -> list[TextSource]:
+    second = [study.second.calibration, study.second.evaluation] if study.second else []
+    return [study.calibration, study.evaluation, *second]
 
 
 def _check_pairs(study: Study, estimator: Estimator) -> None:
@@ -159,16 +195,38 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     _warn_of_stacks(model.module)
     costs = cost_tables(study, space)
     check_budget(study.budget, space, costs)
-    _check_length(model, study)
+    _check_task(model, study)
     progress(Event("text", 0, 2))
-    both = calibration_blocks(study, model)
+    both = calibration_samples(study, model)
     progress(Event("text", 1, 2))
-    evaluation = measured_blocks(study, model, "evaluation")
+    evaluation = measured_samples(study, model, "evaluation")
     progress(Event("text", 2, 2))
-    sources = study.calibration.source, study.evaluation.source
-    check_disjoint(both, evaluation, *sources, len(starting_ids(model.tokenizer)))
+    check_apart(both, evaluation, (study.calibration.source, study.evaluation.source), model)
     n = study.calibration.n_sequences
-    return Inputs(model, space, costs, both[:n], both[n:], evaluation)
+    first, rest = both[:n], both[n:]
+    parts = {"estimation": first, "calibration": rest, "evaluation": evaluation}
+    labels = {name: part.labels for name, part in parts.items()}
+    inputs = Inputs(model, space, costs, first.inputs, rest.inputs, evaluation.inputs, labels)
+    if study.items is not None:
+        questions = Questions.of(read_items(Path(study.items)), model, study.items)
+        inputs = replace(inputs, questions=questions)
+    return inputs if study.second is None else _with_second(study, study.second, inputs, both)
+
+
+def _with_second(study: Study, second: SecondText, inputs: Inputs, calibration: Samples) -> Inputs:
+    """The inputs with the blocks of a second text; what searches see of either is in no other."""
+    n, model = second.calibration.n_sequences, inputs.model
+    both = samples_of(second.calibration, model, study.seed, n + study.n_search_sequences)
+    evaluation = samples_of(second.evaluation, model, study.seed, second.evaluation.n_sequences)
+    first = Samples(inputs.evaluation)
+    for seen, source, other, measured in (
+        (both, second.calibration, evaluation, second.evaluation),
+        (calibration, study.calibration, evaluation, second.evaluation),
+        (both, second.calibration, first, study.evaluation),
+    ):
+        check_apart(seen, other, (source.source, measured.source), model)
+    parts = {"estimation": both[:n], "calibration": both[n:], "evaluation": evaluation}
+    return replace(inputs, second={f"second_{text}": x.inputs for text, x in parts.items()})
 
 
 def _warn_of_stacks(model: nn.Module) -> None:
@@ -191,110 +249,55 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
         InvalidArgument: the menu does not fit the model.
     """
     progress(Event("load", 0, 1))
-    model = load_model(study.model, study.revision, study.dtype, study.device)
+    # A difference can be smaller than a step of bfloat16.
+    dtype = "float32" if study.base is not None and study.dtype == "auto" else study.dtype
+    model = load_model(study.model, study.revision, dtype, study.device, study.task)
+    if study.base is not None:
+        model = with_base(model, study.base, dtype, study.device)
     progress(Event("load", 1, 1))
     pinned = formats.named(study.pinned) if study.pinned else None
     menu = tuple(formats.named(name) for name in study.formats)
     grouping = Grouping.parse(study.experts)
     if grouping.kind != "none":
         separate_experts(model.module)
-    space = search_space(model.module, menu, pinned, study.tied, study.deployment, experts=grouping)
+        if model.base_module is not None:
+            separate_experts(model.base_module)
+    space = search_space(
+        model.module,
+        menu,
+        pinned,
+        study.tied,
+        study.deployment,
+        experts=grouping,
+        base=model.base_module,
+    )
     check_layers(model.module, space)
     return model, with_caches(space, model.module, study.kv_cache) if study.kv_cache else space
 
 
-def cost_tables(study: Study, space: SearchSpace) -> tuple[LayerTable, ...]:
-    """The cost tables of a study, those of its time budget at the batch and context of that.
-
-    Raises:
-        InvalidArgument: a cost that cannot be made, or two that give one quantity.
-    """
-    tables = tuple(table for cost in _built_costs(study) for table in cost.cost(space))
-    given = [table.quantity for table in tables]
-    for quantity in given:
-        if given.count(quantity) > 1:
-            raise InvalidArgument(f"Two costs give {quantity}: name one of them.")
-    return tables
-
-
-def time_point(study: Study) -> tuple[int, int]:
-    """Batch and context at which a study predicts latency; a context of 1 where it knows none.
-
-    Raises:
-        InvalidArgument: it predicts none.
-    """
-    for cost in _built_costs(study):
-        if (batch := getattr(cost, "batch", None)) is not None:
-            return int(batch), int(getattr(cost, "context", 1))
-    raise InvalidArgument(
-        "The study predicts no latency: search with --costs memory,latency:table=FILE."
-    )
-
-
-def _built_costs(study: Study) -> list[Cost]:
-    time = study.budget.time
-    point = {"batch": time.batch, "context": time.context} if time else {}
-    stated = {name: value for name, value in point.items() if value is not None}
-    built = []
-    for choice in study.costs:
-        known = parameters(COSTS.load(choice.name))
-        if "batch" not in known or not stated:
-            built.append(COSTS.build(choice.name, choice.params))
-            continue
-        for name, value in stated.items():
-            if name not in known:
-                raise InvalidArgument(
-                    f"Budget {time} states a {name}, which cost {choice.name!r} knows nothing of: "
-                    "leave it out, or give latency:table=FILE of `bitfront profile`."
-                )
-            if choice.params.get(name, value) != value:
-                raise InvalidArgument(
-                    f"Budget {time} and cost {choice} differ in {name}: give it once."
-                )
-        built.append(COSTS.build(choice.name, {**choice.params, **stated}))
-    return built
-
-
-def check_budget(budget: Budget, space: SearchSpace, costs: tuple[LayerTable, ...]) -> None:
-    """Refuse a budget that nothing meets, before anything is measured.
-
-    Raises:
-        InfeasibleBudget: with the smallest budget that works, in the unit that was given.
-        InvalidArgument: the budget holds the unquantized model.
-    """
-    for quantity, (each, limit) in budget.tightest(space, costs).items():
-        table = next(t for t in costs if t.quantity == quantity)
-        smallest = float(table.grouped.min(axis=1).sum())
-        if smallest > limit:
-            message = (
-                f"No allocation fits {each}: the smallest reachable budget is "
-                f"{each.holding(space, table, smallest)}. Raise the budget or add smaller formats."
-            )
-            raise InfeasibleBudget(quantity, limit, smallest, message)
-    if len(limits := budget.limits(space, costs)) > 1:
-        _check_together(budget, Problem(costs[0], costs, limits))
-
-
-def _check_together(budget: Budget, problem: Problem) -> None:
-    """Refuse limits that can be met one by one only: the smallest format may be a slow one.
-
-    Raises:
-        InfeasibleBudget: with the smallest budget of one unit that works beside the others.
-    """
-    try:
-        SOLVERS.build("lagrangian").solve(problem)
-    except InfeasibleBudget as error:
-        each, _ = budget.tightest(problem.space, problem.costs)[error.quantity]
-        least = each.holding(problem.space, problem.cost(error.quantity), error.smallest)
-        message = (
-            f"No allocation fits {budget}: beside the others, {each} would have to be {least}. "
-            "Raise one of them or add formats."
+def _check_task(model: LoadedModel, study: Study) -> None:
+    """Refuse what does not go with the task of the model."""
+    task = task_of(model.module)
+    timed = {"latency", "roofline"} & {cost.name for cost in study.costs}
+    if timed and not isinstance(task, CausalText):
+        raise InvalidArgument(
+            f"Cost {timed.pop()!r} is the time of a decoding step, and {study.model} is no "
+            "language model: leave it out, with any budget in time."
         )
-        raise InfeasibleBudget(error.quantity, error.limit, error.smallest, message) from error
-
-
-def _check_length(model: LoadedModel, study: Study) -> None:
-    length = max(study.calibration.sequence_length, study.evaluation.sequence_length)
+    if not isinstance(task, CausalText) and (study.second or study.items):
+        raise InvalidArgument(
+            f"{study.model} is no language model, which a second text and multiple-choice items "
+            "are for: leave them out."
+        )
+    if isinstance(task, ImageClassification):
+        return
+    least = min(study.n_search_sequences, study.evaluation.n_sequences)
+    if isinstance(task, SentenceEmbedding) and least < 3:
+        raise InvalidArgument(
+            f"{least} sentences have no rank correlation of similarities: give at least 3, with "
+            "--n-search-sequences and --n-evaluation-sequences."
+        )
+    length = max(text.sequence_length for text in _sources(study))
     longest = getattr(model.module.config, "max_position_embeddings", None)
     if longest is not None and length > longest:
         raise InvalidArgument(
@@ -307,28 +310,18 @@ def _defined(format: Format) -> str:
     return f"{format.name} {format_digest(format)[:16]}"
 
 
-def _blocks(text: TextSource, model: LoadedModel, seed: int, n_sequences: int) -> torch.Tensor:
-    tokens = token_blocks(text.source, model.tokenizer, n_sequences, text.sequence_length, seed)
-    if (largest := int(tokens.max())) >= model.n_rows:
-        raise InvalidText(
-            f"{text.source} has token id {largest}, the embedding of {model.source} has "
-            f"{model.n_rows} rows: its tokenizer is of another model, or the text not for this one."
-        )
-    return tokens
-
-
-def calibration_blocks(study: Study, model: LoadedModel) -> torch.Tensor:
-    """Blocks of estimators and quantizers, then those that guide the search, int64 `[n, length]`.
+def calibration_samples(study: Study, model: LoadedModel) -> Samples:
+    """Samples of estimators and quantizers, then those that guide the search.
 
     Raises:
-        InvalidText: too short, or with tokens that the model lacks.
+        InvalidText: too few, or with tokens or labels that the model lacks.
     """
     text = study.calibration
-    return _blocks(text, model, study.seed, text.n_sequences + study.n_search_sequences)
+    return samples_of(text, model, study.seed, text.n_sequences + study.n_search_sequences)
 
 
-def measured_blocks(study: Study, model: LoadedModel, text: str) -> torch.Tensor:
-    """Blocks that a trial is measured on, int64 `[n, length]`.
+def measured_samples(study: Study, model: LoadedModel, text: str) -> Samples:
+    """Samples that a trial is measured on.
 
     Args:
         study: names the texts.
@@ -336,35 +329,8 @@ def measured_blocks(study: Study, model: LoadedModel, text: str) -> torch.Tensor
         text: one of `TEXTS`.
 
     Raises:
-        InvalidText: too short, or with tokens that the model lacks.
+        InvalidText: too few, or with tokens or labels that the model lacks.
     """
     if text == "calibration":
-        return calibration_blocks(study, model)[study.calibration.n_sequences :]
-    return _blocks(study.evaluation, model, study.seed, study.evaluation.n_sequences)
-
-
-def located(study: Study) -> Study:
-    """The study with whole paths of local files, so that any directory finds them.
-
-    Those are the model, the texts, and the tables of costs.
-    """
-    path = local_path(study.model)
-    return replace(
-        study,
-        model=str(path.resolve()) if path else study.model,
-        calibration=_placed(study.calibration),
-        evaluation=_placed(study.evaluation),
-        costs=tuple(map(_with_whole_path, study.costs)),
-    )
-
-
-def _placed(text: TextSource) -> TextSource:
-    path = Path(text.source)
-    return replace(text, source=str(path.resolve())) if path.is_file() else text
-
-
-def _with_whole_path(cost: Choice) -> Choice:
-    table = cost.params.get("table")
-    if not table:
-        return cost
-    return replace(cost, params={**cost.params, "table": str(Path(str(table)).resolve())})
+        return calibration_samples(study, model)[study.calibration.n_sequences :]
+    return samples_of(study.evaluation, model, study.seed, study.evaluation.n_sequences)

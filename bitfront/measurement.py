@@ -8,15 +8,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from torch import nn
+
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, NonFinite
 from bitfront.evaluation import METRICS
-from bitfront.evaluation.base import evaluate
+from bitfront.evaluation.base import Metric, evaluate
+from bitfront.models.choices import Questions
 from bitfront.models.patch import PatchedModel
-from bitfront.models.reference import Reference
+from bitfront.models.reference import Answers, Reference
 from bitfront.models.slopes import slopes
+from bitfront.models.tasks import task_of
 from bitfront.table import LayerTable
-from bitfront.trial import CACHE_BYTES, Trial, TrialState
+from bitfront.trial import BOTH, CACHE_BYTES, SECOND, Trial, TrialState
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,17 +31,19 @@ class Measurement:
         patched: the model that takes allocations.
         costs: cost tables `bytes` and `code_bits`, and any others.
         references: predictions of the unquantized model by text, `"calibration"` and
-            `"evaluation"`.
+            `"evaluation"`, and both with `second_` before them where there is a second text.
         make_estimation: restores the model, then makes those on the estimation blocks or reads
             them; called when they are first asked for. `None` where slopes are not wanted.
-        metrics: names of the metrics.
+        metrics: names of the metrics; `None` for those of the model's task.
+        questions: multiple-choice items, answered on the evaluation text; `None` for none.
     """
 
     patched: PatchedModel
     costs: tuple[LayerTable, ...]
-    references: Mapping[str, Reference]
-    make_estimation: Callable[[PatchedModel], Reference] | None = None
-    metrics: tuple[str, ...] = ("kl_divergence", "perplexity", "top1_error")
+    references: Mapping[str, Answers]
+    make_estimation: Callable[[PatchedModel], Answers] | None = None
+    metrics: tuple[str, ...] | None = None
+    questions: Questions | None = None
 
     def trial(
         self,
@@ -51,10 +57,13 @@ class Measurement:
         """Measure an allocation; one whose outputs overflow becomes a failed trial."""
         start = time.perf_counter()
         self.patched.apply(allocation)
-        metrics = {name: METRICS.build(name) for name in self.metrics}
+        metrics = metrics_of(self.patched.model, self.references[text], self.metrics)
         sizes = sizes_of(allocation, self.costs)
         try:
             values = evaluate(self.patched.model, self.references[text], metrics, progress)
+            values |= self._second(text, values)
+            if self.questions is not None and text == "evaluation":
+                values |= self.questions.asked(self.patched.model).values
         except NonFinite as error:
             failed = TrialState.FAIL
             return Trial(number, allocation, text, origin, failed, sizes, str(error), target)
@@ -62,13 +71,28 @@ class Measurement:
         complete = TrialState.COMPLETE
         return Trial(number, allocation, text, origin, complete, values, None, target)
 
+    def _second(self, text: str, values: Mapping[str, float]) -> dict[str, float]:
+        """KL on the second text, and what it makes with that on the first; nothing without one."""
+        reference = self.references.get(f"second_{text}")
+        if reference is None:
+            return {}
+        metric = {"kl_divergence": METRICS.build("kl_divergence")}
+        found = evaluate(self.patched.model, reference, metric)
+        # Rounding may make of nothing a little less than nothing.
+        both = math.sqrt(max(values["kl"], 0.0) * max(found["kl"], 0.0))
+        return {SECOND: found["kl"], f"{SECOND}_stderr": found["kl_stderr"], BOTH: both}
+
     def screened(self, allocation: Allocation, n_sequences: int) -> float:
-        """Mean KL over the first sequences of the calibration text; infinite on overflow."""
+        """Mean KL over the first sequences of the calibration text; infinite on overflow.
+
+        Of sentence encoders the mean cosine error.
+        """
         self.patched.apply(allocation)
         reference = self.references["calibration"].first(n_sequences)
-        metric = {"kl_divergence": METRICS.build("kl_divergence")}
+        task = task_of(self.patched.model)
+        metric = {task.metrics[0]: METRICS.build(task.metrics[0])}
         try:
-            return evaluate(self.patched.model, reference, metric)["kl"]
+            return evaluate(self.patched.model, reference, metric)[task.loss_name]
         except NonFinite:
             return math.inf
 
@@ -86,7 +110,7 @@ class Measurement:
         return slopes(model, reference, bank.space, bank, allocation, progress)
 
     @cached_property
-    def estimation(self) -> Reference:
+    def estimation(self) -> Answers:
         """What the unquantized model predicts on the estimation blocks, whatever it holds now.
 
         Raises:
@@ -98,6 +122,17 @@ class Measurement:
                 "give make_estimation, or use the measurement of an opened study."
             )
         return self.make_estimation(self.patched)
+
+
+def metrics_of(
+    model: nn.Module, reference: Answers, names: tuple[str, ...] | None = None
+) -> dict[str, Metric]:
+    """Metrics by name: the given ones, or those of a model's task that its samples allow."""
+    if names is None:
+        names = task_of(model).metrics
+        if not (isinstance(reference, Reference) and reference.labels is not None):
+            names = tuple(name for name in names if name != "label_error")
+    return {name: METRICS.build(name) for name in names}
 
 
 def sizes_of(allocation: Allocation, costs: tuple[LayerTable, ...]) -> dict[str, float]:

@@ -39,6 +39,8 @@ class Layer:
             are of one kind. Outside the blocks a layer is, if nothing is said, a kind of its own.
         active: share of the tokens that go through it: below 1 for a routed expert, whose share is
             taken as that of every other.
+        positions: how often one sample is multiplied by it: once a token of a text; of an image
+            once for each patch, or each position of a convolution's output.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Layer:
     block: int = field(default=-1, repr=False)
     kind: str = field(default="", repr=False)
     active: float = field(default=1.0, repr=False)
+    positions: int = field(default=1, repr=False)
 
     def __post_init__(self) -> None:
         if not self.kind:
@@ -221,10 +224,6 @@ class SearchSpace:
         """Format name to its index on the menu."""
         return {format.name: index for index, format in enumerate(self.formats)}
 
-    @cached_property
-    def _names(self) -> tuple[str, ...]:
-        return tuple(layer.name for layer in self.layers)
-
     def decode(
         self, choice: Sequence[int] | NDArray[np.integer[Any]], digest: str | None = None
     ) -> Allocation:
@@ -280,7 +279,7 @@ class SearchSpace:
         return {}
 
     def _choice(self, allocation: Allocation) -> NDArray[np.int64]:
-        names = [allocation.formats.get(name) for name in self._names]
+        names = [allocation.formats.get(layer.name) for layer in self.layers]
         known: dict[str | None, int] = {x: self.column(x) for x in set(names) if x is not None}
         columns = np.array([known.get(name, -1) for name in names])
         order, starts = self._by_group
@@ -378,15 +377,16 @@ class _Formats(Mapping[str, str]):
 
 def _row(layer: Layer) -> list[object]:
     row = [layer.name, layer.shape, layer.group, layer.block, layer.kind]
-    # Without it a space has the digest that it had before there were any.
-    return row if layer.active == 1.0 else [*row, layer.active]
+    more = [layer.active, layer.positions]
+    # Without them a space has the digest that it had before there were any.
+    return row + more[: 2 if layer.positions != 1 else int(layer.active != 1.0)]
 
 
 def _layer(row: list[Any]) -> Layer:
     # Folders written before layers knew their places have none; the next search adds them.
     name, (rows, columns), group, *rest = row
-    block, kind, active = rest + [-1, "", 1.0][len(rest) :]
-    return Layer(str(name), (int(rows), int(columns)), str(group), int(block), str(kind), active)
+    block, kind, active, n = rest + [-1, "", 1.0, 1][len(rest) :]
+    return Layer(str(name), (int(rows), int(columns)), str(group), int(block), str(kind), active, n)
 
 
 def _distinct(what: str, names: Sequence[str]) -> None:

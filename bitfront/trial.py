@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,14 +15,32 @@ from bitfront.table import LayerTable
 
 TEXTS = ("calibration", "evaluation")
 """What a trial can be measured on."""
-_MEASURED = ("kl", "bits", "bits_per_weight", "bytes")
-"""Values of every complete trial: what fronts and budgets are made of."""
+LOSSES = {"kl": "KL", "cosine_error": "cosine error"}
+"""What searches minimize, with its title: the first of these that a trial has."""
+_MEASURED = ("bits", "bits_per_weight", "bytes")
+"""Values of every complete trial besides its loss: what fronts and budgets are made of."""
 PREDICTED = ("latency_ns", "bops")
 """Values that follow from the allocation and the costs of a study; nothing measures them."""
 CACHE_BYTES = "cache_bytes"
 """Bytes of a KV cache whose formats are searched, at the batch and context of the study."""
+SECOND_TEXT = ("second_kl", "second_kl_stderr", "both_kl")
+"""KL on the second text of a study that has one, its error, and the geometric mean of it and of
+`kl`, in which neither text counts for more because its losses are larger."""
+SECOND, _, BOTH = SECOND_TEXT
+ANSWERED = ("answer_error", "answer_error_norm", "answer_loss")
+"""Values of finalists of a study with multiple-choice items."""
 _ROUNDING = 1e-4
 """A divergence of nothing may be measured as a little less than nothing."""
+
+
+def loss_name(values: Mapping[str, float]) -> str:
+    """Name of the loss that a trial was measured by; `"kl"` where it has none."""
+    return next((name for name in LOSSES if name in values), "kl")
+
+
+def loss_of(values: Mapping[str, float]) -> float:
+    """What searches minimize, of a trial's values; NaN where it was not measured."""
+    return values.get(loss_name(values), math.nan)
 
 
 class TrialState(StrEnum):
@@ -49,9 +68,12 @@ class Trial:
         target: budget and search it was proposed for; empty for baselines.
         state: how far it came.
         values: quantity to measured value, every one minimized: `kl`, `kl_stderr`, `perplexity`,
-            `top1_error`, `bits`, `bits_per_weight`, `bytes`, `seconds` it took, and `slope_seconds`
-            and `screen_seconds` where a slope was measured or others were screened to find it;
-            `latency_ns` and `bops` where the study's costs predict them; none while it is running.
+            `top1_error`, of images `label_error`, of sentences `cosine_error` instead of `kl` and
+            `rank_correlation_error`; `bits`, `bits_per_weight`, `bytes`, `seconds` it took, and
+            `slope_seconds` and `screen_seconds` where a slope was measured or others were screened
+            to find it; `latency_ns` and `bops` where the study's costs predict them; `second_kl`
+            with its error and `both_kl` with a second text; `answer_error`, `answer_error_norm` and
+            `answer_loss` of multiple-choice items on the evaluation text; none while it is running.
         error: why it failed.
     """
 
@@ -63,6 +85,21 @@ class Trial:
     values: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     target: str = ""
+
+    @property
+    def loss_name(self) -> str:
+        """What its loss is: a name of `LOSSES`."""
+        return loss_name(self.values)
+
+    @property
+    def loss(self) -> float:
+        """What searches minimize: `kl` or `cosine_error`; NaN where it was not measured."""
+        return loss_of(self.values)
+
+    @property
+    def goal(self) -> float:
+        """What the answer has least of: the loss, over both texts where there are two."""
+        return self.values.get(BOTH, self.loss)
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -179,7 +216,7 @@ def _check(trial: Trial) -> None:
     for field_name in (name for name, is_right in right.items() if not is_right):
         text = str(getattr(trial, field_name))
         raise InvalidArgument(f"{field_name} of a trial cannot be {text[:60]}")
-    missing = [name for name in _MEASURED if name not in values]
+    missing = [name for name in (loss_name(values), *_MEASURED) if name not in values]
     if trial.state is TrialState.COMPLETE and missing:
         raise InvalidArgument(f"a complete trial has no {', '.join(missing)}")
     if trial.state is TrialState.RUNNING and values:

@@ -53,12 +53,14 @@ FORMATS = {
     "nf": snr_db(nf2_g64=8.4, nf3_g64=14.9, nf4_g64=21.0),
     "nvfp4": snr_db(nvfp4=20.9),
     "nvint4": snr_db(nvint4=22.3),
+    "sign": snr_db(sign_g64=4.3, sign_channel=4.3),
     "sparse_outliers": snr_db(
         int2_channel_sparse10=10.0, int3_channel_sparse5=15.0, int4_g128_sparse5=21.0
     ),
     "ternary": snr_db(ternary_g64=7.3, ternary_g128=7.2),
     "trit_planes": snr_db(trit_planes_g64=16.2, trit_planes_g128=15.8),
     "weight_activation": snr_db(int4_g64_aint8=21.0, mxfp4_amxfp4=18.9),
+    "zero": snr_db(zero=0.0),
 }
 
 # signal over rounding error of Gaussian inputs, 512 channels wide
@@ -107,6 +109,7 @@ ESTIMATORS: dict[str, tuple[float, float]] = {
     "activation_aware": (0.80, 0.15),
     "activation_entropy": (0.82, -0.15),
     "blend": (0.975, 0.86),
+    "by_part": (0.97, 0.83),
     "delta_loss": (0.93, 0.82),
     "evolved": (0.97, 0.85),
     "fisher": (0.97, 0.83),
@@ -129,11 +132,24 @@ ESTIMATORS: dict[str, tuple[float, float]] = {
     "zscore_density": (0.80, -0.36),
 }
 
+# the same over all layers and formats (int2/3/4 g32) of a ViT that reads digits, and of a sentence
+# encoder whose truth is the cosine error: (images, sentences)
+ESTIMATORS_OF_TASKS: dict[str, tuple[float, float]] = {
+    "fisher": (0.85, 0.94),
+    "fisher_directional": (0.85, 0.95),
+    "fisher_output": (0.84, 0.75),
+    "hessian_trace": (0.55, 0.9),
+    "leave_one_in": (0.85, 0.97),
+    "output_error": (0.5, 0.1),
+    "weight_error": (0.6, 0.55),
+}
+
 # share of the exhaustive front's hypervolume within 15 % of the budget, mean over 5 small studies
 # whose layers interact: (share, n_trials with baselines)
 SEARCHES: dict[str, tuple[float, int]] = {
     "amq": (0.97, 24),
     "cmaes": (0.955, 24),
+    "decoupled": (0.96, 24),
     "evolution": (0.85, 24),
     "gp": (0.95, 24),
     "nsga2": (0.95, 24),
@@ -150,7 +166,10 @@ SEARCHES: dict[str, tuple[float, int]] = {
 # quantities of a metric and their values for the unquantized model (None: the text decides)
 METRICS: dict[str, dict[str, float | None]] = {
     "kl_divergence": {"kl": 0.0, "kl_stderr": 0.0},
+    "cosine_error": {"cosine_error": 0.0, "cosine_error_stderr": 0.0},
+    "label_error": {"label_error": None},
     "perplexity": {"perplexity": None},
+    "rank_correlation": {"rank_correlation_error": 0.0},
     "top1_error": {"top1_error": 0.0},
 }
 

@@ -16,7 +16,7 @@ from bitfront.formats._activations import ACTIVATIONS
 from bitfront.formats.weight_activation import SEPARATOR
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice, Param
-from bitfront.study import Study, TextSource, default_menu
+from bitfront.study import SETTLED_QUANTIZERS, Study, TextSource, default_menu
 
 MAX_INT = 2**31 - 1
 """Largest whole number that every database stores."""
@@ -83,11 +83,12 @@ class ChoiceBody(Body):
 
 
 def _choice_schema(kind: str) -> Any:
-    named = {"type": "string", "enum": list(kinds.names(kind)), "maxLength": 64}
+    names = [name for name in kinds.names(kind) if name not in SETTLED_QUANTIZERS]
+    named = {"type": "string", "enum": names, "maxLength": 64}
     text = {
         "type": "string",
         "maxLength": 2_000,
-        "pattern": f"^({'|'.join(kinds.names(kind))})(:.+)?$",
+        "pattern": f"^({'|'.join(names)})(:.+)?$",
         "description": "`name` or `name:key=value,key=value`.",
     }
     params = {
@@ -204,8 +205,14 @@ class StudyBody(Body):
     """Engine that must load every point: what it cannot is not allowed."""
     tensor_parallel: Annotated[int, Field(ge=1, le=1_024)] = Study.tensor_parallel
     """Ranks that this engine spreads the weights over."""
+    task: Literal["auto", "text", "sentences"] = "auto"
+    """What the model is judged by: next tokens or embeddings; auto looks at its folder."""
     kv_cache: KVCacheBody | None = None
     """Search the KV cache beside the weights, under one budget in bytes; null for not."""
+
+    base: Annotated[str, Field(max_length=MAX_LENGTH)] | None = None
+    """Path below a model folder of what the model was fine-tuned from: formats are then those of
+    the difference; null to quantize the weights themselves."""
 
     def study(self, sources: Sources) -> Study:
         """The study that is asked for.
@@ -222,7 +229,7 @@ class StudyBody(Body):
             raise InvalidArgument(f"A format is named twice in {', '.join(self.formats)}.")
         model, revision = sources.model(self._model)
         same = {name: getattr(self, name) for name in _SAME}
-        menu, pinned = default_menu(self.runtime)
+        menu, pinned = default_menu(self.runtime, self.base)
         is_given = self.model_fields_set
         return Study(
             model=model,
@@ -237,6 +244,7 @@ class StudyBody(Body):
             costs=tuple(_cost(each, sources) for each in self.costs),
             revision=revision,
             kv_cache=self.kv_cache.cache() if self.kv_cache else None,
+            base=sources.base(self.base) if self.base is not None else None,
             **same,
         )
 
@@ -253,7 +261,7 @@ class StudyBody(Body):
 
 _SAME = (
     "n_pairs", "n_trials", "max_minutes", "patience", "n_parallel", "n_search_sequences",
-    "n_finalists", "seed", "tied", "experts", "dtype", "device",
+    "n_finalists", "seed", "tied", "experts", "dtype", "device", "task",
     "runtime", "tensor_parallel",
 )  # fmt: skip
 """Fields that a request and a study have alike."""

@@ -95,6 +95,7 @@ def _export(
     folder = Results(results)
     study = replace(folder.study, model=model) if model else folder.study
     budget = Budget.parse(at) if at else study.budget
-    point = folder.front().best("kl", **budget.bounds())
+    front = folder.front()
+    point = front.best(front.goal, **budget.bounds())
     usual = study.deployment.exporter if study.deployment else "packed"
     export_checkpoint(study, point, out, exporter or usual, results, progress)

@@ -14,14 +14,17 @@ from bitfront.table import LayerTable
 
 @dataclass(frozen=True)
 class Bops(Cost):
-    """Bit operations a token: code bits of the weights x bits of the activations x multiplications.
+    """Bit operations a token, or an image: bits of the weights x of the activations x products.
 
-        bops = code_bits * activation_bits * out_features * in_features * active share
+        bops = code_bits * activation_bits * out_features * in_features * active share * positions
 
     What papers on mixed precision report beside accuracy, and what an accelerator with bit-serial
     arithmetic takes time in proportion to. A GPU or CPU does not: there `latency` is the measure.
 
-    A routed expert counts by the share of experts that a token goes through.
+    A routed expert counts by the share of experts that a token goes through; a layer of an image
+    model once for each patch or output position of one image, of the size that the model's
+    configuration states. Those of a convolution are its height times its width, and a depthwise one
+    multiplies each channel by its own kernel alone: products are always weights times positions.
 
     Table: `bops`, summed over the searched layers.
 
@@ -41,7 +44,7 @@ class Bops(Cost):
     def cost(self, space: SearchSpace) -> tuple[LayerTable, ...]:
         """The table of a space."""
         bits = np.array([f.code_bits for f in space.formats], dtype=np.float64)
-        active = np.array([layer.n_weights * layer.active for layer in space.layers])
+        active = np.array([x.n_weights * x.active * x.positions for x in space.layers])
         bits *= [
             x.num_bits if (x := f.input_format) else self.activation_bits for f in space.formats
         ]

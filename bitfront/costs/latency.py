@@ -79,6 +79,11 @@ class Latency(Cost):
                 "The cost 'latency' has no times of attention over a quantized KV cache: "
                 "use roofline, or leave out kv_cache."
             )
+        if many := next((x for x in space.layers if x.positions > 1), None):
+            raise InvalidArgument(
+                f"The cost 'latency' has times of decoding one token, and {many.name!r} multiplies "
+                f"{many.positions} positions of an image: use bops or roofline."
+            )
         timings = Timings.load(Path(self.table))
         values, timed = np.zeros(space.allowed.shape), self._timed(timings)
         for column, format in enumerate(space.formats):

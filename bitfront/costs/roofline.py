@@ -46,14 +46,15 @@ class Roofline(Cost):
     """Nanoseconds of one decoding step: the longer of reading the weights and computing with them.
 
         latency_ns = rest + sum over layers of ceil(1e9 max(stored bytes / bandwidth,
-                                                           2 batch weights / rate))
+                                                           2 batch positions weights / rate))
+
+    A step is one token of each sequence; or one image of each of a batch, where each weight is
+    multiplied at every position (see `Layer`). A routed expert's bytes count by the chance that
+    some token of the batch goes through it, its operations by the share of tokens that do.
 
     The rate is that of bf16, unless the format is a pair whose weights and inputs are both numbers
     of a narrower unit: then that of the wider of the two. Weights that are neither evenly spaced
     nor small floats (tables, grids) are decoded, and multiplied in bf16.
-
-    A routed expert's bytes count by the chance that some token of the batch goes through it, its
-    operations by the share of tokens that do.
 
     Williams et al., Roofline (2009). It knows neither launches nor how well a kernel does: a lower
     bound that ranks formats by what they must read, for devices that are not at hand; `latency` is
@@ -96,7 +97,8 @@ class Roofline(Cost):
     def _ns(self, space: SearchSpace, layer: Layer, format: Format) -> int:
         bandwidth, _ = DEVICES[self.device]
         reading = share_read(layer, self.batch) * space.nbytes(layer, format) / bandwidth
-        computing = 2 * self.batch * layer.active * layer.n_weights / self._rate(format)
+        products = layer.n_weights * layer.active * layer.positions
+        computing = 2 * self.batch * products / self._rate(format)
         return math.ceil(1e9 * max(reading, computing))
 
     def _rate(self, format: Format) -> float:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bitfront.errors import NonFinite
-from bitfront.models.reference import Reference, next_token_logits
+from bitfront.errors import InvalidArgument, NonFinite
+from bitfront.models.reference import Answers, Reference
+from bitfront.models.tasks import scored_outputs
 
 Values = NDArray[np.float64]
 
@@ -24,8 +26,16 @@ class Metric(ABC):
     value in a trial, such as `"kl"`.
     """
 
+    of: ClassVar[str] = "predictions"
+    """What it judges: `"predictions"` of tokens or classes, or `"embeddings"`."""
+
+    def of_sample(self, outputs: torch.Tensor, reference: Answers, index: int) -> Values:
+        """What is kept of one sample: the mean over its tokens; arguments as `per_token`."""
+        # float64: a float32 mean over a million tokens loses the digits that rank candidates.
+        return self.per_token(outputs, reference, index).double().mean().cpu().numpy()
+
     @abstractmethod
-    def per_token(self, logits: torch.Tensor, reference: Reference, index: int) -> torch.Tensor:
+    def per_token(self, logits: torch.Tensor, reference: Answers, index: int) -> torch.Tensor:
         """Value of each predicted token, float32 `[n_scored]`.
 
         Args:
@@ -39,13 +49,25 @@ class Metric(ABC):
         """Quantities of the whole text.
 
         Args:
-            means: mean over tokens of each sequence, `[n_sequences]`; all sequences are as long.
+            means: what `of_sample` gave, mean over tokens of each sequence, `[n_sequences]`; all
+                sequences are as long.
         """
+
+
+def predictions(reference: Answers) -> Reference:
+    """The reference of a metric that judges predictions.
+
+    Raises:
+        InvalidArgument: it is of embeddings.
+    """
+    if not isinstance(reference, Reference):
+        raise InvalidArgument("Embeddings predict nothing: measure cosine_error.")
+    return reference
 
 
 def sequence_values(
     model: nn.Module,
-    reference: Reference,
+    reference: Answers,
     metrics: Mapping[str, Metric],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Values]:
@@ -60,13 +82,14 @@ def sequence_values(
     Raises:
         NonFinite: a metric is NaN or infinite on some token; names the metric.
     """
-    means: dict[str, list[float]] = {name: [] for name in metrics}
+    means: dict[str, list[Values]] = {name: [] for name in metrics}
     for index, sequence in enumerate(reference.tokens):
-        logits = next_token_logits(model, sequence)
+        logits = scored_outputs(model, sequence)
         for name, metric in metrics.items():
-            # float64: a float32 mean over a million tokens loses the digits that rank candidates.
-            mean = metric.per_token(logits, reference, index).double().mean().item()
-            means[name].append(_finite(name, mean))
+            kept = metric.of_sample(logits, reference, index)
+            if not np.isfinite(kept).all():
+                _finite(name, float(kept.sum()))
+            means[name].append(kept)
         if progress:
             progress(index + 1, len(reference.tokens))
     return {name: np.array(values) for name, values in means.items()}
@@ -83,7 +106,7 @@ def _finite(name: str, value: float) -> float:
 
 def evaluate(
     model: nn.Module,
-    reference: Reference,
+    reference: Answers,
     metrics: Mapping[str, Metric],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:

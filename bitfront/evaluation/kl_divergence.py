@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from bitfront.evaluation.base import Metric, Values, standard_error
-from bitfront.models.reference import Reference
+from bitfront.evaluation.base import Metric, Values, predictions, standard_error
+from bitfront.models.reference import Answers
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class KlDivergence(Metric):
     and the tail mass (`Reference.kl`).
     """
 
-    def per_token(self, logits: torch.Tensor, reference: Reference, index: int) -> torch.Tensor:
+    def per_token(self, logits: torch.Tensor, reference: Answers, index: int) -> torch.Tensor:
         """KL of each token."""
-        return reference.kl(logits, index)
+        return predictions(reference).kl(logits, index)
 
     def reduce(self, means: Values) -> dict[str, float]:
         """`kl` and `kl_stderr`."""

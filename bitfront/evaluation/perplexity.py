@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from bitfront.evaluation.base import Metric, Values
-from bitfront.models.reference import Reference
+from bitfront.evaluation.base import Metric, Values, predictions
+from bitfront.models.reference import Answers
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Perplexity(Metric):
     sampled token instead of the whole distribution.
     """
 
-    def per_token(self, logits: torch.Tensor, reference: Reference, index: int) -> torch.Tensor:
+    def per_token(self, logits: torch.Tensor, reference: Answers, index: int) -> torch.Tensor:
         """Negative log-likelihood of each token, in nats."""
-        targets = reference.next_tokens(index).to(logits.device)
+        targets = predictions(reference).next_tokens(index).to(logits.device)
         return cross_entropy(logits.float(), targets, reduction="none")
 
     def reduce(self, means: Values) -> dict[str, float]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from bitfront.evaluation.base import Metric, Values
-from bitfront.models.reference import Reference
+from bitfront.evaluation.base import Metric, Values, predictions
+from bitfront.models.reference import Answers
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Top1Error(Metric):
     What greedy decoding feels; coarse, so it ranks close candidates badly.
     """
 
-    def per_token(self, logits: torch.Tensor, reference: Reference, index: int) -> torch.Tensor:
+    def per_token(self, logits: torch.Tensor, reference: Answers, index: int) -> torch.Tensor:
         """1 where the most likely token differs."""
         largest, predicted = logits.max(dim=-1)
-        changed = (predicted != reference.argmax(index).to(logits.device)).float()
+        changed = (predicted != predictions(reference).argmax(index).to(logits.device)).float()
         # NaN and infinity have a maximum too; their error must not look like a number.
         return changed.where(largest.isfinite(), torch.nan)
 

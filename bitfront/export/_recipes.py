@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import nn
+
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, InvalidModel
 from bitfront.experts import place
@@ -31,7 +33,7 @@ def searched(
         with_experts: whether experts that transformers stacks can be among them.
 
     Raises:
-        InvalidModel: such experts, where they cannot.
+        InvalidModel: such experts, where they cannot; a convolution.
     """
     experts = {} if with_experts else expert_modules(model.module)
     for name in allocation.formats:
@@ -41,6 +43,11 @@ def searched(
                 f"Layer {name!r} is of an expert that transformers stacks with others, and this "
                 "exporter cannot name one alone: search with --experts none, or export with packed "
                 "or fake_quant."
+            )
+        if isinstance(model.module.get_submodule(name), nn.Conv2d):
+            raise InvalidModel(
+                f"Layer {name!r} is a convolution, and recipes are for linear layers: export with "
+                "packed or fake_quant."
             )
     pinned = {layer.name for layer in find_pinned(model.module)}
     return {name: f for name, f in allocation.formats.items() if name not in pinned}

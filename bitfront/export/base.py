@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import nn
 from transformers.core_model_loading import revert_weight_conversion
 
 from bitfront.allocation import Allocation
@@ -26,6 +27,8 @@ from bitfront.models.bank import WeightBank
 from bitfront.models.experts import restacked
 from bitfront.models.layers import fixed_tensors, stored_dtype
 from bitfront.models.load import LoadedModel
+from bitfront.models.sentences import save_pooling
+from bitfront.models.tasks import SentenceEmbedding, task_of
 from bitfront.notes import MARK
 from bitfront.space import SearchSpace
 
@@ -38,6 +41,22 @@ class Exporter(ABC):
 
     carries_inputs: ClassVar[bool] = False
     """Whether it says what the inputs of layers are rounded to."""
+
+    carries_offsets: ClassVar[bool] = False
+    """Whether it writes what quantized differences from a base come to."""
+
+    def check_base(self, model: LoadedModel) -> None:
+        """Refuse a model whose differences from a base were quantized where weights are expected.
+
+        Raises:
+            InvalidArgument: says what to take.
+        """
+        if model.base is not None and not self.carries_offsets:
+            raise InvalidArgument(
+                f"{type(self).__name__} stores quantized weights, and this point has quantized "
+                f"differences from {model.base.source}: take packed for the offset alone, or "
+                "fake_quant for plain weights."
+            )
 
     def writable(self, allocation: Allocation, space: SearchSpace) -> Allocation:
         """What of an allocation is to be written: caches only where the exporter knows of them.
@@ -109,6 +128,7 @@ class HuggingFaceFolder(Exporter):
         quantization_config: Mapping[str, Any] | None = None,
         notes: Mapping[str, Any] | None = None,
         as_published: bool = False,
+        base: nn.Module | None = None,
     ) -> None:
         """Write given tensors, all others in bfloat16, configuration and tokenizer.
 
@@ -121,11 +141,12 @@ class HuggingFaceFolder(Exporter):
             notes: see `writing`.
             as_published: with the names that checkpoints of this family have, as `save_pretrained`
                 writes them, where transformers has others in memory (stacked experts).
+            base: leave out tensors that are as in this model.
 
         Raises:
             StorageError: disk full, no permission, a folder with other files, or the model's own.
         """
-        fixed = fixed_tensors(model.module, allocation.formats)
+        fixed = fixed_tensors(model.module, allocation.formats, base)
         plain = {name: t.detach().to("cpu", stored_dtype(t)) for name, t in fixed.items()}
         stored = plain | dict(tensors)
         if as_published:
@@ -139,6 +160,8 @@ class HuggingFaceFolder(Exporter):
             _save_tensors(folder, stored, self.max_shard_size)
             _save_configuration(folder, model, quantization_config)
             _save_tokenizer(folder, model)
+            if isinstance(task := task_of(model.module), SentenceEmbedding):
+                save_pooling(folder, task)
 
 
 @contextmanager
@@ -216,7 +239,7 @@ def replacing_folder(directory: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        for path in temporary.iterdir():
+        for path in filter(Path.is_file, temporary.rglob("*")):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         _swap(temporary, directory, aside)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from transformers.pytorch_utils import Conv1D
 
 from bitfront.allocation import Allocation
 from bitfront.export.base import HuggingFaceFolder
 from bitfront.models.bank import WeightBank
 from bitfront.models.load import LoadedModel
+from bitfront.models.matrices import as_stored
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class FakeQuant(HuggingFaceFolder):
     It is as large as the unquantized model and needs no bitfront to load: choose it to measure an
     allocation with other tools. Values are rounded once more, to bfloat16.
     """
+
+    carries_offsets: ClassVar[bool] = True
 
     def write(
         self, model: LoadedModel, allocation: Allocation, bank: WeightBank, directory: Path
@@ -33,6 +36,5 @@ class FakeQuant(HuggingFaceFolder):
         tensors = {}
         for layer, format in allocation.formats.items():
             weight = bank.weight(layer, format).to("cpu", torch.bfloat16)
-            is_transposed = isinstance(model.module.get_submodule(layer), Conv1D)
-            tensors[f"{layer}.weight"] = weight.T if is_transposed else weight
+            tensors[f"{layer}.weight"] = as_stored(model.module.get_submodule(layer), weight)
         self.write_folder(directory, model, allocation, tensors, as_published=True)

@@ -59,8 +59,8 @@ class Rotation:
 
     def gram(self, gram: torch.Tensor) -> torch.Tensor:
         """The Gram matrix of turned inputs from that of the inputs."""
-        turned = self.turn(self.turn(gram).T).T
-        return (turned + turned.T) / 2  # rounding makes it a little lopsided
+        turned = self.turn(self.turn(gram).mT).mT
+        return (turned + turned.mT) / 2  # rounding makes it a little lopsided
 
     def _mixed(self, rows: torch.Tensor) -> torch.Tensor:
         import torch
@@ -85,6 +85,11 @@ class Rotated(Derived):
     def rotation(self, n_columns: int) -> Rotation:
         """That of the whole row; its signs are the same for all, and stored nowhere."""
         return Rotation(n_columns)
+
+    @property
+    def telling_columns(self) -> int:
+        """A whole block, and a smaller one."""
+        return BLOCK + (self.group_columns or 64)
 
     def qparams(
         self,

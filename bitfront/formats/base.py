@@ -129,8 +129,12 @@ class Format(ABC):
 
     @property
     def code_bits(self) -> float:
-        """Bits of codes to a weight, without parameters: what budgets in bits count."""
+        """Bits of codes to a weight, without parameters, of a large weight."""
         return self.num_bits / self.columns_per_code
+
+    def n_code_bits(self, shape: tuple[int, int]) -> float:
+        """Bits of all codes of a weight, a whole number: what budgets in bits count."""
+        return self.code_bits * prod(shape)
 
     def rotation(self, n_columns: int) -> Rotation | None:
         """How rows are turned before they are rounded, and inputs before they are multiplied."""
@@ -189,6 +193,11 @@ class Format(ABC):
         """Smallest and largest value of each group, 0 included: two `[n_rows, n_groups]`."""
         groups = weight.reshape(weight.shape[0], -1, self.group_columns or weight.shape[1])
         return groups.amin(dim=2).clamp_(max=0), groups.amax(dim=2).clamp_(min=0)
+
+    @property
+    def telling_columns(self) -> int:
+        """Columns of a weight on which everything that the format does can be seen."""
+        return 2 * (self.group_columns or 64)
 
     def codes_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Shape of the codes of a weight."""

@@ -19,7 +19,7 @@ from bitfront.store import Store
 from bitfront.store.records import FinishedTrial
 from bitfront.study import Study
 from bitfront.table import LayerTable
-from bitfront.trial import Trial
+from bitfront.trial import Trial, loss_name, loss_of
 
 MAX_CELLS, MAX_POINTS = 10_000, 500
 """Larger maps and fronts have no plot: Optuna stores one in rows of 2 kB, a commit each."""
@@ -30,7 +30,7 @@ def best_point(study: Study, points: list[FinishedTrial]) -> FinishedTrial:
     bounds = study.budget.bounds()
     within = [p for p in points if all(p.values.get(q, np.inf) <= b for q, b in bounds.items())]
     if within:
-        return min(within, key=lambda point: point.values["kl"])
+        return min(within, key=lambda point: loss_of(point.values))
     return min(points, key=lambda point: point.values["bytes"])
 
 
@@ -67,7 +67,7 @@ def save_plots(
         figure.update_layout(title_text=named, title_y=0.98, title_yanchor="top", margin_t=100)
         save_plotly_graph_object(mirrored, figure, graph_object_id="front")
     if sum(map(len, data.grid.cells)) <= MAX_CELLS:
-        figure = bit_map_figure(replace(data, front=ParetoFront((best,))))
+        figure = bit_map_figure(replace(data, front=replace(data.front, trials=(best,))))
         named = f"Bits of trial {best.number}, the best point within {study.budget}"
         figure.update_layout(title_text=named, margin_t=60, height=max(figure.layout.height, 240))
         save_plotly_graph_object(mirrored, figure, graph_object_id="bit-map")
@@ -86,7 +86,7 @@ def _data(
         limits = {}
     # Neither plot shows a loss: the estimator's table stays in its file.
     loss = LayerTable(space, np.zeros((len(space.layers), len(space.formats))), "kl")
-    front = ParetoFront(tuple(points))
+    front = ParetoFront(tuple(points), (loss_name(points[0].values), "bytes"))
     return ReportData(
         study.model,
         space,

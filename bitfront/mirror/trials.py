@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bitfront.store.records import FinishedTrial
 from bitfront.study import Study
-from bitfront.trial import TEXTS
+from bitfront.trial import TEXTS, loss_of
 
 OBJECTIVES = ("kl", "bytes")
 """Values of a mirrored trial: the dashboard sorts two in no time, three by comparing all pairs."""
@@ -32,9 +32,11 @@ def origins(study: Study) -> tuple[str, ...]:
 
 def is_measured(trial: FinishedTrial) -> bool:
     """Whether it has both objectives; Optuna takes no value that is not a number."""
-    return trial.state == "COMPLETE" and all(
-        math.isfinite(trial.values.get(name, math.nan)) for name in OBJECTIVES
-    )
+    return trial.state == "COMPLETE" and all(map(math.isfinite, _objectives(trial)))
+
+
+def _objectives(trial: FinishedTrial) -> list[float]:
+    return [loss_of(trial.values), trial.values.get("bytes", math.nan)]
 
 
 def frozen(trial: FinishedTrial, origins: Sequence[str]) -> FrozenTrial:
@@ -56,7 +58,7 @@ def frozen(trial: FinishedTrial, origins: Sequence[str]) -> FrozenTrial:
     measured = is_measured(trial)
     made = create_trial(
         state=TrialState.COMPLETE if measured else TrialState.FAIL,
-        values=[trial.values[name] for name in OBJECTIVES] if measured else None,
+        values=_objectives(trial) if measured else None,
         params=params,
         distributions=kinds,
         user_attrs=attributes,
@@ -75,11 +77,11 @@ def front(trials: Iterable[FinishedTrial]) -> list[FinishedTrial]:
         best = math.inf
         ordered = sorted(
             (trial for trial in measured if trial.text == text),
-            key=lambda trial: (trial.values["bytes"], trial.values["kl"], trial.position),
+            key=lambda trial: (trial.values["bytes"], loss_of(trial.values), trial.position),
         )
         for trial in ordered:
-            if trial.values["kl"] < best:
-                best = trial.values["kl"]
+            if loss_of(trial.values) < best:
+                best = loss_of(trial.values)
                 kept.append(trial)
     return kept
 

@@ -27,7 +27,9 @@ from bitfront.models.gradients import (
     visit_gradients,
 )
 from bitfront.models.layers import blocks, get_weight
-from bitfront.models.losses import LabelLoss
+from bitfront.models.losses import label_loss
+from bitfront.models.matrices import input_rows
+from bitfront.models.tasks import run, task_of
 from bitfront.space import SearchSpace
 
 Progress = Callable[[int, int], None]
@@ -40,7 +42,7 @@ class LayerView:
     Args:
         row: index of the layer.
         weight: `[out_features, in_features]`, of the unquantized model.
-        inputs: `[n, length, in_features]`.
+        inputs: `[n, length, in_features]`, or in groups as of `Visit`.
         gradients: of the loss summed over tokens, at the layer's output, `[n, length,
             out_features]`; `None` in passes without a loss.
         space: rows and columns.
@@ -115,8 +117,8 @@ def accumulate(
     """Show one pass over the text to all accumulators.
 
     Args:
-        model: the unquantized causal language model; left as it was.
-        tokens: int64 `[n_sequences, length]`.
+        model: the unquantized model; left as it was.
+        tokens: samples of its task.
         space: rows and columns.
         bank: the quantized weights.
         accumulators: who looks.
@@ -147,13 +149,14 @@ def accumulate(
     def show_block(index: int, inputs: Tensor, outputs: Tensor) -> None:
         timed(lambda accumulator: accumulator.block(index, inputs, outputs))
 
-    with _watched_blocks(model, tokens.shape[1], show_block):
+    task = task_of(model)
+    with _watched_blocks(model, task.n_positions(tokens), show_block):
         if labels is None:
             _visit_inputs(model, tokens, space, show, progress)
         else:
-            loss = LabelLoss.of(tokens, labels.kind, labels.n_draws, labels.seed)
+            loss = label_loss(tokens, labels.kind, labels.n_draws, labels.seed, task)
             visit_gradients(model, tokens, space, loss, show, labels.n_draws, progress)
-    n_scored = tokens[:, 1:].numel() * (labels.n_draws if labels else 1)
+    n_scored = len(tokens) * task.n_scored(tokens) * (labels.n_draws if labels else 1)
     shared = time.perf_counter() - start - sum(seconds)
     values = [accumulator.values(n_scored) for accumulator in accumulators]
     return values, [shared + own for own in seconds]
@@ -167,28 +170,38 @@ def _visit_inputs(
     progress: Progress | None,
 ) -> None:
     """Hand the inputs of every searched layer to `visit`, in forward passes alone."""
-    chunks = passes(tokens, alone=bool(expert_modules(model)))
-    device = next(model.parameters()).device
+    chunks = passes(tokens, bool(expert_modules(model)), task_of(model))
     for done, rows in enumerate(chunks, start=1):
-        batch = tokens[rows].to(device)
+        batch = tokens[rows]
         with frozen(model), torch.no_grad(), ExitStack() as stack:
             for row, layer in enumerate(space.layers):
-                hook = _input_hook(row, layer.name, batch.shape, visit)
+                hook = _input_hook(row, layer.name, len(batch), visit)
                 module = model.get_submodule(layer.name)
                 stack.callback(module.register_forward_hook(hook).remove)
-            model(batch, use_cache=False)
+            run(model, batch)
         if progress is not None:
             progress(done, len(chunks))
 
 
 def _input_hook(
-    row: int, name: str, shape: Sequence[int], visit: Callable[[int, Tensor, None], None]
+    row: int, name: str, n_samples: int, visit: Callable[[int, Tensor, None], None]
 ) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-    def hand_over(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def hand_over(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         require_finite(output, "output", name)
-        visit(row, by_sequence(args[0].detach(), shape), None)
+        visit(row, by_sequence(input_rows(module, args[0].detach()), n_samples), None)
 
     return hand_over
+
+
+def _by_position(states: Tensor, length: int) -> Tensor:
+    """`[n, length, hidden_size]`, also where a model flattens the tokens of a text.
+
+    States of four dimensions are those of a convolutional model, `[n, channels, height, width]`.
+    """
+    states = states.detach()
+    if states.ndim == 4:
+        return states.flatten(2).mT
+    return states if states.ndim > 2 else states.reshape(-1, length, states.shape[-1])
 
 
 @contextmanager
@@ -198,8 +211,7 @@ def _watched_blocks(
     def hook(index: int) -> Callable[..., None]:
         def hand_over(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             outputs = output[0] if isinstance(output, tuple) else output
-            inputs = args[0].detach().reshape(-1, length, args[0].shape[-1])
-            show(index, inputs, outputs.detach().reshape(inputs.shape))
+            show(index, _by_position(args[0], length), _by_position(outputs, length))
 
         return hand_over
 

@@ -46,11 +46,14 @@ class WeightBank:
         directory: where the files are; `build` makes it.
         space: the layers (pinned ones included, caches left out) and formats held.
         entries: file digest of each `(layer name, name of a weight's format)`.
+        base: model whose weights are taken away before quantizing and added to what is read;
+            `None` where weights are quantized themselves.
     """
 
     directory: Path
     space: SearchSpace
     entries: Mapping[tuple[str, str], str]
+    base: nn.Module | None = None
 
     @classmethod
     def build(
@@ -62,6 +65,7 @@ class WeightBank:
         hessians: Mapping[str, torch.Tensor] | None = None,
         progress: Callable[[int, int], None] | None = None,
         used: Allocation | None = None,
+        base: nn.Module | None = None,
     ) -> WeightBank:
         """Quantize what the directory lacks; broken files are made anew.
 
@@ -77,6 +81,7 @@ class WeightBank:
                 so a mapping that computes them lazily is fine.
             progress: called with `(entries done, entries in all)`.
             used: an allocation that is all that will be read; `None` for every entry.
+            base: quantize differences from this model, on the same device.
 
         Raises:
             NonFinite: a weight or Gram matrix holds NaN or infinity.
@@ -87,7 +92,7 @@ class WeightBank:
         behaviour = {f: format_digest(f) for f in {f for _, menu in wanted for f in menu}}
         total, entries = sum(len(menu) for _, menu in wanted), {}
         for layer, menu in wanted:
-            weight = get_weight(model, layer.name).float().contiguous()
+            weight = _without(base, layer.name, get_weight(model, layer.name)).contiguous()
             hessian = (hessians or {}).get(layer.name) if quantizer.needs_hessian else None
             if (
                 isinstance(hessian, torch.Tensor) and not hessian.any()
@@ -106,7 +111,7 @@ class WeightBank:
                 entries[layer.name, format.name] = digest
                 if progress:
                     progress(len(entries), total)
-        return cls(directory, space, entries)
+        return cls(directory, space, entries, base)
 
     @cached_property
     def digest(self) -> str:
@@ -169,8 +174,12 @@ class WeightBank:
             )
         return _path(self.directory, self.entries[key])
 
+    def source(self, layer: str, weight: torch.Tensor) -> torch.Tensor:
+        """What is quantized of a weight `[out_features, in_features]` of the model, float32."""
+        return _without(self.base, layer, weight)
+
     def weight(self, layer: str, format: str, device: torch.device = _PROCESSOR) -> torch.Tensor:
-        """Decoded weight, float32 `[out_features, in_features]`.
+        """Decoded weight, added to that of the base, float32 `[out_features, in_features]`.
 
         Args:
             layer: name of the layer.
@@ -178,6 +187,10 @@ class WeightBank:
             device: where the weight shall be. On a GPU it is decoded there, so that what crosses
                 to it are the packed tensors.
         """
+        made = self._decoded(layer, format, device)
+        return made if self.base is None else made + get_weight(self.base, layer).to(made)
+
+    def _decoded(self, layer: str, format: str, device: torch.device) -> torch.Tensor:
         stored, chosen, shape = (
             self.tensors(layer, format),
             self._formats[format],
@@ -186,6 +199,11 @@ class WeightBank:
         if not (chosen.scaled and can_run_triton(device)):
             return chosen.decode_stored(stored, shape).to(device)
         return decoded(chosen, {k: stored[k].to(device) for k in chosen.stored(shape)}, shape)
+
+
+def _without(base: nn.Module | None, layer: str, weight: torch.Tensor) -> torch.Tensor:
+    weight = weight.float()
+    return weight if base is None else weight - get_weight(base, layer).to(weight)
 
 
 def _wanted(space: SearchSpace) -> Iterator[tuple[Layer, tuple[Format, ...]]]:
@@ -261,11 +279,11 @@ def _intact(path: Path, format: Format, shape: tuple[int, int]) -> bool:
 
 def format_digest(format: Format) -> str:
     """Digest of what a format does to one fixed weight: a name can hide a changed definition."""
-    columns = format.group_columns or 64
-    weight = ((torch.arange(8 * 2 * columns) * 37 % 101 - 50) / 64).reshape(8, 2 * columns)
+    columns = format.telling_columns
+    weight = ((torch.arange(8 * columns) * 37 % 101 - 50) / 64).reshape(8, columns)
     qparams = format.qparams(weight)
     stored = format.pack(format.encode(weight, qparams), qparams)
-    made = stored | {"decoded": format.decode_stored(stored, (8, 2 * columns))}
+    made = stored | {"decoded": format.decode_stored(stored, (8, columns))}
     if format.input_format is not None:
         made["inputs"] = format.input_format.rounded(weight.reshape(-1)[:128])
     return _text_digest(repr(format), _tensors_digest(made))

@@ -14,6 +14,7 @@ from bitfront.models.caches import RoundedCaches
 from bitfront.models.gradients import LogitGradient, frozen, passes, require_finite
 from bitfront.models.losses import KlLoss, LabelLoss
 from bitfront.models.reference import Reference
+from bitfront.models.tasks import run
 from bitfront.space import SearchSpace
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -131,11 +132,10 @@ def _shown(
 ) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
     """`(name, exact, held, gradient)` of each cache after each backward pass."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
-    batch = tokens.to(next(model.parameters()).device)
     caches.watch(lambda name, exact, low: seen.update({name: (exact.detach(), low)}), size)
     try:
         with frozen(model), torch.enable_grad():
-            logits = model(batch, use_cache=False).logits
+            logits = run(model, tokens)
         leaves = [low for _, low in seen.values()]
         for draw in range(n_draws):
             gradient = loss(logits.detach(), part, draw).to(logits.dtype)

@@ -17,6 +17,7 @@ from bitfront.models.attention import Call, intercepted, mixed_attention
 from bitfront.models.layers import blocks
 from bitfront.models.reference import is_causal
 from bitfront.models.rotation import Rotation
+from bitfront.models.tasks import CausalText, run, task_of
 from bitfront.space import Layer, SearchSpace
 
 
@@ -55,9 +56,8 @@ def find_caches(model: nn.Module, cache: KVCache) -> tuple[Layer, ...]:
     """
     _check_kinds(model)
     calls: list[Call] = []
-    device = next(model.parameters()).device
     with torch.no_grad(), intercepted(model, lambda call: calls.append(call)):
-        model(torch.zeros(1, 4, dtype=torch.long, device=device), use_cache=False)
+        run(model, torch.zeros(1, 4, dtype=torch.long))
     places = {id(m): (i, block) for i, block in enumerate(blocks(model)) for m in block.modules()}
     names = {id(m): name for name, m in model.named_modules()}
     if len(calls) != len({id(c.module) for c in calls} & places.keys()) or not calls:
@@ -81,6 +81,8 @@ def find_caches(model: nn.Module, cache: KVCache) -> tuple[Layer, ...]:
 
 
 def _check_kinds(model: Any) -> None:
+    if not isinstance(task_of(model), CausalText):
+        raise InvalidModel(f"{type(model).__name__} has no KV cache: leave out kv_cache.")
     config = model.config.get_text_config(decoder=True)
     kinds = set(get_layer_types_and_kwargs(config)[0]) - {"full_attention"}
     if kinds:
@@ -118,9 +120,9 @@ def _check_attention(model: nn.Module) -> None:
     tokens = torch.arange(8, device=next(model.parameters()).device)[None] % n_rows
     causal = is_causal(model, tokens[0])
     with torch.no_grad():
-        own = language_model(tokens, use_cache=False).logits.float()
+        own = run(model, tokens).float()
         with intercepted(model, attend):
-            ours = language_model(tokens, use_cache=False).logits.float()
+            ours = run(model, tokens).float()
     tolerance = math.sqrt(torch.finfo(next(model.parameters()).dtype).eps) * own.std()
     if not causal or not (own - ours).abs().max() <= tolerance:
         raise InvalidModel(

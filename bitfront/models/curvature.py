@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
-from transformers.pytorch_utils import Conv1D
 
-from bitfront.models.gradients import frozen, passes, require_finite
+from bitfront.models.gradients import frozen, require_finite
+from bitfront.models.matrices import as_matrix, as_stored
+from bitfront.models.tasks import mean_loss, task_of
 from bitfront.space import Layer, SearchSpace
 
 
@@ -60,7 +60,7 @@ def top_eigenvalues(
     Raises:
         NonFinite: outputs or curvature overflow; names the layer.
     """
-    passes(tokens)  # refuses what is no text
+    task_of(model).check(tokens)
     n_layers = len(space.layers)
     n_sets = -(-n_layers // n_sharing)
     mean, error = np.zeros(n_layers), np.zeros(n_layers)
@@ -115,29 +115,28 @@ def _products_done(
 def hessian_products(
     model: nn.Module, sequence: Tensor, names: list[str], vectors: list[Tensor]
 ) -> list[Tensor]:
-    """Rows of the Hessian of a sequence's mean loss, times vectors; float32, shaped as weights.
+    """Rows of the Hessian of a sequence's mean loss, times vectors; float32 matrices.
 
     Args:
         model: causal language model; left as it was.
         sequence: int64 `[length]`.
         names: of the layers.
-        vectors: one per layer, shaped as its weight.
+        vectors: one per layer, `[out_features, in_features]`.
     """
     modules = [model.get_submodule(name) for name in names]
     parameters = [module.get_parameter("weight") for module in modules]
-    tokens = sequence.to(parameters[0].device)
     # Fused attention kernels have no second derivative; the plain one has.
     with frozen(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         for parameter in parameters:
             parameter.requires_grad_(True)
-        logits = model(tokens[None], use_cache=False).logits[0, :-1]
-        loss = cross_entropy(logits.float(), tokens[1:])
+        loss = mean_loss(model, sequence)
         products = _products(
-            loss, parameters, [_stored(*x) for x in zip(modules, vectors, strict=True)]
+            loss, parameters, [as_stored(*x) for x in zip(modules, vectors, strict=True)]
         )
     for name, product in zip(names, products, strict=True):
         require_finite(product, "curvature", name)
-    return [_stored(m, product).float().cpu() for m, product in zip(modules, products, strict=True)]
+    pairs = zip(modules, products, strict=True)
+    return [as_matrix(module, product).float().cpu() for module, product in pairs]
 
 
 def _products(
@@ -153,11 +152,6 @@ def _products(
     return torch.autograd.grad(
         gradients, parameters, moves, allow_unused=True, materialize_grads=True
     )
-
-
-def _stored(module: nn.Module, matrix: Tensor) -> Tensor:
-    """Between `[out_features, in_features]` and how a module keeps it, either way."""
-    return matrix.T if isinstance(module, Conv1D) else matrix
 
 
 def _unit(vector: Tensor) -> Tensor:

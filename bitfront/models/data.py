@@ -13,6 +13,7 @@ import torch
 
 from bitfront.errors import InvalidText
 from bitfront.files import replacing
+from bitfront.items import Item
 
 _MAX_CHARACTERS = 20_000_000
 """Text beyond this is not read: a constant, so that blocks of two calls stay comparable."""
@@ -42,7 +43,8 @@ def token_blocks(
             UTF-8 text, or a `datasets` name: `name`, `name:config` or `name:config:split`, where
             `name@revision` names a branch, tag or commit.
             A record has `text`; or `messages` (chat turns); or `prompt` with, if any, `completion`
-            or `response`. Records are joined by an empty line.
+            or `response`; or is a multiple-choice item, whose text is its context with the right
+            choice. Records are joined by an empty line.
         tokenizer: of the model.
         n_sequences: how many blocks.
         sequence_length: tokens of a block.
@@ -51,7 +53,7 @@ def token_blocks(
     Raises:
         InvalidText: empty, too short, unreadable, not JSON, or without such keys.
     """
-    tokens = _tokens(_texts(source, tokenizer), tokenizer)
+    tokens = _tokens(texts_of(source, tokenizer), tokenizer)
     start = torch.tensor(starting_ids(tokenizer), dtype=torch.int64)
     length = sequence_length - len(start)
     n_needed = n_sequences * length
@@ -80,8 +82,9 @@ def starting_ids(tokenizer: Any) -> list[int]:
 
 
 def digest(tokens: torch.Tensor) -> str:
-    """SHA-256 of shape and token ids, in hexadecimal."""
-    ids = tokens.detach().to("cpu", torch.int64).contiguous()
+    """SHA-256 of shape and token ids, or pixels, in hexadecimal."""
+    dtype = torch.float32 if tokens.is_floating_point() else torch.int64
+    ids = tokens.detach().to("cpu", dtype).contiguous()
     return hashlib.sha256(f"{tuple(ids.shape)}\n".encode() + ids.numpy().tobytes()).hexdigest()
 
 
@@ -176,7 +179,8 @@ def _pieces(text: str) -> Iterator[str]:
         start = end
 
 
-def _texts(source: str, tokenizer: Any) -> Iterator[str]:
+def texts_of(source: str, tokenizer: Any) -> Iterator[str]:
+    """Text of each record of a source of `token_blocks`; of a text file all at once."""
     path = Path(source).expanduser()
     if path.is_file() and path.suffix in {".jsonl", ".json"}:
         for place, record in _records(path):
@@ -255,8 +259,17 @@ def _text_of(record: Any, place: str, tokenizer: Any) -> str:
         return _chat(fields["messages"], place, tokenizer)
     if isinstance(fields.get("prompt"), str):
         return str(fields["prompt"]) + str(fields.get("completion", fields.get("response", "")))
+    if "choices" in fields:
+        return _item(fields, place)
     keys = ", ".join(map(str, fields)) or "no keys"
     raise InvalidText(f"Found {keys} in {place}: one of text, messages or prompt is needed.")
+
+
+def _item(fields: Mapping[str, Any], place: str) -> str:
+    try:
+        return Item.from_fields(dict(fields)).text
+    except InvalidText as error:
+        raise InvalidText(f"Cannot read an item in {place}: {error}.") from error
 
 
 def _chat(messages: list[Any], place: str, tokenizer: Any) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfront.experts import TokensSeen
+from bitfront.models.tasks import run
 
 _NAMES_OF_TOP_K = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts")
 
@@ -136,12 +137,11 @@ def tokens_seen(
 
         return hook
 
-    device = next(model.parameters()).device
     hooks = [m.register_forward_pre_hook(counting(name)) for name, m in modules.items()]
     try:
         with torch.no_grad():
             for done, sequence in enumerate(tokens, start=1):
-                model(sequence[None].to(device), use_cache=False)
+                run(model, sequence[None])
                 if progress is not None:
                     progress(done, len(tokens))
     finally:

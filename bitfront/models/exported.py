@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
-import transformers
 from torch import nn
 
 from bitfront.errors import InvalidModel
-from bitfront.models.load import first_line, quiet
+from bitfront.models.load import AUTO_CLASSES, first_line, quiet
+from bitfront.models.offset import is_offset, load_offset
+from bitfront.models.sentences import pooling_of
+from bitfront.models.tasks import set_task, task_named
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _GGUF = "model.gguf"
@@ -30,13 +33,25 @@ def load_exported(folder: Path, dtype: torch.dtype, device: str) -> nn.Module:
 
     Raises:
         InvalidModel: it cannot be loaded.
+        MismatchedArtifact: it holds offsets to another base than is there.
     """
+    if is_offset(folder):
+        return load_offset(folder, str(dtype).removeprefix("torch."), device).module
+    task = _task(folder)
     file = {"gguf_file": _GGUF} if (folder / _GGUF).exists() else {}
     try:
         with quiet():
-            module: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(
+            module: nn.Module = AUTO_CLASSES[task].from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **file
             )
+            if task == "sentences":
+                set_task(module, pooling_of(folder))
             return module.to(device).eval()
     except Exception as error:
         raise InvalidModel(f"Cannot load {folder}: {first_line(error)}.") from error
+
+
+def _task(folder: Path) -> str:
+    """Its name; a folder of a GGUF file alone has no configuration, and is a language model."""
+    path = folder / "config.json"
+    return task_named(json.loads(path.read_text())) if path.exists() else "text"

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from bitfront.models.gradients import sequence_groups, visit_gradients
-from bitfront.models.losses import LabelLoss
+from bitfront.models.losses import label_loss
 from bitfront.models.statistics import LayerStatistics
+from bitfront.models.tasks import task_of
 from bitfront.space import SearchSpace
 
 
@@ -46,8 +47,9 @@ class FisherDiagonals(LayerStatistics):
             for group in sequence_groups(inputs, gradients):
                 sums[row] += group.square_().sum(dim=0)
 
-        loss = LabelLoss.of(self.tokens, "model", 1, 0)
+        task = task_of(self.model)
+        loss = label_loss(self.tokens, "model", 1, 0, task)
         run = replace(self.space, layers=layers, barred=())
         visit_gradients(self.model, self.tokens, run, loss, add)
-        n_scored = self.tokens[:, 1:].numel()
+        n_scored = len(self.tokens) * task.n_scored(self.tokens)
         return {x.name: total / n_scored for x, total in zip(layers, sums, strict=True)}

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bitfront.errors import InvalidText, NonFinite
+from bitfront.errors import NonFinite
 from bitfront.models.bank import WeightBank
 from bitfront.models.experts import expert_modules
+from bitfront.models.matrices import input_rows, output_rows
+from bitfront.models.tasks import TEXT, Task, run, task_of
 from bitfront.space import SearchSpace
 
 TOKENS_PER_PASS = 1024
-"""Tokens of one forward and backward pass: what is kept for the backward pass grows with it."""
+"""Positions of one forward and backward pass: what is kept for the backward grows with it."""
 
 LogitGradient = Callable[[Tensor, slice, int], Tensor]
-"""`(logits [n, length, vocabulary], rows of the text, draw)` -> gradient of the same shape."""
+"""`(outputs [n, n_outputs, size], rows of the samples, draw)` -> gradient of the same shape."""
 
 Visit = Callable[[int, Tensor, Tensor], None]
-"""`(layer index, inputs [n, length, in_features], gradients [n, length, out_features])`."""
+"""`(layer index, inputs [n, length, in_features], gradients [n, length, out_features])`.
+
+Of a convolution a position of the output is one of the length, its input the patch that it reads;
+where groups of channels read patches of their own, inputs are `[n, length, n_groups, in_features]`.
+"""
 
 
 @contextmanager
@@ -39,23 +45,20 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def passes(tokens: Tensor, alone: bool = False) -> list[slice]:
-    """Rows of `tokens [n_sequences, length]` that go through the model together.
+def passes(tokens: Tensor, alone: bool = False, task: Task = TEXT) -> list[slice]:
+    """Rows of samples, `tokens [n_sequences, length]` of a text, that go through it together.
 
     Args:
-        tokens: the text.
+        tokens: the samples.
+        task: theirs.
         alone: whether each goes by itself: a routed expert sees tokens, not sequences, and what it
             sees could not be told apart.
 
     Raises:
         InvalidText: nothing to predict.
     """
-    if tokens.ndim != 2 or tokens.shape[0] < 1 or tokens.shape[1] < 2:
-        raise InvalidText(
-            f"Gradients need token blocks of at least 1 x 2, given shape {tuple(tokens.shape)}: "
-            "use more or longer text."
-        )
-    step = 1 if alone else max(1, TOKENS_PER_PASS // tokens.shape[1])
+    task.check(tokens)
+    step = 1 if alone or task.alone else max(1, TOKENS_PER_PASS // task.n_positions(tokens))
     return [slice(i, min(i + step, len(tokens))) for i in range(0, len(tokens), step)]
 
 
@@ -74,8 +77,8 @@ def visit_gradients(
     searched layers are where the graph begins, which saves a third of the work.
 
     Args:
-        model: causal language model; left as it was.
-        tokens: int64 `[n_sequences, length]`.
+        model: left as it was.
+        tokens: samples of its task, such as token ids int64 `[n_sequences, length]`.
         space: its layers are the ones visited, by index.
         logit_gradient: gradient of the loss, summed over tokens, with respect to the logits.
         visit: called once per pass, draw and layer; keeps what it needs.
@@ -86,26 +89,25 @@ def visit_gradients(
         NonFinite: outputs or gradients overflow; names the layer.
         InvalidText: too few tokens.
     """
-    chunks = passes(tokens, alone=bool(expert_modules(model)))
-    device = next(model.parameters()).device
+    chunks = passes(tokens, bool(expert_modules(model)), task_of(model))
     for done, rows in enumerate(chunks, start=1):
-        batch = tokens[rows].to(device)
-        with frozen(model), torch.enable_grad(), _watched(model, space, batch.shape, visit):
-            logits = model(batch, use_cache=False).logits
+        batch = tokens[rows]
+        with frozen(model), torch.enable_grad(), _watched(model, space, len(batch), visit):
+            logits = run(model, batch)
         for draw in range(n_draws):
             gradient = logit_gradient(logits.detach(), rows, draw)
-            logits.backward(gradient.to(logits.dtype), retain_graph=draw + 1 < n_draws)
+            torch.autograd.backward(
+                logits, gradient.to(logits.dtype), retain_graph=draw + 1 < n_draws
+            )
         if progress is not None:
             progress(done, len(chunks))
 
 
 @contextmanager
-def _watched(
-    model: nn.Module, space: SearchSpace, shape: Sequence[int], visit: Visit
-) -> Iterator[None]:
+def _watched(model: nn.Module, space: SearchSpace, n_samples: int, visit: Visit) -> Iterator[None]:
     handles = [
         model.get_submodule(layer.name).register_forward_hook(
-            _forward_hook(row, layer.name, shape, visit)
+            _forward_hook(row, layer.name, n_samples, visit)
         )
         for row, layer in enumerate(space.layers)
     ]
@@ -117,9 +119,9 @@ def _watched(
 
 
 def _forward_hook(
-    row: int, name: str, shape: Sequence[int], visit: Visit
+    row: int, name: str, n_samples: int, visit: Visit
 ) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-    def keep_inputs(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def keep_inputs(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         require_finite(output, "output", name)
         inputs = args[0].detach()
         if not output.requires_grad:
@@ -127,18 +129,27 @@ def _forward_hook(
 
         def hand_over(gradient: Tensor) -> None:
             require_finite(gradient, "gradient", name)
-            visit(row, by_sequence(inputs, shape), by_sequence(gradient, shape))
+            rows = input_rows(module, inputs), output_rows(module, gradient)
+            visit(row, *(by_sequence(values, n_samples) for values in rows))
 
         output.register_hook(hand_over)  # type: ignore[no-untyped-call]
 
     return keep_inputs
 
 
-def by_sequence(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """`[n, length, features]`; some models flatten tokens, some layers see only a part of them."""
-    n_rows = values.numel() // values.shape[-1]
-    n = shape[0] if n_rows == shape[0] * shape[1] else 1
-    return values.reshape(n, -1, values.shape[-1])
+def by_sequence(rows: Tensor, n_samples: int) -> Tensor:
+    """`[n, length, features]`; some models flatten positions, some layers see a part of them.
+
+    Where rows do not come to as many of each sample (routed experts) all count as of one.
+
+    Args:
+        rows: `[..., features]`, or in groups `[n, length, n_groups, features]`.
+        n_samples: of the batch.
+    """
+    features = rows.shape[2:] if rows.ndim == 4 else rows.shape[-1:]
+    n_rows = rows.numel() // features.numel()
+    n = n_samples if n_rows % n_samples == 0 else 1
+    return rows.reshape(n, -1, *features)
 
 
 def require_finite(values: Tensor, what: str, layer: str) -> None:
@@ -152,13 +163,31 @@ def require_finite(values: Tensor, what: str, layer: str) -> None:
 
 
 def weight_gradients(inputs: Tensor, gradients: Tensor) -> Tensor:
-    """Gradient of the weight for each sequence, float32 `[n, out_features, in_features]`."""
-    return torch.bmm(gradients.float().mT, inputs.float())
+    """Gradient of the weight for each sequence, float32 `[n, out_features, in_features]`.
+
+    Args:
+        inputs: `[n, length, in_features]`, or in groups `[n, length, n_groups, in_features]`.
+        gradients: at the layer's output, `[n, length, out_features]`.
+    """
+    if inputs.ndim == 3:
+        return torch.bmm(gradients.float().mT, inputs.float())
+    by_group = gradients.float().reshape(*inputs.shape[:3], -1)
+    return torch.einsum("nlgr,nlgc->ngrc", by_group, inputs.float()).flatten(1, 2)
+
+
+def whole_gradient(inputs: Tensor, gradients: Tensor) -> Tensor:
+    """Gradient of the weight for all sequences, float32 `[out_features, in_features]`.
+
+    Arguments as of `weight_gradients`.
+    """
+    if inputs.ndim == 3:  # one product, and no gradient for each sequence in memory
+        return gradients.flatten(0, 1).float().mT @ inputs.flatten(0, 1).float()
+    return weight_gradients(inputs, gradients).sum(dim=0)
 
 
 def sequence_groups(inputs: Tensor, gradients: Tensor, limit: int = 2**26) -> Iterator[Tensor]:
     """`weight_gradients` of as many sequences at a time as stay below `limit` numbers."""
-    size = inputs.shape[-1] * gradients.shape[-1]
+    size = inputs.shape[-1] * gradients.shape[-1]  # of a weight, in groups too
     step = max(1, limit // size)
     for start in range(0, len(inputs), step):
         yield weight_gradients(inputs[start : start + step], gradients[start : start + step])

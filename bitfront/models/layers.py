@@ -1,14 +1,13 @@
-"""Which weights of a model get a format: linear layers, fused groups, embedding and head."""
+"""Which weights of a model get a format: linears, convolutions, fused groups, embedding, head."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from bitfront import formats as catalogue
 from bitfront.errors import InvalidArgument, InvalidModel
@@ -16,6 +15,9 @@ from bitfront.experts import PER_EXPERT, Grouping
 from bitfront.models import deployable
 from bitfront.models.expert_groups import with_experts
 from bitfront.models.experts import SeparateExperts
+from bitfront.models.matrices import MODULES, as_matrix, as_stored
+from bitfront.models.probe import groups_by_input, n_positions, read_by_outputs
+from bitfront.models.tasks import ImageClassification, task_of
 from bitfront.space import Layer, SearchSpace
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ _NARROW = 8
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
-    """The transformer blocks: the outermost `nn.ModuleList` whose linears hold most weights.
+    """The blocks, or stages: the outermost `nn.ModuleList` whose layers hold most weights.
 
     Weights are counted, not items, so that neither 128 experts nor a vision tower wins.
 
@@ -50,8 +52,9 @@ def blocks(model: nn.Module) -> nn.ModuleList:
 def find_layers(model: nn.Module, tied: bool = True) -> tuple[Layer, ...]:
     """Every searched layer, in model order, with its fusion group.
 
-    These are the linears of the blocks, and those outside them that the logits depend on: the
-    projections around a narrow embedding (OPT), the transformation before the head (BERT). Left
+    These are the linears and convolutions of the blocks, and those outside them that the logits
+    depend on: the projections around a narrow embedding (OPT), the transformation before the head
+    (BERT), the stem of a convolutional model, the patches of a vision transformer. Left
     out are embedding and head, routers (as many outputs as there are experts beside them), gates
     narrower than 8 outputs, and weights already listed under another name. Experts stacked into
     one 3-D parameter are no linears: `models.experts.separate_experts` makes them some; else they
@@ -67,18 +70,28 @@ def find_layers(model: nn.Module, tied: bool = True) -> tuple[Layer, ...]:
     """
     inside = _inside_blocks(model)
     linears = inside | _outside_blocks(model, inside)
-    groups = _groups_by_input(model, linears) if tied else {}
+    groups = groups_by_input(model, linears) if tied else {}
+    uses = n_positions(model, linears)
     prefix = _name_of(model, blocks(model))
     places = {name: _place(model, name, prefix) for name in linears}
     position = {id(module): index for index, module in enumerate(model.modules())}
     return tuple(
-        Layer(name, _shape(get_weight(model, name)), groups.get(name, name), *places[name])
+        Layer(
+            name,
+            _shape(get_weight(model, name)),
+            groups.get(name, name),
+            *places[name],
+            positions=uses.get(name, 1),
+        )
         for name in sorted(linears, key=lambda name: position[id(linears[name])])
     )
 
 
 def find_pinned(model: nn.Module) -> tuple[Layer, ...]:
-    """Token embedding and output head; one layer, named after the embedding, when they are tied."""
+    """Token embedding and output head; one layer, named after the embedding, when they are tied.
+
+    Of models that classify images, the linear layers that give the classes.
+    """
     found: dict[int, Layer] = {}
     for module in _embedding_and_head(model):
         weight = module.get_parameter("weight")
@@ -95,6 +108,7 @@ def search_space(
     tied: bool,
     runtime: Runtime | None = None,
     experts: Grouping = PER_EXPERT,
+    base: nn.Module | None = None,
 ) -> SearchSpace:
     """The space of a model: searched layers, pinned embedding and head, bytes of all the rest.
 
@@ -106,6 +120,7 @@ def search_space(
         tied: whether fused layers share a format.
         runtime: what is to load every allocation of the space.
         experts: which weights of separate experts share a format.
+        base: model that differences are taken from; what equals it takes no bytes.
 
     Raises:
         InvalidArgument: no format fits some layer, the pinned one does not fit the embedding, or
@@ -118,24 +133,29 @@ def search_space(
         layers = deployable.with_kernels(layers, runtime)
     bars = deployable.barred(layers, formats, runtime) if runtime is not None else ()
     pins = tuple((x, _fitting(pinned, x)) for x in find_pinned(model)) if pinned else ()
-    fixed = fixed_tensors(model, {x.name for x in (*layers, *(x for x, _ in pins))})
+    fixed = fixed_tensors(model, {x.name for x in (*layers, *(x for x, _ in pins))}, base)
     nbytes = sum(t.numel() * stored_dtype(t).itemsize for t in fixed.values())
     return SearchSpace(layers, formats, pins, nbytes, bars)
 
 
-def fixed_tensors(model: nn.Module, quantized: Iterable[str]) -> dict[str, torch.Tensor]:
+def fixed_tensors(
+    model: nn.Module, quantized: Iterable[str], base: nn.Module | None = None
+) -> dict[str, torch.Tensor]:
     """Parameters and persistent buffers that no format touches, by name; shared ones once.
 
     Args:
         model: the model.
         quantized: names of the layers whose weight is stored in a format.
+        base: leave out those that are as in this model.
     """
+    same = base.state_dict() if base is not None else {}
     seen = {id(model.get_submodule(name).get_parameter("weight")) for name in quantized}
     fixed: dict[str, torch.Tensor] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            fixed[name] = tensor
+            if name not in same or not torch.equal(tensor, same[name]):
+                fixed[name] = tensor
     return fixed
 
 
@@ -146,15 +166,22 @@ def stacked_weights(model: nn.Module) -> int:
 
 
 def stored_dtype(tensor: torch.Tensor) -> torch.dtype:
-    """Dtype of a fixed tensor in a checkpoint: bfloat16 for floating point, else its own."""
-    return torch.bfloat16 if tensor.is_floating_point() else tensor.dtype
+    """Dtype of a fixed tensor in a checkpoint: bfloat16 for parameters, else its own.
+
+    Means and variances of batch norms, which are buffers, are few and divide: they stay float32.
+    """
+    rounds = tensor.is_floating_point() and isinstance(tensor, nn.Parameter)
+    return torch.bfloat16 if rounds else tensor.dtype
 
 
 def get_weight(model: nn.Module, name: str) -> torch.Tensor:
-    """Weight of a layer as `[out_features, in_features]`: a detached view in the model's dtype."""
+    """Weight of a layer as `[out_features, in_features]`: a detached view in the model's dtype.
+
+    Of a convolution `in_features` are the taps of all input channels of its group, channel by
+    channel, as `torch.nn.functional.unfold` orders the patches of an input.
+    """
     module = model.get_submodule(name)
-    weight = module.get_parameter("weight").detach()
-    return weight.T if isinstance(module, Conv1D) else weight
+    return as_matrix(module, module.get_parameter("weight").detach())
 
 
 def set_weight(model: nn.Module, name: str, weight: torch.Tensor) -> None:
@@ -162,13 +189,14 @@ def set_weight(model: nn.Module, name: str, weight: torch.Tensor) -> None:
 
     Dtype and device of the parameter stay.
     """
+    module = model.get_submodule(name)
     with torch.no_grad():
-        get_weight(model, name).copy_(weight)
+        module.get_parameter("weight").copy_(as_stored(module, weight))
 
 
 def _linears(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module.named_modules(prefix=prefix):
-        if isinstance(child, (nn.Linear, Conv1D)):
+        if isinstance(child, MODULES):
             yield name, child
 
 
@@ -199,7 +227,7 @@ def _outside_blocks(model: nn.Module, inside: Mapping[str, nn.Module]) -> dict[s
             if not _routes(model, name, prefix):
                 linears[name] = module
             seen.add(id(weight))
-    return _read_by_logits(model, linears)
+    return read_by_outputs(model, linears)
 
 
 def _linear_weights(module: nn.Module) -> int:
@@ -235,6 +263,13 @@ def _place(model: nn.Module, name: str, prefix: str) -> tuple[int, str]:
 
 def _embedding_and_head(model: nn.Module) -> Iterator[nn.Module]:
     language_model: Any = model
+    if isinstance(task_of(model), ImageClassification):
+        n_classes, in_blocks = language_model.config.num_labels, set(blocks(model).modules())
+        for module in model.modules():
+            is_head = isinstance(module, nn.Linear) and module.out_features == n_classes
+            if is_head and module not in in_blocks:
+                yield module
+        return
     yield language_model.get_input_embeddings()
     head = language_model.get_output_embeddings()
     if isinstance(head, nn.Linear):
@@ -257,6 +292,8 @@ def _routes(model: nn.Module, name: str, block: str) -> bool:
         block: name of its block; outside the blocks, of their list.
     """
     n_outputs = get_weight(model, name).shape[0]
+    if isinstance(model.get_submodule(name), nn.Conv2d):
+        return False  # few channels are no gate, and as many as a list is long happen
     if n_outputs < _NARROW:
         return True
     around = name.rpartition(".")[0]
@@ -284,80 +321,6 @@ def _stacked(module: nn.Module) -> list[nn.Parameter]:
     if isinstance(module, nn.Conv1d):
         return []
     return [p for p in module.parameters(recurse=False) if p.dim() == 3 and min(p.shape) > 1]
-
-
-def _read_by_logits(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Those linears that the logits of two tokens depend on: not a pooler, nor what never runs."""
-    if not linears:
-        return {}
-    outputs: list[tuple[str, torch.Tensor]] = []
-
-    def record(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
-        def hook(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-            # Where parameters are frozen no output has a gradient of its own.
-            outputs.append((name, output if output.requires_grad else output.requires_grad_()))
-
-        return hook
-
-    hooks = [m.register_forward_hook(record(name)) for name, m in linears.items()]
-    with torch.enable_grad():
-        try:
-            logits = _run_two_tokens(model)
-        finally:
-            for handle in hooks:
-                handle.remove()
-        if not outputs or not logits.requires_grad:
-            return {}
-        tensors = [output for _, output in outputs]
-        gradients = torch.autograd.grad(logits.sum(), tensors, allow_unused=True)
-    read = {name for (name, _), g in zip(outputs, gradients, strict=True) if g is not None}
-    return {name: module for name, module in linears.items() if name in read}
-
-
-def _groups_by_input(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Group name of each linear that ran: linears of one parent that read one tensor."""
-    members: dict[tuple[str, int], list[str]] = {}
-    # Inputs are kept alive through the pass: a freed tensor's id could come back as another's.
-    inputs: list[torch.Tensor] = []
-
-    def record(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        def hook(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-            inputs.append(arguments[0])
-            names = members.setdefault((name.rpartition(".")[0], id(arguments[0])), [])
-            if name not in names:
-                names.append(name)
-
-        return hook
-
-    hooks = [m.register_forward_pre_hook(record(name)) for name, m in linears.items()]
-    try:
-        with torch.no_grad():
-            _run_two_tokens(model)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: _group_name(names) for names in members.values() for name in names}
-
-
-def _group_name(names: list[str]) -> str:
-    if len(names) == 1:
-        return names[0]
-    parent = names[0].rpartition(".")[0]
-    return f"{parent}.{'+'.join(sorted(name.rpartition('.')[2] for name in names))}"
-
-
-def _run_two_tokens(model: nn.Module) -> torch.Tensor:
-    """Logits `[1, 2, vocabulary]`."""
-    tokens = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
-    try:
-        logits: torch.Tensor = model(tokens).logits
-    except Exception as error:  # any family's own complaint; the message names it
-        reason = str(error).partition("\n")[0]
-        raise InvalidModel(
-            f"{type(model).__name__} does not run on token ids alone ({reason}): "
-            "bitfront needs a causal language model."
-        ) from error
-    return logits
 
 
 def _fitting(format: Format, layer: Layer) -> Format:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
@@ -24,37 +25,59 @@ from bitfront.errors import (
     StorageError,
 )
 from bitfront.models import weight_files
+from bitfront.models.image_text import ImageText
+from bitfront.models.sentences import is_sentence_encoder, pooling_of
+from bitfront.models.tasks import ImageClassification, set_task, task_named, task_of
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _GB = 1e9
+AUTO_CLASSES: dict[str, Any] = {
+    "text": transformers.AutoModelForCausalLM,
+    "images": transformers.AutoModelForImageClassification,
+    "sentences": transformers.AutoModel,
+    "image-text": transformers.AutoModelForImageTextToText,
+}
+"""How transformers loads a model of each task."""
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 """Files of a hub model that are downloaded: none of them can run code."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A causal language model in evaluation mode with its tokenizer.
+    """A model in evaluation mode with what feeds it.
 
     Args:
         module: the model.
-        tokenizer: its tokenizer; may have ids that no row of the embedding is for.
+        tokenizer: its tokenizer, which may have ids that no row of the embedding is for, or its
+            image processor.
         digest: SHA-256 of configuration, tensor names and stored weights; not of paths or names.
         source: what the user gave.
+        base: what it was fine-tuned from, where differences are to be quantized.
     """
 
     module: nn.Module
     tokenizer: Any
     digest: str
     source: str
+    base: LoadedModel | None = None
+
+    @property
+    def base_module(self) -> nn.Module | None:
+        """The model that differences are taken from."""
+        return self.base.module if self.base is not None else None
 
     @property
     def n_rows(self) -> int:
-        """Rows of the embedding: how many token ids the model knows."""
-        return _n_rows(self.module)
+        """Rows of the embedding: how many token ids the model knows; 0 where it is fed none."""
+        return 0 if isinstance(task_of(self.module), ImageClassification) else _n_rows(self.module)
 
 
 def load_model(
-    source: str, revision: str | None = None, dtype: str = "auto", device: str = "auto"
+    source: str,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    task: str = "auto",
 ) -> LoadedModel:
     """Load a local folder, a hub id, or a GGUF file; safetensors or GGUF only, never remote code.
 
@@ -63,9 +86,10 @@ def load_model(
         revision: branch, tag or commit of a hub model.
         dtype: `"float32"`, `"bfloat16"` or `"auto"` (see `compute_dtype`).
         device: `"cpu"`, `"cuda"` or `"auto"`.
+        task: what it is for, as in a study.
 
     Raises:
-        InvalidArgument: no CUDA device, but asked for.
+        InvalidArgument: no CUDA device, but asked for; or Pillow is missing, for images.
         InvalidModel: missing, incomplete, corrupt, pickled, already quantized, in need of code
             of its own, or with a tokenizer that does not match.
         NonFinite: NaN or infinity in a weight.
@@ -76,9 +100,10 @@ def load_model(
         if path.is_file():
             module, tokenizer = _from_gguf(path, source, chosen)
         else:
-            module, tokenizer = _from_folder(path, source, chosen)
+            module, tokenizer = _from_folder(path, source, chosen, task)
     _check_finite(module, source)
-    _check_tokenizer(module, tokenizer, source)
+    if not isinstance(task_of(module), ImageClassification):
+        _check_tokenizer(module, tokenizer, source)
     return LoadedModel(module.to(device).eval(), tokenizer, weight_files.digest(path), source)
 
 
@@ -200,12 +225,13 @@ def _at(source: str, revision: str | None) -> str:
     return f"{source}@{revision}" if revision else source
 
 
-def _from_folder(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:
-    _check_config(path, source)
+def _from_folder(path: Path, source: str, dtype: torch.dtype, task: str) -> tuple[nn.Module, Any]:
+    config = _checked_config(path, source)
     weight_files.check(path)
-    tokenizer = _tokenizer(path, source)
+    kind = task if task != "auto" else _kind(path, config)
+    tokenizer = _image_reader(path, source) if kind == "images" else load_tokenizer(path, source)
     try:
-        module, found = transformers.AutoModelForCausalLM.from_pretrained(
+        module, found = AUTO_CLASSES[kind].from_pretrained(
             path,
             dtype=dtype,
             use_safetensors=True,
@@ -214,11 +240,25 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module
         )
     except Exception as error:
         raise InvalidModel(f"Cannot load {source}: {first_line(error)}.") from error
-    if missing := sorted(found["missing_keys"]):
+    missing = sorted(found["missing_keys"])
+    if kind == "image-text":
+        set_task(module, ImageText.of(module.config))
+    if kind == "sentences":
+        set_task(module, pooling_of(path))
+        # Nothing reads what transformers calls the pooler, and many encoders come without.
+        if any(name.startswith("pooler.") for name in missing):
+            module.pooler = None
+        missing = [name for name in missing if not name.startswith("pooler.")]
+    if missing:
         raise InvalidModel(
             f"{source} lacks {len(missing)} tensors, first {missing[0]!r}: download it again."
         )
     return module, tokenizer
+
+
+def _kind(path: Path, config: Mapping[str, Any]) -> str:
+    """Name of the task of a model folder."""
+    return "sentences" if is_sentence_encoder(path) else task_named(config)
 
 
 def _from_gguf(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:
@@ -240,9 +280,9 @@ def _from_gguf(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, 
     return module, tokenizer
 
 
-def _check_config(path: Path, source: str) -> None:
+def _checked_config(path: Path, source: str) -> dict[str, Any]:
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
         family = config.get("model_type")
     except FileNotFoundError:
         raise InvalidModel(f"{source} has no config.json: give a Hugging Face folder.") from None
@@ -267,9 +307,15 @@ def _check_config(path: Path, source: str) -> None:
             f"{source} is already quantized ({quantized.get('quant_method')}): "
             "give the unquantized model."
         )
+    return config
 
 
-def _tokenizer(path: Path, source: str) -> Any:
+def load_tokenizer(path: Path, source: str) -> Any:
+    """The tokenizer of a folder; `source` is what errors call it.
+
+    Raises:
+        InvalidModel: there is none, or it cannot be loaded.
+    """
     # Without its files transformers may build an empty tokenizer instead of failing.
     if not any((path / name).exists() for name in _TOKENIZER_FILES):
         raise InvalidModel(
@@ -281,6 +327,26 @@ def _tokenizer(path: Path, source: str) -> Any:
     except Exception as error:
         raise InvalidModel(
             f"Cannot load the tokenizer of {source}: {first_line(error)}."
+        ) from error
+
+
+def _image_reader(path: Path, source: str) -> Any:
+    if not (path / "preprocessor_config.json").exists():
+        raise InvalidModel(
+            f"{source} has no preprocessor_config.json, which says how images become pixels: "
+            "put it beside the weights."
+        )
+    if importlib.util.find_spec("PIL") is None:
+        raise InvalidArgument(
+            "Images need Pillow, which is not installed: pip install 'bitfront[vision]'."
+        )
+    try:
+        return transformers.AutoImageProcessor.from_pretrained(
+            path, backend="pil", trust_remote_code=False
+        )
+    except Exception as error:
+        raise InvalidModel(
+            f"Cannot load the image processor of {source}: {first_line(error)}."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Losses as gradients with respect to the logits, summed over tokens."""
+"""Losses as gradients with respect to the logits, summed over what is scored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from bitfront.errors import InvalidArgument
-from bitfront.models.reference import Reference
+from bitfront.models.embeddings import EmbeddingLabelLoss
+from bitfront.models.gradients import LogitGradient
+from bitfront.models.reference import Answers
+from bitfront.models.tasks import TEXT, SentenceEmbedding, Task
 
 LABELS = ("model", "text")
 
@@ -32,60 +35,77 @@ class LabelLoss:
     """Negative log-likelihood of the text's next tokens, or of tokens drawn from the model itself.
 
     With drawn labels the gradients of different tokens are independent with mean zero, so the
-    mean square of a sequence's gradient is the sum of its tokens' true Fisher information.
+    mean square of a sequence's gradient is the sum of its tokens' true Fisher information. Of an
+    image the label is its class.
 
     Args:
-        tokens: int64 `[n_sequences, length]`; position t predicts token t + 1.
-        uniforms: float32 `[n_draws, n_sequences, length - 1]` in [0, 1), which quantile of its
-            prediction each drawn label is; `None` for the text's labels.
+        n_scored: outputs for a sample that have a label: the first so many.
+        labels: those of the samples, int64 `[n_samples, n_scored]`; where there are none (images),
+            each output's own most likely one counts as such.
+        uniforms: float32 `[n_draws, n_samples, n_scored]` in [0, 1), which quantile of its
+            prediction each drawn label is; `None` for the samples' labels.
     """
 
-    tokens: Tensor
+    n_scored: int
+    labels: Tensor | None
     uniforms: Tensor | None
 
     @classmethod
-    def of(cls, tokens: Tensor, labels: str, n_draws: int, seed: int) -> LabelLoss:
+    def of(
+        cls, samples: Tensor, labels: str, n_draws: int, seed: int, task: Task = TEXT
+    ) -> LabelLoss:
         """`labels` as in `LABELS`; draws depend on seed and position, not on how passes are cut."""
+        n_scored = task.n_scored(samples)
         if labels == "text":
-            return cls(tokens, None)
-        n, length = tokens.shape
+            return cls(n_scored, task.labels(samples), None)
         generator = torch.Generator().manual_seed(seed)
-        return cls(tokens, torch.rand(n_draws, n, length - 1, generator=generator))
+        uniforms = torch.rand(n_draws, len(samples), n_scored, generator=generator)
+        return cls(n_scored, None, uniforms)
 
     def __call__(self, logits: Tensor, rows: slice, draw: int) -> Tensor:
-        """`softmax(logits) - onehot(label)`, float32 `[n, length, vocabulary]`; last position 0."""
+        """`softmax(logits) - onehot(label)`, float32, shaped as the logits; 0 where not scored."""
         gradient = torch.softmax(logits.float(), dim=-1)
-        gradient[:, -1] = 0
-        predicted = gradient[:, :-1]
+        gradient[:, self.n_scored :] = 0
+        predicted = gradient[:, : self.n_scored]
         labels = self._labels(predicted, rows, draw)[..., None]
         predicted.scatter_add_(-1, labels, torch.full_like(labels, -1, dtype=predicted.dtype))
         return gradient
 
     def _labels(self, predicted: Tensor, rows: slice, draw: int) -> Tensor:
         if self.uniforms is None:
-            return self.tokens[rows, 1:].to(predicted.device)
+            if self.labels is None:
+                return predicted.argmax(dim=-1)
+            return self.labels[rows].to(predicted.device)
         cumulative = predicted.cumsum(dim=-1)
         quantiles = self.uniforms[draw, rows, :, None].to(predicted.device) * cumulative[..., -1:]
         labels = torch.searchsorted(cumulative, quantiles, right=True)[..., 0]
         return labels.clamp(max=predicted.shape[-1] - 1)
 
 
+def label_loss(
+    samples: Tensor, labels: str, n_draws: int, seed: int, task: Task = TEXT
+) -> LogitGradient:
+    """The loss of labels of a task's outputs; arguments as `LabelLoss.of`.
+
+    Raises:
+        InvalidArgument: labels of sentences that are not drawn: there are none.
+    """
+    if not isinstance(task, SentenceEmbedding):
+        return LabelLoss.of(samples, labels, n_draws, seed, task)
+    if labels != "model":
+        raise InvalidArgument(
+            f"Sentences have no labels, but labels={labels!r} is asked for: use labels=model, or "
+            "another estimator, such as fisher."
+        )
+    return EmbeddingLabelLoss(seed)
+
+
 @dataclass(frozen=True, eq=False)
 class KlLoss:
-    """KL(unquantized || model) in nats, over the top K of the reference and "any other"."""
+    """The divergence that searches minimize: KL in nats, or the cosine error of embeddings."""
 
-    reference: Reference
+    reference: Answers
 
-    def __call__(self, logits: Tensor, rows: slice, draw: int) -> Tensor:
-        """`q - p`, float32 `[n, length, vocabulary]`, p's tail spread as q's; last position 0."""
-        gradient = torch.softmax(logits.float(), dim=-1)
-        gradient[:, -1] = 0
-        q = gradient[:, :-1]
-        indices = self.reference.indices[rows].to(q.device).long()
-        top = q.gather(-1, indices) - self.reference.log_probs[rows].to(q.device).exp()
-        q.scatter_(-1, indices, 0.0)
-        tail = self.reference.log_tail[rows, :, None].to(q.device).exp()
-        # A tail that underflows is all zeros: the bound keeps 0 * infinity out.
-        q *= 1 - tail / q.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(q.dtype).tiny)
-        q.scatter_(-1, indices, top)
-        return gradient
+    def __call__(self, outputs: Tensor, rows: slice, draw: int) -> Tensor:
+        """`Answers.gradient`."""
+        return self.reference.gradient(outputs, rows)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.gradients import frozen
+from bitfront.models.tasks import CausalText, task_of
 
 _SAMPLED: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Tensor]] = WeakKeyDictionary()
 TEXTS = ("calibration", "random", "sampled")
@@ -35,6 +36,10 @@ def chosen_text(text: str, model: nn.Module, given: Tensor, seed: int) -> Tensor
     """
     if text == "calibration":
         return given
+    if not isinstance(task_of(model), CausalText):
+        raise InvalidArgument(
+            f"text {text!r} is of language models, not {type(model).__name__}: take 'calibration'."
+        )
     if text == "random":
         return random_tokens(model, given.shape[0], given.shape[1], seed)
     # A table made block by block asks for the same text once a block.

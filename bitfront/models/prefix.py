@@ -14,7 +14,8 @@ from torch import nn
 
 from bitfront.errors import NonFinite
 from bitfront.models.layers import blocks
-from bitfront.models.reference import Reference, next_token_logits
+from bitfront.models.reference import Answers
+from bitfront.models.tasks import run, scored_outputs, task_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class BlockStart:
         reference: predictions of the unquantized model; its tokens are the text.
     """
 
-    def __init__(self, model: nn.Module, reference: Reference) -> None:
+    def __init__(self, model: nn.Module, reference: Answers) -> None:
         self.model = model
         self.reference = reference
         self._blocks = list(blocks(model))
@@ -94,23 +95,26 @@ class BlockStart:
         while self._at < block:
             self._outputs = [self._advanced(index) for index in range(len(self.reference.tokens))]
             self._at += 1
-        if self.reference.kl(self.logits(0), 0).any():
+        if self.reference.divergence(self.logits(0), 0).any():
             logger.info("block %d does not take over what the earlier ones did: all run", block)
             self._skips, self._at = False, 0
 
     def logits(self, index: int) -> torch.Tensor:
-        """`next_token_logits` of sequence `index`, `[n_scored, vocabulary]`."""
+        """`scored_outputs` of sequence `index`, `[n_scored, vocabulary]`."""
         with self._skipping(index):
-            return next_token_logits(self.model, self.reference.tokens[index])
+            return scored_outputs(self.model, self.reference.tokens[index])
 
     def kl(self) -> float:
         """Mean KL per token of the model as its weights now stand, in nats; at least 0.
+
+        Of embeddings it is their mean cosine error.
 
         Raises:
             NonFinite: it is NaN or infinite.
         """
         n = len(self.reference.tokens)
-        means = [self.reference.kl(self.logits(i), i).double().mean().item() for i in range(n)]
+        parts = [self.reference.divergence(self.logits(i), i) for i in range(n)]
+        means = [part.double().mean().item() for part in parts]
         kl = sum(means) / n
         if not math.isfinite(kl):
             raise NonFinite(
@@ -135,7 +139,7 @@ class BlockStart:
         hooks = [block.register_forward_hook(count) for block in self._blocks]
         hooks += [module.register_forward_pre_hook(stop) for module in readers]
         try:
-            next_token_logits(self.model, self.reference.tokens[0, :2])
+            run(self.model, task_of(self.model).probe(self.model))
         except _ReachedError as reached:
             return int(reached.output)
         finally:
@@ -146,7 +150,7 @@ class BlockStart:
     def _advanced(self, index: int) -> Any:
         with self._skipping(index), _last_block(self._blocks[self._at]):
             try:
-                next_token_logits(self.model, self.reference.tokens[index])
+                scored_outputs(self.model, self.reference.tokens[index])
             except _ReachedError as reached:
                 return reached.output
         raise AssertionError("the forward pass left out a block")

@@ -1,7 +1,8 @@
-"""Layers that hold packed weights and multiply by them: linear, embedding, tied head."""
+"""Layers that hold packed weights and multiply by them: linear, convolution, embedding, head."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -87,8 +88,10 @@ class PackedWeight(nn.Module):
             return None
         # A compiled model uses the layout that the model had before, but does not make it.
         makes = not torch.compiler.is_compiling()
-        (stored, _), *others = self.format.parts(self.shape)
-        makes = makes and not others and torch_cpu.can_multiply(stored, self.shape)
+        (stored, _), *_ = self.format.parts(self.shape)
+        # Of several widths there may be one part, whose tensors have other names.
+        makes = makes and stored == self.format.base
+        makes = makes and torch_cpu.can_multiply(stored, self.shape)
         if self._low_bit is None and makes:
             self._low_bit = torch_cpu.low_bit(stored, self.shape, self.tensors())
         return self._low_bit
@@ -198,6 +201,46 @@ class Siblings:
         return torch.cat([known.new_zeros(x.shape[0]) if b is None else b for b, x in rows])
 
 
+class QuantConv2d(PackedWeight):
+    """A convolution with a packed weight; stands for `nn.Conv2d`.
+
+    It decodes the weight on each call, on a GPU too, and runs torch's convolution: no kernel of
+    ours multiplies patches by packed codes. `keep_decoded` trades memory for the time of decoding.
+
+    Args:
+        format: what the stored tensors mean.
+        module: the convolution that it stands for, whose bias it takes over.
+    """
+
+    def __init__(self, format: Format, module: nn.Conv2d) -> None:
+        n_rows, *others = module.weight.shape
+        super().__init__(format, (n_rows, math.prod(others)), module.weight.dtype)
+        self.kernel_shape = module.weight.shape
+        self.bias = module.bias
+        for name in _GEOMETRY:  # models look at them, such as MobileNetV2 for its padding
+            setattr(self, name, getattr(module, name))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """`[n, in_channels, height, width]` to `[n, out_channels, ., .]`."""
+        kernel = self.matrix(inputs.dtype).reshape(self.kernel_shape)
+        convolved: torch.Tensor = nn.Conv2d._conv_forward(self, inputs, kernel, self.bias)  # type: ignore[arg-type]
+        return convolved
+
+
+_GEOMETRY = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "padding_mode",
+    "_reversed_padding_repeated_twice",
+)
+"""What a convolution is besides its weight and bias."""
+
+
 class QuantEmbedding(PackedWeight):
     """Rows of a packed table `[n_tokens, width]`; only the rows asked for are decoded.
 
@@ -245,13 +288,15 @@ class TiedHead(nn.Module):
         return self._embedding[0].multiply(inputs, self.bias)
 
 
-def packed_like(module: nn.Module, format: Format) -> QuantLinear | QuantEmbedding:
+def packed_like(module: nn.Module, format: Format) -> QuantLinear | QuantConv2d | QuantEmbedding:
     """An empty packed layer that stands for `module`.
 
     Raises:
-        InvalidModel: neither a linear layer nor an embedding whose rows are used as they are or
-            scaled.
+        InvalidModel: neither a linear layer, a convolution, nor an embedding whose rows are used as
+            they are or scaled.
     """
+    if isinstance(module, nn.Conv2d):
+        return QuantConv2d(format, module)
     weight = module.get_parameter("weight")
     n_rows, n_columns = weight.shape
     if isinstance(module, Conv1D):

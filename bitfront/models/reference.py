@@ -4,27 +4,101 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact, NonFinite
 from bitfront.files import replacing
 from bitfront.kernels.base import is_fused
 from bitfront.models.data import digest
+from bitfront.models.tasks import CausalText, scored_outputs, task_of
 
 _CHUNK = 2**20
 """Logits at a time: 4 MB of float32 stay in a processor's cache."""
 
 
+class Answers(ABC):
+    """What the unquantized model answers on samples, and how far another model is from that."""
+
+    tokens: torch.Tensor
+    """The samples."""
+
+    @property
+    @abstractmethod
+    def n_scored(self) -> int:
+        """Outputs for a sample that are judged."""
+
+    @abstractmethod
+    def divergence(self, outputs: torch.Tensor, index: int) -> torch.Tensor:
+        """What searches minimize, of each judged output, float32 `[n_scored]`; differentiable.
+
+        Args:
+            outputs: of another model, `[n_scored, size]`.
+            index: which sample.
+        """
+
+    @abstractmethod
+    def gradient(self, outputs: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Gradient of the summed divergence, float32 `[n, n_outputs, size]`; 0 where not judged.
+
+        Args:
+            outputs: of another model, of that shape.
+            rows: which samples.
+        """
+
+    def first(self, n_samples: int) -> Self:
+        """That of the first samples alone; shares memory with the whole."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return type(self)(**{k: None if x is None else x[:n_samples] for k, x in parts.items()})
+
+    def save(self, path: Path, model: str) -> None:
+        """Write to a safetensors file that remembers model and samples.
+
+        Args:
+            path: the file.
+            model: what tells the model from others, its dtype included.
+
+        Raises:
+            StorageError: the file could not be written; what was there before is untouched.
+        """
+        tensors = {name: getattr(self, name).contiguous() for name in self._stored()}
+        content = save(tensors, {"digest": _artifact_digest(model, self.tokens)})
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+
+    @classmethod
+    def load(cls, path: Path, model: str, tokens: torch.Tensor) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            MismatchedArtifact: another model or text made the file, or it is damaged.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                stored = (file.metadata() or {}).get("digest")
+                if stored == _artifact_digest(model, tokens):
+                    return cls(**{name: file.get_tensor(name) for name in cls._stored()})
+        except (OSError, SafetensorError) as error:
+            raise MismatchedArtifact(f"Cannot read reference {path}: {error}.") from error
+        raise MismatchedArtifact(
+            f"Reference {path} belongs to another model or text: remove it or use another folder."
+        )
+
+    @classmethod
+    def _stored(cls) -> list[str]:
+        return [f.name for f in fields(cls) if f.name != "labels"]  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, eq=False)
-class Reference:
+class Reference(Answers):
     """Top-K log-probabilities and tail mass of the unquantized model on token blocks.
 
     KL is computed over K + 1 outcomes: the K most likely tokens of the unquantized model, and
@@ -38,12 +112,15 @@ class Reference:
         log_probs: float32 `[n_sequences, n_scored, K]`.
         log_tail: float32 `[n_sequences, n_scored]`, log of the mass outside the top K, at least
             about -87.
+        labels: of images, int64 `[n_sequences]`, `None` where they have none; not part of what is
+            stored. A text holds its own.
     """
 
     tokens: torch.Tensor
     indices: torch.Tensor
     log_probs: torch.Tensor
     log_tail: torch.Tensor
+    labels: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -72,20 +149,21 @@ class Reference:
         """
         if top_k < 1:
             raise InvalidArgument(f"top_k is {top_k}: give at least 1.")
-        sequences, losses = [], []
+        task, sequences, losses = task_of(model), [], []
         for index, sequence in enumerate(tokens):
-            logits = next_token_logits(model, sequence)
+            logits = scored_outputs(model, sequence)
             if not logits.isfinite().all():
                 raise NonFinite(
                     f"The unquantized model predicts NaN or infinity on sequence {index}: "
                     "check its weights, or run it in float32."
                 )
             sequences.append(_compressed(logits, min(top_k, logits.shape[-1])))
-            losses.append(cross_entropy(logits.float(), sequence[1:].to(logits.device)).item())
+            losses.append(task.loss(logits, task.targets(sequence, logits)).item())
             if progress:
                 progress(index + 1, len(tokens))
         loss = sum(losses) / len(losses)
-        if loss > math.log(max_perplexity) and is_causal(model, tokens[0]):
+        badly = isinstance(task, CausalText) and loss > math.log(max_perplexity)
+        if badly and is_causal(model, tokens[0]):
             raise InvalidText(
                 f"The unquantized model predicts the text worse than guessing (log-perplexity "
                 f"{loss:.1f}): its tokenizer is of another model, or the text unlike all it knows."
@@ -98,17 +176,42 @@ class Reference:
         """Tokens kept per position: at most the vocabulary."""
         return self.indices.shape[-1]
 
-    def first(self, n_sequences: int) -> Reference:
-        """That of the first sequences alone; shares memory with the whole."""
-        return Reference(**{name: getattr(self, name)[:n_sequences] for name in _FIELDS})
+    @property
+    def n_scored(self) -> int:
+        """Predictions of a sequence that are judged."""
+        return self.log_tail.shape[1]
 
     def next_tokens(self, index: int) -> torch.Tensor:
         """The tokens to be predicted in a sequence, int64 `[n_scored]`."""
         return self.tokens[index, 1:]
 
+    def labels_of(self, index: int) -> torch.Tensor | None:
+        """What is right for a sample, int64 `[n_scored]`, if that is known."""
+        if self.labels is not None:
+            return self.labels[index : index + 1]
+        return None if self.tokens.is_floating_point() else self.next_tokens(index)
+
     def argmax(self, index: int) -> torch.Tensor:
         """The unquantized model's most likely token at each position, int64 `[n_scored]`."""
         return self.indices[index, :, 0].long()
+
+    def divergence(self, outputs: torch.Tensor, index: int) -> torch.Tensor:
+        """See `Answers.divergence`: the KL."""
+        return self.kl(outputs, index)
+
+    def gradient(self, outputs: torch.Tensor, rows: slice) -> torch.Tensor:
+        """`q - p`, where the tail of p is spread as that of q; see `Answers.gradient`."""
+        gradient = torch.softmax(outputs.float(), dim=-1)
+        gradient[:, self.n_scored :] = 0
+        q = gradient[:, : self.n_scored]
+        indices = self.indices[rows].to(q.device).long()
+        top = q.gather(-1, indices) - self.log_probs[rows].to(q.device).exp()
+        q.scatter_(-1, indices, 0.0)
+        tail = self.log_tail[rows, :, None].to(q.device).exp()
+        # A tail that underflows is all zeros: the bound keeps 0 * infinity out.
+        q *= 1 - tail / q.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(q.dtype).tiny)
+        q.scatter_(-1, indices, top)
+        return gradient
 
     def kl(self, logits: torch.Tensor, index: int) -> torch.Tensor:
         """KL(unquantized || logits) in nats per token, float32 `[n_scored]`.
@@ -142,42 +245,6 @@ class Reference:
         log_q, log_q_tail = _split(logits, indices)
         return _outcomes(log_p, log_q).sum(dim=-1) + _outcomes(log_p_tail, log_q_tail)
 
-    def save(self, path: Path, model: str) -> None:
-        """Write to a safetensors file that remembers model and text.
-
-        Args:
-            path: the file.
-            model: what tells the model from others, its dtype included.
-
-        Raises:
-            StorageError: the file could not be written; what was there before is untouched.
-        """
-        tensors = {name: getattr(self, name).contiguous() for name in _FIELDS}
-        content = save(tensors, {"digest": _artifact_digest(model, self.tokens)})
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-
-    @classmethod
-    def load(cls, path: Path, model: str, tokens: torch.Tensor) -> Reference:
-        """Read what `save` wrote.
-
-        Raises:
-            MismatchedArtifact: another model or text made the file, or it is damaged.
-        """
-        try:
-            with safe_open(path, framework="pt") as file:
-                stored = (file.metadata() or {}).get("digest")
-                if stored == _artifact_digest(model, tokens):
-                    return cls(**{name: file.get_tensor(name) for name in _FIELDS})
-        except (OSError, SafetensorError) as error:
-            raise MismatchedArtifact(f"Cannot read reference {path}: {error}.") from error
-        raise MismatchedArtifact(
-            f"Reference {path} belongs to another model or text: remove it or use another folder."
-        )
-
-
-_FIELDS = ("tokens", "indices", "log_probs", "log_tail")
-
 
 def next_token_logits(model: nn.Module, sequence: torch.Tensor) -> torch.Tensor:
     """Logits at every position that has a next token, `[n_scored, vocabulary]`, without gradients.
@@ -186,10 +253,7 @@ def next_token_logits(model: nn.Module, sequence: torch.Tensor) -> torch.Tensor:
         model: causal language model.
         sequence: token ids, int64 `[sequence_length]`.
     """
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        logits: torch.Tensor = model(sequence[None].to(device), use_cache=False).logits
-    return logits[0, :-1]
+    return scored_outputs(model, sequence)
 
 
 def is_causal(model: nn.Module, sequence: torch.Tensor) -> bool:

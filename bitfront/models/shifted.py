@@ -12,6 +12,9 @@ from torch import nn
 from bitfront.allocation import Allocation
 from bitfront.formats import named
 from bitfront.models.layers import get_weight, set_weight
+from bitfront.models.matrices import gram, input_rows, n_rows
+from bitfront.models.statistics import gram_shape
+from bitfront.models.tasks import device_of, run
 from bitfront.quantizers.base import Quantizer
 from bitfront.quantizers.rtn import Rtn
 from bitfront.space import SearchSpace
@@ -92,9 +95,10 @@ class ShiftedGrams(Mapping[str, torch.Tensor]):
 def shifted_grams(
     model: nn.Module, changed: nn.Module, tokens: torch.Tensor, layer_names: Sequence[str]
 ) -> dict[str, torch.Tensor]:
-    """Means of y y^T and (x - y) y^T, float32 `[2, in_features, in_features]` by layer name.
+    """Means of y y^T and (x - y) y^T, float32 `[2, n_groups, in_features, in_features]` by layer.
 
-    x is the input of a layer in `model`, y in `changed`. Where both do not see the same tokens
+    x is the input of a layer in `model`, y in `changed`; there is one group but in convolutions
+    whose groups read inputs of their own. Where both do not see the same tokens
     (experts), (x - y) counts as 0.
 
     Args:
@@ -103,22 +107,22 @@ def shifted_grams(
         tokens: token ids, int64 `[n_sequences, sequence_length]`.
         layer_names: module names.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     sums: dict[str, torch.Tensor] = {}
     counts = dict.fromkeys(layer_names, 0)
     for sequence in tokens:
-        before = _inputs(model, sequence[None].to(device), layer_names)
-        after = _inputs(changed, sequence[None].to(device), layer_names)
+        before = _inputs(model, sequence[None], layer_names)
+        after = _inputs(changed, sequence[None], layer_names)
         for name, y in after.items():
             x = before.get(name)
             shift = x - y if x is not None and x.shape == y.shape else torch.zeros_like(y)
-            products = torch.stack([y.T @ y, shift.T @ y])
+            products = torch.stack([gram(y), gram(shift, y)])
             sums[name] = products if name not in sums else sums[name] + products
-            counts[name] += len(y)
+            counts[name] += n_rows(y)
     for name in set(layer_names) - set(sums):
-        width = get_weight(model, name).shape[1]
-        sums[name] = torch.zeros(2, width, width, device=device)
-    return {name: sums[name] / max(counts[name], 1) for name in layer_names}
+        sums[name] = torch.zeros(2, *gram_shape(model, name), device=device)
+    means = {name: sums[name] / max(counts[name], 1) for name in layer_names}
+    return {name: mean[:, None] if mean.ndim == 3 else mean for name, mean in means.items()}
 
 
 class _AllSeen(Exception):
@@ -128,12 +132,12 @@ class _AllSeen(Exception):
 def _inputs(
     model: nn.Module, tokens: torch.Tensor, layer_names: Sequence[str]
 ) -> dict[str, torch.Tensor]:
-    """Float32 inputs `[n_tokens, in_features]` of the layers that are called."""
+    """Float32 rows of inputs of the layers that are called."""
     found: dict[str, torch.Tensor] = {}
 
     def record(name: str) -> Callable[[nn.Module, Inputs], None]:
-        def keep(_: nn.Module, inputs: Inputs) -> None:
-            found[name] = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float()
+        def keep(module: nn.Module, inputs: Inputs) -> None:
+            found[name] = input_rows(module, inputs[0].detach()).float()
             if len(found) == len(layer_names):
                 raise _AllSeen
 
@@ -144,7 +148,7 @@ def _inputs(
     ]
     try:
         with torch.no_grad():
-            model(tokens, use_cache=False)
+            run(model, tokens)
     except _AllSeen:
         pass
     finally:

@@ -16,15 +16,16 @@ from bitfront.models.cache_gradients import cache_slopes
 from bitfront.models.gradients import visit_gradients, weight_gradients
 from bitfront.models.layers import get_weight
 from bitfront.models.losses import KlLoss
-from bitfront.models.reference import Reference
+from bitfront.models.reference import Answers, Reference
 from bitfront.models.rounded_inputs import roundings
+from bitfront.models.tasks import task_of
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
 
 def slopes(
     model: nn.Module,
-    reference: Reference,
+    reference: Answers,
     space: SearchSpace,
     bank: WeightBank,
     allocation: Allocation,
@@ -69,9 +70,9 @@ def slopes(
     tokens = reference.tokens
     with _exact_inputs(model, with_weights) as exact:
         visit_gradients(model, tokens, with_weights, KlLoss(reference), add, progress=progress)
-    n_scored = tokens.shape[0] * (tokens.shape[1] - 1)
+    n_scored = len(tokens) * reference.n_scored
     values = np.zeros((len(space.layers), len(space.formats)))
-    if space.kv_cache is not None:
+    if space.kv_cache is not None and isinstance(reference, Reference):
         held = {x: f for x, f in allocation.formats.items() if space.is_cache(x)}
         values = cache_slopes(model, reference, space, held)
     of_weights = [row for row, layer in enumerate(space.layers) if not layer.cache]
@@ -83,7 +84,12 @@ def slopes(
             switched = bank.weight(name, space.formats[column].name, gradient.device) - weight
             total = float((gradient * switched).sum()) + by_input[index, column]
             values[row, column] = total / n_scored
-    return LayerTable(space, values, "kl", f"slopes at {allocation.digest}, bank {bank.digest}")
+    return LayerTable(
+        space,
+        values,
+        task_of(model).loss_name,
+        f"slopes at {allocation.digest}, bank {bank.digest}",
+    )
 
 
 @contextmanager

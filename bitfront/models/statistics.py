@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from bitfront.errors import NonFinite
 from bitfront.models.layers import get_weight
+from bitfront.models.matrices import gram, input_rows, n_groups, n_rows, reading
+from bitfront.models.tasks import Task, device_of, run, task_of
 
 Inputs = tuple[torch.Tensor, ...]
 
@@ -20,8 +22,10 @@ def input_grams(
 ) -> dict[str, torch.Tensor]:
     """Mean of x x^T over the inputs of each layer, float32 `[in_features, in_features]`.
 
-    Layers that read the same tensor (q/k/v, gate/up) share one matrix object, computed once. The
-    mean is over the tokens a layer truly saw; a layer that saw none gets zeros.
+    Of a convolution x is a patch of its input, one for each position of the output; in a grouped
+    one (depthwise) each group reads its own, and has a matrix: `[n_groups, in_features,
+    in_features]`. Layers that read the same tensor alike (q/k/v, gate/up) share one matrix object,
+    computed once. The mean is over the tokens a layer truly saw; a layer that saw none gets zeros.
 
     Args:
         model: causal language model.
@@ -31,25 +35,29 @@ def input_grams(
     Raises:
         NonFinite: an input holds NaN or infinity; names the layer.
     """
-    sums = _GramSums()
+    sums = _GramSums(task_of(model))
     hooks = [
         model.get_submodule(name).register_forward_pre_hook(sums.hook(name)) for name in layer_names
     ]
-    device = next(model.parameters()).device
     try:
         with torch.no_grad():
             for sequence in tokens:
-                model(sequence[None].to(device), use_cache=False)
+                run(model, sequence[None])
     finally:
         for hook in hooks:
             hook.remove()
     means = {name: sums.mean(name) for name in sums.totals}
     for name in layer_names:
         if name not in sums.owner:
-            width = get_weight(model, name).shape[1]
             sums.owner[name] = name
-            means[name] = torch.zeros(width, width, device=device)
+            means[name] = torch.zeros(gram_shape(model, name), device=device_of(model))
     return {name: means[sums.owner[name]] for name in layer_names}
+
+
+def gram_shape(model: nn.Module, name: str) -> tuple[int, ...]:
+    """That of the Gram matrix of a layer's inputs; three numbers where groups have their own."""
+    width, groups = get_weight(model, name).shape[1], n_groups(model.get_submodule(name))
+    return (width, width) if groups == 1 else (groups, width, width)
 
 
 class LayerStatistics(Mapping[str, torch.Tensor]):
@@ -104,7 +112,8 @@ class InputGrams(LayerStatistics):
         max_bytes: int = 2**31,
     ) -> None:
         # Counted as if nothing were shared: sharing is only known after the first forward.
-        super().__init__({name: width**2 for name, width in columns.items()}, max_bytes)
+        sizes = {x: width**2 * n_groups(model.get_submodule(x)) for x, width in columns.items()}
+        super().__init__(sizes, max_bytes)
         self.model = model
         self.tokens = tokens
 
@@ -128,32 +137,39 @@ def _runs(n_numbers: Mapping[str, int], max_bytes: int) -> list[tuple[str, ...]]
 class _GramSums:
     """Running sums of x x^T; layers called with the same tensor share the first one's sum."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task) -> None:
+        self.task = task
         self.owner: dict[str, str] = {}
         self.totals: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
-        self._last: tuple[Callable[[], torch.Tensor | None], str] = (lambda: None, "")
+        self._last: tuple[Callable[[], torch.Tensor | None], str, Hashable]
+        self._last = (lambda: None, "", None)
 
     def hook(self, name: str) -> Callable[[nn.Module, Inputs], None]:
-        def add(_module: nn.Module, inputs: Inputs) -> None:
+        def add(module: nn.Module, inputs: Inputs) -> None:
             x = inputs[0]
-            self._claim(name, x)
+            self._claim(name, x, reading(module))
             if self.owner[name] == name:
-                self._add(name, x.detach().reshape(-1, x.shape[-1]).float())
+                self._add(name, input_rows(module, self._weighted(x.detach())))
 
         return add
 
-    def _claim(self, name: str, x: torch.Tensor) -> None:
+    def _weighted(self, x: torch.Tensor) -> torch.Tensor:
+        """Inputs `[..., n_positions, in_features]`, times the root of the weight of each."""
+        weights = self.task.weights(x.shape[-2]) if x.ndim == 3 else None
+        return x if weights is None else x * weights.sqrt().to(x)[:, None]
+
+    def _claim(self, name: str, x: torch.Tensor, read: Hashable) -> None:
         # A weak reference: a dead tensor's address may be taken by another one.
-        reference, previous = self._last
-        shared = reference() is x
+        reference, previous, read_before = self._last
+        shared = reference() is x and read == read_before
         if name not in self.owner:
             self.owner[name] = self.owner[previous] if shared else name
         if not shared:
-            self._last = (weakref.ref(x), name)
+            self._last = (weakref.ref(x), name, read)
 
-    def _add(self, name: str, x: torch.Tensor) -> None:
-        total = x.T @ x
+    def _add(self, name: str, rows: torch.Tensor) -> None:
+        total = gram(rows)
         if not total.isfinite().all():
             raise NonFinite(
                 f"The input of layer {name!r} holds NaN or infinity: "
@@ -161,9 +177,9 @@ class _GramSums:
             )
         if name in self.totals:
             self.totals[name] += total
-            self._counts[name] += len(x)
+            self._counts[name] += n_rows(rows)
         else:
-            self.totals[name], self._counts[name] = total, len(x)
+            self.totals[name], self._counts[name] = total, n_rows(rows)
 
     def mean(self, name: str) -> torch.Tensor:
         return self.totals[name] / max(self._counts[name], 1)

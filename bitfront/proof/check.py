@@ -22,6 +22,7 @@ from bitfront.errors import InvalidArgument, MismatchedArtifact
 from bitfront.files import replacing
 from bitfront.manifest import NAME, VERDICT, Manifest
 from bitfront.models.load import LoadedModel
+from bitfront.models.tasks import run
 from bitfront.notes import unmeasured
 from bitfront.progress import Event, Progress, silent
 from bitfront.proof.rebuilt import Rebuilt, rebuilt, rounded_activations
@@ -70,17 +71,7 @@ def check(
     """
     start = time.perf_counter()
     profile, manifest = runtimes.named(runtime), Manifest.read(folder)
-    exporter = manifest.exporter.partition(":")[0]
-    if exporter not in profile.loads:
-        raise InvalidArgument(
-            f"Runtime {runtime!r} does not load what {exporter!r} writes, only checkpoints of "
-            f"{', '.join(profile.loads)}: export with --exporter {profile.exporter}."
-        )
-    if instead := unmeasured(folder):
-        raise InvalidArgument(
-            f"The weights of {folder} are not the measured ones ({instead}), so nothing says what "
-            f"to expect: search with --runtime {runtime}, and export with {profile.exporter}."
-        )
+    exporter = _checked_exporter(manifest, folder, profile)
     package = runtimes.RUNNERS.load(profile.engine).package
     installed = _version(package)
     reasons = list(manifest.changes(folder))
@@ -107,6 +98,36 @@ def check(
     with replacing(folder / VERDICT.format(runtime=runtime)) as path:
         path.write_text(verdict.to_json() + "\n", encoding="utf-8")
     return verdict
+
+
+def _checked_exporter(manifest: Manifest, folder: Path, profile: Runtime) -> str:
+    """What wrote a checkpoint.
+
+    Raises:
+        InvalidArgument: an engine cannot be held to it; says why.
+    """
+    if manifest.identity.get("task"):
+        raise InvalidArgument(
+            f"Engines are checked on language models only, and {folder} is none: "
+            "`bitfront verify` measures it again."
+        )
+    exporter = manifest.exporter.partition(":")[0]
+    if exporter not in profile.loads:
+        raise InvalidArgument(
+            f"Runtime {profile.name!r} does not load what {exporter!r} writes, only checkpoints of "
+            f"{', '.join(profile.loads)}: export with --exporter {profile.exporter}."
+        )
+    if manifest.study.base is not None and exporter == "packed":
+        raise InvalidArgument(
+            f"{folder} has only offsets to a base, which {profile.name!r} does not load: measure "
+            "them with bitfront verify, or export with fake_quant."
+        )
+    if instead := unmeasured(folder):
+        raise InvalidArgument(
+            f"The weights of {folder} are not the measured ones ({instead}), so nothing says what "
+            f"to expect: search with --runtime {profile.name}, and export with {profile.exporter}."
+        )
+    return exporter
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +180,7 @@ def _version(package: str) -> str:
 
 def _logits(module: nn.Module, tokens: Tokens) -> Logits:
     with torch.no_grad():
-        rows = [module(row[None], use_cache=False).logits[0] for row in torch.from_numpy(tokens)]
+        rows = [run(module, row[None])[0] for row in torch.from_numpy(tokens)]
     made: Logits = torch.stack(rows).float().numpy()
     return made
 

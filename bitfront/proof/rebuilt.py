@@ -17,7 +17,7 @@ from bitfront.errors import InvalidText, MismatchedArtifact
 from bitfront.inputs import load_searched, weights_identity
 from bitfront.manifest import Manifest
 from bitfront.models.bank import WeightBank
-from bitfront.models.layers import fixed_tensors, set_weight
+from bitfront.models.layers import fixed_tensors, set_weight, stored_dtype
 from bitfront.models.load import LoadedModel
 from bitfront.models.rounded_inputs import RoundedInputs
 from bitfront.progress import Progress, silent
@@ -46,7 +46,7 @@ class Rebuilt:
         return {x: f for x, f in chosen.items() if not self.bank.space.is_cache(x)}
 
     def patched(self, float32_vectors: bool = False) -> nn.Module:
-        """The quantized model in float32, on the CPU, all else rounded to bfloat16.
+        """The quantized model in float32, on the CPU, all else rounded as a checkpoint stores it.
 
         The model is changed in place; inputs of layers are rounded as their formats say.
 
@@ -58,7 +58,7 @@ class Rebuilt:
         with torch.no_grad():
             for tensor in fixed_tensors(module, formats).values():
                 if tensor.is_floating_point() and not (float32_vectors and tensor.dim() == 1):
-                    tensor.copy_(tensor.bfloat16())
+                    tensor.copy_(tensor.to(stored_dtype(tensor)))
         for layer, format in formats.items():
             set_weight(module, layer, self.bank.weight(layer, format))
         RoundedInputs(module, self.bank).apply(formats)

@@ -7,32 +7,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
-from bitfront.evaluation import METRICS
 from bitfront.evaluation.base import evaluate
-from bitfront.inputs import cost_tables, load_searched, measured_blocks, weights_identity
+from bitfront.inputs import load_searched, measured_samples, weights_identity
 from bitfront.manifest import Manifest
-from bitfront.measurement import sizes_of
+from bitfront.measurement import metrics_of, sizes_of
 from bitfront.models.caches import RoundedCaches
 from bitfront.models.data import digest
+from bitfront.models.embeddings import answers_of
 from bitfront.models.exported import holds_weights, load_exported
 from bitfront.models.load import LoadedModel
 from bitfront.models.reference import Reference
+from bitfront.models.samples import Samples
+from bitfront.models.tasks import set_task, task_of
 from bitfront.notes import unmeasured
 from bitfront.plugins import Choice
+from bitfront.pricing import cost_tables
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.proof.rebuilt import differences, study_of
 from bitfront.space import SearchSpace
 from bitfront.study import Study
 
-_METRICS = ("kl_divergence", "perplexity", "top1_error")
 _TOLERANCES: Mapping[str, tuple[float, float]] = {
     "kl": (0.05, 0.001),
     "perplexity": (0.03, 0.0),
     "top1_error": (0.05, 0.01),
+    "label_error": (0.05, 0.01),
+    "cosine_error": (0.05, 0.0001),
+    "rank_correlation_error": (0.05, 0.001),
     "bits": (0.0, 1e-9),
     "bits_per_weight": (0.0, 1e-9),
     "bytes": (0.0, 0.0),
@@ -94,13 +97,13 @@ def verify(
         lines.append(str(error))
     instead = unmeasured(folder)
     if holds_weights(folder) and not instead:
-        tokens = measured_blocks(study, loaded, manifest.trial.text)
-        lines += differences(manifest, {f"{manifest.trial.text} tokens": digest(tokens)})
+        samples = measured_samples(study, loaded, manifest.trial.text)
+        lines += differences(manifest, {f"{manifest.trial.text} tokens": digest(samples.inputs)})
         try:
             caches = {
                 x: f for x, f in manifest.trial.allocation.formats.items() if space.is_cache(x)
             }
-            values |= _measured(folder, loaded, space, caches, tokens, progress)
+            values |= _measured(folder, loaded, space, caches, samples, progress)
         except (InvalidModel, NonFinite) as error:
             lines.append(str(error))
     lines += [
@@ -127,13 +130,16 @@ def _measured(
     loaded: LoadedModel,
     space: SearchSpace,
     caches: Mapping[str, str],
-    tokens: torch.Tensor,
+    samples: Samples,
     progress: Progress,
 ) -> dict[str, float]:
     module = loaded.module
-    reference = Reference.of(module, tokens, progress=counted(progress, "reference"))
+    reference = answers_of(module, samples.inputs, progress=counted(progress, "reference"))
+    if isinstance(reference, Reference):
+        reference = replace(reference, labels=samples.labels)
     exported = load_exported(folder, module.dtype, str(module.device))  # type: ignore[arg-type]
-    metrics = {name: METRICS.build(name) for name in _METRICS}
+    set_task(exported, task_of(module))
+    metrics = metrics_of(module, reference)
     with RoundedCaches(exported, space) as rounded:
         rounded.apply(caches)
         return evaluate(
@@ -150,9 +156,9 @@ def _sizes(study: Study, manifest: Manifest, space: SearchSpace) -> Mapping[str,
     Raises:
         InvalidArgument: the allocation is not one of the space.
     """
-    # A budget of bit operations or time would ask for its cost.
-    sizes = replace(study, costs=(Choice("memory"),), budget=Budget(1, "B"))
-    tables = cost_tables(sizes, space)
+    # A limit on what other costs count would ask for them.
+    of_memory = replace(study, costs=(Choice("memory"),), budget=Budget(1, "B"))
+    tables = cost_tables(of_memory, space)
     return sizes_of(manifest.trial.allocation, tables)
 
 

@@ -22,6 +22,7 @@ from bitfront.quantizers.base import (
     check_clip_search,
     checked_hessian,
     nearest_codes,
+    powers,
 )
 
 Qparams = dict[str, torch.Tensor]
@@ -69,11 +70,13 @@ class Awq(Quantizer):
             NonFinite: the Hessian holds NaN or infinity.
             InvalidArgument: no Hessian, or one of another shape.
         """
-        hessian = checked_hessian(hessian, weight.shape[1]).to(weight.device)
+        hessian = checked_hessian(hessian, weight).to(weight.device)
+        importance = powers(hessian, len(weight)).clamp(min=0)
         best, least = None, torch.inf
-        for qparams in self._candidates(weight, format, hessian.diagonal().clamp(min=0)):
+        for qparams in self._candidates(weight, format, importance):
             quantized = QuantizedWeight(format, nearest_codes(weight, format, qparams), qparams)
             error = quantized.dequantize() - weight
+            error = error.reshape(*hessian.shape[:-2], -1, weight.shape[1])
             loss = float((error @ hessian).mul_(error).sum(dtype=torch.float64))
             if best is None or loss < least:
                 best, least = quantized, loss
@@ -101,7 +104,12 @@ class Awq(Quantizer):
         return format.qparams(weight, clip, importance)
 
     def _exponents(self, importance: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Whole exponents `[n_columns]` of the scales of each power, equal ones once."""
+        """Whole exponents `[n_columns]` of the scales of each power, equal ones once.
+
+        Rows that read inputs of their own share the scales of their columns: the mean decides.
+        """
+        if importance.ndim == 2:
+            importance = importance.mean(dim=0)
         live = importance > importance.max() * 1e-12
         least = importance[live].min() if live.any() else importance.new_ones(())
         logs = importance.where(live, least).log2() / 2

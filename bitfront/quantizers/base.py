@@ -65,8 +65,10 @@ class Quantizer(ABC):
             weight: `[n_rows, n_columns]`.
             format: target format; it must fit the shape.
             hessian: float32 `[n_columns, n_columns]`, mean of x x^T over calibration tokens; where
-                `needs_fisher`, mean squared gradient of each weight, `[n_rows, n_columns]`, which
-                says nothing of turned ones.
+                rows come in groups that read inputs of their own (depthwise convolutions), one
+                matrix a group, `[n_groups, n_columns, n_columns]`; where `needs_fisher`, mean
+                squared gradient of each weight, `[n_rows, n_columns]`, which says nothing of turned
+                ones.
 
         Raises:
             NonFinite: the weight or the Hessian holds NaN or infinity.
@@ -75,7 +77,7 @@ class Quantizer(ABC):
         format = format.weight_format
         weight = checked(weight, format)
         known = self._checked(hessian, weight)
-        importance = known if known is None or self.needs_fisher else known.diagonal()
+        importance = known if known is None or self.needs_fisher else powers(known, weight.shape[0])
         taken = format.taken_out(weight, importance)
         if taken:
             return self._beside(weight, format, known, taken)
@@ -91,7 +93,7 @@ class Quantizer(ABC):
         if self.needs_fisher:
             return checked_fisher(hessian, weight).to(weight.device)
         if self.needs_hessian and hessian is not None:
-            return checked_hessian(hessian, weight.shape[1]).to(weight.device)
+            return checked_hessian(hessian, weight).to(weight.device)
         return None
 
     def _beside(
@@ -105,7 +107,7 @@ class Quantizer(ABC):
         if hessian is not None:
             hessian = format.rest_columns(hessian, taken)
             if not self.needs_fisher:
-                hessian = format.rest_columns(hessian.T, taken)
+                hessian = format.rest_columns(hessian.mT, taken)
         rest = self.rounded(format.rest(weight, taken), format.base, hessian)
         return QuantizedWeight(format, rest.codes, {**rest.qparams, **taken})
 
@@ -140,15 +142,23 @@ def checked(weight: torch.Tensor, format: Format) -> torch.Tensor:
     return weight
 
 
-def checked_hessian(hessian: torch.Tensor | None, n_columns: int) -> torch.Tensor:
+def checked_hessian(hessian: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
     """The Hessian as float32, after checking that it is there, finite and of the right shape.
+
+    Args:
+        hessian: one for all rows of the weight, or one for each of several groups of equally many.
+        weight: `[n_rows, n_columns]`.
 
     Raises:
         NonFinite: it holds NaN or infinity.
-        InvalidArgument: it is missing or not `[n_columns, n_columns]`.
+        InvalidArgument: it is missing or not `[n_columns, n_columns]`, or not as many of them as
+            divide the rows.
     """
-    if hessian is None or hessian.shape != (n_columns, n_columns):
-        given = "none" if hessian is None else f"shape {tuple(hessian.shape)}"
+    n_rows, n_columns = weight.shape
+    shape = tuple(hessian.shape) if hessian is not None else ()
+    grouped = len(shape) == 3 and shape[0] > 0 and n_rows % shape[0] == 0
+    if hessian is None or shape[-2:] != (n_columns, n_columns) or not (len(shape) == 2 or grouped):
+        given = "none" if hessian is None else f"shape {shape}"
         raise InvalidArgument(
             f"Error feedback needs a Hessian of shape ({n_columns}, {n_columns}), given {given}: "
             "measure the input Gram matrix of the layer on calibration text."
@@ -156,6 +166,30 @@ def checked_hessian(hessian: torch.Tensor | None, n_columns: int) -> torch.Tenso
     hessian = hessian.detach().to(torch.float32)
     _check_finite(hessian, "A Hessian", "check the calibration activations for overflow")
     return hessian
+
+
+def powers(hessian: torch.Tensor, n_rows: int) -> torch.Tensor:
+    """Mean squares of the inputs, `[n_columns]`; of each row's, `[n_rows, n_columns]`, in groups.
+
+    Args:
+        hessian: `[n_columns, n_columns]`, or of each group; where no input reached a group, its
+            columns count alike.
+        n_rows: of the weight.
+    """
+    found = hessian.diagonal(dim1=-2, dim2=-1)
+    if found.ndim == 2:
+        found = found.where(found.sum(dim=1, keepdim=True) > 0, 1.0)
+    return by_row(found, n_rows)
+
+
+def by_row(numbers: torch.Tensor, n_rows: int) -> torch.Tensor:
+    """Numbers of the columns of each group, `[n_groups, ...]`, as those of each row.
+
+    Without groups, `[n_columns]`, they stay as they are.
+    """
+    if numbers.ndim == 1:
+        return numbers
+    return numbers.repeat_interleave(n_rows // len(numbers), dim=0)
 
 
 def checked_fisher(fisher: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:

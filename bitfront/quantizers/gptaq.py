@@ -28,9 +28,10 @@ class Gptaq(Gptq):
     stories15M at `int3_g32`, calibrated on 3,072 tokens: 0.296 nats with half of the correction,
     where `gptq` lost 0.344 and the paper's form 0.389, or 0.319 with a quarter of it.
 
-    C belongs to one allocation, that of the layers before (`bitfront.models.shifted`). Without it,
-    as in a search, which quantizes each layer by itself, this is `gptq`. A C measured behind other
-    weights than there are (`rtn` at 4 bits) made things worse than none.
+    C belongs to one allocation, that of the layers before, and `bitfront.models.shifted` measures
+    it. A search quantizes each layer once for all allocations, so a study refuses this quantizer;
+    without C it is `gptq`. A C measured behind other weights than there are (`rtn` at 4 bits) made
+    things worse than none.
 
     Cost: that of `gptq`, and two forward passes per group of layers, one after another. Prefer it
     to `gptq` for an allocation that is settled.
@@ -58,18 +59,17 @@ class Gptaq(Gptq):
         Args:
             weight: `[n_rows, n_columns]`.
             format: target format; it must fit the shape.
-            hessian: H, float32 `[n_columns, n_columns]`; or H and C, `[2, n_columns, n_columns]`.
+            hessian: H, as of `gptq`; or H and C of each group of rows that reads inputs of its own,
+                `[2, n_groups, n_columns, n_columns]`, of one group for most layers.
 
         Raises:
             NonFinite: the weight, H or C holds NaN or infinity.
             InvalidArgument: as of `gptq`.
         """
-        if hessian is not None and hessian.ndim == 3 and len(hessian) == 2:
+        if hessian is not None and hessian.ndim == 4 and len(hessian) == 2:
             weight = checked(weight, format)
-            gram, shift = (
-                checked_hessian(each, weight.shape[1]).to(weight.device) for each in hessian
-            )
-            hessian = gram
+            gram, shift = (checked_hessian(each, weight).to(weight.device) for each in hessian)
+            hessian = gram[0] if len(gram) == 1 else gram
             if format.scaled:
                 weight = weight + self.share * self._correction(weight, gram, shift)
         return super().quantize(weight, format, hessian)
@@ -77,12 +77,11 @@ class Gptaq(Gptq):
     def _correction(
         self, weight: torch.Tensor, gram: torch.Tensor, shift: torch.Tensor
     ) -> torch.Tensor:
-        """W C (H + ridge)^-1; nothing where there are no inputs."""
-        mean = gram.diagonal().mean()
-        if mean <= 0:
-            return torch.zeros_like(weight)
+        """W C (H + ridge)^-1 of each group; nothing where there are no inputs."""
         damped = gram.double()
-        damped.diagonal().add_(self.ridge * mean.double())
-        towards = (weight @ shift).double()
+        diagonal = damped.diagonal(dim1=1, dim2=2)
+        mean = diagonal.mean(dim=1, keepdim=True)
+        diagonal.add_(torch.where(mean > 0, self.ridge * mean, 1.0))
+        towards = (weight.reshape(len(gram), -1, weight.shape[1]) @ shift).double()
         solved: torch.Tensor = torch.linalg.solve(damped, towards, left=False)
-        return solved.float()
+        return (solved * (mean > 0)[..., None]).float().flatten(0, 1)

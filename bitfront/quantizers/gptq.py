@@ -10,15 +10,16 @@ import torch
 
 from bitfront.errors import InvalidArgument
 from bitfront.formats.base import Format
+from bitfront.quantizers._spread import LARGEST_DAMPING, Spread
 from bitfront.quantizers.base import (
     QuantizedWeight,
     Quantizer,
     best_clip,
+    by_row,
     check_clip_search,
     checked_hessian,
+    powers,
 )
-
-_LARGEST_DAMPING = 10.0
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class Gptq(Quantizer):
     Scales are fixed before, at the clip of least H_jj-weighted squared error ("static groups"), so
     act-order costs nothing at run time and every format works. U is the inverse of one Cholesky
     factor of H with rows and columns reversed: no explicit H^-1. A column whose input is always
-    zero is rounded to nearest. Cost: n_columns^3 + n_rows n_columns^2. Prefer it whenever there is
-    calibration text, above all at 2 to 4 bits.
+    zero is rounded to nearest. Rows that come in groups with inputs of their own (depthwise
+    convolutions) each have the U of their group, in one order of columns. Cost: n_columns^3 +
+    n_rows n_columns^2. Prefer it whenever there is calibration text, above all at 2 to 4 bits.
 
     Args:
         damping: added to the diagonal, as a fraction of its mean; raised tenfold, up to 10, where
@@ -56,7 +58,7 @@ class Gptq(Quantizer):
     min_clip: float = 0.4
 
     def __post_init__(self) -> None:
-        if not 0 < self.damping <= _LARGEST_DAMPING:
+        if not 0 < self.damping <= LARGEST_DAMPING:
             raise InvalidArgument(f"damping={self.damping} is not above 0 and at most 10.")
         if self.block_size < 1:
             raise InvalidArgument(f"block_size={self.block_size} is below 1.")
@@ -72,14 +74,14 @@ class Gptq(Quantizer):
             InvalidArgument: no Hessian, one of another shape, or one that no damping makes
                 positive definite.
         """
-        hessian = checked_hessian(hessian, weight.shape[1]).to(weight.device)
+        hessian = checked_hessian(hessian, weight).to(weight.device)
         if not format.scaled:
             return QuantizedWeight(format, format.encode(weight, {}), {})
-        importance = hessian.diagonal()
-        order = self._order(importance, format.columns_per_code)
-        spread = self._spread(hessian[order][:, order])
-        inverse = torch.empty_like(importance).index_copy_(0, order, spread.square().sum(dim=0))
-        qparams = self._qparams(weight, format, importance, inverse)
+        order = self._order(hessian.diagonal(dim1=-2, dim2=-1), format.columns_per_code)
+        spread = Spread.of(hessian[..., order, :][..., order], self.damping)
+        found = spread.inverse_diagonal
+        inverse = by_row(torch.empty_like(found).index_copy_(-1, order, found), len(weight))
+        qparams = self._qparams(weight, format, powers(hessian, len(weight)), inverse)
         codes = self._feedback(weight, format, qparams, order, spread)
         return QuantizedWeight(format, codes, qparams)
 
@@ -95,14 +97,22 @@ class Gptq(Quantizer):
         Args:
             weight: float32 `[n_rows, n_columns]`.
             format: of the codes.
-            importance: H_jj of each column.
-            inverse: [H^-1]_jj of each column, with damping.
+            importance: H_jj of each column; of each weight where rows come in groups.
+            inverse: [H^-1]_jj alike, with damping.
         """
         clip = best_clip(weight, format, self.clip_steps, self.min_clip, importance)
         return format.qparams(weight, clip, importance)
 
     def _order(self, importance: torch.Tensor, step: int) -> torch.Tensor:
-        """Columns in the order they are rounded in; those of one code stay together."""
+        """Columns in the order they are rounded in; those of one code stay together.
+
+        Args:
+            importance: H_jj of each column, or of each column in each group.
+            step: columns of a code.
+        """
+        if importance.ndim == 2:  # each group counts alike, whatever the size of its inputs
+            total = importance.sum(dim=1, keepdim=True).clamp(min=torch.finfo().tiny)
+            importance = (importance / total).sum(dim=0)
         columns = torch.arange(len(importance), device=importance.device).reshape(-1, step)
         if self.act_order:
             weight_of_code = importance.reshape(-1, step).sum(dim=1)
@@ -115,7 +125,7 @@ class Gptq(Quantizer):
         format: Format,
         qparams: Mapping[str, torch.Tensor],
         order: torch.Tensor,
-        spread: torch.Tensor,
+        spread: Spread,
     ) -> torch.Tensor:
         """Codes as `Format.encode` gives them, by error feedback in the given order of columns."""
         columns = weight.T[order]  # [n_columns, n_rows]: a column of the weight is contiguous
@@ -142,34 +152,11 @@ class Gptq(Quantizer):
                 residual = scaled.sub_(values).mul_(scale[group])
                 for i in range(step):
                     if i:  # what earlier columns of the code pass on is counted, not applied
-                        passed = spread[j : j + i, j + i] @ errors[j - start : j - start + i]
-                        residual[i] -= passed
-                    errors[j - start + i] = residual[i].div_(spread[j + i, j + i])
-                    columns[j + step : stop].addr_(
-                        spread[j + i, j + step : stop], errors[j - start + i], alpha=-1
-                    )
-            columns[stop:].addmm_(spread[start:stop, stop:].T, errors, alpha=-1)
+                        own = errors[j - start : j - start + i]
+                        residual[i] -= spread.within(j, j + i, own)
+                    errors[j - start + i] = spread.divided(residual[i], j + i)
+                    later = columns[j + step : stop]
+                    spread.pass_on(errors[j - start + i], j + i, later, j + step)
+            spread.pass_all(errors, start, columns[stop:])
         placed = torch.empty_like(codes).index_copy_(0, order[::step] // step, codes)
         return placed.T.contiguous()
-
-    def _spread(self, hessian: torch.Tensor) -> torch.Tensor:
-        """Upper triangular U with (H + damping)^-1 = U^T U, `[n_columns, n_columns]`."""
-        diagonal = hessian.diagonal().clone()
-        dead = diagonal <= 0
-        mean = diagonal.clamp(min=0).mean().clamp(min=torch.finfo(torch.float32).tiny)
-        damping = self.damping
-        while damping <= _LARGEST_DAMPING:
-            damped = hessian.clone()
-            damped[dead] = 0
-            damped[:, dead] = 0
-            damped.diagonal().copy_(torch.where(dead, mean, diagonal) + damping * mean)
-            factor, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
-            if not failed:
-                eye = torch.eye(len(factor), device=factor.device)
-                inverse: torch.Tensor = torch.linalg.solve_triangular(factor, eye, upper=False)
-                return inverse.flip(0, 1)
-            damping *= 10
-        raise InvalidArgument(
-            f"The Hessian of shape {tuple(hessian.shape)} is not positive definite even with "
-            f"damping {_LARGEST_DAMPING:g}: it is no mean of x x^T; measure it again."
-        )

@@ -16,6 +16,7 @@ from bitfront.quantizers.base import (
     check_clip_search,
     checked_hessian,
     nearest_codes,
+    powers,
 )
 
 
@@ -74,4 +75,5 @@ class Kmeans(Quantizer):
         """Of each column, or of each weight; `None` where all count alike."""
         if self.needs_fisher:
             return hessian
-        return checked_hessian(hessian, weight.shape[1]).diagonal().clamp(min=0).to(weight.device)
+        known = checked_hessian(hessian, weight).to(weight.device)
+        return powers(known, len(weight)).clamp(min=0)

@@ -49,6 +49,6 @@ class Slim(Gptq):
         for _, grid, groups in format.split(order):
             columns = format.columns(groups)
             own = weight.index_select(1, columns)
-            clip = best_clip(own, grid, self.clip_steps, self.min_clip, costs[columns])
+            clip = best_clip(own, grid, self.clip_steps, self.min_clip, costs[..., columns])
             clips[:, groups] = clips[:, groups] * clip
         return format.qparams_in_order(order, low, high, clips)

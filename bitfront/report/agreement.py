@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from bitfront.pareto import ParetoFront
 from bitfront.space import SearchSpace
-from bitfront.trial import Trial
+from bitfront.trial import Trial, loss_name
 
 
 def tau(predicted: Sequence[float], measured: Sequence[float]) -> float | None:
@@ -52,15 +52,18 @@ def uniform_at(uniforms: Sequence[Trial], n_bytes: float) -> Baseline | None:
         n_bytes: size of the whole checkpoint.
     """
     # The best baseline of each size: a menu may have several formats of equal bytes.
-    uniforms = ParetoFront(tuple(t for t in uniforms if t.values["kl"] > 0)).trials
+    lossy = tuple(t for t in uniforms if t.loss > 0)
+    if not lossy:
+        return None
+    uniforms = ParetoFront(lossy, (loss_name(lossy[0].values), "bytes")).trials
     for trial in uniforms:
         if trial.values["bytes"] == n_bytes:
-            return Baseline(trial.values["kl"], trial, trial)
+            return Baseline(trial.loss, trial, trial)
     for below, above in pairwise(uniforms):
         low, high = below.values["bytes"], above.values["bytes"]
         if low < n_bytes < high:
             share = (n_bytes - low) / (high - low)
-            logs = math.log(below.values["kl"]), math.log(above.values["kl"])
+            logs = math.log(below.loss), math.log(above.loss)
             return Baseline(math.exp((1 - share) * logs[0] + share * logs[1]), below, above)
     return None
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bitfront.pareto import LATENCY, ParetoFront
-from bitfront.trial import CACHE_BYTES, Trial
+from bitfront.pareto import LATENCY
+from bitfront.trial import ANSWERED, CACHE_BYTES, SECOND, Trial, loss_name
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ def mix(trial: Trial) -> str:
     return ", ".join(f"{name} ×{count}" for name, count in counts)
 
 
-def _kl(trial: Trial) -> str:
-    text = number(trial, "kl", ".4g")
-    error = number(trial, "kl_stderr", ".1g", ".0e", width=5)
+def _loss(trial: Trial) -> str:
+    name = loss_name(trial.values)
+    text = number(trial, name, ".4g")
+    error = number(trial, f"{name}_stderr", ".1g", ".0e", width=5)
     return text if error == "–" else f"{text} ± {error}"
 
 
@@ -60,9 +61,15 @@ TIMED = (Column("ms/step", lambda t: number(t, LATENCY, ".3f", ".1f", scale=1e-6
 CACHED = (Column("KV MB", lambda t: number(t, CACHE_BYTES, ".3f", ".1f", scale=1e-6, width=6)),)
 """Columns of a front with KV caches: what of the megabytes they are."""
 
+JUDGED = (
+    Column("2nd KL", lambda t: number(t, SECOND, ".3g", ".1g", width=6)),
+    Column("wrong", lambda t: number(t, ANSWERED[0], ".1%")),
+)
+"""Columns of a front with a second text, and of one with multiple-choice items."""
+
 COLUMNS = (
     Column("trial", lambda t: str(t.number)),
-    Column("KL ± stderr", _kl),
+    Column("KL ± stderr", _loss),
     Column("ppl", lambda t: number(t, "perplexity", ".2f", ".1e")),
     Column("top-1 err", lambda t: number(t, "top1_error", ".1%"), "error"),
     Column("bits", lambda t: number(t, "bits", ".3f", ".2f", width=5)),
@@ -72,18 +79,53 @@ COLUMNS = (
 )
 
 
-def columns_of(front: ParetoFront, narrow: bool = False) -> tuple[Column, ...]:
-    """The columns of a front: with a step's time, or the share of a KV cache, where points have it.
+_OF_CLASSES = (
+    *COLUMNS[:2],
+    COLUMNS[3],
+    Column("label err", lambda t: number(t, "label_error", ".1%"), "label"),
+    *COLUMNS[4:],
+)
+_OF_EMBEDDINGS = (
+    COLUMNS[0],
+    Column("cosine error ± stderr", _loss, "cos err ± stderr"),
+    Column("1 − rank corr", lambda t: number(t, "rank_correlation_error", ".2%"), "1 − ρ"),
+    *COLUMNS[4:],
+)
+
+
+def measured_columns(values: Mapping[str, float]) -> tuple[Column, ...]:
+    """`COLUMNS`, or those of what else was measured: classes of images, or embeddings.
 
     Args:
-        front: whose points.
-        narrow: leave out code bits beside these, for 80 columns.
+        values: of one of the trials.
     """
+    if loss_name(values) == "cosine_error":
+        return _OF_EMBEDDINGS
+    return _OF_CLASSES if "label_error" in values else COLUMNS
+
+
+def columns_of(trials: Sequence[Trial], narrow: bool = False) -> tuple[Column, ...]:
+    """The columns of a front, with those of a cache, a time, a second text, items where they are.
+
+    Args:
+        trials: its points.
+        narrow: leave out code bits beside any of these, and perplexity beside the last two, for 80
+            columns.
+    """
+    stated = {quantity for trial in trials for quantity in trial.values}
+    judged = [
+        column
+        for column, quantity in zip(JUDGED, (SECOND, ANSWERED[0]), strict=True)
+        if quantity in stated
+    ]
     added = (
-        *(CACHED if any(CACHE_BYTES in trial.values for trial in front.trials) else ()),
-        *(TIMED if any(LATENCY in trial.values for trial in front.trials) else ()),
+        *judged,
+        *(CACHED if CACHE_BYTES in stated else ()),
+        *(TIMED if LATENCY in stated else ()),
     )
+    usual = measured_columns(trials[0].values if trials else {})
     if not added:
-        return COLUMNS
-    kept = [column for column in COLUMNS[:-1] if not (narrow and column.title == "bits")]
+        return usual
+    dropped = {"bits", "ppl"} if judged else {"bits"}
+    kept = [column for column in usual[:-1] if not (narrow and column.title in dropped)]
     return (*kept, *added, COLUMNS[-1])

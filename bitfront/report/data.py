@@ -89,5 +89,5 @@ class ReportData:
 
 
 def _is_usable(trial: Trial) -> bool:
-    needed = (trial.values.get(quantity, math.nan) for quantity in ("kl", "bytes"))
+    needed = (trial.loss, trial.values.get("bytes", math.nan))
     return trial.state is TrialState.COMPLETE and all(map(math.isfinite, needed))

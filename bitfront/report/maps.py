@@ -15,7 +15,7 @@ from plotly.colors import sample_colorscale
 from bitfront.formats.base import Format
 from bitfront.report.columns import number
 from bitfront.report.data import ReportData
-from bitfront.trial import Trial
+from bitfront.trial import LOSSES, Trial
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _bit_view(data: ReportData, trial: Trial, note: str) -> View:
     label = (
         f"trial {trial.number}: {number(trial, 'bytes', '.1f', scale=1e-6)} MB, "
         f"{number(trial, 'bits_per_weight', '.2f')} bits/weight, "
-        f"KL {number(trial, 'kl', '.3g')}{note}"
+        f"{LOSSES[trial.loss_name]} {number(trial, trial.loss_name, '.3g')}{note}"
     )
     return View(
         label,

@@ -26,7 +26,7 @@ from bitfront.report.maps import (
     swatches,
 )
 from bitfront.report.scatters import front_figure, prediction_figure
-from bitfront.trial import Trial
+from bitfront.trial import LOSSES, Trial
 from bitfront.version import __version__
 
 
@@ -64,7 +64,7 @@ def html(data: ReportData) -> str:
         swatches=swatches(data.space.formats),
         maps=_maps(data),
         taus=_taus(data),
-        columns=columns_of(data.front),
+        columns=columns_of(data.front.trials),
         mix=mix,
         against_uniform=lambda trial: against_uniform(data, trial),
         n_blocks=len(data.grid.blocks),
@@ -94,9 +94,11 @@ def _maps(data: ReportData) -> dict[str, object]:
 def headline(data: ReportData) -> str:
     """The chosen point against uniform at equal bytes, in one sentence."""
     values = data.chosen.values
+    title = LOSSES[data.chosen.loss_name]
+    unit = " nats per token" if title == "KL" else ""
     start = (
-        f"Within {data.budget}, the best measured allocation has KL {values['kl']:.4g}"
-        f"{_error(data.chosen)} nats per token at {values['bytes'] / 1e6:.2f} MB "
+        f"Within {data.budget}, the best measured allocation has {title} {data.chosen.loss:.4g}"
+        f"{_error(data.chosen)}{unit} at {values['bytes'] / 1e6:.2f} MB "
         f"({values['bits_per_weight']:.3f} bits per weight{_step(data.chosen)})"
     )
     baseline = uniform_at(data.uniforms, values["bytes"])
@@ -111,8 +113,8 @@ def headline(data: ReportData) -> str:
         else names[0]
     )
     return (
-        f"{start}, {_comparison(values['kl'], baseline.kl)} uniform quantization at equal bytes "
-        f"(KL {baseline.kl:.4g}, {between})."
+        f"{start}, {_comparison(data.chosen.loss, baseline.kl)} uniform quantization at equal "
+        f"bytes ({title} {baseline.kl:.4g}, {between})."
     )
 
 
@@ -134,7 +136,8 @@ def checked_step(row: Mapping[str, object]) -> str:
 
 
 def _error(trial: Trial) -> str:
-    return f" ± {trial.values['kl_stderr']:.2g}" if "kl_stderr" in trial.values else ""
+    name = f"{trial.loss_name}_stderr"
+    return f" ± {trial.values[name]:.2g}" if name in trial.values else ""
 
 
 def _comparison(kl: float, baseline: float) -> str:
@@ -149,7 +152,7 @@ def against_uniform(data: ReportData, trial: Trial) -> str:
     baseline = uniform_at(data.uniforms, trial.values["bytes"])
     if baseline is None:
         return "–"
-    return f"{trial.values['kl'] / baseline.kl - 1:+.1%}".replace("-", "−")
+    return f"{trial.loss / baseline.kl - 1:+.1%}".replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,6 @@ def _taus(data: ReportData) -> tuple[Agreement, ...]:
     """Over all calibration trials, and without the baselines, whose wide spread flatters tau."""
     searched = [(t, p) for t, p in data.predictions if t.origin != "uniform"]
     return tuple(
-        Agreement(what, len(pairs), tau([p for _, p in pairs], [t.values["kl"] for t, _ in pairs]))
+        Agreement(what, len(pairs), tau([p for _, p in pairs], [t.loss for t, _ in pairs]))
         for what, pairs in (("all", data.predictions), ("without uniform", searched))
     )

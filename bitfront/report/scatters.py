@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 
 from bitfront.pareto import LATENCY, ParetoFront
 from bitfront.report.agreement import main_format
-from bitfront.report.columns import COLUMNS, TIMED
+from bitfront.report.columns import TIMED, measured_columns
 from bitfront.report.data import ReportData
-from bitfront.trial import Trial
+from bitfront.trial import LOSSES, Trial, loss_name
 
 # Blue, vermillion, bluish green of Okabe and Ito's palette, which colour-blind readers tell apart;
 # lightened a little to stand on dark pages too. Shapes differ as well.
@@ -23,15 +23,14 @@ _FAST, _MIDDLING, _SLOW = "#2a8fd0", "#a9a9a9", "#e0701a"
 
 def front_figure(data: ReportData) -> go.Figure:
     """Measured KL (log axis) against megabytes: the front, the uniform baseline, the rest."""
-    front = ParetoFront(data.front.trials).trials
+    front = ParetoFront(data.front.trials, (data.front.loss, "bytes")).trials
     timed = [t for t in data.front.trials if t not in front] if data.is_timed else []
     shown = {*(t.number for t in front), *(t.number for t in timed)}
     rest = [t for t in data.measured if t.number not in shown and t.origin != "uniform"]
     figure = go.Figure()
     if rest:
-        figure.add_trace(
-            _trials("dominated in KL and bytes", rest, "markers", _OTHER, "circle-open")
-        )
+        name = f"dominated in {LOSSES[data.front.loss]} and bytes"
+        figure.add_trace(_trials(name, rest, "markers", _OTHER, "circle-open"))
     figure.add_trace(_trials("front", front, "lines+markers", _FRONT, "circle"))
     if timed:
         faster = _trials("on the front for its latency", timed, "markers", _FRONT, "diamond")
@@ -56,15 +55,19 @@ def front_figure(data: ReportData) -> go.Figure:
         _colour_by_latency(figure)
     if data.space.kv_cache is None:
         _add_weight_axis(figure, data)
-    figure.update_yaxes(
-        title_text="KL, nats per token", type="log", dtick="D2", minor_showgrid=False
-    )
-    return _with_layout(figure.update_xaxes(title_text="checkpoint, MB", selector=0), 460)
+    figure.update_yaxes(title_text=_title(data), type="log", dtick="D2", minor_showgrid=False)
+    size = "checkpoint" if data.space.kv_cache is None else "checkpoint and KV cache"
+    return _with_layout(figure.update_xaxes(title_text=f"{size}, MB", selector=0), 460)
+
+
+def _title(data: ReportData) -> str:
+    title = LOSSES[data.front.loss]
+    return f"{title}, nats per token" if data.front.loss == "kl" else title
 
 
 def _trials(name: str, trials: Sequence[Trial], mode: str, colour: str, symbol: str) -> go.Scatter:
-    kl = [t.values["kl"] for t in trials]
-    errors = [t.values.get("kl_stderr", 0.0) for t in trials]
+    kl = [t.loss for t in trials]
+    errors = [t.values.get(f"{loss_name(t.values)}_stderr", 0.0) for t in trials]
     # A bar down to zero or below has no place on a logarithmic axis.
     down = [max(min(e, 0.9 * k), 0.0) for e, k in zip(errors, kl, strict=True)]
     return go.Scatter(
@@ -98,7 +101,8 @@ def _colour_by_latency(figure: go.Figure) -> None:
 
 
 def _description(trial: Trial) -> str:
-    columns = (*COLUMNS, *TIMED) if LATENCY in trial.values else COLUMNS
+    usual = measured_columns(trial.values)
+    columns = (*usual, *TIMED) if LATENCY in trial.values else usual
     lines = (f"{column.title}: {column.text(trial)}" for column in columns)
     return "<br>".join(escape(line) for line in lines)
 
@@ -114,7 +118,7 @@ def _add_weight_axis(figure: go.Figure, data: ReportData) -> None:
     figure.add_trace(
         go.Scatter(
             x=[s / 1e6 for s in sizes],
-            y=[t.values["kl"] for t in (*data.measured, *data.front.trials)],
+            y=[t.loss for t in (*data.measured, *data.front.trials)],
             xaxis="x2",
             mode="markers",
             marker_opacity=0,
@@ -146,7 +150,7 @@ def prediction_figure(data: ReportData) -> go.Figure | None:
         pairs = [
             (t, p)
             for t, p in data.predictions
-            if (t.origin == "uniform") == (name == "uniform") and p > 0 and t.values["kl"] > 0
+            if (t.origin == "uniform") == (name == "uniform") and p > 0 and t.loss > 0
         ]
         if pairs:
             trace = _trials(name, [t for t, _ in pairs], "markers", colour, symbol)
@@ -154,7 +158,7 @@ def prediction_figure(data: ReportData) -> go.Figure | None:
     if not figure.data:
         return None
     figure.update_xaxes(title_text="predicted: sum of the loss table", type="log", dtick="D2")
-    figure.update_yaxes(title_text="measured KL, nats per token", type="log", dtick="D2")
+    figure.update_yaxes(title_text=f"measured {_title(data)}", type="log", dtick="D2")
     return _with_layout(figure, 400)
 
 

@@ -141,10 +141,10 @@ def scored(
     which, costs, logs = [], [], []
     for index, trial in enumerate(history):
         failed = trial.state is TrialState.FAIL
-        if failed or trial.values.get("kl", 0.0) > 0:
+        if failed or trial.loss > 0:
             which.append(index)
             costs.append(corrections.costs(choices[index].astype(np.int64)))
-            logs.append(np.nan if failed else np.log(trial.values["kl"]))
+            logs.append(np.nan if failed else np.log(trial.loss))
     promised, log_kl = corrections.log_loss(np.array(costs)), np.array(logs)
     fitted = np.isfinite(log_kl)
     if not fitted.any():

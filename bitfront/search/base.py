@@ -78,8 +78,8 @@ class Search(ABC):
 
 
 def learned_kl(trial: Trial) -> float:
-    """The measured KL; NaN where it teaches nothing: the trial failed, or nothing was lost."""
-    kl = trial.values.get("kl", 0.0) if trial.state is TrialState.COMPLETE else 0.0
+    """The measured loss; NaN where it teaches nothing: the trial failed, or nothing was lost."""
+    kl = trial.loss if trial.state is TrialState.COMPLETE else 0.0
     return kl if kl > 0 else float("nan")
 
 

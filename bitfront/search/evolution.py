@@ -202,7 +202,7 @@ class _Past:
             n_within += trial.origin != "uniform" and is_within
             if trial.state is TrialState.COMPLETE:
                 choices.append(choice.astype(np.int16))
-                kl.append(trial.values["kl"])
+                kl.append(trial.loss)
                 totals.append(problem.group_costs[:, rows, choice].sum(axis=1))
                 within.append(is_within)
         shape = (len(choices), len(problem.limits))

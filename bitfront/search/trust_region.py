@@ -114,7 +114,7 @@ class TrustRegion(Search):
         choice = problem.space.encode(base.allocation)
         rows = np.arange(len(choice))
         table = problem.group_loss
-        scale = base.values["kl"] / max(float(np.abs(table[rows, choice]).sum()), 1e-300)
+        scale = base.loss / max(float(np.abs(table[rows, choice]).sum()), 1e-300)
         curvature = scale * (table + table[rows, choice][:, None])
         curvature[rows, choice] = 0.0
         for multiple in _SCALES:
@@ -129,7 +129,7 @@ def _within(problem: Problem, history: Sequence[Trial]) -> list[Trial]:
 
 
 def _best(trials: Sequence[Trial]) -> Trial | None:
-    return min(trials, key=lambda t: t.values["kl"], default=None)
+    return min(trials, key=lambda t: t.loss, default=None)
 
 
 def _base(problem: Problem, within: Sequence[Trial]) -> Trial | None:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from bitfront.allocation import Allocation
 from bitfront.models.bank import WeightBank
+from bitfront.models.embeddings import answers_of
 from bitfront.models.patch import PatchedModel
 from bitfront.models.prefix import BlockStart
-from bitfront.models.reference import Reference
 from bitfront.space import SearchSpace
 
 Columns = NDArray[np.int64]
@@ -44,7 +44,7 @@ def measured(
     """
     kl = np.zeros(len(choices))
     with (
-        BlockStart(model, Reference.of(model, tokens)) as start,
+        BlockStart(model, answers_of(model, tokens)) as start,
         PatchedModel(model, bank) as patched,
     ):
         for index, columns in enumerate(choices):

@@ -13,6 +13,7 @@ from bitfront.models.accumulators import Accumulator, LayerView
 from bitfront.models.bank import WeightBank
 from bitfront.models.gradients import errors
 from bitfront.models.layers import get_weight
+from bitfront.quantizers.base import by_row
 from bitfront.sensitivity.base import PassEstimator
 from bitfront.space import SearchSpace
 
@@ -49,7 +50,7 @@ class ActivationAware(PassEstimator):
 
 
 class _Moments(Accumulator):
-    """Sums of inputs and of their squares, float64 `[in_features]` a layer."""
+    """Sums of inputs and of their squares, float64 `[in_features]` a layer, or of each group."""
 
     def __init__(self, model: nn.Module, space: SearchSpace, bias: bool) -> None:
         self.model, self.space, self.bias = model, space, bias
@@ -70,10 +71,12 @@ class _Moments(Accumulator):
         for row, count in self.counts.items():
             assert self.bank is not None
             weight = get_weight(self.model, self.space.layers[row].name)
-            means, squares = (x[row] / max(count, 1) for x in (self.sums, self.squares))
+            means, squares = (
+                by_row(x[row] / max(count, 1), len(weight)) for x in (self.sums, self.squares)
+            )
             for column, error in errors(weight, self.space, self.bank, row):
                 exact = error.double()
-                table[row, column] = float((exact.square() @ squares).sum())
+                table[row, column] = float((exact.square() * squares).sum())
                 if self.bias:
-                    table[row, column] += float((exact @ means).square().sum())
+                    table[row, column] += float((exact * means).sum(dim=1).square().sum())
         return table

@@ -42,6 +42,9 @@ class Estimator(ABC):
     sees_caches: ClassVar[bool] = False
     """Whether `estimate` makes the rows of caches too; `whole_table` adds those of others."""
 
+    cache_source: ClassVar[str] = ", caches by cache_fisher"
+    """What the source of a table says of `cache_rows`."""
+
     sees_inputs: ClassVar[bool] = False
     """Whether `estimate` judges what pairs round inputs to; `whole_table` adds that of others."""
 
@@ -89,7 +92,7 @@ class Estimator(ABC):
     ) -> LayerTable:
         """`estimate` of a space that may have caches and pairs with inputs.
 
-        Where it sees no caches, their rows are of `cache_fisher`. Where it does not see what inputs
+        Where it sees no caches, their rows are `cache_rows`. Where it does not see what inputs
         are rounded to, a pair has the entry of its weight's format and `input_losses`.
 
         Arguments and errors as `estimate`.
@@ -147,14 +150,29 @@ class Estimator(ABC):
         of_weights = [row for row, layer in enumerate(space.layers) if not layer.cache]
         values = np.zeros(space.allowed.shape)
         if len(of_weights) < len(space.layers):
-            values = cache_fisher(model, batches, space)
+            values = self.cache_rows(model, batches, space, bank)
         if not of_weights:
             return self.table(space, values, batches, bank)
         table = self.estimate(model, batches, space.of_weights, bank, progress)
         values[of_weights] = table.values
-        return replace(
-            table, space=space, values=values, source=f"{table.source}, caches by cache_fisher"
-        )
+        source = f"{table.source}{self.cache_source}"
+        return replace(table, space=space, values=values, source=source)
+
+    def cache_rows(
+        self, model: nn.Module, batches: torch.Tensor, space: SearchSpace, bank: WeightBank
+    ) -> NDArray[np.float64]:
+        """KL in nats a token that each cache alone adds, `[n_layers, n_formats]`; of weights 0.
+
+        Arguments as `estimate`.
+        """
+        return cache_fisher(model, batches, space)
+
+    def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
+        """The tokens that layers are judged by: which experts saw too few is counted on them.
+
+        Arguments as `estimate`.
+        """
+        return batches
 
     def check_caches(self) -> None:
         """Refuse to put rows that only rank beside those of caches, which are in nats.
@@ -258,8 +276,9 @@ class GramEstimator(SharingEstimator):
         """One entry per format.
 
         Args:
-            weight: float32 `[out_features, in_features]`.
-            gram: mean of x x^T, float32 `[in_features, in_features]`.
+            weight: what is quantized, float32 `[out_features, in_features]`.
+            gram: mean of x x^T, float32 `[in_features, in_features]`; one for each group of rows
+                where groups read inputs of their own.
             errors: Q(W) - W by format, float32, shaped as the weight; not to change.
         """
 
@@ -333,9 +352,10 @@ def _from_grams(
     for row, layer in enumerate(space.layers):
         weight, gram = get_weight(model, layer.name), grams[layer.name]
         differences = [error for _, error in errors(weight, space, bank, row)]
+        quantized = bank.source(layer.name, weight)
         for index, estimator in enumerate(estimators):
             begun = time.perf_counter()
-            found = estimator.entries(weight.float(), gram, differences)
+            found = estimator.entries(quantized, gram, differences)
             values[index, row, space.allowed[row]] = found
             own[index] += time.perf_counter() - begun
         if progress:

@@ -12,10 +12,16 @@ from torch import Tensor, nn
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
-from bitfront.models.gradients import sequence_groups, visit_gradients
-from bitfront.models.losses import KlLoss, LabelLoss
+from bitfront.models.embeddings import answers_of
+from bitfront.models.gradients import (
+    LogitGradient,
+    sequence_groups,
+    visit_gradients,
+    whole_gradient,
+)
+from bitfront.models.losses import KlLoss, label_loss
 from bitfront.models.patch import PatchedModel
-from bitfront.models.reference import Reference
+from bitfront.models.tasks import task_of
 from bitfront.sensitivity.base import Estimator, part_of
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -75,10 +81,11 @@ class DeltaLoss(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
         """See `Estimator.estimate`."""
-        loss: KlLoss | LabelLoss = (
-            KlLoss(Reference.of(model, batches, self.top_k))
+        task = task_of(model)
+        loss: LogitGradient = (
+            KlLoss(answers_of(model, batches, self.top_k))
             if self.loss == "kl"
-            else LabelLoss.of(batches, "text", 1, 0)
+            else label_loss(batches, "text", 1, 0, task)
         )
         sums = np.zeros((len(space.layers), len(space.formats)))
         with PatchedModel(model, bank) as patched:
@@ -88,7 +95,8 @@ class DeltaLoss(Estimator):
                 step = part_of(progress, column, len(space.formats))
                 visit_gradients(model, batches, space, loss, visit, progress=step)
         scale = 0.5 if self.loss == "kl" else 1.0
-        return self.table(space, scale * sums / batches[:, 1:].numel(), batches, bank)
+        n_scored = len(batches) * task.n_scored(batches)
+        return self.table(space, scale * sums / n_scored, batches, bank)
 
     def _visit(
         self, sums: np.ndarray, patched: PatchedModel, space: SearchSpace, column: int
@@ -98,7 +106,7 @@ class DeltaLoss(Estimator):
                 return
             error = patched.error(space.layers[row].name)
             if self.signed:
-                gradient = gradients.flatten(0, 1).float().mT @ inputs.flatten(0, 1).float()
+                gradient = whole_gradient(inputs, gradients)
                 sums[row] += float((gradient * error).sum())
                 return
             for group in sequence_groups(inputs, gradients):

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from bitfront.errors import InvalidArgument
 from bitfront.models.accumulators import Accumulator, LayerView
 from bitfront.models.gradients import sequence_groups
+from bitfront.models.tasks import CausalText, task_of
 from bitfront.sensitivity.base import LabelEstimator
 from bitfront.space import SearchSpace
 
@@ -27,7 +28,8 @@ class FisherDirectional(LabelEstimator):
         directional:  1/2 sum over pieces of <g_piece, D>^2 / number of tokens
 
     with D = Q(W) - W and g_piece the gradient of a sequence's summed negative log-likelihood that
-    flows through the layer at `piece` consecutive tokens. The diagonal takes the errors of
+    flows through the layer at `piece` consecutive tokens. What is judged as a whole, such as an
+    image, is one piece: one loss flows through all its positions. The diagonal takes the errors of
     different weights for uncorrelated, which gives it little noise and a bias of its own for each
     layer. The directional form keeps the correlations within the layer, but rests on one squared
     number a piece. The mean of their logarithms shrinks the noisy one towards the biased one.
@@ -45,7 +47,7 @@ class FisherDirectional(LabelEstimator):
 
     Args:
         share: weight of the directional form, 0 to 1.
-        piece: tokens of a piece; the last of a sequence may be shorter.
+        piece: tokens of a piece of text; the last of a sequence may be shorter.
         labels: `"model"` draws next tokens from the model's own prediction (the true Fisher);
             `"text"` takes the text's (the empirical one).
         n_draws: backward passes per sequence with fresh labels; more give less noise.
@@ -65,11 +67,12 @@ class FisherDirectional(LabelEstimator):
 
     def accumulator(self, model: nn.Module, space: SearchSpace) -> Accumulator:
         """See `PassEstimator.accumulator`."""
-        return _Sums(space, self.share, self.piece)
+        is_text = isinstance(task_of(model), CausalText)
+        return _Sums(space, self.share, self.piece if is_text else None)
 
 
 class _Sums(Accumulator):
-    def __init__(self, space: SearchSpace, share: float, piece: int) -> None:
+    def __init__(self, space: SearchSpace, share: float, piece: int | None) -> None:
         self.diagonal, self.directional = (
             np.zeros(space.allowed.shape),
             np.zeros(space.allowed.shape),
@@ -78,7 +81,8 @@ class _Sums(Accumulator):
 
     def layer(self, view: LayerView) -> None:
         flat = view.errors.flatten(1)
-        squares, along = _forms(view.inputs, view.slopes, flat, self.piece)
+        piece = self.piece or view.inputs.shape[1]
+        squares, along = _forms(view.inputs, view.slopes, flat, piece)
         entries = view.row, view.columns
         self.diagonal[entries] += (flat.square() @ squares).double().cpu().numpy()
         self.directional[entries] += along.double().cpu().numpy()
@@ -94,17 +98,19 @@ def _forms(
     """Squared sequence gradients `[n_weights]`, and squared products of pieces by format.
 
     Args:
-        inputs: `[n, length, in_features]`.
+        inputs: `[n, length, in_features]`, or in groups.
         gradients: `[n, length, out_features]`.
         differences: `[n_formats, n_weights]`, float32.
         piece: tokens of a piece.
     """
-    padding = (0, 0, 0, -inputs.shape[1] % piece)  # tokens of zeros add nothing
-    inputs, gradients = (pad(x.float(), padding) for x in (inputs, gradients))
+    short = -inputs.shape[1] % piece  # tokens of zeros add nothing
+    inputs, gradients = (
+        pad(x.float(), (0, 0) * (x.ndim - 2) + (0, short)) for x in (inputs, gradients)
+    )
     squares = differences.new_zeros(differences.shape[1])
     along = differences.new_zeros(len(differences))
     for index in range(len(inputs)):
-        x, g = (values[index].reshape(-1, piece, values.shape[2]) for values in (inputs, gradients))
+        x, g = (v[index].reshape(-1, piece, *v.shape[2:]) for v in (inputs, gradients))
         whole = torch.zeros_like(squares)
         for group in sequence_groups(x, g):
             of_pieces = group.flatten(1)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.accumulators import Accumulator, LayerView
+from bitfront.models.matrices import products
 from bitfront.sensitivity.base import LabelEstimator
 from bitfront.space import SearchSpace
 
@@ -68,9 +68,9 @@ class _Forms(Accumulator):
         vectors, values = leading(gradients, self.rank, self.seed)
         rest = gradients.square().sum(dim=0) - vectors.square() @ values
         rest = rest.clamp(min=0)
-        inputs = view.inputs.flatten(0, 1).float()
+        inputs = view.inputs.float()
         for column, error in zip(view.columns, view.errors, strict=True):
-            outputs = linear(inputs, error)
+            outputs = products(inputs, error).flatten(0, 1)
             along = (outputs @ vectors).square().sum(dim=0) @ values
             own = outputs.square().sum(dim=0) @ rest
             self.sums[view.row, column] += float(along + own) / n

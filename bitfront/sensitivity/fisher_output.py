@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.accumulators import Accumulator, LayerView
 from bitfront.models.gradients import sequence_groups
+from bitfront.models.matrices import products
 from bitfront.sensitivity.base import LabelEstimator
 from bitfront.space import SearchSpace
 
@@ -79,7 +79,7 @@ class _Sums(Accumulator):
 
 def _element(inputs: Tensor, gradients: Tensor, differences: Tensor) -> Tensor:
     sums = [
-        (linear(inputs, d.to(inputs.dtype)) * gradients).float().square_().sum()
+        (products(inputs, d.to(inputs.dtype)) * gradients).float().square_().sum()
         for d in differences
     ]
     return torch.stack(sums)
@@ -87,7 +87,7 @@ def _element(inputs: Tensor, gradients: Tensor, differences: Tensor) -> Tensor:
 
 def _token(inputs: Tensor, gradients: Tensor, differences: Tensor) -> Tensor:
     sums = [
-        (linear(inputs, d.to(inputs.dtype)) * gradients).float().sum(dim=-1).square_().sum()
+        (products(inputs, d.to(inputs.dtype)) * gradients).float().sum(dim=-1).square_().sum()
         for d in differences
     ]
     return torch.stack(sums)

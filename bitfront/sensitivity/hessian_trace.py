@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy, linear
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
-from bitfront.models.gradients import frozen, passes, require_finite
+from bitfront.models.gradients import frozen, require_finite
+from bitfront.models.matrices import outputs_with
+from bitfront.models.tasks import device_of, mean_loss, task_of
 from bitfront.sensitivity.base import Estimator, scaled_errors, uncertainty
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -116,7 +117,7 @@ class HessianTrace(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> Traces:
         """Trace of every layer with its standard error; arguments and errors as `estimate`."""
-        passes(batches)
+        task_of(model).check(batches)
         order = np.random.default_rng(self.seed).permutation(len(batches))
         samples: list[NDArray[np.float64]] = []
         while len(samples) < self.max_probes:
@@ -141,13 +142,11 @@ def _curvatures(
     Each layer's weight moves along its signs by a step of its own; the second derivative with
     respect to the steps needs no gradient the size of a weight.
     """
-    tokens = tokens.to(next(model.parameters()).device)
-    steps = torch.zeros(len(space.layers), device=tokens.device, requires_grad=True)
+    steps = torch.zeros(len(space.layers), device=device_of(model), requires_grad=True)
     # Fused attention kernels have no second derivative; the plain one has.
     with frozen(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         with _stepping(model, space, steps, seed):
-            logits = model(tokens[None], use_cache=False).logits[0, :-1]
-        loss = cross_entropy(logits.float(), tokens[1:])
+            loss = mean_loss(model, tokens)
         slopes = torch.autograd.grad(loss, steps, create_graph=True)[0]
         curvatures = torch.autograd.grad(slopes.sum(), steps)[0]
     for layer, curvature in zip(space.layers, curvatures, strict=True):
@@ -174,10 +173,10 @@ def _stepping(
 def _step_hook(
     step: Tensor, signs: NDArray[np.int8], name: str
 ) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
-    def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         require_finite(output, "output", name)
         direction = torch.from_numpy(signs).to(output)
-        return output + step.to(output.dtype) * linear(args[0], direction)
+        return output + step.to(output.dtype) * outputs_with(module, args[0], direction)
 
     return add
 

@@ -18,6 +18,7 @@ from bitfront.models.caches import RoundedCaches
 from bitfront.models.patch import PatchedModel
 from bitfront.models.prefix import BlockStart
 from bitfront.models.reference import Reference
+from bitfront.models.tasks import run
 from bitfront.plugins import Plugins
 from bitfront.sensitivity.base import Estimator
 from bitfront.space import SearchSpace
@@ -58,7 +59,7 @@ class KvNorms(Estimator):
 
     needs: ClassVar[str] = "forwards"
     in_nats: ClassVar[bool] = True
-    sees_caches: ClassVar[bool] = True
+    cache_source: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if self.norm not in _NORMS:
@@ -76,6 +77,10 @@ class KvNorms(Estimator):
         known: Plugins[Estimator] = Plugins("bitfront.sensitivity", "estimator")
         return known.build(self.weights) if self.weights != "kv_norms" else self
 
+    def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
+        """What the other estimator looks at."""
+        return self._other().looked_at(model, batches)
+
     def estimate(
         self,
         model: nn.Module,
@@ -84,31 +89,28 @@ class KvNorms(Estimator):
         bank: WeightBank,
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
-        """See `Estimator.estimate`."""
-        of_weights = [row for row, layer in enumerate(space.layers) if not layer.cache]
-        values = np.zeros(space.allowed.shape)
-        if of_weights:
-            table = self._other().estimate(model, batches, space.of_weights, bank, progress)
-            values[of_weights] = table.values
-        if len(of_weights) < len(space.layers):
-            values += self._of_caches(model, batches[: self.max_sequences], space, bank)
-        return self.table(space, values, batches, bank)
+        """That of the other estimator, for weights; see `Estimator.estimate`."""
+        table = self._other().estimate(model, batches, space, bank, progress)
+        return self.table(space, table.values, batches, bank, table.reduction, table.note)
 
-    def _of_caches(
-        self, model: nn.Module, tokens: Tensor, space: SearchSpace, bank: WeightBank
+    def cache_rows(
+        self, model: nn.Module, batches: torch.Tensor, space: SearchSpace, bank: WeightBank
     ) -> NDArray[np.float64]:
+        """See `Estimator.cache_rows`."""
+        tokens = batches[: self.max_sequences]
         squares = self._squares(model, tokens, space)
         values = np.zeros(space.allowed.shape)
         reference = Reference.of(model, tokens)
         for half in "kv":
             rows = [row for row, layer in enumerate(space.layers) if layer.cache == half]
-            shares = squares[rows] / max(squares[rows].sum(), 1e-30)
-            for column in np.flatnonzero(space.allowed[rows].all(axis=0)):
+            for column in np.flatnonzero(space.allowed[rows].any(axis=0)):
                 name = space.formats[column].name
-                chosen = Allocation({space.layers[row].name: name for row in rows})
+                fitting = [row for row in rows if space.allowed[row, column]]
+                chosen = Allocation({space.layers[row].name: name for row in fitting})
+                shares = squares[fitting] / max(squares[fitting].sum(), 1e-30)
                 with PatchedModel(model, bank) as patched, BlockStart(model, reference) as start:
                     patched.apply(chosen)
-                    values[rows, column] = start.kl() * shares
+                    values[fitting, column] = start.kl() * shares
         return values
 
     def _squares(self, model: nn.Module, tokens: Tensor, space: SearchSpace) -> NDArray[np.float64]:
@@ -122,10 +124,9 @@ class KvNorms(Estimator):
                 norm = float(torch.linalg.matrix_norm(matrix, order))
                 squares[rows[name]] += norm**2 / len(tokens)
 
-        device = next(model.parameters()).device
         with RoundedCaches(model, space) as caches, torch.no_grad():
             caches.watch(add)
             for sequence in tokens:
-                model(sequence[None].to(device), use_cache=False)
+                run(model, sequence[None])
             caches.watch(None)
         return squares

@@ -24,7 +24,9 @@ class LayerInfluence(PassEstimator):
     with D = Q(W) - W. A block that leaves the hidden state as it was is taken to matter little. The
     paper ranks whole blocks; the relative error makes formats and layers of a block differ. Layers
     outside the blocks get the mean score. It sees how much a block does, not how much the loss
-    cares: see benchmarks/results/estimators.csv for how it ranks.
+    cares: see benchmarks/results/estimators.csv for how it ranks. Blocks that put out states of
+    another shape than they read (stages of convolutional models) have the cosine of unlike states,
+    0, and rank alike.
 
     Cost: one forward pass.
 
@@ -42,6 +44,9 @@ class LayerInfluence(PassEstimator):
 
 class _Turns(BlockScores):
     def block(self, index: int, inputs: Tensor, outputs: Tensor) -> None:
-        cosines = cosine_similarity(inputs.double(), outputs.double(), dim=-1)
+        if inputs.shape == outputs.shape:
+            cosines = cosine_similarity(inputs.double(), outputs.double(), dim=-1)
+        else:
+            cosines = outputs.new_zeros(outputs.shape[:2])
         self.sums[index] += float((1 - cosines).sum())
         self.counts[index] += cosines.numel()

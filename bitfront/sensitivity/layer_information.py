@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.accumulators import accumulate
 from bitfront.models.bank import WeightBank
 from bitfront.models.gradients import frozen
 from bitfront.models.layers import blocks
-from bitfront.models.reference import next_token_logits
+from bitfront.models.tasks import scored_outputs, task_of
 from bitfront.sensitivity._block_scores import BlockScores
 from bitfront.sensitivity.base import Estimator
 from bitfront.space import SearchSpace
@@ -39,8 +39,8 @@ class LayerInformation(Estimator):
 
     with D = Q(W) - W. Singular values are those of the outputs of one sequence, each token scaled
     to length 1; compactness and gain are at least 0, their means are over sequences. Where a
-    block's output is not all that the next one reads, leaving it out means nothing, and drops count
-    alike.
+    block's output is not all that the next one reads, or of another shape than its input (stages of
+    convolutional models), leaving it out means nothing, and drops count alike.
 
     The inverse of the effective rank, isotropic states as the point of comparison, and the plain
     mean are our reading. Layers outside the blocks get the mean score. It ranks blocks, and layers
@@ -104,12 +104,13 @@ class _Shapes(BlockScores):
         self.gains = np.zeros(n_blocks)
         self.drops = np.zeros(n_blocks)
         self.chained = True
-        """Whether every block read what the one before it returned."""
+        """Whether every block read what the one before it returned, and can be left out."""
         self._outputs: Tensor | None = None
 
     def block(self, index: int, inputs: Tensor, outputs: Tensor) -> None:
         if index > 0 and self._outputs is not None:
             self.chained = self.chained and torch.equal(self._outputs, inputs)
+        self.chained = self.chained and inputs.shape == outputs.shape
         self._outputs = outputs
         for states in outputs:
             compactness, gain = shape_of(states, self.top_k)
@@ -156,16 +157,20 @@ def drops(
     A loss that overflows counts as the largest of the others.
 
     Args:
-        model: causal language model; left as it was.
-        tokens: int64 `[n_sequences, length]`.
+        model: left as it was.
+        tokens: samples of its task.
         progress: called with the blocks done.
     """
+    task = task_of(model)
+    targets: list[Tensor] = []
 
     def loss() -> float:
         total = 0.0
-        for sequence in tokens:
-            logits = next_token_logits(model, sequence).float()
-            total += cross_entropy(logits, sequence[1:].to(logits.device)).item() / len(tokens)
+        for index, sample in enumerate(tokens):
+            scored = scored_outputs(model, sample)
+            if len(targets) == index:
+                targets.append(task.targets(sample, scored))
+            total += task.loss(scored, targets[index]).item() / len(tokens)
         return total
 
     def skip(_module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:

@@ -13,10 +13,10 @@ from torch import nn
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
+from bitfront.models.embeddings import answers_of
 from bitfront.models.own_text import check_text, chosen_text
 from bitfront.models.patch import PatchedModel
 from bitfront.models.prefix import BlockStart
-from bitfront.models.reference import Reference
 from bitfront.sensitivity.base import Estimator
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -57,6 +57,10 @@ class LeaveOneIn(Estimator):
         if self.max_sequences < 1:
             raise InvalidArgument(f"max_sequences is {self.max_sequences}: give at least 1.")
 
+    def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
+        """Some of the sequences, or as many of its own text."""
+        return chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
+
     def estimate(
         self,
         model: nn.Module,
@@ -66,10 +70,10 @@ class LeaveOneIn(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
         """The table; progress counts its entries."""
-        tokens = chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
+        tokens = self.looked_at(model, batches)
         values = np.zeros(space.allowed.shape)
         done, total = 0, int(space.allowed.sum())
-        with BlockStart(model, Reference.of(model, tokens)) as start:
+        with BlockStart(model, answers_of(model, tokens)) as start:
             for row in start.visit([x.name for x in space.layers]):
                 layer = space.layers[row].name
                 with PatchedModel(model, bank) as patched:

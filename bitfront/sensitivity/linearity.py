@@ -13,11 +13,11 @@ from torch import nn
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
+from bitfront.models.embeddings import answers_of
 from bitfront.models.gradients import errors
 from bitfront.models.layers import get_weight, set_weight
 from bitfront.models.own_text import check_text, chosen_text
 from bitfront.models.prefix import BlockStart
-from bitfront.models.reference import Reference
 from bitfront.sensitivity.base import Estimator
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -75,6 +75,10 @@ class Linearity(Estimator):
                 "give at least 1 each."
             )
 
+    def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
+        """Some of the sequences, or as many of its own text."""
+        return chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
+
     def estimate(
         self,
         model: nn.Module,
@@ -84,9 +88,9 @@ class Linearity(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
         """The table; progress counts layers."""
-        tokens = chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
+        tokens = self.looked_at(model, batches)
         values = np.zeros(space.allowed.shape)
-        with BlockStart(model, Reference.of(model, tokens)) as start:
+        with BlockStart(model, answers_of(model, tokens)) as start:
             for done, row in enumerate(start.visit([x.name for x in space.layers]), 1):
                 layer = space.layers[row].name
                 slope = self._slope(model, start, layer)

@@ -72,4 +72,5 @@ class OutputError(GramEstimator):
 
 def _energy(weight: Tensor, gram: Tensor) -> float:
     # Rounding can push a vanishing sum of products just below zero; NaN must stay NaN.
-    return ((weight @ gram) * weight).sum().clamp(min=0).item()
+    by_group = weight.reshape(*gram.shape[:-2], -1, weight.shape[1])
+    return ((by_group @ gram) * by_group).sum().clamp(min=0).item()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
+from bitfront.models.embeddings import answers_of
 from bitfront.models.gradients import errors, visit_gradients
 from bitfront.models.layers import get_weight
 from bitfront.models.losses import KlLoss
-from bitfront.models.reference import Reference
+from bitfront.models.matrices import n_rows, products
 from bitfront.sensitivity.base import Estimator, part_of
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -32,13 +33,13 @@ class PerturbationHessian(Estimator):
         entry = 1/2 sum_o h_o E[(D x)_o^2],   h_o = mean over tokens of |g+_o| + |g-_o|  /  2 |d_o|
 
     with D = Q(W) - W, g+ and g- the gradients of KL(unquantized || perturbed) at the layer's output
-    when the embedding's output is moved by +d and -d, random signs times `scale` of its root mean
-    square, and |d_o| the mean change that this causes at the layer's output. KL has no gradient at
-    the unquantized model, so what a small move leaves behind is curvature times the move, averaged
-    over both signs. The paper perturbs the blocks of a vision model one by one; here one move at
-    the bottom serves all layers. It takes the outputs of a layer for uncorrelated; a layer whose
-    outputs the move does not change, or a routed expert, which sees other tokens after the move,
-    gets the mean curvature of the others.
+    when the embedding's output, or an image's pixels, are moved by +d and -d, random signs times
+    `scale` of their root mean square, and |d_o| the mean change that this causes at the layer's
+    output. KL has no gradient at the unquantized model, so what a small move leaves behind is
+    curvature times the move, averaged over both signs. The paper perturbs the blocks of a vision
+    model one by one; here one move at the bottom serves all layers. It takes the outputs of a layer
+    for uncorrelated; a layer whose outputs the move does not change, or a routed expert, which sees
+    other tokens after the move, gets the mean curvature of the others.
 
     Cost: two backward passes, and four bytes of memory for every token and output of every layer.
 
@@ -69,6 +70,10 @@ class PerturbationHessian(Estimator):
                 "give scale > 0 and the others at least 1."
             )
 
+    def looked_at(self, model: nn.Module, batches: Tensor) -> Tensor:
+        """Some of the sequences."""
+        return batches[: self.max_sequences]
+
     def estimate(
         self,
         model: nn.Module,
@@ -78,16 +83,15 @@ class PerturbationHessian(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
         """See `Estimator.estimate`."""
-        tokens = batches[: self.max_sequences]
-        reference = Reference.of(model, tokens, self.top_k)
+        tokens = self.looked_at(model, batches)
+        reference = answers_of(model, tokens, self.top_k)
         seen = _Seen(model, space, bank)
         for part, sign in enumerate((1.0, -1.0)):
-            move = _Move(model, sign * self.scale, self.seed)
             seen.sign = part
-            with move:
+            with _moved(model, tokens, sign * self.scale, self.seed) as samples:
                 visit_gradients(
                     model,
-                    tokens,
+                    samples,
                     space,
                     KlLoss(reference),
                     seen.visit,
@@ -112,14 +116,14 @@ class _Seen:
 
     def visit(self, row: int, inputs: Tensor, gradients: Tensor) -> None:
         weight = get_weight(self.model, self.space.layers[row].name)
-        rows = inputs.flatten(0, 1).float()
+        rows = inputs.float()
         self.gradients[row] += _sums(gradients.flatten(0, 1).float().abs())
-        self.counts[row] += len(rows)
+        self.counts[row] += n_rows(rows)
         for column, error in errors(weight, self.space, self.bank, row):
-            self.errors[row][column] += _sums(linear(rows, error).square())
+            self.errors[row][column] += _sums(products(rows, error).flatten(0, 1).square())
         if self.space.layers[row].active < 1:
             return  # the moved text goes through other experts: nothing to hold outputs against
-        outputs = linear(rows, weight.float())
+        outputs = products(rows, weight.float()).flatten(0, 1)
         key = (row, int(self._passes[self.sign, row]))
         self._passes[self.sign, row] += 1
         if self.sign == 0:
@@ -154,21 +158,22 @@ def _sums(values: Tensor) -> np.ndarray:
     return np.asarray(values.sum(dim=0).double().cpu().numpy())
 
 
-class _Move:
-    """The embedding's output moved by random signs while the block lasts."""
+@contextmanager
+def _moved(model: nn.Module, samples: Tensor, scale: float, seed: int) -> Iterator[Tensor]:
+    """Samples whose embedding, or pixels, are moved by random signs while the block lasts."""
 
-    def __init__(self, model: nn.Module, scale: float, seed: int) -> None:
-        self.module = model.get_input_embeddings()  # type: ignore[operator]
-        self.scale, self.seed = scale, seed
+    def move(values: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        signs = 2 * torch.randint(2, values.shape, generator=generator) - 1
+        size = values.detach().float().square().mean().sqrt()
+        return values + (scale * size * signs.to(values.device)).to(values.dtype)
 
-    def __enter__(self) -> None:
-        def move(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
-            generator = torch.Generator().manual_seed(self.seed)
-            signs = 2 * torch.randint(2, output.shape, generator=generator) - 1
-            size = output.detach().float().square().mean().sqrt()
-            return output + (self.scale * size * signs.to(output.device)).to(output.dtype)
-
-        self.hook = self.module.register_forward_hook(move)
-
-    def __exit__(self, *_: object) -> None:
-        self.hook.remove()
+    if samples.is_floating_point():
+        yield move(samples)
+        return
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    hook = embedding.register_forward_hook(lambda _module, _args, output: move(output))
+    try:
+        yield samples
+    finally:
+        hook.remove()

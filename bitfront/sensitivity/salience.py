@@ -58,18 +58,22 @@ class Salience(GramEstimator):
     def of_groups(self, weight: Tensor, gram: Tensor) -> Tensor:
         """Mean salience of each group of columns, float64 `[n_column_groups]`.
 
-        Zero where the calibration text never reached the layer.
+        Zero where the calibration text never reached the layer. Where groups of rows read inputs of
+        their own, the mean over all rows.
         """
-        diagonal = gram.diagonal()
-        mean = diagonal.mean()
-        columns = weight.double().square().mean(dim=0)
+        grams = gram if gram.ndim == 3 else gram[None]
+        by_rows = weight.double().reshape(len(grams), -1, weight.shape[1]).square().mean(dim=1)
+        salient = torch.stack([self._salient(*x) for x in zip(by_rows, grams, strict=True)])
+        return torch.stack([part.mean() for part in self._by_group(salient.mean(dim=0))])
+
+    def _salient(self, columns: Tensor, gram: Tensor) -> Tensor:
+        """Salience of each column, `[n_columns]`, from its mean squared weight."""
+        mean = gram.diagonal().mean()
         if not mean > 0:
-            inverse = torch.full_like(columns, torch.inf)
-        else:
-            damped = gram.double() + self.damping * mean * torch.eye(len(gram), device=gram.device)
-            inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped)).diagonal()
-        salient = columns / inverse.square()
-        return torch.stack([part.mean() for part in self._by_group(salient)])
+            return torch.zeros_like(columns)
+        damped = gram.double() + self.damping * mean * torch.eye(len(gram), device=gram.device)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped)).diagonal()
+        return columns / inverse.square()
 
     def _by_group(self, columns: Tensor) -> tuple[Tensor, ...]:
         return torch.split(columns, self.group_size)

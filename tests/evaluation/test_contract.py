@@ -13,7 +13,7 @@ from bitfront.evaluation import METRICS, evaluate, sequence_values
 from bitfront.models.layers import find_layers, get_weight
 from bitfront.models.reference import Reference, next_token_logits
 
-NAMES = METRICS.names()
+NAMES = [name for name in METRICS.names() if METRICS.load(name).of == "predictions"]
 ALL = {name: METRICS.build(name) for name in NAMES}
 
 
@@ -67,7 +67,8 @@ def test_claimed_quantities_of_the_unquantized_model(name, tiny_llama, reference
         assert expected is None or values[quantity] == expected
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Against the text's own next tokens a damaged model may be luckier.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "label_error"])
 def test_more_damage_is_worse(name, tiny_llama, reference, weight):
     (quantity, *_) = cases.METRICS[name]
     measured = []
@@ -106,7 +107,7 @@ def test_one_forward_per_sequence_serves_all_metrics(tiny_llama, reference, toke
         values = evaluate(tiny_llama, reference, ALL, lambda *step: steps.append(step))
     finally:
         hook.remove()
-    assert sorted(values) == sorted(q for claim in cases.METRICS.values() for q in claim)
+    assert sorted(values) == sorted(q for name in NAMES for q in cases.METRICS[name])
     assert len(forwards) == len(tokens)
     assert steps == [(n, 4) for n in range(1, 5)]
 

@@ -9,7 +9,13 @@ from transformers import AutoModelForCausalLM
 
 from bitfront import formats
 from bitfront.formats.base import Format
-from bitfront.models.layers import fixed_tensors, get_weight, search_space, set_weight
+from bitfront.models.layers import (
+    fixed_tensors,
+    get_weight,
+    search_space,
+    set_weight,
+    stored_dtype,
+)
 from bitfront.models.load import LoadedModel
 from bitfront.models.rounded_inputs import RoundedInputs
 from bitfront.quantizers.rtn import Rtn
@@ -57,15 +63,14 @@ class Export:
         return cls(model, space, space.decode(choice), BankOnDemand(module, space))
 
     def expected(self):
-        """The model with decoded weights and rounded inputs, all else in bfloat16, float32."""
+        """The model with the decoded weights and all else rounded as it is stored, float32."""
         module = copy.deepcopy(self.model.module)
         for layer, format in self.allocation.formats.items():
             set_weight(module, layer, self.bank.weight(layer, format))
         RoundedInputs(module, self.bank).apply(self.allocation.formats)
         with torch.no_grad():
             for tensor in fixed_tensors(module, self.allocation.formats).values():
-                if tensor.is_floating_point():
-                    tensor.copy_(tensor.bfloat16())
+                tensor.copy_(tensor.to(stored_dtype(tensor)))
         return module
 
 

@@ -28,7 +28,7 @@ def inputs():
 
 
 def statistics(x, y):
-    return torch.stack([y.T @ y, (x - y).T @ y]) / len(x)
+    return torch.stack([y.T @ y, (x - y).T @ y])[:, None] / len(x)
 
 
 @pytest.mark.parametrize("name", ["int3_g64", "nf4_g64", "int3_g64_had", "binary_salient20"])
@@ -38,7 +38,7 @@ def test_outputs_come_nearer_to_those_of_the_unquantized_model(name):
     given = statistics(x, y)
     ours, plain = (
         (x @ weight.T - y @ quantizer.quantize(weight, named(name), seen).dequantize().T).norm()
-        for quantizer, seen in ((Gptaq(share=1.0, ridge=0.01), given), (Gptq(), given[0]))
+        for quantizer, seen in ((Gptaq(share=1.0, ridge=0.01), given), (Gptq(), given[0, 0]))
     )
     assert ours < 0.9 * plain
 
@@ -58,16 +58,16 @@ def test_without_a_shift_it_is_gptq():
     gram = x.T @ x / len(x)
     plain = Gptq().quantize(weight, named("int3_g64"), gram).codes
     assert torch.equal(Gptaq().quantize(weight, named("int3_g64"), gram).codes, plain)
-    unshifted = torch.stack([gram, torch.zeros_like(gram)])
+    unshifted = torch.stack([gram, torch.zeros_like(gram)])[:, None]
     assert torch.equal(Gptaq().quantize(weight, named("int3_g64"), unshifted).codes, plain)
 
 
 def test_layers_without_inputs_and_bad_statistics():
     weight = gaussian(16, 128)
-    values = Gptaq().quantize(weight, named("int4_g64"), torch.zeros(2, 128, 128)).dequantize()
+    values = Gptaq().quantize(weight, named("int4_g64"), torch.zeros(2, 1, 128, 128)).dequantize()
     assert (values - weight).abs().max() < 1
     broken = statistics(*inputs())
-    broken[1, 3, 4] = torch.nan
+    broken[1, 0, 3, 4] = torch.nan
     with pytest.raises(NonFinite, match="holds 1 NaN"):
         Gptaq().quantize(weight, named("int4_g64"), broken)
     with pytest.raises(InvalidArgument, match="needs a Hessian of shape"):
@@ -79,7 +79,7 @@ def test_statistics_of_an_unchanged_model_are_its_gram_matrices(tiny_llama, tiny
     found = shifted_grams(tiny_llama, tiny_llama, tiny_tokens[:2], names)
     expected = input_grams(tiny_llama, tiny_tokens[:2], names)
     for name in names:
-        torch.testing.assert_close(found[name][0], expected[name])
+        torch.testing.assert_close(found[name][0, 0], expected[name])
         assert (found[name][1] == 0).all()
 
 

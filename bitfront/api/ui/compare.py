@@ -15,9 +15,8 @@ from bitfront.api.ui.measurements import measurements
 from bitfront.api.ui.page import Viewer, page
 from bitfront.api.ui.words import model_name
 from bitfront.errors import NotFound
-from bitfront.pareto import LATENCY
-from bitfront.report.columns import COLUMNS, mix
-from bitfront.report.points import VALUES
+from bitfront.report.columns import measured_columns, mix
+from bitfront.report.points import MEASURED
 from bitfront.space import Layer, SearchSpace
 from bitfront.trial import Trial
 
@@ -80,13 +79,13 @@ def compare(
         name=model_name(stored.study),
         pair=pair,
         options=sorted(options.values(), key=lambda row: row.values["bytes"]),
-        quantities=[q for q in (*VALUES, LATENCY) if all(q in t.values for t in pair)],
+        quantities=[q for q in MEASURED if all(q in t.values for t in pair)],
         differing=differing[:MAX_LAYERS],
         n_differing=len(differing),
         n_weights=sum(each.layer.n_weights for each in differing),
         space=measured.space,
         maps=[maps.bit_map(measured.space, trial) for trial in pair],
         swatches=maps.swatches(measured.space.formats),
-        columns=COLUMNS,
+        columns=measured_columns(pair[0].values),
         mix=mix,
     )

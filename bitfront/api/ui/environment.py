@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bitfront.api.ui import words
+from bitfront.trial import LOSSES, loss_name, loss_of
 
 STATIC = Path(__file__).parent / "static"
 
@@ -29,6 +30,8 @@ def environment() -> Environment:
         "iso": words.iso,
         "figure": words.figure,
         "told": words.told,
+        "loss": loss_of,
+        "loss_title": lambda values: LOSSES[loss_name(values)],
     }
     made.globals["static"] = static
     return made

@@ -9,6 +9,7 @@ import numpy as np
 
 from bitfront.pareto import hypervolume
 from bitfront.store.records import TrialRow
+from bitfront.trial import loss_of
 
 
 def growth(rows: Sequence[TrialRow]) -> tuple[list[int], list[float]]:
@@ -19,10 +20,10 @@ def growth(rows: Sequence[TrialRow]) -> tuple[list[int], list[float]]:
     Args:
         rows: measured on one text, by number.
     """
-    measured = [row for row in rows if row.values.get("kl", 0.0) > 0 and "bytes" in row.values]
+    measured = [row for row in rows if loss_of(row.values) > 0 and "bytes" in row.values]
     if not measured:
         return [], []
-    points = np.array([(math.log(r.values["kl"]), r.values["bytes"]) for r in measured])
+    points = np.array([(math.log(loss_of(r.values)), r.values["bytes"]) for r in measured])
     worst = points.max(axis=0)
     corner = worst + 1e-9 * (1 + np.abs(worst))
     front, numbers, volumes = points[:0], [], []

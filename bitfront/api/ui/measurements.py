@@ -18,7 +18,7 @@ from bitfront.store import Store
 from bitfront.store.records import TrialRow
 from bitfront.study import Study
 from bitfront.table import LayerTable
-from bitfront.trial import Trial, TrialState
+from bitfront.trial import Trial, TrialState, loss_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +74,8 @@ class Measurements:
     def outline(rows: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
         """Those that no other beats in KL and bytes, smallest first."""
         kept: list[TrialRow] = []
-        for row in sorted(rows, key=lambda r: (r.values["bytes"], r.values["kl"])):
-            if not kept or row.values["kl"] < kept[-1].values["kl"]:
+        for row in sorted(rows, key=lambda r: (r.values["bytes"], loss_of(r.values))):
+            if not kept or loss_of(row.values) < loss_of(kept[-1].values):
                 kept.append(row)
         return tuple(kept)
 
@@ -88,7 +88,7 @@ class Measurements:
             for row in self.on(self.text)
             if all(row.values.get(q, math.inf) <= bound for q, bound in bounds.items())
         ]
-        return min(within, key=lambda row: row.values["kl"], default=None)
+        return min(within, key=lambda row: loss_of(row.values), default=None)
 
     @cached_property
     def n_bytes(self) -> float | None:
@@ -128,12 +128,14 @@ def measurements(
 
 
 def _is_usable(row: TrialRow) -> bool:
-    needed = (row.values.get(quantity, math.nan) for quantity in OBJECTIVES)
-    return row.state is TrialState.COMPLETE and all(map(math.isfinite, needed))
+    sizes = (row.values.get(quantity, math.nan) for quantity in OBJECTIVES[1:])
+    return row.state is TrialState.COMPLETE and all(
+        map(math.isfinite, (loss_of(row.values), *sizes))
+    )
 
 
 def _by_size(rows: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
-    return tuple(sorted(rows, key=lambda r: (r.values["bytes"], r.values["kl"])))
+    return tuple(sorted(rows, key=lambda r: (r.values["bytes"], loss_of(r.values))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +162,7 @@ class Agreement:
     def tau(self, uniform: bool = True) -> float | None:
         """Kendall's tau; `uniform` says whether baselines, whose spread flatters it, count."""
         pairs = [
-            (float(p), row.values["kl"])
+            (float(p), loss_of(row.values))
             for p, row in zip(self.predicted, self.rows, strict=True)
             if uniform or row.origin != "uniform"
         ]

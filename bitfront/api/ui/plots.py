@@ -11,10 +11,11 @@ from bitfront.api.ui.measurements import Agreement, Measurements
 from bitfront.pareto import LATENCY
 from bitfront.report.agreement import main_format
 from bitfront.store.records import TrialRow
+from bitfront.trial import LOSSES, loss_name, loss_of
 
 MAX_POINTS = 3_000
 """Of one series; the newest are drawn."""
-_QUANTITIES = ("kl", "kl_stderr", "bytes", "bits_per_weight", "bits")
+_QUANTITIES = ("bytes", "bits_per_weight", "bits")
 _AXES = (
     ("bytes", "checkpoint, MB", 1e-6),
     ("bits_per_weight", "stored bits per weight of the searched layers", 1.0),
@@ -35,8 +36,11 @@ def plotted(measured: Measurements, agreement: Agreement | None) -> dict[str, An
     names = [main_format(measured.trial(row), measured.space) for row in uniforms if measured.space]
     timed = all(LATENCY in row.values for row in front) and bool(front)
     axes = [a for a in _AXES if a[0] != LATENCY or timed]
+    if measured.study.kv_cache is not None:
+        axes[0] = ("bytes", "checkpoint and KV cache, MB", 1e-6)
     return {
         "text": text,
+        "loss": LOSSES[loss_name(front[0].values)] if front else LOSSES["kl"],
         "axes": [{"quantity": q, "title": title, "scale": scale} for q, title, scale in axes],
         "budget": {"label": str(measured.study.budget), "limits": _limits(measured)},
         "front": _series(outline),
@@ -71,6 +75,8 @@ def _series(rows: Sequence[TrialRow]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {
         q: [_finite(row.values, q) for row in rows] for q in _QUANTITIES
     }
+    for end in ("", "_stderr"):  # the page calls whatever is minimized so
+        columns[f"kl{end}"] = [_finite(r.values, f"{loss_name(r.values)}{end}") for r in rows]
     if any(LATENCY in row.values for row in rows):
         columns[LATENCY] = [_finite(row.values, LATENCY) for row in rows]
     columns["number"] = [row.number for row in rows]
@@ -89,13 +95,13 @@ def _audit(agreement: Agreement | None) -> dict[str, Any] | None:
     pairs = [
         (row, float(predicted))
         for row, predicted in zip(agreement.rows, agreement.predicted, strict=True)
-        if predicted > 0 and row.values["kl"] > 0
+        if predicted > 0 and loss_of(row.values) > 0
     ][-MAX_POINTS:]
     return {
         name: {
             "number": [row.number for row, _ in pairs if (row.origin == "uniform") == is_uniform],
             "predicted": [p for row, p in pairs if (row.origin == "uniform") == is_uniform],
-            "kl": [r.values["kl"] for r, _ in pairs if (r.origin == "uniform") == is_uniform],
+            "kl": [loss_of(r.values) for r, _ in pairs if (r.origin == "uniform") == is_uniform],
         }
         for name, is_uniform in (("uniform", True), ("search", False))
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -22,7 +23,7 @@ from bitfront.api.ui.plots import plotted
 from bitfront.api.ui.tables import loss_table
 from bitfront.api.ui.words import model_name, standing
 from bitfront.errors import BitfrontError, NotFound
-from bitfront.report.columns import COLUMNS, mix
+from bitfront.report.columns import columns_of, measured_columns, mix
 from bitfront.store.records import StoredStudy, TrialRow
 from bitfront.table import LayerTable
 from bitfront.trial import Trial
@@ -73,6 +74,7 @@ def show_study(
     loss = _loss(here, stored, measured)
     row = measured.best if point is None else measured.row(point)
     chosen = None if row is None else measured.trial(row)
+    front = [measured.trial(each) for each in measured.front]
     n_workers = len(here.store.activity.workers(within=60.0))
     return page(
         request,
@@ -83,8 +85,8 @@ def show_study(
         standing=standing(stored, len(measured.failed), n_workers),
         seconds=seconds_left(here.store, stored),
         measured=measured,
-        front=[measured.trial(each) for each in measured.front],
-        columns=COLUMNS,
+        front=front,
+        columns=columns_of(front),
         mix=mix,
         chosen=chosen,
         neighbour=_neighbour(measured, row),
@@ -124,7 +126,7 @@ def strip(
     stored = here.store.studies.get(study_id, known.sees)
     trial = here.store.trials.get(study_id, number)
     space = here.store.trials.space(study_id)
-    if space is None or "kl" not in trial.values:
+    if space is None or not math.isfinite(trial.loss):
         raise NotFound(f"Trial {number} is not measured.")
     return page(
         request,
@@ -132,7 +134,7 @@ def strip(
         headers={"Cache-Control": "private, max-age=3600"},
         stored=stored,
         trial=trial,
-        columns=COLUMNS,
+        columns=measured_columns(trial.values),
         mix=mix,
         bits=maps.bit_map(space, trial),
     )

@@ -9,6 +9,7 @@ from pathlib import PurePath
 
 from bitfront.store.records import StoredEvent, StoredStudy, StudyState
 from bitfront.study import Study
+from bitfront.trial import LOSSES, loss_name
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -100,8 +101,11 @@ def told(event: StoredEvent) -> str:
     if event.kind == "proposed":
         return f"{what} proposed"
     if event.kind == "trial":
-        kl = body.get("values", {}).get("kl")
-        return f"{what} failed{error}" if kl is None else f"{what} measured: KL {kl:.4g}"
+        values = body.get("values", {})
+        name = loss_name(values)
+        if name not in values:
+            return f"{what} failed{error}"
+        return f"{what} measured: {LOSSES[name]} {values[name]:.4g}"
     if event.kind == "checkpoint":
         return f"checkpoint {body['number']} {body['state']}{error}"
     if event.kind == "stale":

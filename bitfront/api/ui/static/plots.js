@@ -37,7 +37,7 @@ function layout(x, y, height, more) {
 
 function trace(name, series, on, style) {
   const texts = series.number.map((number, i) =>
-    `trial ${number}, ${plain(series.origin[i])}<br>KL ${series.kl[i].toPrecision(4)}` +
+    `trial ${number}, ${plain(series.origin[i])}<br>${data.loss} ${series.kl[i].toPrecision(4)}` +
     (series.kl_stderr[i] ? ` ± ${series.kl_stderr[i].toPrecision(1)}` : "") +
     `<br>${series.bits_per_weight[i]?.toFixed(3)} bits per weight, ${(series.bytes[i] / 1e6).toFixed(2)} MB`);
   const errors = series.kl_stderr.map((error) => error ?? 0);
@@ -51,6 +51,10 @@ function trace(name, series, on, style) {
     mode: style.mode, line: { color: style.colour, width: 1.5, dash: style.dash },
     marker: { color: style.colour, symbol: style.symbol, size: style.size ?? 8, opacity: style.opacity ?? 1 },
   };
+}
+
+function lossTitle() {
+  return data.loss === "KL" ? "KL, nats per token" : data.loss;
 }
 
 function pick(all, number) {
@@ -79,7 +83,7 @@ function drawFront() {
     annotations: [{ x: limit * on.scale, y: 1, yref: "paper", text: ` budget ${plain(data.budget.label)}`, showarrow: false, xanchor: "left", yanchor: "top" }],
   };
   const target = document.getElementById("front");
-  Plotly.react(target, traces, layout(axis(on.title), axis("KL, nats per token", { type: "log", dtick: "D2", exponentformat: "e" }), 460, more), CONFIG);
+  Plotly.react(target, traces, layout(axis(on.title), axis(lossTitle(), { type: "log", dtick: "D2", exponentformat: "e" }), 460, more), CONFIG);
   if (target.dataset.wired) return;
   target.dataset.wired = "yes";
   target.on("plotly_hover", (event) => showStrip(event.points[0].customdata));
@@ -100,7 +104,7 @@ function drawAudit() {
     name, x: data.audit[name].predicted, y: data.audit[name].kl, mode: "markers", marker: { symbol, color, size: 8 },
     text: data.audit[name].number.map((number) => `trial ${number}`), hovertemplate: "%{text}: predicted %{x:.3g}, measured %{y:.3g}<extra></extra>",
   }));
-  Plotly.react(target, traces, layout(axis("predicted: sum of the loss table", { type: "log", exponentformat: "e" }), axis("measured KL, nats per token", { type: "log", exponentformat: "e" }), 400), CONFIG);
+  Plotly.react(target, traces, layout(axis("predicted: sum of the loss table", { type: "log", exponentformat: "e" }), axis(`measured ${lossTitle()}`, { type: "log", exponentformat: "e" }), 400), CONFIG);
 }
 
 function drawGrowth() {
