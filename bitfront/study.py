@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +18,11 @@ from bitfront.runtimes.base import Runtime
 
 TASKS = ("auto", "text", "images", "sentences", "image-text")
 """What a model is for: `"auto"` looks at its configuration."""
+SETTLED_QUANTIZERS = ("gptaq",)
+"""Those that read what the layers before have made of the inputs, so that formats must be settled.
+
+A search quantizes each layer once, whatever formats the layers before will have.
+"""
 _WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
 
 
@@ -47,6 +53,28 @@ class TextSource:
                 f"Cannot use {self.n_sequences} sequences of {self.sequence_length} tokens: "
                 "at least 1 sequence of 8 tokens is needed."
             )
+
+
+@dataclass(frozen=True)
+class SecondText:
+    """Another text whose KL is a second metric, beside that of the texts of the study.
+
+    Args:
+        calibration: what the search sees of it.
+        evaluation: what its reported values are of.
+        layers: which layers it judges in the search `decoupled`: `"auto"` for those that hurt it
+            more, or patterns of names, as `SecondLoss.of` has them.
+    """
+
+    calibration: TextSource
+    evaluation: TextSource
+    layers: str = "auto"
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> SecondText:
+        """Of the plain fields of JSON."""
+        texts = {key: TextSource(**fields[key]) for key in ("calibration", "evaluation")}
+        return cls(**{**fields, **texts})
 
 
 def default_menu(
@@ -117,9 +145,11 @@ class Study:
             a folder of packed offsets. Formats are then those of the difference of each layer from
             it, and sizes those of the offset alone. `None` to quantize the weights themselves.
         task: what the model is fed and judged by: `"text"` for next tokens, `"images"` for classes
-            of images, `"sentences"` for embeddings of lines of a text, `"image-text"` for next tokens
-            about an image; `"auto"` for what its folder says. Images come from folders, those with
-            text from a file of samples; a sequence is one image, one sentence or one sample.
+            of images, `"sentences"` for embeddings of lines of a text, `"image-text"` for next
+            tokens about an image; `"auto"` for what its folder says. Images come from folders,
+            those with text from a file of samples; a sequence is one image, sentence or sample.
+        second: another text, whose KL every trial states too; `None` for none.
+        items: JSON lines of multiple-choice items that finalists answer; `None` for none.
     """
 
     model: str
@@ -150,6 +180,8 @@ class Study:
     kv_cache: KVCache | None = None
     base: str | None = None
     task: str = "auto"
+    second: SecondText | None = None
+    items: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_trials", "n_parallel", "n_search_sequences", "n_finalists"):
@@ -164,12 +196,23 @@ class Study:
                 raise InvalidArgument(f"{name} is {bound}: give a positive number, or none.")
         if "memory" not in {choice.name for choice in self.costs}:
             raise InvalidArgument("The cost 'memory' is missing: give memory and any others.")
+        if self.quantizer.name in SETTLED_QUANTIZERS:
+            raise InvalidArgument(
+                f"Quantizer {self.quantizer.name} needs the formats of all layers before each, and "
+                "a search quantizes before it chooses: there it would be gptq. Search with gptq; "
+                "for an allocation that is settled, bitfront.models.shifted runs it."
+            )
         Grouping.parse(self.experts)
         self.budget.check_costs({choice.name for choice in self.costs})
         if not self.formats:
             raise InvalidArgument("The menu of formats is empty: name at least one.")
-        for name in (*self.formats, *([self.pinned] if self.pinned else [])):
+        for name in self.formats:
             formats.named(name)
+        if self.pinned and formats.named(self.pinned).input_format is not None:
+            raise InvalidArgument(
+                f"Pinned format {self.pinned!r} rounds inputs, and an embedding has none: "
+                f"pin {formats.named(self.pinned).weight_format}."
+            )
         if not 0 <= self.seed < 2**32:
             raise InvalidArgument(f"seed is {self.seed}: give a whole number from 0 to 2**32 - 1.")
         if self.dtype not in {"auto", "float32", "bfloat16"}:
@@ -204,6 +247,13 @@ class Study:
             raise InvalidArgument(
                 f"Budget {self.budget} does not bound the KV cache, whose formats are searched: "
                 "give one in bytes, such as 60MB, alone or with others."
+            )
+        time, cache = self.budget.time, self.kv_cache
+        at = cache.batch, cache.context
+        if time and (time.batch or at[0], time.context or at[1]) != at:
+            raise InvalidArgument(
+                f"Budget {time} is not at {cache.point}, where the KV cache is counted: "
+                "say both at one batch and context."
             )
         groups = [formats.named(name).group_columns or 1 for name in self.kv_cache.formats]
         least = self.kv_cache.sinks + self.kv_cache.window + max(groups)
@@ -256,10 +306,9 @@ class Study:
     def to_json(self) -> str:
         """Indented JSON; `from_json` reads it back."""
         fields = asdict(self) | {"budget": self.budget.to_fields()}
-        if self.kv_cache is None:  # without it a study has the digest that it always had
-            del fields["kv_cache"]
-        if self.base is None:
-            del fields["base"]
+        for name in ("kv_cache", "base", "second", "items"):
+            if fields[name] is None:  # without it a study has the digest that it always had
+                del fields[name]
         if self.task == "auto":  # likewise
             del fields["task"]
         return json.dumps(fields, indent=2)
@@ -283,6 +332,8 @@ class Study:
             fields["formats"] = tuple(fields["formats"])
             if fields.get("kv_cache") is not None:
                 fields["kv_cache"] = KVCache.from_fields(fields["kv_cache"])
+            if fields.get("second") is not None:
+                fields["second"] = SecondText.from_fields(fields["second"])
             return cls(**fields)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidArgument(f"Not the JSON of a study: {error}.") from error

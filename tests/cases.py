@@ -59,8 +59,16 @@ FORMATS = {
     ),
     "ternary": snr_db(ternary_g64=7.3, ternary_g128=7.2),
     "trit_planes": snr_db(trit_planes_g64=16.2, trit_planes_g128=15.8),
+    "weight_activation": snr_db(int4_g64_aint8=21.0, mxfp4_amxfp4=18.9),
     "zero": snr_db(zero=0.0),
 }
+
+# signal over rounding error of Gaussian inputs, 512 channels wide
+ACTIVATIONS = {
+    "int8": 42.5, "int8_asym": 43.0, "int8_g32": 45.4, "int8_g64": 44.5, "int8_g128": 43.7,
+    "int4": 18.4, "int4_asym": 18.4, "int4_g32": 21.2, "int4_g64": 20.3, "int4_g128": 19.6,
+    "fp8": 31.5, "mxfp8": 31.4, "mxfp6": 30.8, "mxfp4": 18.6, "nvfp4": 20.2,
+}  # fmt: skip
 
 QUANTIZERS = {
     "awq": Beats("rtn", "output_error", 0.7, "int3_g64_cols"),
@@ -141,6 +149,7 @@ ESTIMATORS_OF_TASKS: dict[str, tuple[float, float]] = {
 SEARCHES: dict[str, tuple[float, int]] = {
     "amq": (0.97, 24),
     "cmaes": (0.955, 24),
+    "decoupled": (0.96, 24),
     "evolution": (0.85, 24),
     "gp": (0.95, 24),
     "nsga2": (0.95, 24),

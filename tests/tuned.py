@@ -10,11 +10,12 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from bitfront.evaluation import METRICS
 from bitfront.evaluation.base import evaluate
-from bitfront.inputs import cost_tables, load_searched, measured_samples
+from bitfront.inputs import load_searched, measured_samples
 from bitfront.measurement import sizes_of
 from bitfront.models.bank import WeightBank
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
+from bitfront.pricing import cost_tables
 from bitfront.quantizers.rtn import Rtn
 from bitfront.space import SearchSpace
 

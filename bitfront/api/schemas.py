@@ -12,19 +12,24 @@ from bitfront.api import kinds
 from bitfront.api.sources import MAX_LENGTH, Sources
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
+from bitfront.formats._activations import ACTIVATIONS
+from bitfront.formats.weight_activation import SEPARATOR
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice, Param
-from bitfront.study import Study, TextSource, default_menu
+from bitfront.study import SETTLED_QUANTIZERS, Study, TextSource, default_menu
 
 MAX_INT = 2**31 - 1
 """Largest whole number that every database stores."""
 _UNITS = "bits|bpw|B|KB|MB|GB|KiB|MiB|GiB|Gbops|Tbops"
 _TIMES = "us|ms|s"
 
+_LISTED = sorted(formats.catalogue())
+_PAIRED = "|".join(x for x in _LISTED if formats.named(x).scaled and SEPARATOR not in x)
+_PAIR = f"^({_PAIRED}){SEPARATOR}({'|'.join(ACTIVATIONS)})$"
 FormatName = Annotated[
     str,
-    Field(max_length=32),
-    WithJsonSchema({"type": "string", "enum": sorted(formats.catalogue())}),
+    Field(max_length=48),
+    WithJsonSchema({"type": "string", "anyOf": [{"enum": _LISTED}, {"pattern": _PAIR}]}),
 ]
 RuntimeName = Annotated[
     str,
@@ -78,11 +83,12 @@ class ChoiceBody(Body):
 
 
 def _choice_schema(kind: str) -> Any:
-    named = {"type": "string", "enum": list(kinds.names(kind)), "maxLength": 64}
+    names = [name for name in kinds.names(kind) if name not in SETTLED_QUANTIZERS]
+    named = {"type": "string", "enum": names, "maxLength": 64}
     text = {
         "type": "string",
         "maxLength": 2_000,
-        "pattern": f"^({'|'.join(kinds.names(kind))})(:.+)?$",
+        "pattern": f"^({'|'.join(names)})(:.+)?$",
         "description": "`name` or `name:key=value,key=value`.",
     }
     params = {

@@ -10,6 +10,7 @@ import typer
 
 from bitfront.cli import (
     compare,
+    evaluate,
     materialise,
     plugins,
     profile,
@@ -43,6 +44,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         results.export,
         proof.check,
         proof.verify,
+        evaluate.evaluate,
         plugins.plugins,
     ),
     "On a server (BITFRONT_URL, BITFRONT_API_KEY)": (

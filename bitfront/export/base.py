@@ -22,6 +22,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, StorageError
+from bitfront.formats import named
 from bitfront.models.bank import WeightBank
 from bitfront.models.experts import restacked
 from bitfront.models.layers import fixed_tensors, stored_dtype
@@ -37,6 +38,9 @@ class Exporter(ABC):
 
     carries_caches: ClassVar[bool] = False
     """Whether it writes the formats of a KV cache."""
+
+    carries_inputs: ClassVar[bool] = False
+    """Whether it says what the inputs of layers are rounded to."""
 
     carries_offsets: ClassVar[bool] = False
     """Whether it writes what quantized differences from a base come to."""
@@ -58,8 +62,14 @@ class Exporter(ABC):
         """What of an allocation is to be written: caches only where the exporter knows of them.
 
         Raises:
-            InvalidArgument: some are quantized, and it does not.
+            InvalidArgument: some are quantized, and it does not; or inputs of layers are rounded.
         """
+        rounded = {f for f in allocation.formats.values() if named(f).input_format is not None}
+        if rounded and not self.carries_inputs:
+            raise InvalidArgument(
+                f"This point rounds inputs of layers ({', '.join(sorted(rounded))}), which only "
+                "packed, compressed_tensors and llm_compressor write: take one of these exporters."
+            )
         if self.carries_caches or space.kv_cache is None:
             return allocation
         of_weights = {x: f for x, f in allocation.formats.items() if not space.is_cache(x)}

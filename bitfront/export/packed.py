@@ -30,6 +30,8 @@ class Packed(HuggingFaceFolder):
     and up). On a GPU, kernels multiply by the packed weight, such layers in one launch; on a CPU,
     torch's low-bit operators where there is one, else the weight is decoded on each call
     (`bitfront.models.quant_linear.keep_decoded` trades memory for speed; docs/kernels.md).
+    Where a format is a pair, inputs are rounded before they are multiplied, in torch: predictions
+    are those that were measured, and no time is gained.
     Formats of a KV cache stand there too, and `PackedCache.of(model)` makes such a cache.
     Of a study with a base these are the offsets to it, and tensors that equal the base's are left
     out: `bitfront.models.offset.load_offset` adds them to the base, which transformers cannot.
@@ -37,6 +39,7 @@ class Packed(HuggingFaceFolder):
     """
 
     carries_caches: ClassVar[bool] = True
+    carries_inputs: ClassVar[bool] = True
     carries_offsets: ClassVar[bool] = True
 
     def write(

@@ -22,7 +22,8 @@ class Sign(GroupScaled):
     do: BitDelta (Liu et al. 2024, arXiv:2402.10193, section 3.1) keeps one scale for each matrix;
     here it is one per group or row, as storage of 16 bits a row is 0.004 bits a weight at 4,096
     columns. The paper then trains its scales against the fine-tuned model, which is not done.
-    `sign_g64` takes 1.25 bits per weight, and kernels multiply by it. Of whole weights, prefer `int2_g64` or `ternary_g64`.
+    `sign_g64` takes 1.25 bits per weight, and kernels multiply by it. Of whole weights, prefer
+    `int2_g64` or `ternary_g64`.
 
     Args:
         group_size: columns that share a scale: 32, 64, 128, or None for the whole row.

@@ -171,7 +171,7 @@ def weight_gradients(inputs: Tensor, gradients: Tensor) -> Tensor:
     """
     if inputs.ndim == 3:
         return torch.bmm(gradients.float().mT, inputs.float())
-    by_group = gradients.float().unflatten(2, (inputs.shape[2], -1))
+    by_group = gradients.float().reshape(*inputs.shape[:3], -1)
     return torch.einsum("nlgr,nlgc->ngrc", by_group, inputs.float()).flatten(1, 2)
 
 

@@ -78,7 +78,7 @@ def input_rows(module: nn.Module, inputs: Tensor) -> Tensor:
     ).mT
     if module.groups == 1:
         return patches
-    return patches.unflatten(-1, (module.groups, -1))
+    return patches.reshape(*patches.shape[:2], module.groups, -1)
 
 
 def output_rows(module: nn.Module, outputs: Tensor) -> Tensor:
@@ -102,7 +102,8 @@ def outputs_with(module: nn.Module, inputs: Tensor, matrix: Tensor) -> Tensor:
         matrix: `[out_features, in_features]`.
     """
     if isinstance(module, nn.Conv2d):
-        return module._conv_forward(inputs, as_stored(module, matrix), None)
+        convolved: Tensor = module._conv_forward(inputs, as_stored(module, matrix), None)
+        return convolved
     return functional.linear(inputs, matrix)
 
 
@@ -115,7 +116,7 @@ def products(rows: Tensor, matrix: Tensor) -> Tensor:
     """
     if rows.ndim < 4:
         return functional.linear(rows, matrix)
-    by_group = matrix.unflatten(0, (rows.shape[2], -1))  # [n_groups, rows of each, in_features]
+    by_group = matrix.reshape(rows.shape[2], -1, matrix.shape[1])  # [n_groups, rows of each, .]
     return torch.einsum("npgc,grc->npgr", rows, by_group).flatten(2)
 
 

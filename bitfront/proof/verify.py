@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
 from bitfront.evaluation.base import evaluate
-from bitfront.inputs import cost_tables, load_searched, measured_samples, weights_identity
+from bitfront.inputs import load_searched, measured_samples, weights_identity
 from bitfront.manifest import Manifest
 from bitfront.measurement import metrics_of, sizes_of
 from bitfront.models.caches import RoundedCaches
@@ -22,6 +23,7 @@ from bitfront.models.samples import Samples
 from bitfront.models.tasks import set_task, task_of
 from bitfront.notes import unmeasured
 from bitfront.plugins import Choice
+from bitfront.pricing import cost_tables
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.proof.rebuilt import differences, study_of
 from bitfront.space import SearchSpace
@@ -154,7 +156,9 @@ def _sizes(study: Study, manifest: Manifest, space: SearchSpace) -> Mapping[str,
     Raises:
         InvalidArgument: the allocation is not one of the space.
     """
-    tables = cost_tables(replace(study, costs=(Choice("memory"),)), space)
+    # A limit on what other costs count would ask for them.
+    of_memory = replace(study, costs=(Choice("memory"),), budget=Budget(1, "B"))
+    tables = cost_tables(of_memory, space)
     return sizes_of(manifest.trial.allocation, tables)
 
 

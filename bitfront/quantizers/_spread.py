@@ -94,5 +94,5 @@ class Spread:
         if factors.ndim == 2:
             later.addmm_(factors.T, errors, alpha=-1)
         else:
-            by_group = errors.unflatten(1, (len(factors), -1))
+            by_group = errors.reshape(len(errors), len(factors), -1)
             later.sub_(torch.einsum("gkc,kgr->cgr", factors, by_group).flatten(1))

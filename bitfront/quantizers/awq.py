@@ -75,7 +75,8 @@ class Awq(Quantizer):
         best, least = None, torch.inf
         for qparams in self._candidates(weight, format, importance):
             quantized = QuantizedWeight(format, nearest_codes(weight, format, qparams), qparams)
-            error = (quantized.dequantize() - weight).unflatten(0, (*hessian.shape[:-2], -1))
+            error = quantized.dequantize() - weight
+            error = error.reshape(*hessian.shape[:-2], -1, weight.shape[1])
             loss = float((error @ hessian).mul_(error).sum(dtype=torch.float64))
             if best is None or loss < least:
                 best, least = quantized, loss

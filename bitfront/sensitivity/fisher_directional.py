@@ -29,8 +29,7 @@ class FisherDirectional(LabelEstimator):
 
     with D = Q(W) - W and g_piece the gradient of a sequence's summed negative log-likelihood that
     flows through the layer at `piece` consecutive tokens. What is judged as a whole, such as an
-    image, is one piece: one loss flows through all its positions, and what they add up to counts,
-    in early convolutions hundreds of times their own squares. The diagonal takes the errors of
+    image, is one piece: one loss flows through all its positions. The diagonal takes the errors of
     different weights for uncorrelated, which gives it little noise and a bias of its own for each
     layer. The directional form keeps the correlations within the layer, but rests on one squared
     number a piece. The mean of their logarithms shrinks the noisy one towards the biased one.
@@ -111,7 +110,7 @@ def _forms(
     squares = differences.new_zeros(differences.shape[1])
     along = differences.new_zeros(len(differences))
     for index in range(len(inputs)):
-        x, g = (values[index].unflatten(0, (-1, piece)) for values in (inputs, gradients))
+        x, g = (v[index].reshape(-1, piece, *v.shape[2:]) for v in (inputs, gradients))
         whole = torch.zeros_like(squares)
         for group in sequence_groups(x, g):
             of_pieces = group.flatten(1)

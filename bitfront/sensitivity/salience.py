@@ -62,7 +62,7 @@ class Salience(GramEstimator):
         their own, the mean over all rows.
         """
         grams = gram if gram.ndim == 3 else gram[None]
-        by_rows = weight.double().unflatten(0, (len(grams), -1)).square().mean(dim=1)
+        by_rows = weight.double().reshape(len(grams), -1, weight.shape[1]).square().mean(dim=1)
         salient = torch.stack([self._salient(*x) for x in zip(by_rows, grams, strict=True)])
         return torch.stack([part.mean() for part in self._by_group(salient.mean(dim=0))])
 

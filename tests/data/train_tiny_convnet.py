@@ -1,29 +1,30 @@
 """Makes `tests/data/tiny_convnet`, in a minute: `python -m tests.data.train_tiny_convnet`.
 
 An EfficientNet of three blocks (depthwise kernels of 3 x 3 and 5 x 5, squeeze and excitation, batch
-norms) that tells the ten digits of scikit-learn apart, each pixel drawn as a square of four.
+norms) that tells the handwritten digits of scikit-learn apart, each pixel drawn 4 x 4 large.
 """
 
+import json
 from pathlib import Path
 
-import numpy as np
 import torch
-from sklearn.datasets import load_digits
+from digits import N_TRAINED, small_digits
 from torch.nn.functional import cross_entropy
 from transformers import EfficientNetConfig, EfficientNetForImageClassification
 
 FOLDER = Path(__file__).parent / "tiny_convnet"
-N_TRAINING = 1400
 N_STEPS = 300
-
-
-def digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels between -1 and 1, float32 `[1797, 3, 32, 32]`, and their labels; in a fixed order."""
-    images, labels = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(labels))
-    pixels = torch.from_numpy(images[order]).float().view(-1, 1, 8, 8) / 8 - 1
-    large = pixels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
-    return large.repeat(1, 3, 1, 1), torch.from_numpy(labels[order])
+PIXELS = {
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": True,
+    "size": {"height": 32, "width": 32},
+    "resample": 0,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
 
 
 def untrained() -> EfficientNetForImageClassification:
@@ -46,18 +47,20 @@ def untrained() -> EfficientNetForImageClassification:
             drop_connect_rate=0.0,
             initializer_range=0.1,
             num_labels=10,
+            id2label={i: f"digit {i}" for i in range(10)},
+            label2id={f"digit {i}": i for i in range(10)},
         )
     )
 
 
 def train(model: EfficientNetForImageClassification) -> None:
-    pixels, labels = (x[:N_TRAINING] for x in digits())
+    pixels, labels = (x[:N_TRAINED] for x in small_digits())
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, N_STEPS)
     generator = torch.Generator().manual_seed(0)
     model.train()
     for _ in range(N_STEPS):
-        rows = torch.randint(N_TRAINING, (64,), generator=generator)
+        rows = torch.randint(N_TRAINED, (64,), generator=generator)
         loss = cross_entropy(model(pixels[rows]).logits, labels[rows])
         optimizer.zero_grad()
         loss.backward()
@@ -70,8 +73,9 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     model = untrained()
     train(model)
-    pixels, labels = (x[N_TRAINING:] for x in digits())
+    pixels, labels = (x[N_TRAINED:] for x in small_digits())
     with torch.no_grad():
         right = (model(pixels).logits.argmax(dim=1) == labels).float().mean()
     print(f"{right:.1%} of {len(labels)} images that were held out")
     model.save_pretrained(FOLDER)
+    (FOLDER / "preprocessor_config.json").write_text(json.dumps(PIXELS, indent=1) + "\n")

@@ -8,6 +8,7 @@ from transformers import LlamaForCausalLM
 
 from bitfront import formats
 from bitfront.errors import InvalidArgument
+from bitfront.kernels.weights import rounded_inputs
 from bitfront.models.decoding import (
     DecodingStep,
     Hollow,
@@ -50,6 +51,7 @@ def test_a_filled_layer_computes_with_its_decoded_weight(name):
     weight = layer.format.decode_stored(layer.tensors(), layer.shape)
     assert weight.std() > 0.01
     inputs = torch.randn(3, 1, 128, generator=torch.Generator().manual_seed(0))
+    inputs = rounded_inputs(inputs, layer.format, layer.format.input_scale(layer.tensors()))
     torch.testing.assert_close(outputs[0], functional.linear(inputs, weight), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-3, atol=1e-4)
 

@@ -24,7 +24,7 @@ CASES = {
     "strided": nn.Conv2d(6, 10, (3, 5), stride=(2, 1), padding=(1, 2)),
     "pointwise": nn.Conv2d(6, 10, 1, stride=2, bias=False),
     "patches": nn.Conv2d(6, 16, 4, stride=4),
-    "same": nn.Conv2d(6, 10, 4, padding="same"),
+    "same": nn.Conv2d(6, 10, (5, 3), padding="same"),
     "dilated": nn.Conv2d(6, 10, 3, dilation=2, padding=2),
     "reflecting": nn.Conv2d(6, 10, 3, padding=1, padding_mode="reflect"),
     "two groups": nn.Conv2d(6, 10, 3, groups=2, padding=1),

@@ -57,7 +57,7 @@ def test_tables_are_finite_where_a_channel_is_dead(name, dead, digit_pixels, ban
 @pytest.fixture(scope="module")
 def truth(tiny_convnet, digit_pixels, bank_of):
     space, bank = bank_of(tiny_convnet)
-    measured = LeaveOneIn(max_sequences=64).estimate(tiny_convnet, digit_pixels[:64], space, bank)
+    measured = LeaveOneIn(max_sequences=24).estimate(tiny_convnet, digit_pixels[:24], space, bank)
     return space, bank, measured.values
 
 
