@@ -169,7 +169,7 @@ def statistics(quantizer, weight, inputs):
     """What a quantizer takes of the inputs: as they are, shifted ones too, or of gradients."""
     gram = inputs.T @ inputs / len(inputs)
     if isinstance(quantizer, Gptaq):
-        return torch.stack([gram, 0.1 * gram.roll(1, dims=0)])
+        return torch.stack([gram, 0.1 * gram.roll(1, dims=0)])[:, None]
     return weight.square() if quantizer.needs_fisher else gram
 
 
