@@ -13,11 +13,11 @@ FROM python:3.11.14-slim-bookworm
 # Triton compiles what starts its kernels where they run, and loads it from its cache.
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
-RUN useradd --uid 10001 --create-home bitfront && install -d -o bitfront -g bitfront /data /work
+RUN useradd --uid 10001 --create-home bitfront && install -d -o bitfront -g bitfront /data /scratch
 COPY --from=build /opt/bitfront /opt/bitfront
-ENV PATH=/opt/bitfront/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TRITON_CACHE_DIR=/work/.triton
+ENV PATH=/opt/bitfront/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TRITON_CACHE_DIR=/scratch/.triton
 USER bitfront
-WORKDIR /work
+WORKDIR /scratch
 EXPOSE 8765 8766 9464
 ENTRYPOINT ["bitfront"]
 CMD ["serve"]

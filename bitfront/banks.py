@@ -35,6 +35,7 @@ def build_bank(
         quantizer,
         grams,
         counted(progress, "quantize"),
+        base=inputs.model.base_module,
     )
 
 
@@ -55,11 +56,17 @@ def stored_bank(
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     directory = results.directory / "bank"
     if quantizer.needs_hessian:
-        bank = WeightBank(directory, space, results.bank_entries())
+        bank = WeightBank(directory, space, results.bank_entries(), model.base_module)
     else:
         shown = counted(progress, "quantize")
         bank = WeightBank.build(
-            directory, model.module, space, quantizer, progress=shown, used=allocation
+            directory,
+            model.module,
+            space,
+            quantizer,
+            progress=shown,
+            used=allocation,
+            base=model.base_module,
         )
     results.check({"quantized weights": bank.digest})
     if quantizer.needs_hessian:  # else `build` has just verified them
@@ -87,7 +94,14 @@ def rebuilt_bank(
         grams = _statistics(quantizer, model, space, samples.inputs)
     shown = counted(progress, "quantize")
     return WeightBank.build(
-        directory, model.module, space, quantizer, grams, shown, used=allocation
+        directory,
+        model.module,
+        space,
+        quantizer,
+        grams,
+        shown,
+        used=allocation,
+        base=model.base_module,
     )
 
 

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
 from bitfront.errors import BitfrontError, InvalidArgument
+from bitfront.estimates import tokens_of_estimator
+from bitfront.experts import FILE as EXPERTS
+from bitfront.experts import TokensSeen
 from bitfront.files import replacing
 from bitfront.job import Job, measured
 from bitfront.plugins import Choice
@@ -25,6 +28,7 @@ from bitfront.report.agreement import tau
 from bitfront.report.comparison import Compared
 from bitfront.run import opened
 from bitfront.sensitivity import ESTIMATORS
+from bitfront.sensitivity._unseen import imputed
 from bitfront.sensitivity.base import Estimator, estimate_together, shared_passes
 from bitfront.solvers import SOLVERS
 from bitfront.study import Study
@@ -146,11 +150,13 @@ def _group(
         return [each for one in group for each in _group(job, [one], names, trials)]
     rise = peak.rise_mb()
     found = []
-    for name, estimated in zip(mine, made, strict=True):
-        job.results.save_table(_table_name(name), estimated.table)
+    seen = TokensSeen.load(job.results.directory / EXPERTS)
+    for name, estimator, estimated in zip(mine, group, made, strict=True):
+        by = tokens_of_estimator(estimator, patched.model, job.tokens["estimation"], seen)
+        table = imputed(estimated.table, by, patched.model, patched.bank)  # as a search does
+        job.results.save_table(_table_name(name), table)
         others = tuple(other for other in mine if other != name)
-        note = estimated.table.note
-        row = Compared(name, {}, round(estimated.seconds, 3), rise, others, note)
+        row = Compared(name, {}, round(estimated.seconds, 3), rise, others, table.note)
         found.append(_judged(job, row, trials))
     return found
 

@@ -42,6 +42,7 @@ _STAGES = {
     "screen": "Screen",
     "search": "Search",
     "evaluate": "Evaluate",
+    "ask": "Answer items",
     "wait": "Wait for a worker",
     "write": "Write",
     "profile": "Time",

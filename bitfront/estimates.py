@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import torch
+from torch import nn
 
 from bitfront.experts import FILE as EXPERTS
 from bitfront.experts import TokensSeen
@@ -19,6 +21,7 @@ from bitfront.progress import Event, Progress, counted
 from bitfront.results import Results
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity._unseen import imputed
+from bitfront.sensitivity.base import Estimator
 from bitfront.space import SearchSpace
 from bitfront.study import Study
 from bitfront.table import LayerTable
@@ -36,6 +39,23 @@ def expert_tokens(inputs: Inputs, results: Results) -> TokensSeen:
     return seen
 
 
+def tokens_of_estimator(
+    estimator: Estimator, model: nn.Module, batches: torch.Tensor, seen: TokensSeen
+) -> TokensSeen:
+    """Tokens of each expert in what an estimator looks at; nothing where it needs no text.
+
+    Args:
+        estimator: may look at fewer sequences, or at text of its own.
+        model: the unquantized model.
+        batches: the calibration text of estimators.
+        seen: tokens of each expert in all of it.
+    """
+    if estimator.needs == "weights" or not seen.counts:
+        return TokensSeen({})
+    text = estimator.looked_at(model, batches)
+    return seen if torch.equal(text, batches) else tokens_seen(model, text)
+
+
 def loss_table(
     study: Study,
     inputs: Inputs,
@@ -43,6 +63,7 @@ def loss_table(
     results: Results,
     seen: TokensSeen,
     progress: Progress,
+    suffix: str = "",
 ) -> LayerTable:
     """The table of the study's estimator; experts that saw too few tokens have imputed scores.
 
@@ -53,20 +74,23 @@ def loss_table(
         results: where the table is kept.
         seen: tokens of each expert.
         progress: called as the work goes on.
+        suffix: of the table's name in the folder, where it is of another text.
     """
-    name, space = study.estimator.name, inputs.space
+    name, space = f"{study.estimator.name}{suffix}", inputs.space
     stored = results.load_table(name, space)
     if stored:
         return stored
-    estimator = ESTIMATORS.build(name, study.estimator.params)
+    estimator = ESTIMATORS.build(study.estimator.name, study.estimator.params)
     estimate = partial(estimator.whole_table, inputs.model.module, inputs.estimation, bank=bank)
 
     def finish(table: LayerTable) -> LayerTable:
         if table.quantity == "kl":  # in the unit of what is searched by
             table = replace(table, quantity=task_of(inputs.model.module).loss_name)
-        if estimator.needs != "weights" and seen.n_unseen:
-            logger.warning("%s.", seen.summary)
-            return imputed(table, seen, inputs.model.module, bank)
+        model, text = inputs.model.module, inputs.estimation
+        by = tokens_of_estimator(estimator, model, text, seen)
+        if by.n_unseen:
+            logger.warning("%s.", by.summary)
+            return imputed(table, by, model, bank)
         return table
 
     if estimator.by_block:

@@ -11,30 +11,31 @@ import torch
 from torch import nn
 
 from bitfront import formats
-from bitfront.budget import Budget
-from bitfront.costs import COSTS
-from bitfront.costs.base import Cost
-from bitfront.errors import InfeasibleBudget, InvalidArgument
+from bitfront.errors import InvalidArgument
 from bitfront.experts import Grouping
 from bitfront.formats.base import Format
+from bitfront.items import digest as items_digest
+from bitfront.items import read_items
 from bitfront.models.bank import format_digest
 from bitfront.models.cache_layers import with_caches
+from bitfront.models.choices import Questions
 from bitfront.models.data import check_source, digest
 from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
+from bitfront.models.offset import base_bytes, with_base
+from bitfront.models.rounded_inputs import check_layers
 from bitfront.models.samples import Samples, check_apart, samples_of
 from bitfront.models.tasks import CausalText, ImageClassification, SentenceEmbedding, task_of
-from bitfront.plugins import Choice, parameters
-from bitfront.problem import Problem
+from bitfront.pricing import built_costs, check_budget, cost_tables
 from bitfront.progress import Event, Progress, silent
 from bitfront.quantizers import QUANTIZERS
 from bitfront.results import text_digest
 from bitfront.search import SEARCHES
 from bitfront.sensitivity import ESTIMATORS
-from bitfront.solvers import SOLVERS
+from bitfront.sensitivity.base import Estimator
 from bitfront.space import SearchSpace
-from bitfront.study import Study, TextSource
+from bitfront.study import SecondText, Study, TextSource
 from bitfront.table import LayerTable
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,9 @@ class Inputs:
         evaluation: blocks of the reported values.
         labels: of the samples of a text by its name, int64 `[n]`; `None` where the samples hold
             their own, or have none.
+        second: the same three of the second text of a study that has one, by `"second_estimation"`,
+            `"second_calibration"` and `"second_evaluation"`.
+        questions: multiple-choice items that finalists answer; `None` for none.
     """
 
     model: LoadedModel
@@ -63,6 +67,8 @@ class Inputs:
     calibration: torch.Tensor
     evaluation: torch.Tensor
     labels: Mapping[str, torch.Tensor | None] = field(default_factory=dict)
+    second: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    questions: Questions | None = None
 
     @property
     def tokens(self) -> dict[str, torch.Tensor]:
@@ -71,7 +77,13 @@ class Inputs:
             "estimation": self.estimation,
             "calibration": self.calibration,
             "evaluation": self.evaluation,
+            **self.second,
         }
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the texts that trials are measured on."""
+        return tuple(text for text in self.tokens if not text.endswith("estimation"))
 
     @property
     def model_identity(self) -> str:
@@ -84,6 +96,7 @@ class Inputs:
         return weights_identity(study, self.model, self.space) | {
             "estimator": f"{estimator!r} version {estimator.version}",
             **{f"{text} tokens": digest(tokens) for text, tokens in self.tokens.items()},
+            **({"items": items_digest(self.questions.items)} if self.questions else {}),
             "seed": str(study.seed),
         }
 
@@ -93,12 +106,16 @@ def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> di
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     bars = {"runtime": text_digest(repr(space.barred))} if space.barred else {}
     cache = {"KV cache": repr(space.kv_cache)} if space.kv_cache else {}
+    base = (
+        {"base": model.base.digest, "base bytes": str(base_bytes(model.base))} if model.base else {}
+    )
     task = task_of(model.module)
     asked = {} if isinstance(task, CausalText) else {"task": repr(task)}
     return (
         bars
         | cache
         | asked
+        | base
         | {
             "model": model.digest,
             "layers": text_digest(repr(space.layers)),
@@ -121,7 +138,8 @@ def check_names(study: Study) -> None:
     estimator = ESTIMATORS.build(study.estimator.name, study.estimator.params)
     if study.kv_cache is not None:
         estimator.check_caches()
-    _built_costs(study)
+    _check_pairs(study, estimator)
+    built_costs(study)
     searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
     with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)
     if study.n_pairs and not with_pairs:
@@ -131,9 +149,36 @@ def check_names(study: Study) -> None:
         )
     if with_pairs and not study.n_pairs:
         logger.warning("quadratic without measured pairs is cp_sat: give n_pairs.")
+    if study.second is None and any(choice.name == "decoupled" for choice in study.searches):
+        logger.warning("decoupled without a second text is sweep: give --second-calibration.")
     local_path(study.model)
-    for text in (study.calibration, study.evaluation):
+    if study.base is not None:
+        local_path(study.base)
+    for text in _sources(study):
         check_source(text.source)
+    if study.items is not None:
+        read_items(Path(study.items))
+
+
+def _sources(study: Study) -> list[TextSource]:
+    second = [study.second.calibration, study.second.evaluation] if study.second else []
+    return [study.calibration, study.evaluation, *second]
+
+
+def _check_pairs(study: Study, estimator: Estimator) -> None:
+    """Refuse or warn where formats of inputs could not be weighed against others."""
+    menu = [formats.named(name) for name in study.formats]
+    pairs = [f for f in menu if f.input_format is not None]
+    if not pairs:
+        return
+    estimator.check_inputs()
+    better = [f.name for f in pairs if f.weight_format in menu]
+    if better and not {"bops", "latency_ns"} & study.budget.bounds().keys():
+        logger.warning(
+            "Budget %s does not count what inputs are rounded to, so that %s costs as much as %s: "
+            "add a budget in Gbops with the cost bops, or a time with roofline.",
+            *(study.budget, better[0], formats.named(better[0]).weight_format),
+        )
 
 
 def prepare(study: Study, progress: Progress = silent) -> Inputs:
@@ -161,7 +206,27 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     first, rest = both[:n], both[n:]
     parts = {"estimation": first, "calibration": rest, "evaluation": evaluation}
     labels = {name: part.labels for name, part in parts.items()}
-    return Inputs(model, space, costs, first.inputs, rest.inputs, evaluation.inputs, labels)
+    inputs = Inputs(model, space, costs, first.inputs, rest.inputs, evaluation.inputs, labels)
+    if study.items is not None:
+        questions = Questions.of(read_items(Path(study.items)), model, study.items)
+        inputs = replace(inputs, questions=questions)
+    return inputs if study.second is None else _with_second(study, study.second, inputs, both)
+
+
+def _with_second(study: Study, second: SecondText, inputs: Inputs, calibration: Samples) -> Inputs:
+    """The inputs with the blocks of a second text; what searches see of either is in no other."""
+    n, model = second.calibration.n_sequences, inputs.model
+    both = samples_of(second.calibration, model, study.seed, n + study.n_search_sequences)
+    evaluation = samples_of(second.evaluation, model, study.seed, second.evaluation.n_sequences)
+    first = Samples(inputs.evaluation)
+    for seen, source, other, measured in (
+        (both, second.calibration, evaluation, second.evaluation),
+        (calibration, study.calibration, evaluation, second.evaluation),
+        (both, second.calibration, first, study.evaluation),
+    ):
+        check_apart(seen, other, (source.source, measured.source), model)
+    parts = {"estimation": both[:n], "calibration": both[n:], "evaluation": evaluation}
+    return replace(inputs, second={f"second_{text}": x.inputs for text, x in parts.items()})
 
 
 def _warn_of_stacks(model: nn.Module) -> None:
@@ -184,105 +249,30 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
         InvalidArgument: the menu does not fit the model.
     """
     progress(Event("load", 0, 1))
-    model = load_model(study.model, study.revision, study.dtype, study.device, study.task)
+    # A difference can be smaller than a step of bfloat16.
+    dtype = "float32" if study.base is not None and study.dtype == "auto" else study.dtype
+    model = load_model(study.model, study.revision, dtype, study.device, study.task)
+    if study.base is not None:
+        model = with_base(model, study.base, dtype, study.device)
     progress(Event("load", 1, 1))
     pinned = formats.named(study.pinned) if study.pinned else None
     menu = tuple(formats.named(name) for name in study.formats)
     grouping = Grouping.parse(study.experts)
     if grouping.kind != "none":
         separate_experts(model.module)
-    space = search_space(model.module, menu, pinned, study.tied, study.deployment, experts=grouping)
-    return model, with_caches(space, model.module, study.kv_cache) if study.kv_cache else space
-
-
-def cost_tables(study: Study, space: SearchSpace) -> tuple[LayerTable, ...]:
-    """The cost tables of a study, those of its time budget at the batch and context of that.
-
-    Raises:
-        InvalidArgument: a cost that cannot be made, or two that give one quantity.
-    """
-    tables = tuple(table for cost in _built_costs(study) for table in cost.cost(space))
-    given = [table.quantity for table in tables]
-    for quantity in given:
-        if given.count(quantity) > 1:
-            raise InvalidArgument(f"Two costs give {quantity}: name one of them.")
-    return tables
-
-
-def time_point(study: Study) -> tuple[int, int]:
-    """Batch and context at which a study predicts latency; a context of 1 where it knows none.
-
-    Raises:
-        InvalidArgument: it predicts none.
-    """
-    for cost in _built_costs(study):
-        if (batch := getattr(cost, "batch", None)) is not None:
-            return int(batch), int(getattr(cost, "context", 1))
-    raise InvalidArgument(
-        "The study predicts no latency: search with --costs memory,latency:table=FILE."
+        if model.base_module is not None:
+            separate_experts(model.base_module)
+    space = search_space(
+        model.module,
+        menu,
+        pinned,
+        study.tied,
+        study.deployment,
+        experts=grouping,
+        base=model.base_module,
     )
-
-
-def _built_costs(study: Study) -> list[Cost]:
-    time = study.budget.time
-    point = {"batch": time.batch, "context": time.context} if time else {}
-    stated = {name: value for name, value in point.items() if value is not None}
-    built = []
-    for choice in study.costs:
-        known = parameters(COSTS.load(choice.name))
-        if "batch" not in known or not stated:
-            built.append(COSTS.build(choice.name, choice.params))
-            continue
-        for name, value in stated.items():
-            if name not in known:
-                raise InvalidArgument(
-                    f"Budget {time} states a {name}, which cost {choice.name!r} knows nothing of: "
-                    "leave it out, or give latency:table=FILE of `bitfront profile`."
-                )
-            if choice.params.get(name, value) != value:
-                raise InvalidArgument(
-                    f"Budget {time} and cost {choice} differ in {name}: give it once."
-                )
-        built.append(COSTS.build(choice.name, {**choice.params, **stated}))
-    return built
-
-
-def check_budget(budget: Budget, space: SearchSpace, costs: tuple[LayerTable, ...]) -> None:
-    """Refuse a budget that nothing meets, before anything is measured.
-
-    Raises:
-        InfeasibleBudget: with the smallest budget that works, in the unit that was given.
-        InvalidArgument: the budget holds the unquantized model.
-    """
-    for quantity, (each, limit) in budget.tightest(space, costs).items():
-        table = next(t for t in costs if t.quantity == quantity)
-        smallest = float(table.grouped.min(axis=1).sum())
-        if smallest > limit:
-            message = (
-                f"No allocation fits {each}: the smallest reachable budget is "
-                f"{each.holding(space, table, smallest)}. Raise the budget or add smaller formats."
-            )
-            raise InfeasibleBudget(quantity, limit, smallest, message)
-    if len(limits := budget.limits(space, costs)) > 1:
-        _check_together(budget, Problem(costs[0], costs, limits))
-
-
-def _check_together(budget: Budget, problem: Problem) -> None:
-    """Refuse limits that can be met one by one only: the smallest format may be a slow one.
-
-    Raises:
-        InfeasibleBudget: with the smallest budget of one unit that works beside the others.
-    """
-    try:
-        SOLVERS.build("lagrangian").solve(problem)
-    except InfeasibleBudget as error:
-        each, _ = budget.tightest(problem.space, problem.costs)[error.quantity]
-        least = each.holding(problem.space, problem.cost(error.quantity), error.smallest)
-        message = (
-            f"No allocation fits {budget}: beside the others, {each} would have to be {least}. "
-            "Raise one of them or add formats."
-        )
-        raise InfeasibleBudget(error.quantity, error.limit, error.smallest, message) from error
+    check_layers(model.module, space)
+    return model, with_caches(space, model.module, study.kv_cache) if study.kv_cache else space
 
 
 def _check_task(model: LoadedModel, study: Study) -> None:
@@ -294,6 +284,11 @@ def _check_task(model: LoadedModel, study: Study) -> None:
             f"Cost {timed.pop()!r} is the time of a decoding step, and {study.model} is no "
             "language model: leave it out, with any budget in time."
         )
+    if not isinstance(task, CausalText) and (study.second or study.items):
+        raise InvalidArgument(
+            f"{study.model} is no language model, which a second text and multiple-choice items "
+            "are for: leave them out."
+        )
     if isinstance(task, ImageClassification):
         return
     least = min(study.n_search_sequences, study.evaluation.n_sequences)
@@ -302,7 +297,7 @@ def _check_task(model: LoadedModel, study: Study) -> None:
             f"{least} sentences have no rank correlation of similarities: give at least 3, with "
             "--n-search-sequences and --n-evaluation-sequences."
         )
-    length = max(study.calibration.sequence_length, study.evaluation.sequence_length)
+    length = max(text.sequence_length for text in _sources(study))
     longest = getattr(model.module.config, "max_position_embeddings", None)
     if longest is not None and length > longest:
         raise InvalidArgument(
@@ -339,30 +334,3 @@ def measured_samples(study: Study, model: LoadedModel, text: str) -> Samples:
     if text == "calibration":
         return calibration_samples(study, model)[study.calibration.n_sequences :]
     return samples_of(study.evaluation, model, study.seed, study.evaluation.n_sequences)
-
-
-def located(study: Study) -> Study:
-    """The study with whole paths of local files, so that any directory finds them.
-
-    Those are the model, the texts, and the tables of costs.
-    """
-    path = local_path(study.model)
-    return replace(
-        study,
-        model=str(path.resolve()) if path else study.model,
-        calibration=_placed(study.calibration),
-        evaluation=_placed(study.evaluation),
-        costs=tuple(map(_with_whole_path, study.costs)),
-    )
-
-
-def _placed(text: TextSource) -> TextSource:
-    path = Path(text.source)
-    return replace(text, source=str(path.resolve())) if path.exists() else text
-
-
-def _with_whole_path(cost: Choice) -> Choice:
-    table = cost.params.get("table")
-    if not table:
-        return cost
-    return replace(cost, params={**cost.params, "table": str(Path(str(table)).resolve())})

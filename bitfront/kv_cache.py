@@ -49,7 +49,9 @@ class KVCache:
         if not self.formats:
             raise InvalidArgument("The menu of KV caches is empty: name at least one format.")
         for name in self.formats:
-            if not _holds_a_cache(named(name)):
+            if self.formats.count(name) > 1:
+                raise InvalidArgument(f"Format {name} is named twice in the menu of KV caches.")
+            if not can_hold(named(name)):
                 raise InvalidArgument(
                     f"Format {name!r} cannot hold a KV cache, which grows token by token: give "
                     "grouped formats with nothing shared between groups, such as int4_g32, or bf16."
@@ -115,14 +117,16 @@ class KVCache:
         return cls(**{**fields, "formats": tuple(fields["formats"])})
 
 
-def _holds_a_cache(format: Format) -> bool:
+def can_hold(format: Format) -> bool:
     """Whether every group of a format stands for itself, so that a cache can grow by groups."""
     if not format.scaled:
-        return True
+        return format.num_bits > 0
+    if format.input_format is not None:
+        return False
     group = format.group_columns
     if group is None:
         return False
-    shape = (2, 4 * group)
+    shape = (2, 5 * group)  # no power of two, which a table may have as many levels as
     return all(
         tensor.shape == group_shape(shape, group)
         for tensor in format.stored_qparams(shape).values()

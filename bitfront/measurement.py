@@ -14,12 +14,13 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, NonFinite
 from bitfront.evaluation import METRICS
 from bitfront.evaluation.base import Metric, evaluate
+from bitfront.models.choices import Questions
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Answers, Reference
 from bitfront.models.slopes import slopes
 from bitfront.models.tasks import task_of
 from bitfront.table import LayerTable
-from bitfront.trial import CACHE_BYTES, Trial, TrialState
+from bitfront.trial import BOTH, CACHE_BYTES, SECOND, Trial, TrialState
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +31,11 @@ class Measurement:
         patched: the model that takes allocations.
         costs: cost tables `bytes` and `code_bits`, and any others.
         references: predictions of the unquantized model by text, `"calibration"` and
-            `"evaluation"`.
+            `"evaluation"`, and both with `second_` before them where there is a second text.
         make_estimation: restores the model, then makes those on the estimation blocks or reads
             them; called when they are first asked for. `None` where slopes are not wanted.
         metrics: names of the metrics; `None` for those of the model's task.
+        questions: multiple-choice items, answered on the evaluation text; `None` for none.
     """
 
     patched: PatchedModel
@@ -41,6 +43,7 @@ class Measurement:
     references: Mapping[str, Answers]
     make_estimation: Callable[[PatchedModel], Answers] | None = None
     metrics: tuple[str, ...] | None = None
+    questions: Questions | None = None
 
     def trial(
         self,
@@ -58,12 +61,26 @@ class Measurement:
         sizes = sizes_of(allocation, self.costs)
         try:
             values = evaluate(self.patched.model, self.references[text], metrics, progress)
+            values |= self._second(text, values)
+            if self.questions is not None and text == "evaluation":
+                values |= self.questions.asked(self.patched.model).values
         except NonFinite as error:
             failed = TrialState.FAIL
             return Trial(number, allocation, text, origin, failed, sizes, str(error), target)
         values |= sizes | {"seconds": round(time.perf_counter() - start, 3)}
         complete = TrialState.COMPLETE
         return Trial(number, allocation, text, origin, complete, values, None, target)
+
+    def _second(self, text: str, values: Mapping[str, float]) -> dict[str, float]:
+        """KL on the second text, and what it makes with that on the first; nothing without one."""
+        reference = self.references.get(f"second_{text}")
+        if reference is None:
+            return {}
+        metric = {"kl_divergence": METRICS.build("kl_divergence")}
+        found = evaluate(self.patched.model, reference, metric)
+        # Rounding may make of nothing a little less than nothing.
+        both = math.sqrt(max(values["kl"], 0.0) * max(found["kl"], 0.0))
+        return {SECOND: found["kl"], f"{SECOND}_stderr": found["kl_stderr"], BOTH: both}
 
     def screened(self, allocation: Allocation, n_sequences: int) -> float:
         """Mean KL over the first sequences of the calibration text; infinite on overflow.

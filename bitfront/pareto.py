@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfront.errors import InvalidArgument
-from bitfront.trial import Trial, loss_name
+from bitfront.trial import BOTH, SECOND, Trial, loss_name
 
 
 def non_dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -69,6 +69,8 @@ class Measured(Protocol):
 def objectives(trials: Sequence[Measured], bounded: Iterable[str] = ()) -> tuple[str, ...]:
     """`TIMED` where every trial has a latency, else `OBJECTIVES`, with the loss of the trials.
 
+    KL on a second text follows that on the first.
+
     Whatever else a budget bounds comes last: of two allocations, the better one within the bound
     must not fall to one that is better but for it.
 
@@ -78,7 +80,9 @@ def objectives(trials: Sequence[Measured], bounded: Iterable[str] = ()) -> tuple
     """
     timed = bool(trials) and all(LATENCY in trial.values for trial in trials)
     measured = loss_name(trials[0].values) if trials else OBJECTIVES[0]
-    known = (measured, *(TIMED if timed else OBJECTIVES)[1:])
+    has_second = bool(trials) and all(SECOND in trial.values for trial in trials)
+    seconds = [SECOND] if has_second else []
+    known = (measured, *seconds, *(TIMED if timed else OBJECTIVES)[1:])
     # Bits per weight and bytes differ by a factor and what is outside the search.
     others = (q for q in bounded if q not in {*known, "bits_per_weight"})
     return (*known, *(q for q in others if trials and all(q in t.values for t in trials)))
@@ -108,8 +112,13 @@ class ParetoFront:
 
     @property
     def loss(self) -> str:
-        """The quantity that the study minimizes within its budget."""
+        """What models are judged by first: `"kl"` or `"cosine_error"`."""
         return self.objectives[0]
+
+    @property
+    def goal(self) -> str:
+        """What the answer has least of within a budget: the loss, over both texts if there are."""
+        return BOTH if SECOND in self.objectives else self.loss
 
     @property
     def points(self) -> NDArray[np.float64]:

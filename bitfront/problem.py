@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InfeasibleBudget, InvalidArgument
+from bitfront.second import SecondLoss
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
@@ -34,6 +35,7 @@ class Problem:
         n_sequences: how many sequences a trial is measured on; with 1 nothing can be screened.
         screened: measured KL in nats by number of sequences, fewer than those, for searches that
             ask for it (`Search.screen`); infinite where the outputs overflow.
+        second: loss by a second metric, for the search `decoupled`.
 
     Raises:
         InvalidArgument: a limit without a cost table, or tables of different spaces.
@@ -47,6 +49,7 @@ class Problem:
     pairs: Mapping[tuple[int, int], NDArray[np.float64]] = field(default_factory=dict)
     n_sequences: int = 1
     screened: Mapping[Allocation, Mapping[int, float]] = field(default_factory=dict)
+    second: SecondLoss | None = None
 
     def __post_init__(self) -> None:
         if any(table.space != self.space for table in self.costs):

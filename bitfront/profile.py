@@ -21,7 +21,6 @@ from bitfront import formats
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument, MismatchedArtifact
 from bitfront.files import replacing
-from bitfront.inputs import time_point
 from bitfront.models.decoding import (
     ROTATED_BYTES,
     DecodingStep,
@@ -34,6 +33,7 @@ from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space
 from bitfront.models.load import load_model, quiet
 from bitfront.pareto import LATENCY
+from bitfront.pricing import time_point
 from bitfront.progress import Event, Progress, silent
 from bitfront.results import Results
 from bitfront.run import export_checkpoint
@@ -307,7 +307,7 @@ def check(
     study, front = results.study, results.front()
     batch, context = time_point(study)
     chosen = _points(
-        front.best(front.loss, **(at or study.budget).bounds()), front.trials, n_points
+        front.best(front.goal, **(at or study.budget).bounds()), front.trials, n_points
     )
     placed = _same_device(study, results)
     steps = []

@@ -14,7 +14,7 @@ class Event:
 
     Args:
         stage: `load`, `text`, `quantize`, `reference`, `estimate`, `slopes`, `screen`, `search`,
-            `evaluate` or `profile`.
+            `evaluate`, `ask` or `profile`.
         done: steps done of this stage.
         total: steps in all.
         trial: the measurement that was just finished.

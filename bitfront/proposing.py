@@ -200,7 +200,7 @@ def _stopped(job: Job, known: Sequence[Trial]) -> bool:
 
 
 def _volume(problem: Problem, trials: Sequence[Trial], known: Sequence[Trial]) -> float:
-    """Hypervolume of `trials` over (log kl, share of the limit) up to the worst of those `known`.
+    """Hypervolume of `trials` over (log loss, share of the limit) up to the worst of those `known`.
 
     Only trials within 15 % of a limit count; their share is that of the tightest limit. Where every
     trial has a latency, that is the third objective.
@@ -210,7 +210,7 @@ def _volume(problem: Problem, trials: Sequence[Trial], known: Sequence[Trial]) -
     def points(some: Sequence[Trial]) -> np.ndarray:
         rows = [
             (
-                math.log(max(t.loss, 1e-12)),
+                math.log(max(t.goal, 1e-12)),
                 share_of_limits(problem, t),
                 *([t.values[LATENCY]] if timed else []),
             )

@@ -17,13 +17,13 @@ from bitfront.banks import build_bank, stored_bank
 from bitfront.environment import environment, versions
 from bitfront.errors import InvalidModel, InvalidText, MismatchedArtifact, StorageError
 from bitfront.estimates import expert_tokens, loss_table
+from bitfront.experts import TokensSeen
 from bitfront.export import EXPORTERS
 from bitfront.export.base import Exporter, check_target, replacing_folder
 from bitfront.inputs import (
     Inputs,
     check_names,
     load_searched,
-    located,
     prepare,
     weights_identity,
 )
@@ -39,13 +39,16 @@ from bitfront.models.reference import Answers, Reference
 from bitfront.models.tasks import SentenceEmbedding, task_of
 from bitfront.pairs import measured_pairs
 from bitfront.pareto import ParetoFront, objectives
+from bitfront.places import located
 from bitfront.plugins import Choice
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.results import Results
 from bitfront.searching import search_trials
-from bitfront.study import Study
-from bitfront.trial import TEXTS, Trial, TrialState
+from bitfront.second import SecondLoss
+from bitfront.study import SecondText, Study
+from bitfront.table import LayerTable
+from bitfront.trial import Trial, TrialState
 
 
 def run_study(
@@ -64,7 +67,7 @@ def run_study(
 
     Returns:
         The front on the evaluation text; its answer is
-        `front.best(front.loss, **study.budget.bounds())`.
+        `front.best(front.goal, **study.budget.bounds())`.
 
     Raises:
         BitfrontError: bad input, an infeasible budget, or a folder of another study.
@@ -84,8 +87,7 @@ class Prepared:
         study: what was asked.
         results: its folder, held by this process.
         inputs: model, search space, costs and token blocks.
-        references: predictions of the unquantized model by text, `"calibration"` and
-            `"evaluation"`.
+        references: predictions of the unquantized model by text, those of `Inputs.measured`.
         bank: quantized weights of every layer in every format.
     """
 
@@ -127,7 +129,9 @@ def prepared(
         identity = inputs.identity(study)
         results.admit(identity)
         # All that can refuse a text comes before the folder is claimed.
-        references = {text: _reference(study, results, inputs, text, progress) for text in TEXTS}
+        references = {
+            text: _reference(study, results, inputs, text, progress) for text in inputs.measured
+        }
         bank = build_bank(study, inputs, results.directory / "bank", progress)
         results.claim(inputs.space, identity | {"quantized weights": bank.digest})
         results.save_bank_entries(bank.entries)
@@ -164,9 +168,12 @@ def estimated(made: Prepared, progress: Progress = silent) -> Iterator[Job]:
     table = loss_table(study, inputs, made.bank, results, seen, progress)
     limits = study.budget.limits(inputs.space, inputs.costs)
     n_sequences = len(references["calibration"].tokens)
-    problem = Problem(table, inputs.costs, limits, n_sequences=n_sequences)
+    second = _second_loss(made, table, seen, progress)
+    problem = Problem(table, inputs.costs, limits, n_sequences=n_sequences, second=second)
     with PatchedModel(inputs.model.module, made.bank) as patched:
-        measurement = Measurement(patched, inputs.costs, references, estimation)
+        measurement = Measurement(
+            patched, inputs.costs, references, estimation, questions=inputs.questions
+        )
         if study.n_pairs:
             path = results.directory / "pairs.json"
             pairs = measured_pairs(measurement, problem, study.n_pairs, path, progress)
@@ -174,6 +181,18 @@ def estimated(made: Prepared, progress: Progress = silent) -> Iterator[Job]:
         results.save_prices(inputs.costs)
         stored = list(results.trials())
         yield Job(study, results, problem, measurement, inputs.tokens, stored, progress)
+
+
+def _second_loss(
+    made: Prepared, first: LayerTable, seen: TokensSeen, progress: Progress
+) -> SecondLoss | None:
+    """The second metric of a study that has one, estimated as the first is."""
+    study, inputs = made.study, made.inputs
+    if study.second is None:
+        return None
+    there = replace(inputs, estimation=inputs.second["second_estimation"])
+    table = loss_table(study, there, made.bank, made.results, seen, progress, "-second")
+    return SecondLoss.of(first, table, study.second.layers)
 
 
 def export_checkpoint(
@@ -209,7 +228,9 @@ def export_checkpoint(
     folder = Results(Path(results) if results else default_directory(study))
     choice = Choice.parse(exporter)
     chosen = EXPORTERS.build(choice.name, choice.params)
-    check_target(Path(directory), study.model)
+    for source in (study.model, study.base):
+        if source is not None:
+            check_target(Path(directory), source)
     # "auto" may mean another dtype here than on the machine that measured.
     known = replace(study, dtype=folder.identity.get("dtype", study.dtype))
     model, space = load_searched(known, progress)
@@ -241,9 +262,11 @@ def write_checkpoint(
         directory: of the checkpoint.
 
     Raises:
-        InvalidArgument: caches have formats of their own, which the exporter cannot write.
+        InvalidArgument: caches have formats of their own, or differences from a base were
+            quantized, and the exporter cannot write that.
         StorageError: it could not be written.
     """
+    exporter.check_base(model)
     allocation = exporter.writable(made.trial.allocation, bank.space)
     with replacing_folder(directory) as folder:
         try:
@@ -298,8 +321,15 @@ def _made(study: Study, inputs: Inputs, text: str, progress: Progress) -> Answer
             max_perplexity=2 * (inputs.model.n_rows or math.inf),
         )
     except InvalidText as error:
-        source = (study.evaluation if text == "evaluation" else study.calibration).source
+        source = _source(study, text)
         raise InvalidText(f"Cannot use {text} text {source!r}: {error}") from error
+
+
+def _source(study: Study, text: str) -> str:
+    texts: Study | SecondText = study
+    if study.second is not None and text.startswith("second_"):
+        texts = study.second
+    return (texts.evaluation if text.endswith("evaluation") else texts.calibration).source
 
 
 def measure_finalists(job: Job) -> None:
@@ -317,13 +347,13 @@ def measure_finalists(job: Job) -> None:
 def finalists(trials: Sequence[Trial], problem: Problem, n: int) -> list[Trial]:
     """Uniform baselines, the best few within the budget, and the front around it.
 
-    Half of the `n` places go to the smallest measured KL within the limits, the rest to the
+    Half of the `n` places go to the smallest measured loss within the limits, the rest to the
     points of the calibration front nearest to the budget.
     """
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
     searched = [t for t in complete if t.origin != "uniform"]
     within = [t for t in searched if problem.is_feasible(problem.space.encode(t.allocation))]
-    best = sorted(within, key=lambda t: t.loss)[: (n + 1) // 2]
+    best = sorted(within, key=lambda t: t.goal)[: (n + 1) // 2]
     anchor = best[0].values["bytes"] if best else 0.0
     bounded = ["bits" if q == "code_bits" else q for q in problem.limits]
     front = ParetoFront(tuple(complete), objectives(complete, bounded)).trials

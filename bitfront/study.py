@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,9 +16,19 @@ from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.runtimes.base import Runtime
 
-TASKS = ("auto", "text", "images", "sentences")
+TASKS = ("auto", "text", "images", "sentences", "image-text")
 """What a model is for: `"auto"` looks at its configuration."""
+SETTLED_QUANTIZERS = ("gptaq",)
+"""Those that read what the layers before have made of the inputs, so that formats must be settled.
+
+A search quantizes each layer once, whatever formats the layers before will have.
+"""
 _WIKITEXT = "Salesforce/wikitext@b08601e04326c79dfdd32d625aee71d232d685c3:wikitext-2-raw-v1"
+
+
+OFFSET_FORMATS = ("zero", "sign_g64", "int2_g64", "int3_g64", "int4_g64")
+OFFSET_PINNED = "int4_g64"
+"""Menu of differences, which are smaller and closer to a Gaussian than weights."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +55,42 @@ class TextSource:
             )
 
 
-def default_menu(runtime: str | None) -> tuple[tuple[str, ...], str | None]:
+@dataclass(frozen=True)
+class SecondText:
+    """Another text whose KL is a second metric, beside that of the texts of the study.
+
+    Args:
+        calibration: what the search sees of it.
+        evaluation: what its reported values are of.
+        layers: which layers it judges in the search `decoupled`: `"auto"` for those that hurt it
+            more, or patterns of names, as `SecondLoss.of` has them.
+    """
+
+    calibration: TextSource
+    evaluation: TextSource
+    layers: str = "auto"
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> SecondText:
+        """Of the plain fields of JSON."""
+        texts = {key: TextSource(**fields[key]) for key in ("calibration", "evaluation")}
+        return cls(**{**fields, **texts})
+
+
+def default_menu(
+    runtime: str | None, base: str | None = None
+) -> tuple[tuple[str, ...], str | None]:
     """Formats, and that of embedding and head, of a study that names none.
 
     Args:
         runtime: its runtime.
+        base: its base.
 
     Raises:
         UnknownPlugin: no such runtime.
     """
+    if base is not None:
+        return OFFSET_FORMATS, OFFSET_PINNED
     if runtime is None:
         return Study.formats, Study.pinned
     profile = runtimes.named(runtime)
@@ -95,16 +133,23 @@ class Study:
             clusters, `"block"` all; `"none"` leaves stacked experts at 16 bits.
         pinned: format of embedding and head; `None` leaves them as they are (bf16).
         revision: revision of a hub model.
-        dtype: `"float32"`, `"bfloat16"`, or `"auto"` (bfloat16 where hardware is fast at it).
+        dtype: `"float32"`, `"bfloat16"`, or `"auto"` (bfloat16 where hardware is fast at it; with a
+            base float32).
         device: `"cpu"`, `"cuda"`, or `"auto"`.
         runtime: profile of the engine that is to load every point: layers that it fuses share a
             format, and what it cannot load is not allowed; `None` for no such bounds.
         tensor_parallel: number of ranks that this engine spreads the weights over.
         kv_cache: formats that the keys and values of each block may take in the cache, searched
             beside the weights under one budget in bytes; `None` leaves the cache as it is.
+        base: what `model` was fine-tuned from, named like it (a hub id may end in `@revision`), or
+            a folder of packed offsets. Formats are then those of the difference of each layer from
+            it, and sizes those of the offset alone. `None` to quantize the weights themselves.
         task: what the model is fed and judged by: `"text"` for next tokens, `"images"` for classes
-            of images, `"sentences"` for embeddings of lines of a text; `"auto"` for what its folder
-            says. Images come from folders; a sequence is one image, or one sentence.
+            of images, `"sentences"` for embeddings of lines of a text, `"image-text"` for next
+            tokens about an image; `"auto"` for what its folder says. Images come from folders,
+            those with text from a file of samples; a sequence is one image, sentence or sample.
+        second: another text, whose KL every trial states too; `None` for none.
+        items: JSON lines of multiple-choice items that finalists answer; `None` for none.
     """
 
     model: str
@@ -133,7 +178,10 @@ class Study:
     runtime: str | None = None
     tensor_parallel: int = 1
     kv_cache: KVCache | None = None
+    base: str | None = None
     task: str = "auto"
+    second: SecondText | None = None
+    items: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_trials", "n_parallel", "n_search_sequences", "n_finalists"):
@@ -148,12 +196,23 @@ class Study:
                 raise InvalidArgument(f"{name} is {bound}: give a positive number, or none.")
         if "memory" not in {choice.name for choice in self.costs}:
             raise InvalidArgument("The cost 'memory' is missing: give memory and any others.")
+        if self.quantizer.name in SETTLED_QUANTIZERS:
+            raise InvalidArgument(
+                f"Quantizer {self.quantizer.name} needs the formats of all layers before each, and "
+                "a search quantizes before it chooses: there it would be gptq. Search with gptq; "
+                "for an allocation that is settled, bitfront.models.shifted runs it."
+            )
         Grouping.parse(self.experts)
         self.budget.check_costs({choice.name for choice in self.costs})
         if not self.formats:
             raise InvalidArgument("The menu of formats is empty: name at least one.")
-        for name in (*self.formats, *([self.pinned] if self.pinned else [])):
+        for name in self.formats:
             formats.named(name)
+        if self.pinned and formats.named(self.pinned).input_format is not None:
+            raise InvalidArgument(
+                f"Pinned format {self.pinned!r} rounds inputs, and an embedding has none: "
+                f"pin {formats.named(self.pinned).weight_format}."
+            )
         if not 0 <= self.seed < 2**32:
             raise InvalidArgument(f"seed is {self.seed}: give a whole number from 0 to 2**32 - 1.")
         if self.dtype not in {"auto", "float32", "bfloat16"}:
@@ -164,6 +223,20 @@ class Study:
             raise InvalidArgument(f"task {self.task!r}: use {', '.join(TASKS)}.")
         self._check_runtime()
         self._check_cache()
+        self._check_base()
+
+    def _check_base(self) -> None:
+        if self.base is None:
+            if "zero" in {*self.formats, self.pinned}:
+                raise InvalidArgument(
+                    "Format 'zero' leaves out a whole layer, which only a difference can bear: "
+                    "name the base that the model was fine-tuned from, or another format."
+                )
+        elif self.runtime is not None:
+            raise InvalidArgument(
+                f"Runtime {self.runtime!r} cannot load a base and an offset: leave out the runtime "
+                "and export with fake_quant for it, or leave out the base."
+            )
 
     def _check_cache(self) -> None:
         if self.kv_cache is None:
@@ -174,6 +247,13 @@ class Study:
             raise InvalidArgument(
                 f"Budget {self.budget} does not bound the KV cache, whose formats are searched: "
                 "give one in bytes, such as 60MB, alone or with others."
+            )
+        time, cache = self.budget.time, self.kv_cache
+        at = cache.batch, cache.context
+        if time and (time.batch or at[0], time.context or at[1]) != at:
+            raise InvalidArgument(
+                f"Budget {time} is not at {cache.point}, where the KV cache is counted: "
+                "say both at one batch and context."
             )
         groups = [formats.named(name).group_columns or 1 for name in self.kv_cache.formats]
         least = self.kv_cache.sinks + self.kv_cache.window + max(groups)
@@ -226,8 +306,9 @@ class Study:
     def to_json(self) -> str:
         """Indented JSON; `from_json` reads it back."""
         fields = asdict(self) | {"budget": self.budget.to_fields()}
-        if self.kv_cache is None:  # without it a study has the digest that it always had
-            del fields["kv_cache"]
+        for name in ("kv_cache", "base", "second", "items"):
+            if fields[name] is None:  # without it a study has the digest that it always had
+                del fields[name]
         if self.task == "auto":  # likewise
             del fields["task"]
         return json.dumps(fields, indent=2)
@@ -251,6 +332,8 @@ class Study:
             fields["formats"] = tuple(fields["formats"])
             if fields.get("kv_cache") is not None:
                 fields["kv_cache"] = KVCache.from_fields(fields["kv_cache"])
+            if fields.get("second") is not None:
+                fields["second"] = SecondText.from_fields(fields["second"])
             return cls(**fields)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidArgument(f"Not the JSON of a study: {error}.") from error

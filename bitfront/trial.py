@@ -23,6 +23,12 @@ PREDICTED = ("latency_ns", "bops")
 """Values that follow from the allocation and the costs of a study; nothing measures them."""
 CACHE_BYTES = "cache_bytes"
 """Bytes of a KV cache whose formats are searched, at the batch and context of the study."""
+SECOND_TEXT = ("second_kl", "second_kl_stderr", "both_kl")
+"""KL on the second text of a study that has one, its error, and the geometric mean of it and of
+`kl`, in which neither text counts for more because its losses are larger."""
+SECOND, _, BOTH = SECOND_TEXT
+ANSWERED = ("answer_error", "answer_error_norm", "answer_loss")
+"""Values of finalists of a study with multiple-choice items."""
 _ROUNDING = 1e-4
 """A divergence of nothing may be measured as a little less than nothing."""
 
@@ -65,8 +71,9 @@ class Trial:
             `top1_error`, of images `label_error`, of sentences `cosine_error` instead of `kl` and
             `rank_correlation_error`; `bits`, `bits_per_weight`, `bytes`, `seconds` it took, and
             `slope_seconds` and `screen_seconds` where a slope was measured or others were screened
-            to find it; `latency_ns` and `bops` where the study's costs predict them; none while it
-            is running.
+            to find it; `latency_ns` and `bops` where the study's costs predict them; `second_kl`
+            with its error and `both_kl` with a second text; `answer_error`, `answer_error_norm` and
+            `answer_loss` of multiple-choice items on the evaluation text; none while it is running.
         error: why it failed.
     """
 
@@ -88,6 +95,11 @@ class Trial:
     def loss(self) -> float:
         """What searches minimize: `kl` or `cosine_error`; NaN where it was not measured."""
         return loss_of(self.values)
+
+    @property
+    def goal(self) -> float:
+        """What the answer has least of: the loss, over both texts where there are two."""
+        return self.values.get(BOTH, self.loss)
 
     def to_json(self) -> str:
         """One line of JSON."""

@@ -53,12 +53,22 @@ FORMATS = {
     "nf": snr_db(nf2_g64=8.4, nf3_g64=14.9, nf4_g64=21.0),
     "nvfp4": snr_db(nvfp4=20.9),
     "nvint4": snr_db(nvint4=22.3),
+    "sign": snr_db(sign_g64=4.3, sign_channel=4.3),
     "sparse_outliers": snr_db(
         int2_channel_sparse10=10.0, int3_channel_sparse5=15.0, int4_g128_sparse5=21.0
     ),
     "ternary": snr_db(ternary_g64=7.3, ternary_g128=7.2),
     "trit_planes": snr_db(trit_planes_g64=16.2, trit_planes_g128=15.8),
+    "weight_activation": snr_db(int4_g64_aint8=21.0, mxfp4_amxfp4=18.9),
+    "zero": snr_db(zero=0.0),
 }
+
+# signal over rounding error of Gaussian inputs, 512 channels wide
+ACTIVATIONS = {
+    "int8": 42.5, "int8_asym": 43.0, "int8_g32": 45.4, "int8_g64": 44.5, "int8_g128": 43.7,
+    "int4": 18.4, "int4_asym": 18.4, "int4_g32": 21.2, "int4_g64": 20.3, "int4_g128": 19.6,
+    "fp8": 31.5, "mxfp8": 31.4, "mxfp6": 30.8, "mxfp4": 18.6, "nvfp4": 20.2,
+}  # fmt: skip
 
 QUANTIZERS = {
     "awq": Beats("rtn", "output_error", 0.7, "int3_g64_cols"),
@@ -99,6 +109,7 @@ ESTIMATORS: dict[str, tuple[float, float]] = {
     "activation_aware": (0.80, 0.15),
     "activation_entropy": (0.82, -0.15),
     "blend": (0.975, 0.86),
+    "by_part": (0.97, 0.83),
     "delta_loss": (0.93, 0.82),
     "evolved": (0.97, 0.85),
     "fisher": (0.97, 0.83),
@@ -138,6 +149,7 @@ ESTIMATORS_OF_TASKS: dict[str, tuple[float, float]] = {
 SEARCHES: dict[str, tuple[float, int]] = {
     "amq": (0.97, 24),
     "cmaes": (0.955, 24),
+    "decoupled": (0.96, 24),
     "evolution": (0.85, 24),
     "gp": (0.95, 24),
     "nsga2": (0.95, 24),

@@ -3,6 +3,7 @@
 Also databases: every test of `store` runs on SQLite and on a real PostgreSQL.
 """
 
+import json
 import logging
 import os
 import re
@@ -196,6 +197,23 @@ def tiny_tokens(tiny_tokenizer: PreTrainedTokenizerFast, calibration_file: Path)
     """Calibration blocks, int64 `[16, 128]`."""
     tokens = tiny_tokenizer(calibration_file.read_text(), verbose=False)["input_ids"]
     return torch.tensor(tokens[: 16 * 128]).view(16, 128)
+
+
+@pytest.fixture(scope="session")
+def tiny_items(evaluation_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 items: how does a sentence of the book go on? Wrong: its words reversed, other words."""
+    words = evaluation_file.read_text().split()
+    path = tmp_path_factory.mktemp("items") / "book.jsonl"
+    with path.open("w") as file:
+        for index, start in enumerate(range(40, 40 + 24 * 60, 60)):
+            true = words[start : start + 4]
+            choices = [true, [x[::-1] for x in true], words[start + 1000 : start + 1005]]
+            right = index % 3
+            choices[0], choices[right] = choices[right], choices[0]
+            context = " ".join(words[start - 12 : start])
+            row = {"context": context, "choices": [" ".join(x) for x in choices], "answer": right}
+            file.write(json.dumps(row) + "\n")
+    return path
 
 
 @pytest.fixture(scope="session")

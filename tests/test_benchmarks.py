@@ -12,6 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(__file__).parent / "data"
 SCRIPTS = {
+    "activations": "--weights int4_g32 --inputs int4 --pairs mxfp4_amxfp4"
+    " --menu int3_g32_aint8,int8_g32_aint8 --points int4_g32_aint8 --n-trials 6"
+    " --n-sequences 1 --n-search 1 --n-evaluation 1",
+    "answers": "--items {items} --n-items 3 --budgets 4bits --formats int4_g32,int8_g32"
+    " --pin int8_g32 --search sweep --n-trials 3 --n-sequences 1 --n-search 1 --n-evaluation 1",
+    "decoupled": "--second-calibration {data}/alice.txt --second-evaluation {data}/persuasion.txt"
+    " --arms decoupled --budget 4bits --formats int2_g32,int8_g32 --n-trials 4 --n-sequences 1"
+    " --n-search 1 --n-evaluation 1 --n-finalists 2",
     "estimators": "--estimators linearity:max_sequences=1 --n-sequences 2 --n-judged 1"
     " --n-allocations 6",
     "experts": "--groupings block --budgets 3.5 --seeds 0 --n-trials 5 --n-calibration 2"
@@ -25,19 +33,22 @@ SCRIPTS = {
     "latency": "--context 16 --n-points 2 --rounds 2",
     "precision": "--n-allocations 4 --n-judged 1",
     "searches": "--budget 3.5bits --searches sweep,trust_region --steps 7 --seeds 0 --n-search 1",
+    "task_vectors": "--steps 2 --budgets 3.0 --formats zero,int2_g32,int4_g32 --shared int4_g32"
+    " --pin int4_g32 --n-trials 3 --n-sequences 1 --n-search 1 --n-evaluation 1",
 }
 MODELS = {"experts": "tiny_moe"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_writes_rows(name, tmp_path):
+def test_a_script_writes_rows(name, tmp_path, tiny_items):
     script = name.partition(" ")[0]
     shutil.copytree(
         ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("results")
     )
     command = [sys.executable, f"benchmarks/{script}.py", DATA / MODELS.get(script, "tiny_llama")]
     command += [DATA / "alice.txt", DATA / "persuasion.txt", "--out", tmp_path / "out"]
-    command += [*SCRIPTS[name].split(), "--length", "64"]
+    options = SCRIPTS[name].format(data=DATA, items=tiny_items)
+    command += [*options.split(), "--length", "64"]
     ran = subprocess.run(
         command,
         cwd=tmp_path,

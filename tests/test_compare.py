@@ -1,6 +1,7 @@
 """Comparison: estimators on one model, passes shared, continued where it stopped."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,11 @@ def test_what_ranks_nothing_comes_before_what_ranks_the_wrong_way() -> None:
 def test_the_folder_keeps_json_rows(folder: Path) -> None:
     rows = json.loads((folder / "comparison.json").read_text())
     assert {"estimator", "tau", "seconds", "peak_mb", "shared", "note", "error"} == set(rows[0])
+
+
+def test_experts_hardly_visited_are_judged_as_a_search_judges_them(study, moe_folder, tmp_path):
+    routed = replace(study, model=str(moe_folder), formats=("int2_g64", "int4_g64"))
+    chosen = [Choice("fisher"), Choice("weight_error")]
+    rows = {row.estimator: row for row in compare(routed, chosen, tmp_path, 3)}
+    assert "saw too few tokens: their scores are imputed" in rows["fisher"].note
+    assert "imputed" not in rows["weight_error"].note

@@ -206,6 +206,15 @@ def test_the_image_can_compile_what_starts_kernels():
         assert any(Path(cache).is_relative_to(volume) for volume in PARTS[worker]["volumes"])
 
 
+def test_a_container_works_in_a_folder_that_the_image_has_and_it_may_write():
+    last = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    (folder,) = re.findall(r"^WORKDIR (\S+)$", last, re.MULTILINE)
+    assert folder in re.search(r"install -d -o bitfront -g bitfront (.*)", last)[1].split()
+    for name in ("init", "cpu-worker", "gpu-worker", "optuna-dashboard"):
+        assert folder in PARTS[name]["volumes"]  # of its own: nothing is named before it
+        assert PARTS[name]["environment"]["BITFRONT_HOME"] == folder == "/scratch"
+
+
 def test_the_image_can_have_what_reads_buckets():
     build = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[0]
     assert "ARG EXTRAS=service" in build
@@ -248,7 +257,7 @@ class Cluster:
         text = re.sub(r"^0\.0\.0\.0$", "127.0.0.1", text)
         for volume in ("data", "models", "texts"):
             text = re.sub(rf'(^|")/{volume}\b', rf"\g<1>{self.folder}/{volume}", text)
-        return re.sub(r"^/work$", f"{self.folder}/work-{name}", text)
+        return re.sub(r"^/scratch$", f"{self.folder}/scratch-{name}", text)
 
     def environment(self, name):
         part = PARTS[name]["environment"]

@@ -16,7 +16,9 @@ FILES = [path for path in sorted(ROOT.rglob("*.py")) if "migrations" not in path
 
 # Imports point from a row to the rows below it, never sideways but among the nouns.
 NOUNS = {
-    "allocation", "budget", "experts", "kv_cache", "pareto", "problem", "space", "study", "table",
+    "allocation", "answers", "budget", "experts", "items", "kv_cache", "pareto", "problem",
+    "second",
+    "space", "study", "table",
     "timings",
     "trial",
 }  # fmt: skip
@@ -25,17 +27,18 @@ ROWS = (
     {"cli"},
     {"dashboard"},
     {"api", "workers", "client", "mirror"},
-    {"relay", "collection"},
+    {"relay", "collection", "exam"},
     {"compare", "profile", "proof"},
     {"display", "report"},
-    {"run"},
+    {"run", "sharing"},
     {"searching"},
     {"proposing"},
     {"estimates", "job", "pairs", "screening"},
     {"banks"},
     {"inputs"},
+    {"pricing"},
     {"manifest"},
-    {"measurement", "results", "store"},
+    {"measurement", "results", "store", "harness", "places"},
     {"search", "sensitivity", "costs", "evaluation", "export"},
     {"solvers", "models"},
     {"quantizers", "progress"},
@@ -68,7 +71,18 @@ NEVER = {("search", "models"), ("search", "quantizers")} | {
     (torch_side, "solvers") for torch_side in ("sensitivity", "costs", "evaluation", "export")
 }
 # `measurement` is the one module below `run` that uses a kind: it runs the metrics.
-JOINS = {"__init__", "cli", "compare", "estimates", "run", "inputs", "api", "workers"}
+JOINS = {
+    "__init__",
+    "cli",
+    "compare",
+    "estimates",
+    "run",
+    "inputs",
+    "pricing",
+    "sharing",
+    "api",
+    "workers",
+}
 HEAVY = {
     "cryptography": {"api/signing.py", "signatures.py"},
     "ortools": {f"solvers/{name}.py" for name in ("_programs", "cp_sat", "quadratic")},
@@ -80,6 +94,7 @@ HEAVY = {
     | {"dashboard/served.py"},
     "optuna_dashboard": {"dashboard/served.py", "mirror/plots.py"},
     "sklearn": {"search/_predictors.py"},
+    "lm_eval": {"harness.py"},
     "vllm": {"runtimes/vllm.py"},
     "xllamacpp": {"runtimes/llama_cpp.py"},
     "triton": {

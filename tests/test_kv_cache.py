@@ -80,7 +80,7 @@ def test_reading_the_cache_takes_time_on_a_roofline_and_a_table_has_none(space):
         Latency("any.json").cost(space)
 
 
-@pytest.mark.parametrize("name", ["int4_channel", "fp8_e4m3", "nvfp4"])
+@pytest.mark.parametrize("name", ["int4_channel", "fp8_e4m3", "nvfp4", "lut2_g64", "lut4_g64"])
 def test_formats_that_share_anything_between_groups_cannot_hold_a_cache(name):
     with pytest.raises(InvalidArgument, match="grows token by token"):
         KVCache((name,))
@@ -106,6 +106,8 @@ def test_numbers_out_of_range_and_unknown_names_are_refused():
         KVCache(())
     with pytest.raises(UnknownPlugin):
         KVCache(("int4_g33",))
+    with pytest.raises(InvalidArgument, match="int4_g32 is named twice"):
+        KVCache(("int4_g32", "bf16", "int4_g32"))
 
 
 def test_batch_and_context_are_written_as_in_a_budget():
@@ -132,6 +134,10 @@ def test_a_study_with_a_cache_survives_json_and_one_without_has_no_trace_of_it()
         ({"budget": Budget.parse("4bpw")}, "does not bound the KV cache"),
         ({"runtime": "vllm", "formats": ("int4_g128_sym",), "pinned": None}, "for transformers"),
         ({"kv_cache": replace(CACHE, window=40)}, "before keys are quantized"),
+        (
+            {"budget": Budget.parse("1MB,2ms@b1"), "costs": (Choice("memory"), Choice("roofline"))},
+            "2ms@b1 is not at b3c100, where",
+        ),
     ],
 )
 def test_studies_that_would_say_nothing_of_a_cache_are_refused(choices, message):

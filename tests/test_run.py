@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -272,8 +273,8 @@ def test_a_text_that_is_refused_leaves_the_folder_to_the_next(
 ) -> None:
     noise, out, made = tmp_path / "noise.txt", tmp_path / "out", Reference.of
 
-    def unlike(model: nn.Module, tokens: torch.Tensor, **options: object) -> Reference:
-        return made(model, tokens, **{**options, "max_perplexity": 1.0})
+    def unlike(model: nn.Module, tokens: torch.Tensor, *options: Any) -> Reference:
+        return made(model, tokens, *options[:-1], 1.0)
 
     noise.write_text(Path(study.evaluation.source).read_text()[::-1])
     for text in ("calibration", "evaluation"):

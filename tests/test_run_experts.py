@@ -17,6 +17,7 @@ from bitfront.models.patch import PatchedModel
 from bitfront.report.page import html
 from bitfront.report.study import report_data
 from bitfront.results import Results
+from bitfront.run import opened
 from tests.export.exports import load
 
 
@@ -126,6 +127,18 @@ def expected_logits(study, chosen, folder, tokens):
     with PatchedModel(model.module, bank) as patched, torch.no_grad():
         patched.apply(chosen.allocation)
         return model.module(tokens).logits
+
+
+def test_experts_are_unseen_by_the_text_that_the_estimator_looks_at(study, tmp_path):
+    """One sequence of four: there several experts see nothing, and KL of nothing is 0."""
+    few = Choice("leave_one_in", {"max_sequences": 1})
+    menu = ("int2_g64", "int4_g64")
+    with opened(replace(study, estimator=few, formats=menu), tmp_path) as job:
+        loss = job.problem.loss
+        routed = [row for row, layer in enumerate(loss.space.layers) if layer.active < 1]
+        assert (loss.values[routed] > 0).all()
+        n_whole = TokensSeen.load(tmp_path / "experts.json").n_unseen
+        assert int(loss.note.split(" of 16 experts")[0]) > n_whole
 
 
 @pytest.mark.parametrize("experts", ["block", "cluster:3"])

@@ -121,3 +121,9 @@ def test_unknown_formats_are_refused_with_the_nearest():
 def test_texts_need_a_sequence():
     with pytest.raises(InvalidArgument, match="at least 1 sequence of 8 tokens"):
         TextSource("a.txt", 0)
+
+
+def test_a_quantizer_that_a_search_would_run_as_another_is_refused():
+    with pytest.raises(InvalidArgument, match="would be gptq") as refused:
+        Study("m", Budget.parse("4bpw"), quantizer=Choice("gptaq", {"share": 1.0}))
+    assert "\n" not in str(refused.value)

@@ -251,7 +251,10 @@ class ModelEstimate(Answer):
     """Matrices that the search covers."""
     n_layer_parameters: int
     bank_bytes: dict[str, int]
-    """Disk for every layer in each format of the menu."""
+    """Disk for every layer in each format of weights of the menu."""
+    cache_bytes: dict[str, int] | None
+    """KV cache at the batch and context of the study, in each format of its menu that fits all
+    blocks; null where none is searched, or the configuration does not say how large it is."""
     flops: int
     """Of all measurements."""
     seconds_at_least: dict[str, float]

@@ -66,6 +66,8 @@ def request_of(study: Study) -> dict[str, Any]:
         fields[name] = _choice(fields[name])
     for name in ("searches", "costs"):
         fields[name] = [_choice(each) for each in fields[name]]
+    if study.kv_cache is not None:
+        fields["kv_cache"] = {**vars(study.kv_cache), "formats": list(study.kv_cache.formats)}
     return fields
 
 

@@ -12,19 +12,24 @@ from bitfront.api import kinds
 from bitfront.api.sources import MAX_LENGTH, Sources
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
+from bitfront.formats._activations import ACTIVATIONS
+from bitfront.formats.weight_activation import SEPARATOR
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice, Param
-from bitfront.study import Study, TextSource, default_menu
+from bitfront.study import SETTLED_QUANTIZERS, Study, TextSource, default_menu
 
 MAX_INT = 2**31 - 1
 """Largest whole number that every database stores."""
 _UNITS = "bits|bpw|B|KB|MB|GB|KiB|MiB|GiB|Gbops|Tbops"
 _TIMES = "us|ms|s"
 
+_LISTED = sorted(formats.catalogue())
+_PAIRED = "|".join(x for x in _LISTED if formats.named(x).scaled and SEPARATOR not in x)
+_PAIR = f"^({_PAIRED}){SEPARATOR}({'|'.join(ACTIVATIONS)})$"
 FormatName = Annotated[
     str,
-    Field(max_length=32),
-    WithJsonSchema({"type": "string", "enum": sorted(formats.catalogue())}),
+    Field(max_length=48),
+    WithJsonSchema({"type": "string", "anyOf": [{"enum": _LISTED}, {"pattern": _PAIR}]}),
 ]
 RuntimeName = Annotated[
     str,
@@ -78,11 +83,12 @@ class ChoiceBody(Body):
 
 
 def _choice_schema(kind: str) -> Any:
-    named = {"type": "string", "enum": list(kinds.names(kind)), "maxLength": 64}
+    names = [name for name in kinds.names(kind) if name not in SETTLED_QUANTIZERS]
+    named = {"type": "string", "enum": names, "maxLength": 64}
     text = {
         "type": "string",
         "maxLength": 2_000,
-        "pattern": f"^({'|'.join(kinds.names(kind))})(:.+)?$",
+        "pattern": f"^({'|'.join(names)})(:.+)?$",
         "description": "`name` or `name:key=value,key=value`.",
     }
     params = {
@@ -204,6 +210,10 @@ class StudyBody(Body):
     kv_cache: KVCacheBody | None = None
     """Search the KV cache beside the weights, under one budget in bytes; null for not."""
 
+    base: Annotated[str, Field(max_length=MAX_LENGTH)] | None = None
+    """Path below a model folder of what the model was fine-tuned from: formats are then those of
+    the difference; null to quantize the weights themselves."""
+
     def study(self, sources: Sources) -> Study:
         """The study that is asked for.
 
@@ -219,7 +229,7 @@ class StudyBody(Body):
             raise InvalidArgument(f"A format is named twice in {', '.join(self.formats)}.")
         model, revision = sources.model(self._model)
         same = {name: getattr(self, name) for name in _SAME}
-        menu, pinned = default_menu(self.runtime)
+        menu, pinned = default_menu(self.runtime, self.base)
         is_given = self.model_fields_set
         return Study(
             model=model,
@@ -234,6 +244,7 @@ class StudyBody(Body):
             costs=tuple(_cost(each, sources) for each in self.costs),
             revision=revision,
             kv_cache=self.kv_cache.cache() if self.kv_cache else None,
+            base=sources.base(self.base) if self.base is not None else None,
             **same,
         )
 

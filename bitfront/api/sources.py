@@ -61,6 +61,19 @@ class Sources:
             f"a folder or .gguf file below {_roots(self.settings.model_roots)}."
         )
 
+    def base(self, text: str) -> str:
+        """Folder or GGUF file of a base; those of the hub are not fetched.
+
+        Raises:
+            InvalidArgument: no such place below a model folder.
+        """
+        if _inside(text, self.settings.model_roots):
+            return self.model(text)[0]
+        raise InvalidArgument(
+            f"Base {_shown(text)} cannot be used: give a folder or .gguf file below "
+            f"{_roots(self.settings.model_roots)}."
+        )
+
     def text(self, text: str) -> str:
         """File or hub data set of a text.
 

@@ -46,7 +46,7 @@ def report_page(here: Site, stored: StoredStudy) -> str:
         loss=loss,
         budget=str(study.budget),
         limits=study.budget.limits(space),
-        chosen=front.best(front.loss, **study.budget.bounds()),
+        chosen=front.best(front.goal, **study.budget.bounds()),
         provenance=_words(here, files, "environment.json")
         | _words(here, files, "identity.json")
         | {"never quantized": never_quantized(space)},

@@ -17,6 +17,21 @@ _MAX_FILES = 1_000
 _MAX_SIZE = 2**48
 _OUTSIDE = ("embed", "wte", "wpe", "lm_head", "norm", "router")
 """Parts of names of matrices that no search covers."""
+_GATES = (".gate.weight", "_gate.weight")
+_STACKS = tuple(f".experts.{part}" for part in ("gate_up_proj", "up_proj", "down_proj"))
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Equal matrices: one, or those of all experts of a block.
+
+    Args:
+        shape: `(out_features, in_features)` of each.
+        n: how many.
+    """
+
+    shape: tuple[int, int]
+    n: int = 1
 
 
 @dataclass(frozen=True)
@@ -36,16 +51,40 @@ class WeightHeaders:
         """Numbers in all tensors."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
-    @property
-    def matrices(self) -> dict[str, tuple[int, int]]:
-        """Shapes of the layers that a search would cover, judged by their names."""
-        return {
-            name.removesuffix(".weight"): (shape[0], shape[1])
+    def layers(self, with_experts: bool) -> dict[str, Matrices]:
+        """What a search would cover, judged by names.
+
+        Args:
+            with_experts: whether routed experts are searched.
+        """
+        made = {
+            name.removesuffix(".weight"): Matrices((shape[0], shape[1]))
             for name, shape in self.shapes.items()
             if len(shape) == 2
             and name.endswith(".weight")
             and not any(part in name for part in _OUTSIDE)
+            and not name.endswith(_GATES)
+            and (with_experts or ".experts." not in name)
         }
+        return made | self._stacked() if with_experts else made
+
+    def _stacked(self) -> dict[str, Matrices]:
+        """Experts that a file has as one tensor `[n_experts, ...]` of each kind."""
+        stacks = {
+            name.removesuffix(".weight"): shape
+            for name, shape in self.shapes.items()
+            if len(shape) == 3 and name.removesuffix(".weight").endswith(_STACKS)
+        }
+        made = {}
+        for name, shape in stacks.items():
+            module = name.rpartition(".")[0]
+            first = stacks.get(f"{module}.gate_up_proj") or stacks.get(f"{module}.up_proj", shape)
+            last = stacks.get(f"{module}.down_proj", shape)
+            # Columns of the first are rows of the last, or both are stored transposed.
+            turned = first[2] != last[1] and first[1] == last[2]
+            rows, columns = shape[:0:-1] if turned else shape[1:]
+            made[name] = Matrices((rows, columns), shape[0])
+        return made
 
 
 def read(folder: Path) -> WeightHeaders:

@@ -10,6 +10,7 @@ import typer
 
 from bitfront.cli import (
     compare,
+    evaluate,
     materialise,
     plugins,
     profile,
@@ -17,6 +18,7 @@ from bitfront.cli import (
     results,
     search,
     serve,
+    share,
     signatures,
     studies,
     submit,
@@ -34,6 +36,7 @@ app = typer.Typer(
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "On this machine": (
         search.search,
+        share.share,
         compare.compare,
         profile.profile,
         results.front,
@@ -41,6 +44,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         results.export,
         proof.check,
         proof.verify,
+        evaluate.evaluate,
         plugins.plugins,
     ),
     "On a server (BITFRONT_URL, BITFRONT_API_KEY)": (

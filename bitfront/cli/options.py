@@ -12,6 +12,12 @@ from bitfront.study import Study
 FORMATS = ",".join(Study.formats)
 
 Model = Annotated[str, typer.Argument(help="Local folder, GGUF file, or hub id.")]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        help="What MODEL was fine-tuned from: search formats of the difference, count its bytes."
+    ),
+]
 Menu = Annotated[str, typer.Option(help="Menu, separated by commas.")]
 CalibrationText = Annotated[str, typer.Option(help="Text file, JSON lines, or datasets name.")]
 ExporterChoice = Annotated[
@@ -34,7 +40,10 @@ Experts = Annotated[
     ),
 ]
 TaskName = Annotated[
-    str, typer.Option(help="text, images, sentences, or auto: what the model's folder says.")
+    str,
+    typer.Option(
+        help="text, images, sentences, image-text, or auto: what the model's folder says."
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]

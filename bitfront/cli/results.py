@@ -96,6 +96,6 @@ def _export(
     study = replace(folder.study, model=model) if model else folder.study
     budget = Budget.parse(at) if at else study.budget
     front = folder.front()
-    point = front.best(front.loss, **budget.bounds())
+    point = front.best(front.goal, **budget.bounds())
     usual = study.deployment.exporter if study.deployment else "packed"
     export_checkpoint(study, point, out, exporter or usual, results, progress)

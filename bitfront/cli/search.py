@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.console import Console
 from bitfront.budget import Budget
 from bitfront.cli.options import (
     AsJson,
+    Base,
     CalibrationText,
     Device,
     Dtype,
@@ -28,9 +31,13 @@ from bitfront.cli.options import (
     menu,
 )
 from bitfront.cli.output import print_line, print_note, written_report
+from bitfront.errors import InvalidArgument
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
-from bitfront.study import Study, TextSource, default_menu
+from bitfront.study import SecondText, Study, TextSource, default_menu
+
+if TYPE_CHECKING:
+    from bitfront.report.data import ReportData
 
 
 def search(
@@ -116,6 +123,20 @@ def search(
     kv_pre_rope: Annotated[
         bool, typer.Option(help="Quantize its keys before their rotary embedding.")
     ] = KVCache.pre_rope,
+    second_calibration: Annotated[
+        str | None, typer.Option(help="Another text, KL on which is a second metric.")
+    ] = None,
+    second_evaluation: Annotated[
+        str | None, typer.Option(help="For its reported values; give both or neither.")
+    ] = None,
+    second_layers: Annotated[
+        str,
+        typer.Option(help="Layers that it judges in --search decoupled: auto, or '*.mlp.*'."),
+    ] = SecondText.layers,
+    items: Annotated[
+        Path | None, typer.Option(help="Multiple-choice items that finalists answer; JSON lines.")
+    ] = None,
+    base: Base = Study.base,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Also write the answer here, packed or as the runtime loads it."),
@@ -123,7 +144,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search the best allocation of MODEL within a budget and measure the front around it."""
-    usual, pinned = default_menu(runtime)
+    usual, pinned = default_menu(runtime, base)
     study = Study(
         model=model,
         budget=Budget.parse(",".join(budget)),
@@ -151,23 +172,41 @@ def search(
         runtime=runtime,
         tensor_parallel=tensor_parallel,
         kv_cache=_cache(kv_formats, kv_at, kv_window, kv_sinks, kv_pre_rope),
+        base=base,
         task=task,
+        second=_second(
+            second_calibration,
+            second_evaluation,
+            second_layers,
+            TextSource("", n_sequences, sequence_length),
+            n_evaluation_sequences,
+        ),
+        items=str(items) if items else None,
     )
     exporter = study.deployment.exporter if study.deployment else "packed"
     from bitfront.display import Display
     from bitfront.export.base import check_target
     from bitfront.report.study import report_data
-    from bitfront.report.terminal import front_table
     from bitfront.run import export_checkpoint, run_study
 
     if checkpoint:
-        check_target(checkpoint, model)  # before hours are spent
+        for source in (model, base):  # before hours are spent
+            if source is not None:
+                check_target(checkpoint, source)
     with Display(as_json) as display:
-        front = run_study(study, out, display.show)
+        run_study(study, out, display.show)
         data = report_data(out)
         chosen, page = data.chosen, written_report(out, data)
         if checkpoint:
             export_checkpoint(study, chosen, checkpoint, exporter, out, display.show)
+    _tell(data, str(study.estimator), page, checkpoint, as_json)
+
+
+def _tell(
+    data: ReportData, estimator: str, page: Path, checkpoint: Path | None, as_json: bool
+) -> None:
+    """Print what was found."""
+    chosen = data.chosen
     if as_json:
         written: dict[str, object] = {"checkpoint": str(checkpoint)} if checkpoint else {}
         if data.experts.counts:
@@ -175,16 +214,54 @@ def search(
         row = {"chosen": chosen.number, "values": chosen.values, "report": str(page)}
         print(json.dumps(row | written))
         return
+    from bitfront.report.terminal import front_table
+
     console = Console()
-    console.print(front_table(front, chosen))
-    print_note(console, str(study.estimator), data.loss.note)
+    console.print(front_table(data.front, chosen))
+    print_note(console, estimator, data.loss.note)
     print_note(console, "Experts", data.experts.summary)
+    print_note(console, "Base", _of_base(data.provenance, chosen.values["bytes"]))
     print_line(console, f"Report: {page}")
     if checkpoint:
         print_line(console, f"Checkpoint: {checkpoint}")
+
+
+def _of_base(identity: Mapping[str, str], nbytes: float) -> str:
+    """What a base takes beside the offset of a point; empty where there is none."""
+    if "base" not in identity:
+        return ""
+    beside = int(identity["base bytes"])
+    total = f"{(beside + nbytes) / 1e6:.4g} MB in all"
+    return f"{beside / 1e6:.4g} MB that all fine-tuned models of it share, beside these; {total}"
 
 
 def _cache(formats: str | None, at: str, window: int, sinks: int, pre_rope: bool) -> KVCache | None:
     if formats is None:
         return None
     return KVCache(menu(formats), *KVCache.parse_point(at), window, sinks, pre_rope)
+
+
+def _second(
+    calibration: str | None,
+    evaluation: str | None,
+    layers: str,
+    blocks: TextSource,
+    n_evaluation: int,
+) -> SecondText | None:
+    """The second text of a study; `blocks` says how it is cut.
+
+    Raises:
+        InvalidArgument: one of its two parts is missing.
+    """
+    if calibration is None and evaluation is None:
+        return None
+    if calibration is None or evaluation is None:
+        raise InvalidArgument(
+            "Give --second-calibration and --second-evaluation together: what the search sees and "
+            "what is reported must be two texts."
+        )
+    return SecondText(
+        replace(blocks, source=calibration),
+        replace(blocks, source=evaluation, n_sequences=n_evaluation),
+        layers,
+    )

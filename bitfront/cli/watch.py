@@ -207,7 +207,7 @@ def _front(client: Client, study: RemoteStudy) -> ParetoFront:
 
 def _chosen(front: ParetoFront, study: RemoteStudy) -> Trial | None:
     try:
-        return front.best(front.loss, **bounds) if (bounds := _bounds(study)) else None
+        return front.best(front.goal, **bounds) if (bounds := _bounds(study)) else None
     except (InvalidArgument, KeyError):
         return None
 

@@ -32,7 +32,7 @@ class Bops(Cost):
     UNIQ (2018), without the additions that the latter counts.
 
     Args:
-        activation_bits: of a layer's inputs; every format of bitfront leaves them at 16.
+        activation_bits: of a layer's inputs, unless its format is a pair that rounds them.
     """
 
     activation_bits: int = 16
@@ -45,5 +45,8 @@ class Bops(Cost):
         """The table of a space."""
         bits = np.array([f.code_bits for f in space.formats], dtype=np.float64)
         active = np.array([x.n_weights * x.active * x.positions for x in space.layers])
-        values = np.ceil(self.activation_bits * np.outer(active, bits))
+        bits *= [
+            x.num_bits if (x := f.input_format) else self.activation_bits for f in space.formats
+        ]
+        values = np.ceil(np.outer(active, bits))
         return (LayerTable(space, values, "bops", source=repr(self)),)

@@ -23,19 +23,21 @@ class Memory(Cost):
 
     def cost(self, space: SearchSpace) -> tuple[LayerTable, ...]:
         """The tables of a space."""
-        sizes: dict[tuple[object, ...], list[int]] = {}
-        nbytes = np.zeros(space.allowed.shape)
+        sizes: dict[tuple[object, ...], list[tuple[int, float]]] = {}
+        nbytes, code_bits = np.zeros((2, *space.allowed.shape))
         for row, layer in enumerate(space.layers):
             key = (layer.shape, layer.cache)
             if key not in sizes:
                 sizes[key] = [
-                    space.nbytes(layer, f) if layer.cache or f.fits(layer.shape) else 0
+                    (
+                        space.nbytes(layer, f) if layer.cache or f.fits(layer.shape) else 0,
+                        0 if layer.cache else f.n_code_bits(layer.shape),
+                    )
                     for f in space.formats
                 ]
-            nbytes[row] = sizes[key]
-        n_weights = np.array([layer.n_weights for layer in space.layers], dtype=np.float64)
-        bits = np.array([f.code_bits for f in space.formats], dtype=np.float64)
-        tables = {"bytes": nbytes, "code_bits": np.outer(n_weights, bits)}
+            nbytes[row], code_bits[row] = zip(*sizes[key], strict=True)
+        n_weights = np.array([layer.n_weights for layer in space.layers])
+        tables = {"bytes": nbytes, "code_bits": code_bits}
         if space.kv_cache is not None:
             tables["weight_bytes"] = np.where(n_weights[:, None] > 0, nbytes, 0.0)
         made = (LayerTable(space, v, quantity, repr(self)) for quantity, v in tables.items())

@@ -17,10 +17,12 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import nn
 from transformers.core_model_loading import revert_weight_conversion
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, StorageError
+from bitfront.formats import named
 from bitfront.models.bank import WeightBank
 from bitfront.models.experts import restacked
 from bitfront.models.layers import fixed_tensors, stored_dtype
@@ -37,12 +39,37 @@ class Exporter(ABC):
     carries_caches: ClassVar[bool] = False
     """Whether it writes the formats of a KV cache."""
 
+    carries_inputs: ClassVar[bool] = False
+    """Whether it says what the inputs of layers are rounded to."""
+
+    carries_offsets: ClassVar[bool] = False
+    """Whether it writes what quantized differences from a base come to."""
+
+    def check_base(self, model: LoadedModel) -> None:
+        """Refuse a model whose differences from a base were quantized where weights are expected.
+
+        Raises:
+            InvalidArgument: says what to take.
+        """
+        if model.base is not None and not self.carries_offsets:
+            raise InvalidArgument(
+                f"{type(self).__name__} stores quantized weights, and this point has quantized "
+                f"differences from {model.base.source}: take packed for the offset alone, or "
+                "fake_quant for plain weights."
+            )
+
     def writable(self, allocation: Allocation, space: SearchSpace) -> Allocation:
         """What of an allocation is to be written: caches only where the exporter knows of them.
 
         Raises:
-            InvalidArgument: some are quantized, and it does not.
+            InvalidArgument: some are quantized, and it does not; or inputs of layers are rounded.
         """
+        rounded = {f for f in allocation.formats.values() if named(f).input_format is not None}
+        if rounded and not self.carries_inputs:
+            raise InvalidArgument(
+                f"This point rounds inputs of layers ({', '.join(sorted(rounded))}), which only "
+                "packed, compressed_tensors and llm_compressor write: take one of these exporters."
+            )
         if self.carries_caches or space.kv_cache is None:
             return allocation
         of_weights = {x: f for x, f in allocation.formats.items() if not space.is_cache(x)}
@@ -101,6 +128,7 @@ class HuggingFaceFolder(Exporter):
         quantization_config: Mapping[str, Any] | None = None,
         notes: Mapping[str, Any] | None = None,
         as_published: bool = False,
+        base: nn.Module | None = None,
     ) -> None:
         """Write given tensors, all others in bfloat16, configuration and tokenizer.
 
@@ -113,11 +141,12 @@ class HuggingFaceFolder(Exporter):
             notes: see `writing`.
             as_published: with the names that checkpoints of this family have, as `save_pretrained`
                 writes them, where transformers has others in memory (stacked experts).
+            base: leave out tensors that are as in this model.
 
         Raises:
             StorageError: disk full, no permission, a folder with other files, or the model's own.
         """
-        fixed = fixed_tensors(model.module, allocation.formats)
+        fixed = fixed_tensors(model.module, allocation.formats, base)
         plain = {name: t.detach().to("cpu", stored_dtype(t)) for name, t in fixed.items()}
         stored = plain | dict(tensors)
         if as_published:

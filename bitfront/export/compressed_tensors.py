@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, InvalidModel
 from bitfront.export._published import Part, check_blocks, published
 from bitfront.export._recipes import searched
-from bitfront.export._schemes import config_groups
+from bitfront.export._schemes import config_groups, stores_bytes
 from bitfront.export.base import HuggingFaceFolder
 from bitfront.formats import named
 from bitfront.formats._elements import E4m3
@@ -44,6 +44,11 @@ class CompressedTensors(HuggingFaceFolder):
     format, because the engines know no packed ones: so the folder is larger than the budget said.
     Engines keep scales in the dtype of the model, so in bfloat16 they lose 3 bits.
 
+    Pairs with inputs are written as `input_activations`, found per token as the model runs ("W8A8",
+    "W4A8"): symmetric integers, fp8 and microscaled floats. Integers are laid on another grid there
+    (largest size / 127.5, not 128), so predictions agree within rounding. nvfp4 inputs are refused:
+    they have a static scale per tensor there, which nothing has measured.
+
     Args:
         symmetric: if true, asymmetric integers, whose fractional zero points the format cannot
             hold, become symmetric ones of the same width: their weights are rounded anew by `rtn`.
@@ -51,6 +56,8 @@ class CompressedTensors(HuggingFaceFolder):
     """
 
     symmetric: bool = False
+
+    carries_inputs: ClassVar[bool] = True
 
     def write(
         self, model: LoadedModel, allocation: Allocation, bank: WeightBank, directory: Path
@@ -98,16 +105,17 @@ class CompressedTensors(HuggingFaceFolder):
                 f"Layer {layer!r} is a {type(module).__name__}: compressed-tensors stores linear "
                 "layers only; export with packed or fake_quant."
             )
-        format = named(name)
+        format = named(name).weight_format
         if not isinstance(format, IntGrouped) or format.symmetric or format.num_bits == 1:
             return name  # what compressed-tensors has not is refused with its layer later
+        symmetric = replace(format, symmetric=True).name + name.removeprefix(format.name)
         if not self.symmetric:
             raise InvalidArgument(
                 f"Layer {layer!r} has {name}, and compressed-tensors has no fractional zero "
-                f"points: search with {name}_sym, or export with "
+                f"points: search with {symmetric}, or export with "
                 "compressed_tensors:symmetric=true, which rounds such layers anew."
             )
-        return replace(format, symmetric=True).name
+        return symmetric
 
 
 def _more_bytes(model: LoadedModel, allocation: Allocation, layer: str) -> int:
@@ -150,9 +158,12 @@ def _stored(format: Format, tensors: Tensors, shape: tuple[int, int]) -> Tensors
         tensors: as the bank has them.
         shape: of the weight, `[n_rows, n_columns]`.
     """
+    is_plain, format = stores_bytes(format), format.weight_format
     if isinstance(format, E4m3):
         return {"weight": tensors["weight"], "weight_scale": tensors["scale"]}
     codes, qparams = format.unpack(tensors, shape)
+    if is_plain:
+        return {"weight": (codes.int() - 128).to(torch.int8), "weight_scale": qparams["scale"]}
     if isinstance(format, IntGrouped):
         packed = {
             "weight_packed": _words(codes, format.num_bits),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -21,6 +22,8 @@ class FakeQuant(HuggingFaceFolder):
     It is as large as the unquantized model and needs no bitfront to load: choose it to measure an
     allocation with other tools. Values are rounded once more, to bfloat16.
     """
+
+    carries_offsets: ClassVar[bool] = True
 
     def write(
         self, model: LoadedModel, allocation: Allocation, bank: WeightBank, directory: Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
@@ -29,6 +30,8 @@ class LlmCompressor(Exporter):
     """
 
     modifier: str = "GPTQModifier"
+
+    carries_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.modifier not in MODIFIERS:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
-from bitfront.formats.base import Format, StoredTensor
+from bitfront.formats.base import Format, StoredTensor, by_upper_half, upper_half_codes
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +59,25 @@ class Integers(Format):
     def rounded(self, scaled: torch.Tensor) -> torch.Tensor:
         """Nearest integer in range."""
         return scaled.round().clamp_(self.first, self.first + 2**self.num_bits - 1)
+
+
+@dataclass(frozen=True)
+class Float4(Format):
+    """Levels of the 4-bit float e2m1 (OCP Microscaling Formats 1.0, section 5.3.3).
+
+    The code is the bit pattern: sign, two exponent bits, one mantissa bit. -0 is never produced.
+    """
+
+    num_bits: int = field(default=4, init=False)
+
+    def levels(self) -> tuple[float, ...]:
+        """0, 0.5, 1, 1.5, 2, 3, 4, 6, then the same negated."""
+        sizes = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+        return (*sizes, *(-size for size in sizes))
+
+    def nearest(self, scaled: torch.Tensor) -> torch.Tensor:
+        """Codes by the upper half of each float: exact, the midpoints are bfloat16 numbers."""
+        return by_upper_half(upper_half_codes(self.levels()), scaled)
 
 
 @dataclass(frozen=True)

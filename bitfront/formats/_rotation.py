@@ -86,6 +86,11 @@ class Rotated(Derived):
         """That of the whole row; its signs are the same for all, and stored nowhere."""
         return Rotation(n_columns)
 
+    @property
+    def telling_columns(self) -> int:
+        """A whole block, and a smaller one."""
+        return BLOCK + (self.group_columns or 64)
+
     def qparams(
         self,
         weight: torch.Tensor,

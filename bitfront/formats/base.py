@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
@@ -14,6 +14,7 @@ from bitfront import packing
 if TYPE_CHECKING:
     import torch
 
+    from bitfront.formats._activations import Activation
     from bitfront.formats._rotation import Rotation
 
 DTYPE_BYTES = {
@@ -112,14 +113,28 @@ class Format(ABC):
         """Float32 `(scale, zero_point)`, `[n_rows, n_groups]`; no zero point if symmetric."""
 
     @property
+    def weight_format(self) -> Format:
+        """The format of the weight alone: this one, unless it is a pair with inputs."""
+        return self
+
+    @property
+    def input_format(self) -> Activation | None:
+        """What the inputs of the layer are rounded to; `None` leaves them as they are."""
+        return None
+
+    @property
     def columns_per_code(self) -> int:
         """Consecutive columns that one code stands for."""
         return 1
 
     @property
     def code_bits(self) -> float:
-        """Bits of codes to a weight, without parameters: what budgets in bits count."""
+        """Bits of codes to a weight, without parameters, of a large weight."""
         return self.num_bits / self.columns_per_code
+
+    def n_code_bits(self, shape: tuple[int, int]) -> float:
+        """Bits of all codes of a weight, a whole number: what budgets in bits count."""
+        return self.code_bits * prod(shape)
 
     def rotation(self, n_columns: int) -> Rotation | None:
         """How rows are turned before they are rounded, and inputs before they are multiplied."""
@@ -179,6 +194,11 @@ class Format(ABC):
         groups = weight.reshape(weight.shape[0], -1, self.group_columns or weight.shape[1])
         return groups.amin(dim=2).clamp_(max=0), groups.amax(dim=2).clamp_(min=0)
 
+    @property
+    def telling_columns(self) -> int:
+        """Columns of a weight on which everything that the format does can be seen."""
+        return 2 * (self.group_columns or 64)
+
     def codes_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Shape of the codes of a weight."""
         return shape[0], shape[1] // self.columns_per_code
@@ -222,7 +242,7 @@ class Format(ABC):
         Midpoints between levels are taken at bfloat16 resolution, which needs one look-up by the
         upper half of each float: some eight times faster than `values(nearest(scaled))`.
         """
-        return _by_upper_half(_upper_half_levels(self.levels()), scaled)
+        return by_upper_half(_upper_half_levels(self.levels()), scaled)
 
     def nearest_in(
         self,
@@ -313,7 +333,7 @@ def _nearest_codes(levels: tuple[float, ...], scaled: torch.Tensor) -> torch.Ten
 
 
 @cache
-def _upper_half_codes(levels: tuple[float, ...]) -> torch.Tensor:
+def upper_half_codes(levels: tuple[float, ...]) -> torch.Tensor:
     """Nearest code of the floats with each upper half, uint8 `[2**16]`, by upper half + 2**15."""
     import torch
 
@@ -325,10 +345,11 @@ def _upper_half_codes(levels: tuple[float, ...]) -> torch.Tensor:
 def _upper_half_levels(levels: tuple[float, ...]) -> torch.Tensor:
     import torch
 
-    return torch.tensor(levels)[_upper_half_codes(levels).int()]
+    return torch.tensor(levels)[upper_half_codes(levels).int()]
 
 
-def _by_upper_half(table: torch.Tensor, scaled: torch.Tensor) -> torch.Tensor:
+def by_upper_half(table: torch.Tensor, scaled: torch.Tensor) -> torch.Tensor:
+    """Entry of a table `[2**16]` for each number, by its upper half + 2**15; any shape."""
     import torch
 
     upper = (scaled.contiguous().view(torch.int32) >> 16).reshape(-1)
@@ -354,25 +375,6 @@ class GroupScaled(Format):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The scale in float32."""
         return qparams["scale"].float(), None
-
-
-@dataclass(frozen=True)
-class Float4(Format):
-    """Levels of the 4-bit float e2m1 (OCP Microscaling Formats 1.0, section 5.3.3).
-
-    The code is the bit pattern: sign, two exponent bits, one mantissa bit. -0 is never produced.
-    """
-
-    num_bits: int = field(default=4, init=False)
-
-    def levels(self) -> tuple[float, ...]:
-        """0, 0.5, 1, 1.5, 2, 3, 4, 6, then the same negated."""
-        sizes = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-        return (*sizes, *(-size for size in sizes))
-
-    def nearest(self, scaled: torch.Tensor) -> torch.Tensor:
-        """Codes by the upper half of each float: exact, the midpoints are bfloat16 numbers."""
-        return _by_upper_half(_upper_half_codes(self.levels()), scaled)
 
 
 def group_shape(shape: tuple[int, int], group_size: int | None) -> tuple[int, int]:

@@ -149,6 +149,10 @@ class BinarySalient(Format):
         """1 and 3 more for the share; the multiples of 16 are left out."""
         return 1 + 3 * self.percent / 100
 
+    def n_code_bits(self, shape: tuple[int, int]) -> float:
+        """1 and 3 more for the columns that are salient: in 64, with a tenth of them, 16."""
+        return shape[0] * (shape[1] + 3 * self.base.n_salient(shape[1]))
+
     @property
     def group_columns(self) -> int | None:
         """16, over which scales are repeated; they are stored once per row and part."""

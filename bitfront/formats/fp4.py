@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitfront.errors import InvalidArgument
-from bitfront.formats.base import GROUP_SIZES, Float4, GroupScaled, float16_scale
+from bitfront.formats._elements import Float4
+from bitfront.formats.base import GROUP_SIZES, GroupScaled, float16_scale
 
 if TYPE_CHECKING:
     import torch

@@ -46,9 +46,10 @@ class Hadamard(Rotated):
 
     @classmethod
     def catalogue(cls) -> tuple[Hadamard, ...]:
-        """Integers of 2 to 4 bits with zero points, and symmetric ones of 4 bits; e2m1 floats."""
+        """Integers of 2 to 4 bits with zero points, symmetric ones of 4 and 8; e2m1 floats."""
         groups = (32, 64, 128, None)
         grids: list[Format] = [IntGrouped(bits, size) for bits in (2, 3, 4) for size in groups]
         grids += [IntGrouped(4, size, symmetric=True) for size in (64, 128, None)]
+        grids.append(IntGrouped(8, None, symmetric=True))  # gains with rounded inputs alone
         grids += [Fp4(32), Fp4(64), Mxfp4(), Nvfp4()]
         return tuple(map(cls, grids))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bitfront.formats._elements import Float4
 from bitfront.formats._scales import Microscaled
-from bitfront.formats.base import Float4
 
 
 @dataclass(frozen=True)

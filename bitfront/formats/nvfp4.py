@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bitfront.formats._elements import Float4
 from bitfront.formats._scales import BlockScaled
-from bitfront.formats.base import Float4
 
 if TYPE_CHECKING:
     import torch

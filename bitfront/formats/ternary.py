@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from bitfront import packing
@@ -51,6 +52,10 @@ class Ternary(GroupScaled):
     def code_bits(self) -> float:
         """8/5: what a weight takes in its byte."""
         return 8 / packing.TRITS
+
+    def n_code_bits(self, shape: tuple[int, int]) -> float:
+        """Of whole bytes."""
+        return 8 * prod(packing.trits_shape(shape))
 
     @classmethod
     def catalogue(cls) -> tuple[Ternary, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING
 
 from bitfront import packing
@@ -49,6 +50,10 @@ class TritPlanes(GroupGrid):
     def code_bits(self) -> float:
         """16/5: two trits, each a fifth of a byte."""
         return 2 * 8 / packing.TRITS
+
+    def n_code_bits(self, shape: tuple[int, int]) -> float:
+        """Of whole bytes."""
+        return 2 * 8 * prod(packing.trits_shape(shape))
 
     @classmethod
     def catalogue(cls) -> tuple[TritPlanes, ...]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bitfront import formats, packing
 from bitfront.errors import InvalidArgument
-from bitfront.formats._elements import E4m3, Integers
-from bitfront.formats.base import Float4, Format
+from bitfront.formats._elements import E4m3, Float4, Integers
+from bitfront.formats.base import Format
 from bitfront.formats.int_grouped import IntGrouped
 from bitfront.formats.lut import Lut
 

@@ -30,7 +30,7 @@ def n_sets(n_bytes: int, rotated_bytes: int = ROTATED_BYTES, at_least: int = MIN
     >>> n_sets(8_650_752), n_sets(10**9), n_sets(1)
     (32, 3, 2048)
     """
-    return max(at_least, min(MAX_SETS, math.ceil(rotated_bytes / n_bytes)))
+    return max(at_least, min(MAX_SETS, math.ceil(rotated_bytes / max(n_bytes, 1))))
 
 
 def weight_sets(tensors: Sequence[torch.Tensor]) -> Iterator[Sequence[torch.Tensor]]:

@@ -1,7 +1,9 @@
 """Products with a weight as its format stores it: turned, cut by columns, in an order of its own.
 
 `dequant_matmul` knows blocks; here are the inputs made to go with them. Inputs are turned once for
-a product, `torch.ops.bitfront.turn`, in float32 and rounded to their dtype again; gradients flow.
+a product, `torch.ops.bitfront.turn`, in float32 and rounded to their dtype again; then, where the
+format is a pair, to what it says of inputs, `torch.ops.bitfront.round_inputs`. Gradients flow, as
+if nothing was rounded.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Any
 
 import torch
 
+from bitfront.formats._activations import ACTIVATIONS
 from bitfront.formats._rotation import Rotation
 from bitfront.formats.base import Format
 from bitfront.kernels._blocks import has_kernel
@@ -27,6 +30,14 @@ def turn(rows: torch.Tensor) -> torch.Tensor:
 def turn_back(rows: torch.Tensor) -> torch.Tensor:
     """The inverse of `turn`, and its gradient."""
     return Rotation(rows.shape[-1]).undo(rows)
+
+
+@torch.library.custom_op(
+    "bitfront::round_inputs", mutates_args=(), schema="(Tensor inputs, str name) -> Tensor"
+)
+def round_inputs(inputs: torch.Tensor, name: str) -> torch.Tensor:
+    """Inputs `[..., n_columns]` rounded token by token, of the same dtype; see `Activation`."""
+    return ACTIVATIONS[name].rounded(inputs)
 
 
 def is_plain(format: Format, shape: tuple[int, int]) -> bool:
@@ -61,11 +72,33 @@ def multiply(
 def prepared(
     x: torch.Tensor, format: Format, tensors: Mapping[str, torch.Tensor], shape: tuple[int, int]
 ) -> torch.Tensor:
-    """Inputs as `format.base` is multiplied by: turned, or scaled by column."""
+    """Inputs as `format.base` is multiplied by: turned, or scaled by column; then rounded."""
     if format.rotation(shape[1]) is not None:
         x = torch.ops.bitfront.turn(x)
     scale = format.input_scale(tensors)
-    return x if scale is None else x * scale.to(x.dtype)
+    x = x if scale is None else x * scale.to(x.dtype)
+    inputs = format.input_format
+    return x if inputs is None else torch.ops.bitfront.round_inputs(x, inputs.name)
+
+
+def rounded_inputs(x: torch.Tensor, format: Format, scale: torch.Tensor | None) -> torch.Tensor:
+    """Inputs `[..., n_columns]` that give with the decoded weight what `multiply` gives.
+
+    Those of `prepared`, scaled and turned back.
+
+    Args:
+        x: any float dtype.
+        format: of the weight; inputs are left alone where it is no pair.
+        scale: its `input_scale`.
+    """
+    if format.input_format is None:
+        return x
+    turns = format.rotation(x.shape[-1]) is not None
+    x = torch.ops.bitfront.turn(x) if turns else x
+    x = x if scale is None else x * scale.to(x.dtype)
+    x = torch.ops.bitfront.round_inputs(x, format.input_format.name)
+    x = x if scale is None else x / scale.to(x.dtype)
+    return torch.ops.bitfront.turn_back(x) if turns else x
 
 
 def decoded(
@@ -118,3 +151,23 @@ def _(rows: torch.Tensor) -> torch.Tensor:
 
 
 turn.register_autograd(_turned_back)
+
+
+def _turned(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+    turned: torch.Tensor = torch.ops.bitfront.turn(gradient)
+    return turned
+
+
+turn_back.register_autograd(_turned)
+
+
+@round_inputs.register_fake
+def _(inputs: torch.Tensor, name: str) -> torch.Tensor:
+    return torch.empty_like(inputs, memory_format=torch.contiguous_format)
+
+
+def _straight(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    return gradient, None
+
+
+round_inputs.register_autograd(_straight)

@@ -18,6 +18,7 @@ from torch import nn
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, MismatchedArtifact, NonFinite
 from bitfront.files import replacing
+from bitfront.formats import named
 from bitfront.formats.base import Format
 from bitfront.kernels.base import can_run_triton
 from bitfront.kernels.weights import decoded
@@ -39,16 +40,20 @@ class WeightBank:
     the format, the quantizer with its hyperparameters and version, and the input Gram matrix if
     the quantizer uses it. Studies can share a directory, and an entry made by another definition
     is never mistaken for this one. Reading maps files into memory and decodes on the fly.
+    What a pair stores is the entry of its weight's format, and is found by either name.
 
     Args:
         directory: where the files are; `build` makes it.
         space: the layers (pinned ones included, caches left out) and formats held.
-        entries: file digest of each `(layer name, format name)`.
+        entries: file digest of each `(layer name, name of a weight's format)`.
+        base: model whose weights are taken away before quantizing and added to what is read;
+            `None` where weights are quantized themselves.
     """
 
     directory: Path
     space: SearchSpace
     entries: Mapping[tuple[str, str], str]
+    base: nn.Module | None = None
 
     @classmethod
     def build(
@@ -60,6 +65,7 @@ class WeightBank:
         hessians: Mapping[str, torch.Tensor] | None = None,
         progress: Callable[[int, int], None] | None = None,
         used: Allocation | None = None,
+        base: nn.Module | None = None,
     ) -> WeightBank:
         """Quantize what the directory lacks; broken files are made anew.
 
@@ -75,6 +81,7 @@ class WeightBank:
                 so a mapping that computes them lazily is fine.
             progress: called with `(entries done, entries in all)`.
             used: an allocation that is all that will be read; `None` for every entry.
+            base: quantize differences from this model, on the same device.
 
         Raises:
             NonFinite: a weight or Gram matrix holds NaN or infinity.
@@ -85,7 +92,7 @@ class WeightBank:
         behaviour = {f: format_digest(f) for f in {f for _, menu in wanted for f in menu}}
         total, entries = sum(len(menu) for _, menu in wanted), {}
         for layer, menu in wanted:
-            weight = get_weight(model, layer.name).float().contiguous()
+            weight = _without(base, layer.name, get_weight(model, layer.name)).contiguous()
             hessian = (hessians or {}).get(layer.name) if quantizer.needs_hessian else None
             if (
                 isinstance(hessian, torch.Tensor) and not hessian.any()
@@ -98,13 +105,13 @@ class WeightBank:
             for format in menu:
                 digest = _text_digest(inputs, behaviour[format], f"{chosen!r} {chosen.version}")
                 path = _path(directory, digest)
-                is_used = used is None or used.formats.get(layer.name) == format.name
+                is_used = used is None or _of_weight(used.formats.get(layer.name)) == format.name
                 if is_used and not _intact(path, format, layer.shape):
                     _write(path, _quantized(layer, chosen, weight, format, hessian))
                 entries[layer.name, format.name] = digest
                 if progress:
                     progress(len(entries), total)
-        return cls(directory, space, entries)
+        return cls(directory, space, entries, base)
 
     @cached_property
     def digest(self) -> str:
@@ -117,7 +124,14 @@ class WeightBank:
 
     @cached_property
     def _formats(self) -> dict[str, Format]:
-        return {f.name: f for f in (*self.space.formats, *(f for _, f in self.space.pinned))}
+        """Formats of weights, by their own names and by those of pairs."""
+        menu = (*self.space.formats, *(f for _, f in self.space.pinned))
+        return {x.name: f.weight_format for f in menu for x in (f, f.weight_format)}
+
+    def stored_as(self, format: str) -> str:
+        """Name of the format whose entry a format has: of a pair that of its weight."""
+        known = self._formats.get(format)
+        return format if known is None else known.name
 
     def tensors(self, layer: str, format: str) -> Tensors:
         """Packed tensors of a layer, as stored, mapped into memory.
@@ -151,16 +165,21 @@ class WeightBank:
                 )
 
     def _path(self, layer: str, format: str) -> Path:
-        if (layer, format) not in self.entries:
+        key = layer, self.stored_as(format)
+        if key not in self.entries:
             held = ", ".join(f for name, f in self.entries if name == layer) or "no format"
             raise InvalidArgument(
                 f"The bank holds {held} of layer {layer!r}, not {format!r}: "
                 "build it for a space with this format."
             )
-        return _path(self.directory, self.entries[layer, format])
+        return _path(self.directory, self.entries[key])
+
+    def source(self, layer: str, weight: torch.Tensor) -> torch.Tensor:
+        """What is quantized of a weight `[out_features, in_features]` of the model, float32."""
+        return _without(self.base, layer, weight)
 
     def weight(self, layer: str, format: str, device: torch.device = _PROCESSOR) -> torch.Tensor:
-        """Decoded weight, float32 `[out_features, in_features]`.
+        """Decoded weight, added to that of the base, float32 `[out_features, in_features]`.
 
         Args:
             layer: name of the layer.
@@ -168,6 +187,10 @@ class WeightBank:
             device: where the weight shall be. On a GPU it is decoded there, so that what crosses
                 to it are the packed tensors.
         """
+        made = self._decoded(layer, format, device)
+        return made if self.base is None else made + get_weight(self.base, layer).to(made)
+
+    def _decoded(self, layer: str, format: str, device: torch.device) -> torch.Tensor:
         stored, chosen, shape = (
             self.tensors(layer, format),
             self._formats[format],
@@ -178,12 +201,22 @@ class WeightBank:
         return decoded(chosen, {k: stored[k].to(device) for k in chosen.stored(shape)}, shape)
 
 
+def _without(base: nn.Module | None, layer: str, weight: torch.Tensor) -> torch.Tensor:
+    weight = weight.float()
+    return weight if base is None else weight - get_weight(base, layer).to(weight)
+
+
 def _wanted(space: SearchSpace) -> Iterator[tuple[Layer, tuple[Format, ...]]]:
     for layer, allowed in zip(space.layers, space.allowed, strict=True):
         if not layer.cache:
-            yield layer, tuple(f for f, may in zip(space.formats, allowed, strict=True) if may)
+            menu = (f.weight_format for f, may in zip(space.formats, allowed, strict=True) if may)
+            yield layer, tuple(dict.fromkeys(menu))
     for layer, format in space.pinned:
         yield layer, (format,)
+
+
+def _of_weight(format: str | None) -> str | None:
+    return None if format is None else named(format).weight_format.name
 
 
 def _quantized(
@@ -246,12 +279,14 @@ def _intact(path: Path, format: Format, shape: tuple[int, int]) -> bool:
 
 def format_digest(format: Format) -> str:
     """Digest of what a format does to one fixed weight: a name can hide a changed definition."""
-    columns = format.group_columns or 64
-    weight = ((torch.arange(8 * 2 * columns) * 37 % 101 - 50) / 64).reshape(8, 2 * columns)
+    columns = format.telling_columns
+    weight = ((torch.arange(8 * columns) * 37 % 101 - 50) / 64).reshape(8, columns)
     qparams = format.qparams(weight)
     stored = format.pack(format.encode(weight, qparams), qparams)
-    decoded = format.decode_stored(stored, (8, 2 * columns))
-    return _text_digest(repr(format), _tensors_digest(stored | {"decoded": decoded}))
+    made = stored | {"decoded": format.decode_stored(stored, (8, columns))}
+    if format.input_format is not None:
+        made["inputs"] = format.input_format.rounded(weight.reshape(-1)[:128])
+    return _text_digest(repr(format), _tensors_digest(made))
 
 
 def _checksum(tensors: Tensors) -> str:

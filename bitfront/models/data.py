@@ -13,6 +13,7 @@ import torch
 
 from bitfront.errors import InvalidText
 from bitfront.files import replacing
+from bitfront.items import Item
 
 _MAX_CHARACTERS = 20_000_000
 """Text beyond this is not read: a constant, so that blocks of two calls stay comparable."""
@@ -42,7 +43,8 @@ def token_blocks(
             UTF-8 text, or a `datasets` name: `name`, `name:config` or `name:config:split`, where
             `name@revision` names a branch, tag or commit.
             A record has `text`; or `messages` (chat turns); or `prompt` with, if any, `completion`
-            or `response`. Records are joined by an empty line.
+            or `response`; or is a multiple-choice item, whose text is its context with the right
+            choice. Records are joined by an empty line.
         tokenizer: of the model.
         n_sequences: how many blocks.
         sequence_length: tokens of a block.
@@ -257,8 +259,17 @@ def _text_of(record: Any, place: str, tokenizer: Any) -> str:
         return _chat(fields["messages"], place, tokenizer)
     if isinstance(fields.get("prompt"), str):
         return str(fields["prompt"]) + str(fields.get("completion", fields.get("response", "")))
+    if "choices" in fields:
+        return _item(fields, place)
     keys = ", ".join(map(str, fields)) or "no keys"
     raise InvalidText(f"Found {keys} in {place}: one of text, messages or prompt is needed.")
+
+
+def _item(fields: Mapping[str, Any], place: str) -> str:
+    try:
+        return Item.from_fields(dict(fields)).text
+    except InvalidText as error:
+        raise InvalidText(f"Cannot read an item in {place}: {error}.") from error
 
 
 def _chat(messages: list[Any], place: str, tokenizer: Any) -> str:

@@ -10,6 +10,7 @@ from torch import nn
 
 from bitfront.errors import InvalidModel
 from bitfront.models.load import AUTO_CLASSES, first_line, quiet
+from bitfront.models.offset import is_offset, load_offset
 from bitfront.models.sentences import pooling_of
 from bitfront.models.tasks import set_task, task_named
 
@@ -32,7 +33,10 @@ def load_exported(folder: Path, dtype: torch.dtype, device: str) -> nn.Module:
 
     Raises:
         InvalidModel: it cannot be loaded.
+        MismatchedArtifact: it holds offsets to another base than is there.
     """
+    if is_offset(folder):
+        return load_offset(folder, str(dtype).removeprefix("torch."), device).module
     task = _task(folder)
     file = {"gguf_file": _GGUF} if (folder / _GGUF).exists() else {}
     try:

@@ -108,6 +108,7 @@ def search_space(
     tied: bool,
     runtime: Runtime | None = None,
     experts: Grouping = PER_EXPERT,
+    base: nn.Module | None = None,
 ) -> SearchSpace:
     """The space of a model: searched layers, pinned embedding and head, bytes of all the rest.
 
@@ -119,6 +120,7 @@ def search_space(
         tied: whether fused layers share a format.
         runtime: what is to load every allocation of the space.
         experts: which weights of separate experts share a format.
+        base: model that differences are taken from; what equals it takes no bytes.
 
     Raises:
         InvalidArgument: no format fits some layer, the pinned one does not fit the embedding, or
@@ -131,24 +133,29 @@ def search_space(
         layers = deployable.with_kernels(layers, runtime)
     bars = deployable.barred(layers, formats, runtime) if runtime is not None else ()
     pins = tuple((x, _fitting(pinned, x)) for x in find_pinned(model)) if pinned else ()
-    fixed = fixed_tensors(model, {x.name for x in (*layers, *(x for x, _ in pins))})
+    fixed = fixed_tensors(model, {x.name for x in (*layers, *(x for x, _ in pins))}, base)
     nbytes = sum(t.numel() * stored_dtype(t).itemsize for t in fixed.values())
     return SearchSpace(layers, formats, pins, nbytes, bars)
 
 
-def fixed_tensors(model: nn.Module, quantized: Iterable[str]) -> dict[str, torch.Tensor]:
+def fixed_tensors(
+    model: nn.Module, quantized: Iterable[str], base: nn.Module | None = None
+) -> dict[str, torch.Tensor]:
     """Parameters and persistent buffers that no format touches, by name; shared ones once.
 
     Args:
         model: the model.
         quantized: names of the layers whose weight is stored in a format.
+        base: leave out those that are as in this model.
     """
+    same = base.state_dict() if base is not None else {}
     seen = {id(model.get_submodule(name).get_parameter("weight")) for name in quantized}
     fixed: dict[str, torch.Tensor] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            fixed[name] = tensor
+            if name not in same or not torch.equal(tensor, same[name]):
+                fixed[name] = tensor
     return fixed
 
 

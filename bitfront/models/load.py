@@ -25,6 +25,7 @@ from bitfront.errors import (
     StorageError,
 )
 from bitfront.models import weight_files
+from bitfront.models.image_text import ImageText
 from bitfront.models.sentences import is_sentence_encoder, pooling_of
 from bitfront.models.tasks import ImageClassification, set_task, task_named, task_of
 
@@ -34,6 +35,7 @@ AUTO_CLASSES: dict[str, Any] = {
     "text": transformers.AutoModelForCausalLM,
     "images": transformers.AutoModelForImageClassification,
     "sentences": transformers.AutoModel,
+    "image-text": transformers.AutoModelForImageTextToText,
 }
 """How transformers loads a model of each task."""
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
@@ -50,12 +52,19 @@ class LoadedModel:
             image processor.
         digest: SHA-256 of configuration, tensor names and stored weights; not of paths or names.
         source: what the user gave.
+        base: what it was fine-tuned from, where differences are to be quantized.
     """
 
     module: nn.Module
     tokenizer: Any
     digest: str
     source: str
+    base: LoadedModel | None = None
+
+    @property
+    def base_module(self) -> nn.Module | None:
+        """The model that differences are taken from."""
+        return self.base.module if self.base is not None else None
 
     @property
     def n_rows(self) -> int:
@@ -220,7 +229,7 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype, task: str) -> tupl
     config = _checked_config(path, source)
     weight_files.check(path)
     kind = task if task != "auto" else _kind(path, config)
-    tokenizer = _image_reader(path, source) if kind == "images" else _tokenizer(path, source)
+    tokenizer = _image_reader(path, source) if kind == "images" else load_tokenizer(path, source)
     try:
         module, found = AUTO_CLASSES[kind].from_pretrained(
             path,
@@ -232,6 +241,8 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype, task: str) -> tupl
     except Exception as error:
         raise InvalidModel(f"Cannot load {source}: {first_line(error)}.") from error
     missing = sorted(found["missing_keys"])
+    if kind == "image-text":
+        set_task(module, ImageText.of(module.config))
     if kind == "sentences":
         set_task(module, pooling_of(path))
         # Nothing reads what transformers calls the pooler, and many encoders come without.
@@ -299,7 +310,12 @@ def _checked_config(path: Path, source: str) -> dict[str, Any]:
     return config
 
 
-def _tokenizer(path: Path, source: str) -> Any:
+def load_tokenizer(path: Path, source: str) -> Any:
+    """The tokenizer of a folder; `source` is what errors call it.
+
+    Raises:
+        InvalidModel: there is none, or it cannot be loaded.
+    """
     # Without its files transformers may build an empty tokenizer instead of failing.
     if not any((path / name).exists() for name in _TOKENIZER_FILES):
         raise InvalidModel(

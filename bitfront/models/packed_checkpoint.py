@@ -10,6 +10,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bitfront import formats
+from bitfront.errors import InvalidModel
 from bitfront.formats.base import Format
 from bitfront.models.experts import expert_modules, separate_experts
 from bitfront.models.matrices import as_stored
@@ -33,6 +34,8 @@ class BitfrontConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transfor
         quant_method: always `"bitfront"`.
         kv_cache: `"formats"` of keys and values by layer name, and the fields of `KVCache` as
             `"cache"`, for `PackedCache.of`; `None` where the cache was not searched.
+        base: source, digest and bytes of the model that these are offsets to; `None` of a whole
+            model.
     """
 
     def __init__(
@@ -41,12 +44,15 @@ class BitfrontConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transfor
         siblings: Iterable[Sequence[str]] = (),
         quant_method: str = QUANT_METHOD,
         kv_cache: Mapping[str, Any] | None = None,
+        base: Mapping[str, Any] | None = None,
     ) -> None:
         self.quant_method = quant_method
         self.formats = dict(formats)
         self.siblings = [list(names) for names in siblings]
         if kv_cache is not None:
             self.kv_cache = dict(kv_cache)
+        if base is not None:
+            self.base = dict(base)
 
 
 class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]
@@ -55,6 +61,11 @@ class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]
     requires_calibration = True
 
     def _process_model_before_weight_loading(self, model: nn.Module, **_: object) -> None:
+        if base := getattr(self.quantization_config, "base", None):
+            raise InvalidModel(
+                f"This folder has only offsets to {base.get('source')}: load it with "
+                "bitfront.models.offset.load_offset(folder)."
+            )
         modules = dict(model.named_modules())
         if any(name not in modules for name in self.quantization_config.formats):
             separate_experts(model)

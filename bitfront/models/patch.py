@@ -11,6 +11,7 @@ from bitfront.allocation import Allocation
 from bitfront.models.bank import WeightBank
 from bitfront.models.caches import RoundedCaches
 from bitfront.models.layers import get_weight, set_weight
+from bitfront.models.rounded_inputs import RoundedInputs
 
 
 class PatchedModel:
@@ -21,7 +22,8 @@ class PatchedModel:
 
     Only layers whose format differs from the one they hold are swapped, so consecutive candidates
     cost what they change. Originals are copied when first replaced; they come back after
-    exceptions too. Caches that have a format are rounded in every forward pass.
+    exceptions too. Caches that have a format, and inputs of layers whose format is a pair, are
+    rounded in every forward pass.
 
     Args:
         model: weights change in place, keeping dtype and device.
@@ -34,6 +36,7 @@ class PatchedModel:
         self._held: dict[str, str] = {}
         self._originals: dict[str, torch.Tensor] = {}
         self._caches = RoundedCaches(model, bank.space)
+        self._inputs = RoundedInputs(model, bank)
 
     def __enter__(self) -> PatchedModel:
         return self
@@ -58,6 +61,7 @@ class PatchedModel:
         for layer, format in allocation.formats.items():
             if layer not in caches and self._held.get(layer) != format:
                 self._swap(layer, format)
+        self._inputs.apply(allocation.formats)
 
     def error(self, layer: str) -> torch.Tensor:
         """Held minus original weight of a layer, float32 `[out_features, in_features]`."""
@@ -67,6 +71,10 @@ class PatchedModel:
         )
 
     def _swap(self, layer: str, format: str) -> None:
+        before = self._held.get(layer)
+        if before is not None and self.bank.stored_as(before) == self.bank.stored_as(format):
+            self._held[layer] = format  # only the inputs differ
+            return
         held = get_weight(self.model, layer)
         weight = self.bank.weight(layer, format, held.device)
         if layer not in self._originals:

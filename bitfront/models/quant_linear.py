@@ -71,6 +71,9 @@ class PackedWeight(nn.Module):
             out = low_bit.multiply(weights.prepared(inputs, self.format, tensors, self.shape))
             return out if bias is None else out + bias
         if self.keeps and not inputs.is_cuda:
+            if self.format.input_format is not None:
+                scale = self.format.input_scale(self.tensors())
+                inputs = weights.rounded_inputs(inputs, self.format, scale)
             return functional.linear(inputs, self.matrix(inputs.dtype), bias)
         return weights.multiply(inputs, self.format, self.tensors(), self.shape, bias)
 
@@ -85,8 +88,10 @@ class PackedWeight(nn.Module):
             return None
         # A compiled model uses the layout that the model had before, but does not make it.
         makes = not torch.compiler.is_compiling()
-        (stored, _), *others = self.format.parts(self.shape)
-        makes = makes and not others and torch_cpu.can_multiply(stored, self.shape)
+        (stored, _), *_ = self.format.parts(self.shape)
+        # Of several widths there may be one part, whose tensors have other names.
+        makes = makes and stored == self.format.base
+        makes = makes and torch_cpu.can_multiply(stored, self.shape)
         if self._low_bit is None and makes:
             self._low_bit = torch_cpu.low_bit(stored, self.shape, self.tensors())
         return self._low_bit

@@ -9,10 +9,11 @@ import torch
 
 from bitfront.errors import InvalidText
 from bitfront.models.data import check_disjoint, starting_ids, token_blocks
+from bitfront.models.image_text import ImageText, check_none_shared, read_samples
 from bitfront.models.images import check_different, read_images
 from bitfront.models.load import LoadedModel
 from bitfront.models.sentences import check_other_sentences, sentence_tokens
-from bitfront.models.tasks import ImageClassification, SentenceEmbedding, task_of
+from bitfront.models.tasks import ImageClassification, SentenceEmbedding, set_task, task_of
 from bitfront.study import TextSource
 
 
@@ -51,6 +52,10 @@ def samples_of(source: TextSource, model: LoadedModel, seed: int, n_samples: int
         return Samples(
             *read_images(source.source, model.tokenizer, config.id2label, n_samples, seed)
         )
+    if isinstance(task, ImageText):
+        layout, inputs = read_samples(source.source, task, n_samples, seed)
+        set_task(model.module, layout)
+        return Samples(inputs)
     read = sentence_tokens if isinstance(task, SentenceEmbedding) else token_blocks
     tokens = read(source.source, model.tokenizer, n_samples, source.sequence_length, seed)
     if (largest := int(tokens.max())) >= model.n_rows:
@@ -72,6 +77,8 @@ def check_apart(
     task = task_of(model.module)
     if isinstance(task, ImageClassification):
         check_different(calibration.inputs, evaluation.inputs, sources)
+    elif isinstance(task, ImageText):
+        check_none_shared(calibration.inputs, evaluation.inputs, sources)
     elif isinstance(task, SentenceEmbedding):
         check_other_sentences(calibration.inputs, evaluation.inputs, sources)
     else:

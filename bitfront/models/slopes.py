@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +14,10 @@ from bitfront.allocation import Allocation
 from bitfront.models.bank import WeightBank
 from bitfront.models.cache_gradients import cache_slopes
 from bitfront.models.gradients import visit_gradients, weight_gradients
+from bitfront.models.layers import get_weight
 from bitfront.models.losses import KlLoss
 from bitfront.models.reference import Answers, Reference
+from bitfront.models.rounded_inputs import roundings
 from bitfront.models.tasks import task_of
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -30,10 +34,12 @@ def slopes(
     """First-order change of KL in nats per token when one layer leaves an allocation.
 
         slope[l, f] = < d KL / d W_l at the allocation, Q_f(W_l) - Q_held(W_l) >
+                      + < d KL / d x_l at the allocation, Q_f(x_l) - Q_held(x_l) >
 
-    The gradient is taken at the quantized model, so it holds the interaction of each layer's error
-    with those of all others; entries of the held formats are 0. Costs a forward and a backward
-    pass over the text and a float32 copy of the searched weights; caches cost a second pass.
+    where x are a layer's inputs, for formats that are pairs. Gradients are taken at the quantized
+    model, so they hold the interaction of each layer's error with those of all others; entries of
+    the held formats are 0. Costs a forward and a backward pass over the text and a float32 copy of
+    the searched weights; caches cost a second pass.
 
     Args:
         model: holding the allocation; left as it was.
@@ -47,13 +53,23 @@ def slopes(
         NonFinite: outputs or gradients overflow; names the layer.
     """
     gradients: dict[int, torch.Tensor] = {}
+    with_weights = space.of_weights
+    by_input = np.zeros(with_weights.allowed.shape)
 
     def add(row: int, inputs: torch.Tensor, output_gradients: torch.Tensor) -> None:
         gradient = weight_gradients(inputs, output_gradients).sum(dim=0)
         gradients[row] = gradients[row] + gradient if row in gradients else gradient
+        if row in exact:
+            weight = get_weight(model, with_weights.layers[row].name)
+            slope = output_gradients.float() @ weight.float()
+            before = exact[row].reshape(inputs.shape).float()
+            for columns, switched in roundings(with_weights, row, bank, before):
+                change = float((slope * (switched - inputs)).sum())
+                by_input[row, columns] += change
 
     tokens = reference.tokens
-    visit_gradients(model, tokens, space.of_weights, KlLoss(reference), add, progress=progress)
+    with _exact_inputs(model, with_weights) as exact:
+        visit_gradients(model, tokens, with_weights, KlLoss(reference), add, progress=progress)
     n_scored = len(tokens) * reference.n_scored
     values = np.zeros((len(space.layers), len(space.formats)))
     if space.kv_cache is not None and isinstance(reference, Reference):
@@ -66,10 +82,30 @@ def slopes(
         weight = bank.weight(name, allocation.formats[name], gradient.device)
         for column in np.flatnonzero(space.allowed[row]):
             switched = bank.weight(name, space.formats[column].name, gradient.device) - weight
-            values[row, column] = float((gradient * switched).sum()) / n_scored
+            total = float((gradient * switched).sum()) + by_input[index, column]
+            values[row, column] = total / n_scored
     return LayerTable(
         space,
         values,
         task_of(model).loss_name,
         f"slopes at {allocation.digest}, bank {bank.digest}",
     )
+
+
+@contextmanager
+def _exact_inputs(model: nn.Module, space: SearchSpace) -> Iterator[dict[int, torch.Tensor]]:
+    """Inputs before they are rounded, by row, of the last forward pass; empty without pairs."""
+    exact: dict[int, torch.Tensor] = {}
+
+    def keep(row: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            exact[row] = args[0].detach()
+
+        return hook
+
+    with ExitStack() as stack:
+        if any(f.input_format is not None for f in space.formats):
+            for row, layer in enumerate(space.layers):
+                module = model.get_submodule(layer.name)
+                stack.callback(module.register_forward_pre_hook(keep(row), prepend=True).remove)
+        yield exact

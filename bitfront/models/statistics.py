@@ -12,7 +12,7 @@ from torch import nn
 from bitfront.errors import NonFinite
 from bitfront.models.layers import get_weight
 from bitfront.models.matrices import gram, input_rows, n_groups, n_rows, reading
-from bitfront.models.tasks import device_of, run
+from bitfront.models.tasks import Task, device_of, run, task_of
 
 Inputs = tuple[torch.Tensor, ...]
 
@@ -35,7 +35,7 @@ def input_grams(
     Raises:
         NonFinite: an input holds NaN or infinity; names the layer.
     """
-    sums = _GramSums()
+    sums = _GramSums(task_of(model))
     hooks = [
         model.get_submodule(name).register_forward_pre_hook(sums.hook(name)) for name in layer_names
     ]
@@ -137,7 +137,8 @@ def _runs(n_numbers: Mapping[str, int], max_bytes: int) -> list[tuple[str, ...]]
 class _GramSums:
     """Running sums of x x^T; layers called with the same tensor share the first one's sum."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task) -> None:
+        self.task = task
         self.owner: dict[str, str] = {}
         self.totals: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -149,9 +150,14 @@ class _GramSums:
             x = inputs[0]
             self._claim(name, x, reading(module))
             if self.owner[name] == name:
-                self._add(name, input_rows(module, x.detach()))
+                self._add(name, input_rows(module, self._weighted(x.detach())))
 
         return add
+
+    def _weighted(self, x: torch.Tensor) -> torch.Tensor:
+        """Inputs `[..., n_positions, in_features]`, times the root of the weight of each."""
+        weights = self.task.weights(x.shape[-2]) if x.ndim == 3 else None
+        return x if weights is None else x * weights.sqrt().to(x)[:, None]
 
     def _claim(self, name: str, x: torch.Tensor, read: Hashable) -> None:
         # A weak reference: a dead tensor's address may be taken by another one.

@@ -74,6 +74,10 @@ class Task(ABC):
     def n_positions(self, samples: Tensor) -> int:
         """About how many positions one sample has inside a model: what memory grows with."""
 
+    def weights(self, n_positions: int) -> Tensor | None:
+        """Weight of each of so many positions in input statistics, mean 1; `None` for the same."""
+        return None
+
     @abstractmethod
     def check(self, samples: Tensor) -> None:
         """Refuse what gives no gradients.
@@ -246,6 +250,7 @@ class SentenceEmbedding(Task):
 
 POOLINGS = ("mean", "cls", "max")
 _GIVEN, _CLASSIFIES = "_bitfront_task", "ForImageClassification"
+_TELLS = "ForConditionalGeneration"
 
 TEXT, IMAGES = CausalText(), ImageClassification()
 
@@ -266,6 +271,8 @@ def task_named(config: Mapping[str, Any]) -> str:
     names = [str(name) for name in config.get("architectures") or []]
     if any(_CLASSIFIES in name for name in names):
         return "images"
+    if "vision_config" in config and any(name.endswith(_TELLS) for name in names):
+        return "image-text"
     return "sentences" if names and all(name.endswith("Model") for name in names) else "text"
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from bitfront.errors import InvalidModel
@@ -66,6 +67,15 @@ def paths(folder: Path) -> tuple[Path, ...]:
             "convert them to safetensors with save_pretrained."
         )
     raise InvalidModel(f"{folder} has no model.safetensors: give a folder with weights.")
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a model folder, by name."""
+    tensors: dict[str, torch.Tensor] = {}
+    for path in paths(folder):
+        with safe_open(path, framework="pt") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return tensors
 
 
 def digest(path: Path) -> str:

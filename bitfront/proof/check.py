@@ -71,18 +71,7 @@ def check(
     """
     start = time.perf_counter()
     profile, manifest = runtimes.named(runtime), Manifest.read(folder)
-    _check_task(manifest, folder)
-    exporter = manifest.exporter.partition(":")[0]
-    if exporter not in profile.loads:
-        raise InvalidArgument(
-            f"Runtime {runtime!r} does not load what {exporter!r} writes, only checkpoints of "
-            f"{', '.join(profile.loads)}: export with --exporter {profile.exporter}."
-        )
-    if instead := unmeasured(folder):
-        raise InvalidArgument(
-            f"The weights of {folder} are not the measured ones ({instead}), so nothing says what "
-            f"to expect: search with --runtime {runtime}, and export with {profile.exporter}."
-        )
+    exporter = _checked_exporter(manifest, folder, profile)
     package = runtimes.RUNNERS.load(profile.engine).package
     installed = _version(package)
     reasons = list(manifest.changes(folder))
@@ -111,12 +100,34 @@ def check(
     return verdict
 
 
-def _check_task(manifest: Manifest, folder: Path) -> None:
+def _checked_exporter(manifest: Manifest, folder: Path, profile: Runtime) -> str:
+    """What wrote a checkpoint.
+
+    Raises:
+        InvalidArgument: an engine cannot be held to it; says why.
+    """
     if manifest.identity.get("task"):
         raise InvalidArgument(
             f"Engines are checked on language models only, and {folder} is none: "
             "`bitfront verify` measures it again."
         )
+    exporter = manifest.exporter.partition(":")[0]
+    if exporter not in profile.loads:
+        raise InvalidArgument(
+            f"Runtime {profile.name!r} does not load what {exporter!r} writes, only checkpoints of "
+            f"{', '.join(profile.loads)}: export with --exporter {profile.exporter}."
+        )
+    if manifest.study.base is not None and exporter == "packed":
+        raise InvalidArgument(
+            f"{folder} has only offsets to a base, which {profile.name!r} does not load: measure "
+            "them with bitfront verify, or export with fake_quant."
+        )
+    if instead := unmeasured(folder):
+        raise InvalidArgument(
+            f"The weights of {folder} are not the measured ones ({instead}), so nothing says what "
+            f"to expect: search with --runtime {profile.name}, and export with {profile.exporter}."
+        )
+    return exporter
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from bitfront.manifest import Manifest
 from bitfront.models.bank import WeightBank
 from bitfront.models.layers import fixed_tensors, set_weight, stored_dtype
 from bitfront.models.load import LoadedModel
+from bitfront.models.rounded_inputs import RoundedInputs
 from bitfront.progress import Progress, silent
 from bitfront.results import Results
 from bitfront.study import Study
@@ -47,7 +48,7 @@ class Rebuilt:
     def patched(self, float32_vectors: bool = False) -> nn.Module:
         """The quantized model in float32, on the CPU, all else rounded as a checkpoint stores it.
 
-        The model is changed in place.
+        The model is changed in place; inputs of layers are rounded as their formats say.
 
         Args:
             float32_vectors: whether norms and biases keep their values.
@@ -60,6 +61,7 @@ class Rebuilt:
                     tensor.copy_(tensor.to(stored_dtype(tensor)))
         for layer, format in formats.items():
             set_weight(module, layer, self.bank.weight(layer, format))
+        RoundedInputs(module, self.bank).apply(formats)
         return module
 
 

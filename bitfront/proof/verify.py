@@ -10,7 +10,7 @@ from pathlib import Path
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
 from bitfront.evaluation.base import evaluate
-from bitfront.inputs import cost_tables, load_searched, measured_samples, weights_identity
+from bitfront.inputs import load_searched, measured_samples, weights_identity
 from bitfront.manifest import Manifest
 from bitfront.measurement import metrics_of, sizes_of
 from bitfront.models.caches import RoundedCaches
@@ -20,8 +20,10 @@ from bitfront.models.exported import holds_weights, load_exported
 from bitfront.models.load import LoadedModel
 from bitfront.models.reference import Reference
 from bitfront.models.samples import Samples
+from bitfront.models.tasks import set_task, task_of
 from bitfront.notes import unmeasured
 from bitfront.plugins import Choice
+from bitfront.pricing import cost_tables
 from bitfront.progress import Event, Progress, counted, silent
 from bitfront.proof.rebuilt import differences, study_of
 from bitfront.space import SearchSpace
@@ -136,6 +138,7 @@ def _measured(
     if isinstance(reference, Reference):
         reference = replace(reference, labels=samples.labels)
     exported = load_exported(folder, module.dtype, str(module.device))  # type: ignore[arg-type]
+    set_task(exported, task_of(module))
     metrics = metrics_of(module, reference)
     with RoundedCaches(exported, space) as rounded:
         rounded.apply(caches)
@@ -154,7 +157,7 @@ def _sizes(study: Study, manifest: Manifest, space: SearchSpace) -> Mapping[str,
         InvalidArgument: the allocation is not one of the space.
     """
     # A limit on what other costs count would ask for them.
-    of_memory = replace(study, costs=(Choice("memory"),), budget=Budget(16.0, "bits"))
+    of_memory = replace(study, costs=(Choice("memory"),), budget=Budget(1, "B"))
     tables = cost_tables(of_memory, space)
     return sizes_of(manifest.trial.allocation, tables)
 

@@ -59,6 +59,8 @@ class Quantizer(ABC):
     ) -> QuantizedWeight:
         """Quantize one matrix; where the format turns its rows, with its Hessian turned as well.
 
+        Of a pair with inputs the weight's format: what inputs are rounded to is not looked at.
+
         Args:
             weight: `[n_rows, n_columns]`.
             format: target format; it must fit the shape.
@@ -72,6 +74,7 @@ class Quantizer(ABC):
             NonFinite: the weight or the Hessian holds NaN or infinity.
             InvalidArgument: the format does not fit, or a Hessian is needed and not given.
         """
+        format = format.weight_format
         weight = checked(weight, format)
         known = self._checked(hessian, weight)
         importance = known if known is None or self.needs_fisher else powers(known, weight.shape[0])

@@ -28,9 +28,10 @@ class Gptaq(Gptq):
     stories15M at `int3_g32`, calibrated on 3,072 tokens: 0.296 nats with half of the correction,
     where `gptq` lost 0.344 and the paper's form 0.389, or 0.319 with a quarter of it.
 
-    C belongs to one allocation, that of the layers before (`bitfront.models.shifted`). Without it,
-    as in a search, which quantizes each layer by itself, this is `gptq`. A C measured behind other
-    weights than there are (`rtn` at 4 bits) made things worse than none.
+    C belongs to one allocation, that of the layers before, and `bitfront.models.shifted` measures
+    it. A search quantizes each layer once for all allocations, so a study refuses this quantizer;
+    without C it is `gptq`. A C measured behind other weights than there are (`rtn` at 4 bits) made
+    things worse than none.
 
     Cost: that of `gptq`, and two forward passes per group of layers, one after another. Prefer it
     to `gptq` for an allocation that is settled.

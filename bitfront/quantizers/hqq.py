@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from bitfront.errors import InvalidArgument
+from bitfront.formats._widths import Widths
 from bitfront.formats.base import Format
 from bitfront.quantizers.base import (
     QuantizedWeight,
@@ -94,7 +95,9 @@ class Hqq(Quantizer):
         scale, zero_point = format.affine(qparams)
         shifts = zero_point is not None
         current = zero_point if zero_point is not None else torch.zeros_like(scale) + clip
-        top = 2.0**format.num_bits - 1 if shifts else 2.0
+        top = torch.full_like(scale[0], 2.0**format.num_bits - 1 if shifts else 2.0)
+        if isinstance(format, Widths):
+            top = format.tops(qparams)
 
         def applied(value: torch.Tensor) -> dict[str, torch.Tensor]:
             if shifts:
@@ -112,7 +115,7 @@ class Hqq(Quantizer):
             if gain < self.tolerance * least.sum():
                 break
             moved = current - step[0] if shifts else current * (1 + step[1])
-            current = moved.clamp(0.0 if shifts else 0.1, top)
+            current = moved.clamp(min=0.0 if shifts else 0.1).minimum(top)
         return applied(best)
 
     def _step(

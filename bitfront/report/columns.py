@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bitfront.pareto import LATENCY, ParetoFront
-from bitfront.trial import CACHE_BYTES, Trial, loss_name
+from bitfront.pareto import LATENCY
+from bitfront.trial import ANSWERED, CACHE_BYTES, SECOND, Trial, loss_name
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,12 @@ TIMED = (Column("ms/step", lambda t: number(t, LATENCY, ".3f", ".1f", scale=1e-6
 CACHED = (Column("KV MB", lambda t: number(t, CACHE_BYTES, ".3f", ".1f", scale=1e-6, width=6)),)
 """Columns of a front with KV caches: what of the megabytes they are."""
 
+JUDGED = (
+    Column("2nd KL", lambda t: number(t, SECOND, ".3g", ".1g", width=6)),
+    Column("wrong", lambda t: number(t, ANSWERED[0], ".1%")),
+)
+"""Columns of a front with a second text, and of one with multiple-choice items."""
+
 COLUMNS = (
     Column("trial", lambda t: str(t.number)),
     Column("KL ± stderr", _loss),
@@ -98,19 +104,28 @@ def measured_columns(values: Mapping[str, float]) -> tuple[Column, ...]:
     return _OF_CLASSES if "label_error" in values else COLUMNS
 
 
-def columns_of(front: ParetoFront, narrow: bool = False) -> tuple[Column, ...]:
-    """The columns of a front: with a step's time, or the share of a KV cache, where points have it.
+def columns_of(trials: Sequence[Trial], narrow: bool = False) -> tuple[Column, ...]:
+    """The columns of a front, with those of a cache, a time, a second text, items where they are.
 
     Args:
-        front: whose points.
-        narrow: leave out code bits beside these, for 80 columns.
+        trials: its points.
+        narrow: leave out code bits beside any of these, and perplexity beside the last two, for 80
+            columns.
     """
+    stated = {quantity for trial in trials for quantity in trial.values}
+    judged = [
+        column
+        for column, quantity in zip(JUDGED, (SECOND, ANSWERED[0]), strict=True)
+        if quantity in stated
+    ]
     added = (
-        *(CACHED if any(CACHE_BYTES in trial.values for trial in front.trials) else ()),
-        *(TIMED if any(LATENCY in trial.values for trial in front.trials) else ()),
+        *judged,
+        *(CACHED if CACHE_BYTES in stated else ()),
+        *(TIMED if LATENCY in stated else ()),
     )
-    usual = measured_columns(front.trials[0].values if front.trials else {})
+    usual = measured_columns(trials[0].values if trials else {})
     if not added:
         return usual
-    kept = [column for column in usual[:-1] if not (narrow and column.title == "bits")]
+    dropped = {"bits", "ppl"} if judged else {"bits"}
+    kept = [column for column in usual[:-1] if not (narrow and column.title in dropped)]
     return (*kept, *added, COLUMNS[-1])

@@ -64,7 +64,7 @@ def html(data: ReportData) -> str:
         swatches=swatches(data.space.formats),
         maps=_maps(data),
         taus=_taus(data),
-        columns=columns_of(data.front),
+        columns=columns_of(data.front.trials),
         mix=mix,
         against_uniform=lambda trial: against_uniform(data, trial),
         n_blocks=len(data.grid.blocks),

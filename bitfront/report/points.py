@@ -16,7 +16,7 @@ import pyarrow.parquet
 from bitfront.errors import InvalidArgument
 from bitfront.files import replacing
 from bitfront.pareto import ParetoFront
-from bitfront.trial import CACHE_BYTES, PREDICTED, Trial
+from bitfront.trial import ANSWERED, CACHE_BYTES, PREDICTED, SECOND_TEXT, Trial
 
 VALUES = (
     "kl",
@@ -32,7 +32,7 @@ VALUES = (
 OF_TASKS = ("label_error", "cosine_error", "cosine_error_stderr", "rank_correlation_error")
 """Quantities of models that are no language models."""
 
-OPTIONAL = (*OF_TASKS, CACHE_BYTES, *PREDICTED)
+OPTIONAL = (*OF_TASKS, CACHE_BYTES, *PREDICTED, *SECOND_TEXT, *ANSWERED)
 
 MEASURED = (*VALUES, *OF_TASKS, "latency_ns")
 """Quantities by which two points are compared."""

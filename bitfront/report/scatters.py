@@ -56,7 +56,8 @@ def front_figure(data: ReportData) -> go.Figure:
     if data.space.kv_cache is None:
         _add_weight_axis(figure, data)
     figure.update_yaxes(title_text=_title(data), type="log", dtick="D2", minor_showgrid=False)
-    return _with_layout(figure.update_xaxes(title_text="checkpoint, MB", selector=0), 460)
+    size = "checkpoint" if data.space.kv_cache is None else "checkpoint and KV cache"
+    return _with_layout(figure.update_xaxes(title_text=f"{size}, MB", selector=0), 460)
 
 
 def _title(data: ReportData) -> str:

@@ -44,7 +44,7 @@ def report_data(directory: Path) -> ReportData:
         loss=table,
         budget=str(study.budget),
         limits=study.budget.limits(space),
-        chosen=front.best(front.loss, **study.budget.bounds()),
+        chosen=front.best(front.goal, **study.budget.bounds()),
         provenance=results.environment
         | results.identity
         | {"never quantized": never_quantized(space)},

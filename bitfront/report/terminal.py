@@ -20,7 +20,7 @@ def front_table(front: ParetoFront, chosen: Trial | None = None) -> Table:
     table = Table(
         title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
     )
-    columns = columns_of(front, narrow=True)
+    columns = columns_of(front.trials, narrow=True)
     for column in columns:
         left = column.title == "origin"
         heading = column.short or column.title

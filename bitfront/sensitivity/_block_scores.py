@@ -16,7 +16,7 @@ def relative_errors(weight: Tensor, errors: Tensor) -> Floats:
     """||D||_F^2 / ||W||_F^2 of each format, float64 `[n_columns]`; 0 for a weight of zeros.
 
     Args:
-        weight: `[out_features, in_features]`.
+        weight: what is quantized, `[out_features, in_features]`.
         errors: D = Q(W) - W, float32 `[n_columns, out_features, in_features]`.
     """
     norm = weight.float().square().sum().item()
@@ -46,7 +46,8 @@ class BlockScores(Accumulator):
     def layer(self, view: LayerView) -> None:
         """Keep the relative errors, which are the same in every pass."""
         if view.row not in self._errors:
-            self._errors[view.row] = relative_errors(view.weight, view.errors)
+            quantized = view.bank.source(self.space.layers[view.row].name, view.weight)
+            self._errors[view.row] = relative_errors(quantized, view.errors)
 
     def scores(self) -> Floats:
         """One per block; of those that no token reached, 0."""

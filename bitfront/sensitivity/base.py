@@ -22,6 +22,7 @@ from bitfront.models.gradients import errors
 from bitfront.models.layers import get_weight
 from bitfront.models.losses import check_labels
 from bitfront.models.statistics import InputGrams
+from bitfront.sensitivity._inputs import has_pairs, input_fisher, of_pairs, of_weight_formats
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
@@ -40,6 +41,15 @@ class Estimator(ABC):
 
     sees_caches: ClassVar[bool] = False
     """Whether `estimate` makes the rows of caches too; `whole_table` adds those of others."""
+
+    cache_source: ClassVar[str] = ", caches by cache_fisher"
+    """What the source of a table says of `cache_rows`."""
+
+    sees_inputs: ClassVar[bool] = False
+    """Whether `estimate` judges what pairs round inputs to; `whole_table` adds that of others."""
+
+    judges_inputs_by: ClassVar[str] = "input_fisher"
+    """What `input_losses` adds, for the source of the table."""
 
     by_block: ClassVar[bool] = False
     """Whether a table takes so long that it is made and stored block by block.
@@ -80,27 +90,89 @@ class Estimator(ABC):
         bank: WeightBank,
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
-        """`estimate` of a space that may have caches: where it sees none, rows of `cache_fisher`.
+        """`estimate` of a space that may have caches and pairs with inputs.
+
+        Where it sees no caches, their rows are `cache_rows`. Where it does not see what inputs
+        are rounded to, a pair has the entry of its weight's format and `input_losses`.
 
         Arguments and errors as `estimate`.
 
         Raises:
-            InvalidArgument: the estimator is not in nats, so that rows could not be compared.
+            InvalidArgument: the estimator is not in nats, so that it could not be compared.
         """
+        if self.sees_inputs or not has_pairs(space):
+            return self._with_caches(model, batches, space, bank, progress)
+        self.check_inputs()
+        alone, columns = of_weight_formats(space)
+        table = self._with_caches(model, batches, alone, bank, part_of(progress, 0, 2))
+        added = np.zeros(space.allowed.shape)
+        rows = [row for row, layer in enumerate(space.layers) if not layer.cache]
+        if rows:
+            show = part_of(progress, 1, 2)
+            added[rows] = self.input_losses(model, batches, space.of_weights, bank, show)
+        return of_pairs(table, space, columns, added, self.judges_inputs_by)
+
+    def input_losses(
+        self,
+        model: nn.Module,
+        batches: torch.Tensor,
+        space: SearchSpace,
+        bank: WeightBank,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float64]:
+        """What rounding inputs adds to each entry, `[n_layers, n_formats]`; see `input_fisher`."""
+        return input_fisher(model, batches, space, bank, progress)
+
+    def check_inputs(self) -> None:
+        """Refuse to add what only ranks to the loss of rounded inputs, which is in nats.
+
+        Raises:
+            InvalidArgument: says which to take.
+        """
+        if not (self.in_nats or self.sees_inputs or self.judges_inputs_by != "input_fisher"):
+            raise InvalidArgument(
+                f"{type(self).__name__} only ranks weights, and does not judge what inputs are "
+                "rounded to: take an estimator in nats, such as fisher_directional or "
+                "leave_one_in, or output_error, or leave out formats of inputs."
+            )
+
+    def _with_caches(
+        self,
+        model: nn.Module,
+        batches: torch.Tensor,
+        space: SearchSpace,
+        bank: WeightBank,
+        progress: Callable[[int, int], None] | None,
+    ) -> LayerTable:
         if self.sees_caches or space.kv_cache is None:
             return self.estimate(model, batches, space, bank, progress)
         self.check_caches()
         of_weights = [row for row, layer in enumerate(space.layers) if not layer.cache]
         values = np.zeros(space.allowed.shape)
         if len(of_weights) < len(space.layers):
-            values = cache_fisher(model, batches, space)
+            values = self.cache_rows(model, batches, space, bank)
         if not of_weights:
             return self.table(space, values, batches, bank)
         table = self.estimate(model, batches, space.of_weights, bank, progress)
         values[of_weights] = table.values
-        return replace(
-            table, space=space, values=values, source=f"{table.source}, caches by cache_fisher"
-        )
+        source = f"{table.source}{self.cache_source}"
+        return replace(table, space=space, values=values, source=source)
+
+    def cache_rows(
+        self, model: nn.Module, batches: torch.Tensor, space: SearchSpace, bank: WeightBank
+    ) -> NDArray[np.float64]:
+        """KL in nats a token that each cache alone adds, `[n_layers, n_formats]`; of weights 0.
+
+        Arguments as `estimate`.
+        """
+        return cache_fisher(model, batches, space)
+
+    def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
+        """The tokens that layers are judged by: which experts saw too few is counted on them.
+
+        Arguments as `estimate`.
+        """
+        return batches
 
     def check_caches(self) -> None:
         """Refuse to put rows that only rank beside those of caches, which are in nats.
@@ -204,7 +276,7 @@ class GramEstimator(SharingEstimator):
         """One entry per format.
 
         Args:
-            weight: float32 `[out_features, in_features]`.
+            weight: what is quantized, float32 `[out_features, in_features]`.
             gram: mean of x x^T, float32 `[in_features, in_features]`; one for each group of rows
                 where groups read inputs of their own.
             errors: Q(W) - W by format, float32, shaped as the weight; not to change.
@@ -280,9 +352,10 @@ def _from_grams(
     for row, layer in enumerate(space.layers):
         weight, gram = get_weight(model, layer.name), grams[layer.name]
         differences = [error for _, error in errors(weight, space, bank, row)]
+        quantized = bank.source(layer.name, weight)
         for index, estimator in enumerate(estimators):
             begun = time.perf_counter()
-            found = estimator.entries(weight.float(), gram, differences)
+            found = estimator.entries(quantized, gram, differences)
             values[index, row, space.allowed[row]] = found
             own[index] += time.perf_counter() - begun
         if progress:

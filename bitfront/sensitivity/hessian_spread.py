@@ -57,6 +57,10 @@ class HessianSpread(Estimator):
                 f"{self.max_sequences}, n_sharing {self.n_sharing}: give at least 1 each."
             )
 
+    def looked_at(self, model: nn.Module, batches: Tensor) -> Tensor:
+        """Some of the sequences."""
+        return batches[: self.max_sequences]
+
     def estimate(
         self,
         model: nn.Module,
@@ -66,7 +70,7 @@ class HessianSpread(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
         """See `Estimator.estimate`."""
-        tokens = batches[: self.max_sequences]
+        tokens = self.looked_at(model, batches)
         shards = tokens.tensor_split(min(self.n_shards, len(tokens)))
         found = np.array(
             [

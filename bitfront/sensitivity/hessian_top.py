@@ -58,6 +58,10 @@ class HessianTop(Estimator):
                 f"n_sharing {self.n_sharing}: give at least 1 each."
             )
 
+    def looked_at(self, model: nn.Module, batches: Tensor) -> Tensor:
+        """Some of the sequences."""
+        return batches[: self.max_sequences]
+
     def estimate(
         self,
         model: nn.Module,
@@ -67,7 +71,7 @@ class HessianTop(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
         """See `Estimator.estimate`. Eigenvalues count by their magnitude."""
-        tokens = batches[: self.max_sequences]
+        tokens = self.looked_at(model, batches)
         found = top_eigenvalues(
             model, tokens, space, self.n_iterations, self.n_sharing, self.seed, progress
         )

@@ -59,7 +59,7 @@ class KvNorms(Estimator):
 
     needs: ClassVar[str] = "forwards"
     in_nats: ClassVar[bool] = True
-    sees_caches: ClassVar[bool] = True
+    cache_source: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if self.norm not in _NORMS:
@@ -77,6 +77,10 @@ class KvNorms(Estimator):
         known: Plugins[Estimator] = Plugins("bitfront.sensitivity", "estimator")
         return known.build(self.weights) if self.weights != "kv_norms" else self
 
+    def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
+        """What the other estimator looks at."""
+        return self._other().looked_at(model, batches)
+
     def estimate(
         self,
         model: nn.Module,
@@ -85,31 +89,28 @@ class KvNorms(Estimator):
         bank: WeightBank,
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
-        """See `Estimator.estimate`."""
-        of_weights = [row for row, layer in enumerate(space.layers) if not layer.cache]
-        values = np.zeros(space.allowed.shape)
-        if of_weights:
-            table = self._other().estimate(model, batches, space.of_weights, bank, progress)
-            values[of_weights] = table.values
-        if len(of_weights) < len(space.layers):
-            values += self._of_caches(model, batches[: self.max_sequences], space, bank)
-        return self.table(space, values, batches, bank)
+        """That of the other estimator, for weights; see `Estimator.estimate`."""
+        table = self._other().estimate(model, batches, space, bank, progress)
+        return self.table(space, table.values, batches, bank, table.reduction, table.note)
 
-    def _of_caches(
-        self, model: nn.Module, tokens: Tensor, space: SearchSpace, bank: WeightBank
+    def cache_rows(
+        self, model: nn.Module, batches: torch.Tensor, space: SearchSpace, bank: WeightBank
     ) -> NDArray[np.float64]:
+        """See `Estimator.cache_rows`."""
+        tokens = batches[: self.max_sequences]
         squares = self._squares(model, tokens, space)
         values = np.zeros(space.allowed.shape)
         reference = Reference.of(model, tokens)
         for half in "kv":
             rows = [row for row, layer in enumerate(space.layers) if layer.cache == half]
-            shares = squares[rows] / max(squares[rows].sum(), 1e-30)
-            for column in np.flatnonzero(space.allowed[rows].all(axis=0)):
+            for column in np.flatnonzero(space.allowed[rows].any(axis=0)):
                 name = space.formats[column].name
-                chosen = Allocation({space.layers[row].name: name for row in rows})
+                fitting = [row for row in rows if space.allowed[row, column]]
+                chosen = Allocation({space.layers[row].name: name for row in fitting})
+                shares = squares[fitting] / max(squares[fitting].sum(), 1e-30)
                 with PatchedModel(model, bank) as patched, BlockStart(model, reference) as start:
                     patched.apply(chosen)
-                    values[rows, column] = start.kl() * shares
+                    values[fitting, column] = start.kl() * shares
         return values
 
     def _squares(self, model: nn.Module, tokens: Tensor, space: SearchSpace) -> NDArray[np.float64]:

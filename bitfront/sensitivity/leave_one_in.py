@@ -50,11 +50,16 @@ class LeaveOneIn(Estimator):
     in_nats: ClassVar[bool] = True
     by_block: ClassVar[bool] = True
     sees_caches: ClassVar[bool] = True
+    sees_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_text(self.text)
         if self.max_sequences < 1:
             raise InvalidArgument(f"max_sequences is {self.max_sequences}: give at least 1.")
+
+    def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
+        """Some of the sequences, or as many of its own text."""
+        return chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
 
     def estimate(
         self,
@@ -65,7 +70,7 @@ class LeaveOneIn(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
         """The table; progress counts its entries."""
-        tokens = chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
+        tokens = self.looked_at(model, batches)
         values = np.zeros(space.allowed.shape)
         done, total = 0, int(space.allowed.sum())
         with BlockStart(model, answers_of(model, tokens)) as start:

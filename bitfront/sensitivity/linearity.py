@@ -75,6 +75,10 @@ class Linearity(Estimator):
                 "give at least 1 each."
             )
 
+    def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
+        """Some of the sequences, or as many of its own text."""
+        return chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
+
     def estimate(
         self,
         model: nn.Module,
@@ -84,7 +88,7 @@ class Linearity(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
         """The table; progress counts layers."""
-        tokens = chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
+        tokens = self.looked_at(model, batches)
         values = np.zeros(space.allowed.shape)
         with BlockStart(model, answers_of(model, tokens)) as start:
             for done, row in enumerate(start.visit([x.name for x in space.layers]), 1):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from bitfront.errors import InvalidArgument
+from bitfront.models.bank import WeightBank
+from bitfront.sensitivity._inputs import input_energy
 from bitfront.sensitivity.base import GramEstimator
+from bitfront.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,7 @@ class OutputError(GramEstimator):
         entry = E ||D x||^2 = tr(D H D^T),    H = E[x x^T],    D = Q_f(W) - W
 
     It sees outlier inputs, but not what later layers do with the error; relative errors compare
-    layers of different scale.
+    layers of different scale. Of a pair with inputs the error ||W (Q(x) - x)||^2 is added.
 
     Cost: one forward pass, one Gram matrix per distinct input, and a matrix product per entry.
 
@@ -35,6 +41,8 @@ class OutputError(GramEstimator):
     relative: bool = False
     max_gram_gib: float = 2.0
 
+    judges_inputs_by: ClassVar[str] = "input_energy"
+
     def __post_init__(self) -> None:
         if not self.max_gram_gib > 0:
             raise InvalidArgument(f"max_gram_gib is {self.max_gram_gib}: give a positive number.")
@@ -43,6 +51,17 @@ class OutputError(GramEstimator):
     def reduction(self) -> str:  # type: ignore[override]
         """How layers of a group combine."""
         return "max" if self.relative else "sum"
+
+    def input_losses(
+        self,
+        model: nn.Module,
+        batches: Tensor,
+        space: SearchSpace,
+        bank: WeightBank,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float64]:
+        """See `Estimator.input_losses`: exact, but for the product of both errors."""
+        return input_energy(model, batches, space, bank, self.relative)
 
     def entries(self, weight: Tensor, gram: Tensor, errors: Sequence[Tensor]) -> list[float]:
         """See `GramEstimator.entries`."""

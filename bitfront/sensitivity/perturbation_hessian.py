@@ -70,6 +70,10 @@ class PerturbationHessian(Estimator):
                 "give scale > 0 and the others at least 1."
             )
 
+    def looked_at(self, model: nn.Module, batches: Tensor) -> Tensor:
+        """Some of the sequences."""
+        return batches[: self.max_sequences]
+
     def estimate(
         self,
         model: nn.Module,
@@ -79,7 +83,7 @@ class PerturbationHessian(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
         """See `Estimator.estimate`."""
-        tokens = batches[: self.max_sequences]
+        tokens = self.looked_at(model, batches)
         reference = answers_of(model, tokens, self.top_k)
         seen = _Seen(model, space, bank)
         for part, sign in enumerate((1.0, -1.0)):

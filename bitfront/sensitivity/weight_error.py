@@ -54,7 +54,7 @@ class WeightError(Estimator):
         values = np.zeros(space.allowed.shape)
         for row, layer in enumerate(space.layers):
             weight = get_weight(model, layer.name)
-            norm = weight.float().square().sum().item()
+            norm = bank.source(layer.name, weight).square().sum().item()
             # A dead layer (all zeros) quantizes exactly: 0 / 1, not 0 / 0.
             scale = 1 / norm if self.relative and norm > 0 else 1.0
             for column, difference in errors(weight, space, bank, row):

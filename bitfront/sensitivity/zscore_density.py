@@ -60,23 +60,27 @@ class ZscoreDensity(Estimator):
     ) -> LayerTable:
         """The table; `batches` only enter its source."""
         n_blocks = max((layer.block for layer in space.layers), default=-1) + 1
-        scores = np.array([self._score(model, space, block) for block in range(n_blocks)] or [1.0])
+        scores = np.array(
+            [self._score(model, space, bank, block) for block in range(n_blocks)] or [1.0]
+        )
         values = np.zeros(space.allowed.shape)
         for row, (layer, score) in enumerate(
             zip(space.layers, by_layer(space, scores), strict=True)
         ):
             weight = get_weight(model, layer.name)
             found = torch.stack([error for _, error in errors(weight, space, bank, row)])
-            values[row, space.allowed[row]] = score * relative_errors(weight, found)
+            quantized = bank.source(layer.name, weight)
+            values[row, space.allowed[row]] = score * relative_errors(quantized, found)
             if progress:
                 progress(row + 1, len(space.layers))
         return self.table(space, values, batches, bank)
 
-    def _score(self, model: nn.Module, space: SearchSpace, block: int) -> float:
+    def _score(self, model: nn.Module, space: SearchSpace, bank: WeightBank, block: int) -> float:
         names = [layer.name for layer in space.layers if layer.block == block]
         if not names:
             return 0.0
-        weights = torch.cat([get_weight(model, name).float().flatten() for name in names])
+        quantized = [bank.source(name, get_weight(model, name)) for name in names]
+        weights = torch.cat([weight.flatten() for weight in quantized])
         spread = weights.std(correction=0)
         above = weights - weights.mean() > self.threshold * spread
         return float(above.double().mean()) if spread > 0 else 0.0

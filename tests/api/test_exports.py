@@ -9,6 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from bitfront.api import signing
+from bitfront.budget import Budget
+from bitfront.kv_cache import KVCache
 from bitfront.signatures import is_signed
 
 
@@ -42,6 +44,15 @@ def test_an_export_has_the_points_of_every_front(client, bench, two):
         for name in archive.namelist()
         if name != "SHA256SUMS"
     }
+
+
+def test_a_study_of_caches_is_exported_with_what_it_asked_for(client, bench):
+    cache = KVCache(("int4_g32", "bf16"), batch=2, context=512)
+    study = bench.study(kv_cache=cache, budget=Budget(9, "MB"))
+    answer = client.get("/v1/exports", params={"study": study.id})
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    request = json.loads(archive.read(f"{study.id}/manifest.json"))["study"]["request"]
+    assert KVCache.from_fields(request["kv_cache"]) == cache
 
 
 def test_the_same_data_make_the_same_bytes(bench, client, two):

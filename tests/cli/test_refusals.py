@@ -75,6 +75,8 @@ BAD_OPTIONS = {
     "format that fits nothing": (["--formats", "int4_g128"], "fits layer"),
     "missing text": (["--calibration", "nowhere.txt"], "nowhere.txt"),
     "too short text": (["--n-sequences", "100000"], "tokens"),
+    "half a second text": (["--second-evaluation", "other.txt"], "Give --second-calibration and"),
+    "missing items": (["--items", "nowhere.jsonl"], "Cannot read items nowhere.jsonl"),
     "unknown option": (["--bugdet", "4bpw"], "--bugdet"),
 }
 

@@ -9,7 +9,8 @@ import pytest
 from bitfront import Choice, Study, formats
 from bitfront.costs.latency import Latency
 from bitfront.errors import InvalidArgument
-from bitfront.inputs import cost_tables, located
+from bitfront.places import located
+from bitfront.pricing import cost_tables
 from bitfront.space import Layer, SearchSpace
 from bitfront.timings import LayerCall, RestOfStep, Timing, Timings, rest_digest
 

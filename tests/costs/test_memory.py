@@ -4,6 +4,8 @@ from cases import COSTS as CLAIMS
 from instances import random_space
 
 from bitfront.costs import COSTS
+from bitfront.formats import catalogue
+from bitfront.space import Layer, SearchSpace
 from bitfront.timings import LayerCall, Timing, Timings
 
 
@@ -46,6 +48,19 @@ def test_bytes_are_what_the_format_stores(space):
             if format.fits(layer.shape):
                 assert nbytes.values[row, column] == format.nbytes(layer.shape)
             assert code_bits.values[row, column] == format.num_bits * layer.n_weights
+
+
+@pytest.mark.parametrize("shape", [(3, 64), (16, 320)])
+def test_bits_are_whole_and_those_of_the_stored_codes(shape):
+    """Of trits with the byte that is not full, of salient columns with as many as there are."""
+    menu = tuple(f for f in catalogue().values() if f.fits(shape))
+    assert len(menu) > 100
+    space = SearchSpace((Layer("0", shape, "0"),), menu)
+    _, code_bits = COSTS.build("memory").cost(space)
+    for format, found in zip(menu, code_bits.values[0], strict=True):
+        stored = format.stored(shape).items()
+        codes = [t for name, t in stored if "codes_" in name or name[:5] in ("weigh", "trits")]
+        assert found == 8 * sum(tensor.nbytes for tensor in codes), format.name
 
 
 def test_bit_operations_are_widths_times_multiplications(space):

@@ -17,6 +17,7 @@ from bitfront.models.layers import (
     stored_dtype,
 )
 from bitfront.models.load import LoadedModel
+from bitfront.models.rounded_inputs import RoundedInputs
 from bitfront.quantizers.rtn import Rtn
 from tests import cases
 
@@ -66,6 +67,7 @@ class Export:
         module = copy.deepcopy(self.model.module)
         for layer, format in self.allocation.formats.items():
             set_weight(module, layer, self.bank.weight(layer, format))
+        RoundedInputs(module, self.bank).apply(self.allocation.formats)
         with torch.no_grad():
             for tensor in fixed_tensors(module, self.allocation.formats).values():
                 tensor.copy_(tensor.to(stored_dtype(tensor)))

@@ -109,6 +109,77 @@ def test_nothing_but_the_embedding_differs_in_float32(tiny_llama, tiny_tokenizer
     assert relative_error(logits(loaded, tokens), logits(expected, tokens)) < 1e-5
 
 
+PAIRS = {
+    "int8_channel_sym_aint8": ("int-quantized", "int", 8, "token", None),
+    "int4_g64_sym_aint8": ("pack-quantized", "int", 8, "token", None),
+    "int4_channel_sym_aint4_g32": ("pack-quantized", "int", 4, "group", 32),
+    "int4_g64_sym_afp8": ("pack-quantized", "float", 8, "token", None),
+    "fp8_e4m3_afp8": ("float-quantized", "float", 8, "token", None),
+    "mxfp4_amxfp4": ("mxfp4-pack-quantized", "float", 4, "group", 32),
+    "mxfp8_e4m3_amxfp8": ("mxfp8-quantized", "float", 8, "group", 32),
+    "mxfp6_e2m3_amxfp6": ("mxfp6-pack-quantized", "float", 6, "group", 32),
+}
+"""Scheme of each, and kind, bits, strategy and group size of its inputs."""
+
+
+@pytest.fixture(scope="module")
+def of_pairs(tiny_llama, tiny_tokenizer, tmp_path_factory):
+    e = Export.of(tiny_llama, tiny_tokenizer, tuple(map(formats.named, PAIRS)), None, tied=False)
+    folder = tmp_path_factory.mktemp("pairs") / "out"
+    EXPORTERS.build("compressed_tensors").write(e.model, e.allocation, e.bank, folder)
+    return e, folder
+
+
+def test_pairs_say_what_inputs_are_rounded_to_as_the_model_runs(of_pairs):
+    e, folder = of_pairs
+    made = json.loads((folder / "config.json").read_text())["quantization_config"]
+    config = QuantizationConfig.model_validate(made)
+    stored = load_file(folder / "model.safetensors")
+    assert set(config.config_groups) == set(PAIRS)
+    for name, scheme in config.config_groups.items():
+        inputs = scheme.input_activations
+        given = (inputs.type, inputs.num_bits, inputs.strategy, inputs.group_size)
+        assert (scheme.format, *given) == PAIRS[name]
+        assert inputs.dynamic is True
+        assert inputs.symmetric
+        for layer in scheme.targets:
+            state = {
+                k.removeprefix(f"{layer}."): t
+                for k, t in stored.items()
+                if k.startswith(f"{layer}.")
+            }
+            weight = BaseCompressor.get_value_from_registry(scheme.format).decompress(state, scheme)
+            expected = e.bank.weight(layer, name)
+            assert torch.equal(weight["weight"], expected.to(weight["weight"].dtype)), name
+            counted = sum(t.nbytes for k, t in state.items() if k != "weight_shape")
+            assert counted == formats.named(name).nbytes(expected.shape), name
+
+
+@pytest.mark.parametrize(
+    ("names", "is_same"),
+    [
+        (("fp8_e4m3_afp8", "int4_g64_sym_afp8"), True),
+        (("int8_channel_sym_aint8", "int4_g64_sym_aint8", "int4_channel_sym_aint4_g32"), False),
+    ],
+    ids=["fp8", "int"],
+)
+def test_transformers_rounds_inputs_of_pairs(
+    names, is_same, tiny_llama, tiny_tokenizer, tiny_tokens, tmp_path
+):
+    """The same numbers in fp8; integers lie on another grid there, and lose as much."""
+    e = Export.of(tiny_llama, tiny_tokenizer, tuple(map(formats.named, names)), None)
+    EXPORTERS.build("compressed_tensors").write(e.model, e.allocation, e.bank, tmp_path / "out")
+    tokens, exact = tiny_tokens[:2, :64], e.expected()
+    loaded = logits(load("compressed_tensors", tmp_path / "out", dtype=torch.float32), tokens)
+    rounded = logits(exact, tokens)
+    for module in exact.modules():
+        module._forward_pre_hooks.clear()
+    unrounded = logits(exact, tokens)
+    lost = relative_error(rounded, unrounded)
+    assert relative_error(loaded, rounded) < (0.02 if is_same else 1.6) * lost
+    assert 0.7 * lost < relative_error(loaded, unrounded) < 1.4 * lost
+
+
 def test_formats_without_an_equal_are_refused_in_one_line(tiny_llama, tiny_tokenizer, tmp_path):
     for name, message in {
         "nf4_g64": "which compressed-tensors does not know: search with int2 to int8",
@@ -117,6 +188,10 @@ def test_formats_without_an_equal_are_refused_in_one_line(tiny_llama, tiny_token
         "mxint8": "which compressed-tensors does not know",
         "nvint4": "which compressed-tensors does not know",
         "int4_g64": "no fractional zero points: search with int4_g64_sym, or export with",
+        "int4_g64_aint8": "points: search with int4_g64_sym_aint8, or export with",
+        "int4_g64_sym_aint8_asym": "which compressed-tensors does not know",
+        "nvfp4_anvfp4": "which compressed-tensors does not know",  # whose scale is static there
+        "int4_g64_had_aint8": "which compressed-tensors does not know",
     }.items():
         e = Export.of(tiny_llama, tiny_tokenizer, (formats.named(name),), None)
         with pytest.raises(InvalidArgument, match=message) as refused:

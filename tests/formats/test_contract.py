@@ -149,7 +149,9 @@ def test_degenerate_weights_stay_finite_and_in_range(name, case):
         length = weight.double().norm() * 1.2 + 2.0**-24 * 200 * 16
         assert values.double().norm() <= length
     if case == "zero":  # grids without a zero have the smallest scale instead
-        assert values.abs().max() <= (2.0**-21 if name.startswith(("gauss", "higgs")) else 0)
+        assert values.abs().max() <= (
+            2.0**-21 if name.startswith(("gauss", "higgs", "sign")) else 0
+        )
 
 
 @pytest.mark.parametrize("name", STEPPED)
@@ -219,6 +221,9 @@ def test_formats_fit_whole_groups_only(name):
         ("trit_planes_g64", 8 * 2 * 103 / 512 + 0.5),
         ("bit_planes2_g128", 2 + 3 * 16 / 128),
         ("bf16", 16.0),
+        ("sign_g64", 1.25),
+        ("sign_channel", 1 + 16 / 512),
+        ("zero", 0.0),
     ],
 )
 def test_bits_per_weight_count_scales_and_zero_points(name, bits):

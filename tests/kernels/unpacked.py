@@ -85,6 +85,8 @@ def weight_of(name: str, tensors, shape):
             level = float6(codes, 3 if "e2m3" in name else 2)
         elif name == "mxint8":
             level = codes.astype(np.uint8).view(np.int8) / 64
+        elif name.startswith("sign"):
+            level = 2 * codes - 1
         elif name == "nvint4":
             level = codes - 8
         elif name.startswith("lut"):

@@ -11,7 +11,8 @@ import torch
 from bitfront.errors import InvalidArgument, MismatchedArtifact, NonFinite, StorageError
 from bitfront.formats import named
 from bitfront.formats.int_grouped import IntGrouped
-from bitfront.models.bank import WeightBank
+from bitfront.formats.mixed import Mixed
+from bitfront.models.bank import WeightBank, format_digest
 from bitfront.models.layers import get_weight, search_space
 from bitfront.quantizers.base import Quantizer
 from bitfront.quantizers.rtn import Rtn
@@ -145,6 +146,17 @@ def test_gram_matrix_is_part_of_the_name_and_layers_without_one_are_rounded(buil
     }
     assert differing == {name}
     assert set(ones.entries.values()) & set(build(quantizer=Rtn()).entries.values())
+
+
+def test_what_only_wide_weights_show_is_part_of_the_digest_of_a_format(monkeypatch):
+    """Or entries of an earlier definition would be taken for those of this one."""
+    names = ("slim3_g64", "int2x4_g32", "int4_g64_had", "higgs_n16p2_channel", "int4_g64")
+    before = {name: format_digest(named(name)) for name in names}
+    order = Mixed.order
+    monkeypatch.setattr(Mixed, "order", lambda self, salience: order(self, -salience))
+    monkeypatch.setattr("bitfront.formats._rotation.BLOCK", 128)
+    changed = {name for name in names if format_digest(named(name)) != before[name]}
+    assert changed == set(names[:-1])
 
 
 def test_progress_counts_every_entry(build):

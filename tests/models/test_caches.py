@@ -14,6 +14,7 @@ from bitfront.kv_cache import KVCache
 from bitfront.models.bank import WeightBank
 from bitfront.models.cache_layers import find_caches, with_caches
 from bitfront.models.caches import RoundedCaches
+from bitfront.models.data import digest
 from bitfront.models.layers import search_space
 from bitfront.models.packed_cache import PackedCache
 from bitfront.models.patch import PatchedModel
@@ -157,6 +158,10 @@ def test_every_estimator_in_nats_makes_one_table_of_weights_and_caches(
         estimator = ESTIMATORS.build(name)
         tables[name] = estimator.whole_table(tiny_llama, tokens, space, bank)
         assert (tables[name].values[space.allowed] > 0).all()
+    made_of = f"tokens {digest(tokens)[:16]}, bank {bank.digest[:16]}"
+    for name, end in (("kv_norms", ""), ("fisher_directional", ", caches by cache_fisher")):
+        label = ESTIMATORS.build(name).label
+        assert tables[name].source == f"{label}, {made_of}{end}"  # results folders have it
     truth = tables["leave_one_in"]
     usable = space.allowed & [f.scaled for f in space.formats]
     for name, at_least in (("fisher_directional", 0.9), ("kv_norms", 0.75)):

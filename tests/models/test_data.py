@@ -75,6 +75,20 @@ def test_bos_takes_its_place_of_the_tokens_that_are_needed(tmp_path, tiny_tokeni
         token_blocks(str(path), tokenizer, 1, n_tokens + 2, 0)
 
 
+def test_items_are_texts_of_their_right_choices(blocks, tmp_path, tiny_tokenizer):
+    path = tmp_path / "items.jsonl"
+    row = {"context": "Alice opened", "choices": ["of it", "the little door"], "answer": 1}
+    path.write_text(f"{json.dumps(row)}\n" * 9)
+    assert "Alice opened the little door\n\nAlice" in tiny_tokenizer.decode(blocks(path, 1)[0])
+
+
+def test_a_bad_item_among_texts_is_named(refused, tmp_path):
+    path = tmp_path / "items.jsonl"
+    path.write_text(json.dumps({"context": "a", "choices": ["b", "c"], "answer": 2}))
+    assert "item in line 1 of" in refused(path)
+    assert "answer is 2" in refused(path)
+
+
 def test_the_seed_chooses_the_blocks(blocks, calibration_file):
     assert torch.equal(blocks(calibration_file), blocks(calibration_file))
     assert not torch.equal(blocks(calibration_file), blocks(calibration_file, seed=1))

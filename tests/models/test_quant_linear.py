@@ -34,6 +34,20 @@ LOW_BIT = [
 ]  # int1 to int4 of every kind, and int5 to int8 of symmetric rows
 
 
+@pytest.mark.parametrize("name", [n for n in formats.catalogue() if n != "bf16"])
+def test_every_format_multiplies_and_looks_up_at_its_narrowest(name):
+    """Where a format of several widths has groups of one width alone."""
+    format = formats.named(name)
+    step = format.group_columns or 32
+    shape = (16, next(step * n for n in range(1, 9) if format.fits((16, step * n))))
+    ids = torch.tensor([15, 0])
+    for dtype, limit in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+        layer, table = (packed(name, 0, dtype, x, shape) for x in (QuantLinear, QuantEmbedding))
+        x = torch.randn(2, shape[1], generator=torch.Generator().manual_seed(1)).to(dtype)
+        assert error(layer(x), layer, x) < limit
+        torch.testing.assert_close(table(ids), layer.matrix(dtype)[ids])
+
+
 def test_integers_have_operators():
     assert len(LOW_BIT) == 4 + 3 * 4 * 2 + 4
     assert not torch_cpu.can_multiply(formats.named("int4_g64"), (40, 256))

@@ -58,6 +58,19 @@ def test_times_fit_beside_the_others(latency):
     assert "…" not in "".join(lines)
 
 
+@pytest.mark.parametrize("more", [{}, {"answer_error": 1.0}])
+def test_second_texts_and_answers_fit_beside_the_others(more):
+    made = made_up().chosen
+    values = {**made.values, "second_kl": 1.2345e-5, "both_kl": 1.0, "kl": 1.23456e-9, **more}
+    trial = replace(made, number=1234, origin="posterior_ilp", values=values)
+    lines = printed(front_table(ParetoFront((trial,)), trial), width=80)
+    row = next(line for line in lines if "→" in line)
+    assert "1e-5" in row.replace("e-05", "e-5")
+    assert ("100.0%" in row) == bool(more)
+    assert "posterior_ilp" in row
+    assert "…" not in "".join(lines)
+
+
 @pytest.mark.parametrize("case", EXTREMES)
 def test_nothing_is_clipped_at_80_columns(case):
     made = made_up().chosen

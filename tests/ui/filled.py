@@ -19,7 +19,7 @@ from bitfront.space import Layer, SearchSpace
 from bitfront.store import Store
 from bitfront.store.records import Claim, Outcome, Proposed, Stage, StoredStudy
 from bitfront.table import LayerTable
-from bitfront.trial import Trial, TrialState
+from bitfront.trial import CACHE_BYTES, Trial, TrialState
 
 MENU = ("int2_g64", "int3_g64", "int4_g64", "int8_g64")
 PARTS = (
@@ -53,8 +53,8 @@ def loss_table(of: SearchSpace, seed: int = 0) -> LayerTable:
 
 def request(**choices: object) -> Study:
     """A request that nobody loads a model for."""
-    given = {"n_trials": 40, "formats": MENU, **choices}
-    return Study("org/tiny-llama", Budget.parse("3.5bpw"), **given)
+    given = {"budget": Budget.parse("3.5bpw"), "n_trials": 40, "formats": MENU, **choices}
+    return Study("org/tiny-llama", **given)
 
 
 @dataclass
@@ -172,12 +172,16 @@ class Hand:
         kl = self.loss.total(choice) ** 1.1 * rng.lognormal(0, 0.08)
         kl *= 1.15 if trial.text == "evaluation" else 1.0
         n_bytes = self.bytes.total(choice)
+        weights = {t.quantity: t for t in COSTS.build("memory").cost(self.of)}.get("weight_bytes")
+        cached = {} if weights is None else {CACHE_BYTES: n_bytes - weights.total(choice)}
+        n_bytes -= cached.get(CACHE_BYTES, 0)
         return {
             "kl": kl, "kl_stderr": kl / 25, "perplexity": 17 * float(np.exp(kl)),
             "top1_error": 0.1 + kl / 10,
             "bits": self.code.total(choice) / self.of.n_weights,
             "bits_per_weight": 8 * n_bytes / self.of.n_weights,
-            "bytes": n_bytes + self.of.outside_bytes, "seconds": 0.1,
+            "bytes": n_bytes + cached.get(CACHE_BYTES, 0) + self.of.outside_bytes, "seconds": 0.1,
+            **cached,
         }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from bitfront.kv_cache import KVCache
 from bitfront.study import default_menu
 from tests.ui.conftest import WORDS
 from tests.ui.filled import Filled, request, site, space
@@ -333,13 +334,26 @@ def test_a_runtime_ticks_its_menu_and_offers_only_what_it_loads(visit, tmp_path,
     expect(page.locator("[value=int4_g64_sym]")).to_be_enabled()
 
 
-def test_an_estimate_is_said_before_anything_is_made(visit, tmp_path, serve):
+def test_an_estimate_is_said_and_caches_and_experts_are_asked_for(visit, tmp_path, serve):
     live = site(tmp_path)
-    page = visit(f"{serve(live)}/new")
-    page.locator("#model").fill("org/tiny-llama@main")
+    page = visit(f"{serve(live)}/new", "narrow", refused=True)
+    page.locator("#model").fill("org/tiny-moe@main")
     page.locator("[data-estimate]").press("Enter")
     expect(page.locator("#estimate")).to_contain_text("up to 32 measurements of 65,536 tokens")
-    assert live.store.studies.page() == []
+    assert live.store.studies.page() == []  # nothing is made of an estimate
+    for summary in page.locator("#form-new summary").all():
+        summary.press("Enter")
+    assert_no_scrolling_sideways(page)
+    page.locator("[name='kv_cache.formats'][value=nf4_g64]").press("Space")
+    page.locator("[name='kv_cache.pre_rope']").press("Space")
+    page.locator("#experts").select_option("block")
+    page.locator("#form-new button.main").press("Enter")
+    expect(page.locator(".problem")).to_contain_text("does not bound the KV cache")
+    page.locator("select[data-part=budget]").select_option("MB")
+    page.locator("#form-new button.main").press("Enter")
+    page.wait_for_url("**/studies/**")
+    study = live.store.studies.page()[0].study
+    assert (study.experts, study.kv_cache) == ("block", KVCache(("nf4_g64",), pre_rope=True))
 
 
 def test_marked_studies_are_exported_in_one_archive(visit, address, full):

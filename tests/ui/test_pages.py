@@ -7,12 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitfront import Budget, Study, runtimes
 from bitfront.api.ui.growth import growth
 from bitfront.api.ui.words import standing
 from bitfront.report.agreement import tau
 from bitfront.store.records import StudyState
-from bitfront.study import default_menu
 from bitfront.trial import TrialState
 from tests.ui.conftest import WORDS
 from tests.ui.filled import request, space
@@ -48,20 +46,6 @@ def test_every_page_is_well_formed_escaped_and_strict(full, browse):
             for name in ("src", "href", "action"):
                 assert not (attributes.get(name) or "").startswith(("http", "//")), (path, tag)
         assert all(script.get("src") for script in outline.all("script")), path
-
-
-def test_what_the_form_offers_for_a_runtime_is_accepted(full, browse):
-    """Its own menu is ticked, and every format that is left is one that it loads."""
-    outline = page(browse(full), "/ui/new")
-    loaders = {box["value"]: box["data-runtimes"] for box in outline.all("input", name="formats")}
-    menus = [a["data-menu"] for tag, a in outline.elements if tag == "option" and "data-menu" in a]
-    names = (None, *runtimes.names())
-    for name, menu in zip(names, menus, strict=True):
-        ticked, pinned = default_menu(name)
-        assert menu.split(" ") == list(ticked)
-        offered = [each for each, known in loaders.items() if name is None or name in known.split()]
-        assert set(ticked) <= set(offered)
-        Study("m", Budget(4, "bpw"), formats=tuple(offered), pinned=pinned, runtime=name)
 
 
 def test_every_field_has_a_label_and_every_id_is_one(full, browse):

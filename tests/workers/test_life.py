@@ -14,12 +14,14 @@ from soak import n
 from store.studies import request
 from waiting import until
 
-from bitfront import run_study
+from bitfront import Budget, run_study
 from bitfront.artifacts import Artifacts
+from bitfront.kv_cache import KVCache
 from bitfront.store.records import Stage, StudyState, TaskState
 from bitfront.workers.local import LocalWorkers
 
 CHOICES = {"n_trials": 8, "n_finalists": 3, "n_search_sequences": 2}
+CACHE = KVCache(("int2_g32", "int8_g32", "bf16"), batch=4, context=64, window=8, sinks=2)
 
 
 @pytest.fixture
@@ -84,6 +86,8 @@ def measured(trials):
 
 def test_workers_measure_what_a_run_in_this_process_does(store, environment, tiny_study, tmp_path):
     request = tiny_study(4, 4, device="cpu", dtype="float32", **CHOICES)
+    if store.url.startswith("sqlite"):  # of the two databases one sees a KV cache searched as well
+        request = replace(request, budget=Budget.parse("180KB"), kv_cache=CACHE)
     front = run_study(request, tmp_path / "alone")
     study, _ = store.studies.create(request, "anna")
     with LocalWorkers(2, ["cpu"], environment):
@@ -99,6 +103,11 @@ def test_workers_measure_what_a_run_in_this_process_does(store, environment, tin
     files = store.files.of(study.id, "checkpoints/0/")
     assert "checkpoints/0/config.json" in files
     artifacts = Artifacts(environment["BITFRONT_ARTIFACTS_URL"])
+    with artifacts.open(store.files.of(study.id)["checkpoints/0/config.json"]) as file:
+        said = json.load(file)["quantization_config"].get("kv_cache")
+    caches = {x: f for x, f in point.allocation.formats.items() if x.endswith("_cache")}
+    expected = {"cache": request.kv_cache.to_fields(), "formats": caches} if caches else None
+    assert said == json.loads(json.dumps(expected))
     assert all(artifacts.has(digest) for digest in store.files.of(study.id).values())
 
 

@@ -81,7 +81,7 @@ def _trial(here: Site, stored: StoredStudy, body: CheckpointBody) -> int:
     front = here.store.trials.front(stored.id, "evaluation")
     if not front.trials:
         front = here.store.trials.front(stored.id, "calibration")
-    return front.best(front.loss, **bounds).number
+    return front.best(front.goal, **bounds).number
 
 
 @router.get(

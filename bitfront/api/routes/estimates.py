@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends
 
 from bitfront import formats
-from bitfront.api import weights
+from bitfront.api import caches, weights
 from bitfront.api.answers import EstimateAnswer, ModelEstimate
 from bitfront.api.openapi import problems
 from bitfront.api.schemas import EXAMPLE, StudyBody
@@ -17,6 +17,7 @@ from bitfront.api.site import Here
 from bitfront.api.sources import Sources
 from bitfront.api.weights import WeightHeaders
 from bitfront.costs.roofline import DEVICES
+from bitfront.experts import Grouping
 from bitfront.study import Study
 
 router = APIRouter(tags=["estimate"])
@@ -41,7 +42,7 @@ def estimate_study(
         n_measurements={"calibration": study.n_trials, "evaluation": study.n_finalists},
         n_tokens=n_tokens,
         n_estimator_tokens=study.calibration.n_sequences * study.calibration.sequence_length,
-        model=None if found is None else _of_model(found, study, sum(n_tokens.values())),
+        model=None if found is None else _of_model(found, folder, study, sum(n_tokens.values())),
     )
 
 
@@ -54,21 +55,26 @@ def _measured_tokens(study: Study) -> dict[str, int]:
     }
 
 
-def _of_model(found: WeightHeaders, study: Study, n_tokens: int) -> ModelEstimate:
-    layers, profile = found.matrices, study.deployment
-    menu = [formats.named(name) for name in study.formats]
-    refused = profile.refused(layers, menu) if profile else frozenset()
+def _of_model(found: WeightHeaders, folder: Path, study: Study, n_tokens: int) -> ModelEstimate:
+    layers = found.layers(with_experts=Grouping.parse(study.experts).kind != "none")
+    profile, menu = study.deployment, [formats.named(name) for name in study.formats]
+    shapes = {name: each.shape for name, each in layers.items()}
+    refused = profile.refused(shapes, menu) if profile else frozenset()
     bank: dict[str, int] = {}
     for format in menu:
         held = (x for name, x in layers.items() if (name, format.name) not in refused)
-        bank[format.name] = sum(format.nbytes(shape) for shape in held if format.fits(shape))
+        size = sum(x.n * format.nbytes(x.shape) for x in held if format.fits(x.shape))
+        stored = format.weight_format.name  # pairs that share it are stored once
+        bank[stored] = max(size, bank.get(stored, 0))
     flops = 2 * found.n_parameters * n_tokens
+    cache = study.kv_cache
     return ModelEstimate(
         n_parameters=found.n_parameters,
         nbytes=found.nbytes,
-        n_layers=len(layers),
-        n_layer_parameters=sum(rows * columns for rows, columns in layers.values()),
+        n_layers=sum(x.n for x in layers.values()),
+        n_layer_parameters=sum(x.n * x.shape[0] * x.shape[1] for x in layers.values()),
         bank_bytes=bank,
+        cache_bytes=None if cache is None else caches.nbytes(folder, cache),
         flops=flops,
         seconds_at_least={device: flops / rate for device, (_, rate) in DEVICES.items()},
     )

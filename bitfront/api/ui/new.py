@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 
 from fastapi import APIRouter, Request, Response
 
@@ -11,9 +12,22 @@ from bitfront.api import kinds
 from bitfront.api.site import Here
 from bitfront.api.ui.page import Viewer, page
 from bitfront.budget import Budget
-from bitfront.study import Study, default_menu
+from bitfront.kv_cache import KVCache, can_hold
+from bitfront.study import SETTLED_QUANTIZERS, Study, default_menu
 
 router = APIRouter()
+
+_CACHE_FORMATS = ("int2_g32", "int3_g32", "int4_g32", "int8_g32", "bf16")
+"""Shown first; none is ticked, so that a study has a KV cache only where it is asked for."""
+_EXPERTS = {
+    "expert": "each expert has its own",
+    "matrix": "each matrix of each expert has its own",
+    "cluster:2": "2 clusters of alike experts in a block",
+    "cluster:4": "4 clusters of alike experts in a block",
+    "cluster:8": "8 clusters of alike experts in a block",
+    "block": "all experts of a block have one",
+    "none": "experts stay at 16 bits",
+}
 
 
 @router.get("/new")
@@ -23,9 +37,7 @@ def new_study(request: Request, known: Viewer, here: Here) -> Response:
     Formats know which runtimes load them, and runtimes their own menu.
     """
     default = Study("org/name", Budget(4.25, "bpw"))
-    families: dict[str, list[str]] = {}
-    for name in formats.catalogue():
-        families.setdefault(name.partition("_")[0], []).append(name)
+    families = _families(formats.catalogue())
     profiles = {name: runtimes.named(name) for name in runtimes.names()}
     return page(
         request,
@@ -38,8 +50,23 @@ def new_study(request: Request, known: Viewer, here: Here) -> Response:
             name: [runtime for runtime, profile in profiles.items() if profile.rule(name)]
             for name in formats.catalogue()
         },
+        cache=KVCache(_CACHE_FORMATS),
+        cache_families=_families(x for x, f in formats.catalogue().items() if can_hold(f)),
+        experts=_EXPERTS,
         searches=[choice.name for choice in default.searches],
-        kinds={kind: kinds.names(kind) for kind in ("quantizers", "estimators", "searches")},
+        kinds={
+            "quantizers": [x for x in kinds.names("quantizers") if x not in SETTLED_QUANTIZERS],
+            **{kind: kinds.names(kind) for kind in ("estimators", "searches")},
+        },
         settings=here.settings,
         may_write="write" in known.scopes,
     )
+
+
+def _families(names: Iterable[str]) -> dict[str, list[str]]:
+    """Formats by what their names begin with."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        family = "pairs" if formats.named(name).input_format else name.partition("_")[0]
+        found.setdefault(family, []).append(name)
+    return found

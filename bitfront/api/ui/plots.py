@@ -36,6 +36,8 @@ def plotted(measured: Measurements, agreement: Agreement | None) -> dict[str, An
     names = [main_format(measured.trial(row), measured.space) for row in uniforms if measured.space]
     timed = all(LATENCY in row.values for row in front) and bool(front)
     axes = [a for a in _AXES if a[0] != LATENCY or timed]
+    if measured.study.kv_cache is not None:
+        axes[0] = ("bytes", "checkpoint and KV cache, MB", 1e-6)
     return {
         "text": text,
         "loss": LOSSES[loss_name(front[0].values)] if front else LOSSES["kl"],

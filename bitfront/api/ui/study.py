@@ -23,7 +23,7 @@ from bitfront.api.ui.plots import plotted
 from bitfront.api.ui.tables import loss_table
 from bitfront.api.ui.words import model_name, standing
 from bitfront.errors import BitfrontError, NotFound
-from bitfront.report.columns import measured_columns, mix
+from bitfront.report.columns import columns_of, measured_columns, mix
 from bitfront.store.records import StoredStudy, TrialRow
 from bitfront.table import LayerTable
 from bitfront.trial import Trial
@@ -74,6 +74,7 @@ def show_study(
     loss = _loss(here, stored, measured)
     row = measured.best if point is None else measured.row(point)
     chosen = None if row is None else measured.trial(row)
+    front = [measured.trial(each) for each in measured.front]
     n_workers = len(here.store.activity.workers(within=60.0))
     return page(
         request,
@@ -84,8 +85,8 @@ def show_study(
         standing=standing(stored, len(measured.failed), n_workers),
         seconds=seconds_left(here.store, stored),
         measured=measured,
-        front=[measured.trial(each) for each in measured.front],
-        columns=measured_columns(row.values if row else {}),
+        front=front,
+        columns=columns_of(front),
         mix=mix,
         chosen=chosen,
         neighbour=_neighbour(measured, row),

@@ -7,17 +7,27 @@ function put(body, path, value) {
   else body[first] = value;
 }
 
+function taken(body, path) {
+  return path.split(".").reduce((held, key) => held?.[key], body);
+}
+
 function bodyOf(form) {
   const body = {};
   for (const field of form.elements) {
     if (field.dataset.part) put(body, field.dataset.part, (body[field.dataset.part] ?? "") + field.value);
     if (!field.name || field.disabled) continue;
     if (field.dataset.type === "list") {
-      body[field.name] ??= [];
-      if (field.checked) body[field.name].push(field.value);
+      if (!taken(body, field.name)) put(body, field.name, []);
+      if (field.checked) taken(body, field.name).push(field.value);
+    } else if (field.dataset.type === "boolean") {
+      put(body, field.name, field.checked);
     } else if (field.dataset.type === "number") {
       if (field.value !== "") put(body, field.name, Number(field.value));
     } else if (field.dataset.type !== "optional" || field.value !== "") put(body, field.name, field.value);
+  }
+  // What is nothing without a choice is left out where none was made.
+  for (const part of form.querySelectorAll("[data-optional]")) {
+    if (!taken(body, `${part.dataset.optional}.${part.dataset.needs}`)?.length) delete body[part.dataset.optional];
   }
   return body;
 }
@@ -54,6 +64,8 @@ function estimated(told) {
   if (told.model) {
     const megabytes = Object.values(told.model.bank_bytes).reduce((sum, n) => sum + n, 0) / 1e6;
     const times = Object.entries(told.model.seconds_at_least).map(([device, s]) => `${device} ${s < 1 ? "under 1" : count(Math.round(s))} s`);
+    const caches = Object.entries(told.model.cache_bytes ?? {}).map(([name, n]) => `${name} ${count(Math.ceil(n / 1e6))} MB`);
+    if (caches.length) lines.push(`The whole KV cache in one format: ${caches.join(", ")}.`);
     lines.push(`${count(told.model.n_layers)} layers; ${count(Math.ceil(megabytes))} MB of disk; at the peak rate, which nothing reaches: ${times.join(", ")}.`);
   } else lines.push("Sizes and times are known for models in a folder of this installation only.");
   return lines.join(" ");

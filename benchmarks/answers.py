@@ -1,0 +1,118 @@
+"""What quantization costs in multiple-choice answers, at uniform widths and as searched.
+
+    python benchmarks/items.py ITEMS
+    python benchmarks/answers.py MODEL CALIBRATION EVALUATION --out DIRECTORY
+        --items ITEMS/arc_easy.jsonl,ITEMS/piqa.jsonl [--n-items 250] [--budgets 3bits,4bits]
+        [--dtype float32]
+
+For each file of items a row of the unquantized model, of the uniform baseline of each budget in
+whole bits, and of the best point within it. Changes are against the unquantized model on the same
+items: `acc_p` is McNemar's exact test, `margin_p` that of random signs of the differences in margin
+(log-likelihood of the right choice above the best wrong one); `_low` and `_high` are 95 %
+intervals, Wilson's of an accuracy and by bootstrap over items of a change. Appends to
+`benchmarks/results/answers.csv`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from record import Record
+from studies import parser, untied_study
+
+from bitfront import Budget, Choice, run_study
+from bitfront.exam import Examined, examined, of_files, points
+from bitfront.formats import named
+from bitfront.results import Results
+
+COLUMNS = (
+    *("model", "dtype", "items", "n", "point", "bits", "bits_per_weight", "kl", "acc", "acc_low"),
+    *("acc_high", "acc_norm", "acc_norm_low", "acc_norm_high", "lost", "gained", "acc_change"),
+    *("acc_change_low", "acc_change_high", "acc_p", "margin", "margin_change"),
+    *("margin_change_low", "margin_change_high", "margin_p", "n_trials", "seed"),
+)
+
+
+def main() -> None:
+    """Search under every budget, then put the items to the points and record their rows."""
+    arguments = parse()
+    record = Record("answers", COLUMNS)
+    budgets = [Budget.parse(text) for text in arguments.budgets.split(",")]
+    study = untied_study(
+        arguments,
+        arguments.n_sequences,
+        arguments.n_evaluation,
+        budget=budgets[0],
+        formats=tuple(arguments.formats.split(",")),
+        pinned=arguments.pin,
+        searches=Choice.parse_list(arguments.search),
+        n_trials=arguments.n_trials,
+        n_search_sequences=arguments.n_search,
+        n_finalists=4,
+        seed=arguments.seed,
+        dtype=arguments.dtype,
+    )
+    chosen = {
+        run_study(replace(study, budget=x), arguments.out).best("kl", **x.bounds()).number: str(x)
+        for x in budgets
+    }
+    measured = {trial.number: trial for trial in Results(arguments.out).trials("evaluation")}
+    wanted = {x.value for x in budgets}
+    uniform = {
+        number: f"uniform {format}"
+        for number, trial in measured.items()
+        if trial.origin == "uniform"
+        and named(format := min(trial.allocation.formats.values())).code_bits in wanted
+    }
+    names = uniform | {number: f"searched {text}" for number, text in chosen.items()}
+    asked = of_files([Path(x) for x in arguments.items.split(",")], arguments.n_items)
+    for row in examined(points(arguments.out, trials=list(names)), asked):
+        number = int(row.point.partition(" ")[2] or -1)
+        kl = measured[number].values["kl"] if number >= 0 else 0.0
+        record.add(
+            model=Path(arguments.model).name,
+            dtype=arguments.dtype,
+            point=names.get(number, row.point),
+            kl=round(kl, 6),
+            n_trials=arguments.n_trials,
+            seed=arguments.seed,
+            **columns(row),
+        )
+
+
+def columns(row: Examined) -> dict[str, object]:
+    """What the row says, each interval in two columns."""
+    fields = row.to_fields()
+    for name in [key for key in fields if key.endswith("_95")]:
+        low, high = fields.pop(name)  # type: ignore[misc]
+        fields |= {name.replace("_95", "_low"): low, name.replace("_95", "_high"): high}
+    return {
+        key: round(value, 6) if isinstance(value, float) else value
+        for key, value in fields.items()
+        if key in COLUMNS and key != "point"
+    }
+
+
+def parse() -> argparse.Namespace:
+    """Command line."""
+    made = parser(__doc__)
+    made.add_argument("--items", required=True, help="JSON lines, separated by commas")
+    made.add_argument("--n-items", type=int, default=250)
+    made.add_argument("--budgets", default="3bits,4bits")
+    made.add_argument("--formats", default="int2_g64,int3_g64,int4_g64,int5_g64,int8_g64")
+    made.add_argument("--pin", default="int8_g64")
+    made.add_argument("--search", default="trust_region,posterior_ilp")
+    made.add_argument("--n-trials", type=int, default=8)
+    made.add_argument("--n-sequences", type=int, default=8)
+    made.add_argument("--n-search", type=int, default=4)
+    made.add_argument("--n-evaluation", type=int, default=8)
+    made.add_argument("--length", type=int, default=256)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--dtype", default="float32")
+    return made.parse_args()
+
+
+if __name__ == "__main__":
+    main()

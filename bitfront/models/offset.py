@@ -1,0 +1,197 @@
+"""Bases: what a model was fine-tuned from, and checkpoints that hold only what was added to it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bitfront import formats
+from bitfront.errors import InvalidModel, MismatchedArtifact
+from bitfront.models import weight_files
+from bitfront.models.experts import expert_modules, separate_experts
+from bitfront.models.layers import fixed_tensors, get_weight, set_weight, stored_dtype
+from bitfront.models.load import (
+    LoadedModel,
+    first_line,
+    load_model,
+    load_tokenizer,
+    local_path,
+    placed,
+)
+from bitfront.models.tasks import ImageClassification, task_of
+from bitfront.notes import MARK
+
+
+def is_offset(folder: Path) -> bool:
+    """Whether a folder holds packed offsets, and no whole model."""
+    return _note(folder) is not None
+
+
+def load_base(source: str, dtype: str, device: str) -> LoadedModel:
+    """What a model was fine-tuned from: a model as `load_model` takes it, or a folder of offsets.
+
+    Args:
+        source: where it is; a hub id may end in `@revision`.
+        dtype: as of `load_model`.
+        device: as of `load_model`.
+
+    Raises:
+        BitfrontError: as `load_model` and `load_offset`.
+    """
+    path = local_path(source)
+    if path is not None and is_offset(path):
+        return load_offset(path, dtype, device)
+    name, _, revision = (source, "", "") if path is not None else source.partition("@")
+    return replace(load_model(name, revision or None, dtype, device), source=source)
+
+
+def load_offset(
+    folder: Path | str, dtype: str = "auto", device: str = "auto", base: str | None = None
+) -> LoadedModel:
+    """The fine-tuned model of a folder of packed offsets: its base with the offsets added.
+
+        model = load_offset("out/checkpoint").module
+
+    Args:
+        folder: what the exporter `packed` wrote for a study with a base.
+        dtype: as of `load_model`.
+        device: as of `load_model`.
+        base: where the base is now; `None` for where it was.
+
+    Raises:
+        InvalidModel: the folder holds no offsets, or the base cannot be loaded.
+        MismatchedArtifact: the base is not the one that the offsets were made of.
+    """
+    folder = Path(folder)
+    note = _note(folder)
+    if note is None:
+        raise InvalidModel(
+            f"{folder} holds no offsets to a base: give what the exporter packed wrote for a study "
+            "with a base."
+        )
+    # Added in float32 and rounded once: offsets can be smaller than a step of bfloat16.
+    loaded = load_base(base or note["source"], "float32", device)
+    if loaded.digest != note["digest"]:
+        raise MismatchedArtifact(
+            f"{folder} holds offsets to a base with digest {note['digest'][:16]} "
+            f"({note['source']}), {base or note['source']} has {loaded.digest[:16]}: give the base "
+            "that the model was fine-tuned from, unchanged."
+        )
+    weight_files.check(folder)
+    try:
+        _add(folder, loaded.module)
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        raise InvalidModel(
+            f"Cannot add the offsets of {folder} ({first_line(error)}): export them again."
+        ) from error
+    sees = isinstance(task_of(loaded.module), ImageClassification)
+    tokenizer = loaded.tokenizer if sees else load_tokenizer(folder, str(folder))
+    module = loaded.module.to(placed(device, dtype)[1])
+    return LoadedModel(module, tokenizer, weight_files.digest(folder), str(folder))
+
+
+def with_base(model: LoadedModel, source: str, dtype: str, device: str) -> LoadedModel:
+    """A fine-tuned model that knows its base.
+
+    Args:
+        model: the fine-tuned model.
+        source: of the base, as of `load_base`.
+        dtype: as of `load_model`.
+        device: as of `load_model`.
+
+    Raises:
+        InvalidModel: the base cannot be loaded, or has other tensors.
+    """
+    base = load_base(source, dtype, device)
+    check_same_tensors(model, base)
+    return replace(model, base=base)
+
+
+def check_same_tensors(model: LoadedModel, base: LoadedModel) -> None:
+    """Refuse models that cannot be subtracted.
+
+    Raises:
+        InvalidModel: names a tensor that only one has, or of another shape.
+    """
+    ours, theirs = (
+        {name: tuple(t.shape) for name, t in x.module.state_dict().items()} for x in (model, base)
+    )
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            has, lacks = (_shown(x.get(name)) for x in (ours, theirs))
+            raise InvalidModel(
+                f"{model.source} and {base.source} are not of one base: {name} is {has} in the "
+                f"first, {lacks} in the other. Give models of one architecture and vocabulary."
+            )
+
+
+def stored_bytes(folder: Path) -> int:
+    """Bytes of all tensors of a model folder."""
+    return sum(t.numel() * t.itemsize for t in weight_files.read_tensors(folder).values())
+
+
+def base_bytes(base: LoadedModel) -> int:
+    """Bytes of a base as it is stored: at 16 bits, beside a shared offset if it has one."""
+    path = local_path(base.source)
+    if path is not None and (note := _note(path)) is not None:
+        return int(note["bytes"]) + stored_bytes(path)
+    tensors = fixed_tensors(base.module, ()).values()
+    return sum(t.numel() * stored_dtype(t).itemsize for t in tensors)
+
+
+def base_note(base: LoadedModel) -> dict[str, Any]:
+    """What a folder of offsets says of its base."""
+    return {
+        "source": _place(base.source),
+        "digest": base.digest,
+        "bytes": base_bytes(base),
+    }
+
+
+def _place(source: str) -> str:
+    path = local_path(source)
+    return str(path.resolve()) if path is not None else source
+
+
+def _note(folder: Path) -> dict[str, Any] | None:
+    try:
+        note = json.loads((folder / MARK).read_text(encoding="utf-8")).get("base")
+    except (OSError, ValueError, AttributeError):
+        return None
+    is_whole = isinstance(note, dict) and {"source", "digest", "bytes"} <= note.keys()
+    return note if is_whole else None
+
+
+def _add(folder: Path, module: nn.Module) -> None:
+    """Add offsets to the weights of the base, and put other tensors in place of its own."""
+    made: dict[str, str] = json.loads((folder / MARK).read_text(encoding="utf-8"))["formats"]
+    tensors = weight_files.read_tensors(folder)
+    if not expert_modules(module) and any(_is_missing(module, name) for name in made):
+        separate_experts(module)
+    for name, format in made.items():
+        weight = get_weight(module, name)
+        shape = (int(weight.shape[0]), int(weight.shape[1]))
+        stored = {key: tensors.pop(f"{name}.{key}") for key in formats.named(format).stored(shape)}
+        offset = formats.named(format).decode_stored(stored, shape)
+        set_weight(module, name, offset.to(weight.device) + weight.float())
+    held = module.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            held[name].copy_(tensor)
+
+
+def _is_missing(module: nn.Module, name: str) -> bool:
+    try:
+        module.get_submodule(name)
+    except AttributeError:
+        return True
+    return False
+
+
+def _shown(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else "x".join(map(str, shape))

@@ -1,0 +1,48 @@
+"""Where the files of a study are, in whole paths."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from bitfront.models.load import local_path
+from bitfront.plugins import Choice
+from bitfront.study import Study, TextSource
+
+
+def located(study: Study) -> Study:
+    """The study with whole paths of local files, so that any directory finds them.
+
+    Those are the model, its base, the texts, the items, and the tables of costs.
+    """
+    second = study.second
+    if second is not None:
+        texts = _placed(second.calibration), _placed(second.evaluation)
+        second = replace(second, calibration=texts[0], evaluation=texts[1])
+    return replace(
+        study,
+        model=_whole(study.model),
+        base=_whole(study.base) if study.base is not None else None,
+        calibration=_placed(study.calibration),
+        evaluation=_placed(study.evaluation),
+        costs=tuple(map(_with_whole_path, study.costs)),
+        second=second,
+        items=None if study.items is None else str(Path(study.items).resolve()),
+    )
+
+
+def _whole(source: str) -> str:
+    path = local_path(source)
+    return str(path.resolve()) if path else source
+
+
+def _placed(text: TextSource) -> TextSource:
+    path = Path(text.source)
+    return replace(text, source=str(path.resolve())) if path.exists() else text
+
+
+def _with_whole_path(cost: Choice) -> Choice:
+    table = cost.params.get("table")
+    if not table:
+        return cost
+    return replace(cost, params={**cost.params, "table": str(Path(str(table)).resolve())})
