@@ -109,8 +109,8 @@ class Paired:
     def of(cls, answers: Answers, other: Answers, seed: int = 0) -> Paired:
         """Compare two models' answers.
 
-        Accuracy sees only items near the border between right and wrong; margins see what every
-        item lost, so they tell a smaller change.
+        Accuracy sees only items near the border between right and wrong, margins what every item
+        lost: they tell smaller changes, unless some margins vary by far more than others.
 
         Args:
             answers: of the quantized model.
