@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(__file__).parent / "data"
 SCRIPTS = {
     "activations": "--weights int4_g32 --inputs int4 --pairs mxfp4_amxfp4"
-    " --menu int3_g32_aint8,int8_g32_aint8 --points int4_g32_aint8 --n-trials 6"
+    " --menu int8_g32_aint8 --points int4_g32_aint8 --n-trials 4"
     " --n-sequences 1 --n-search 1 --n-evaluation 1",
     "answers": "--items {items} --n-items 3 --budgets 4bits --formats int4_g32,int8_g32"
     " --pin int8_g32 --search sweep --n-trials 3 --n-sequences 1 --n-search 1 --n-evaluation 1",

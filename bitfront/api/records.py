@@ -68,6 +68,10 @@ def request_of(study: Study) -> dict[str, Any]:
         fields[name] = [_choice(each) for each in fields[name]]
     if study.kv_cache is not None:
         fields["kv_cache"] = {**vars(study.kv_cache), "formats": list(study.kv_cache.formats)}
+    if study.second is not None:
+        fields["second"] = dict(vars(study.second))
+        for name in ("calibration", "evaluation"):
+            fields["second"][name] = dict(vars(fields["second"][name]))
     return fields
 
 

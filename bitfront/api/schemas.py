@@ -16,7 +16,7 @@ from bitfront.formats._activations import ACTIVATIONS
 from bitfront.formats.weight_activation import SEPARATOR
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice, Param
-from bitfront.study import SETTLED_QUANTIZERS, Study, TextSource, default_menu
+from bitfront.study import SETTLED_QUANTIZERS, SecondText, Study, TextSource, default_menu
 
 MAX_INT = 2**31 - 1
 """Largest whole number that every database stores."""
@@ -128,6 +128,17 @@ class TextBody(Body):
 TextGiven = Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)] | TextBody
 
 
+class SecondTextBody(Body):
+    """Another text, KL on which is a second metric."""
+
+    calibration: TextGiven
+    """What the search sees of it."""
+    evaluation: TextGiven
+    """What its reported values are of."""
+    layers: Annotated[str, Field(min_length=1, max_length=2_000)] = SecondText.layers
+    """Layers that it judges in the search `decoupled`: auto, or patterns of names."""
+
+
 class KVCacheBody(Body):
     """Formats that keys and values of each block may take in the cache."""
 
@@ -209,7 +220,10 @@ class StudyBody(Body):
     """What the model is judged by: next tokens or embeddings; auto looks at its folder."""
     kv_cache: KVCacheBody | None = None
     """Search the KV cache beside the weights, under one budget in bytes; null for not."""
-
+    second: SecondTextBody | None = None
+    """Another text, whose KL every trial states too; null for none."""
+    items: Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)] | None = None
+    """JSON lines of multiple-choice items below a data folder, which finalists answer."""
     base: Annotated[str, Field(max_length=MAX_LENGTH)] | None = None
     """Path below a model folder of what the model was fine-tuned from: formats are then those of
     the difference; null to quantize the weights themselves."""
@@ -245,6 +259,8 @@ class StudyBody(Body):
             revision=revision,
             kv_cache=self.kv_cache.cache() if self.kv_cache else None,
             base=sources.base(self.base) if self.base is not None else None,
+            second=_second(self.second, sources) if self.second else None,
+            items=sources.items(self.items) if self.items is not None else None,
             **same,
         )
 
@@ -271,6 +287,11 @@ def _text(given: str | TextBody, sources: Sources) -> TextSource:
     if isinstance(given, str):
         return TextSource(sources.text(given))
     return TextSource(sources.text(given.source), given.n_sequences, given.sequence_length)
+
+
+def _second(given: SecondTextBody, sources: Sources) -> SecondText:
+    texts = _text(given.calibration, sources), _text(given.evaluation, sources)
+    return SecondText(*texts, given.layers)
 
 
 def _choice(kind: str, given: str | ChoiceBody) -> Choice:

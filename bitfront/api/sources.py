@@ -98,11 +98,22 @@ class Sources:
         Raises:
             InvalidArgument: it is none.
         """
+        return self._file("Table", text, ".json")
+
+    def items(self, text: str) -> str:
+        """File of multiple-choice items.
+
+        Raises:
+            InvalidArgument: it is none.
+        """
+        return self._file("Items", text, ".jsonl")
+
+    def _file(self, what: str, text: str, suffix: str) -> str:
         path = _inside(text, self.settings.data_roots)
-        if path is None or not path.is_file() or path.suffix != ".json":
+        if path is None or not path.is_file() or path.suffix != suffix:
             raise InvalidArgument(
-                f"Table {_shown(text)} cannot be used: "
-                f"give a .json file below {_roots(self.settings.data_roots)}."
+                f"{what} {_shown(text)} cannot be used: "
+                f"give a {suffix} file below {_roots(self.settings.data_roots)}."
             )
         return str(path)
 

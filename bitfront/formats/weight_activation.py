@@ -103,6 +103,8 @@ class WeightActivation(Format):
     in_planes = _of_weight()
     num_bits = _of_weight()
     code_bits = _of_weight()
+    n_code_bits = _of_weight()
+    telling_columns = _of_weight()
     columns_per_code = _of_weight()
     group_columns = _of_weight()
     base = _of_weight()

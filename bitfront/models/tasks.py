@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from bitfront.errors import InvalidArgument, InvalidText
 
@@ -255,6 +256,14 @@ _TELLS = "ForConditionalGeneration"
 TEXT, IMAGES = CausalText(), ImageClassification()
 
 
+_HEADLESS = {
+    name
+    for names in MODEL_MAPPING_NAMES.values()
+    for name in ([names] if isinstance(names, str) else names)
+}
+"""Classes such as `BertModel`; `GPT2LMHeadModel` is none of them."""
+
+
 def task_of(model: nn.Module) -> Task:
     """The task that a model was given by `set_task`, else that of its class, else causal text."""
     given = getattr(model, _GIVEN, None)
@@ -273,7 +282,7 @@ def task_named(config: Mapping[str, Any]) -> str:
         return "images"
     if "vision_config" in config and any(name.endswith(_TELLS) for name in names):
         return "image-text"
-    return "sentences" if names and all(name.endswith("Model") for name in names) else "text"
+    return "sentences" if names and all(name in _HEADLESS for name in names) else "text"
 
 
 def set_task(model: nn.Module, task: Task) -> None:

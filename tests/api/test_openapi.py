@@ -40,7 +40,8 @@ FIELDS = {
         "model", "budget", "calibration", "evaluation", "formats", "quantizer", "estimator",
         "searches", "costs", "n_pairs", "n_trials", "max_minutes", "patience", "n_parallel",
         "n_search_sequences", "n_finalists", "seed", "tied", "pinned", "revision", "dtype",
-        "device", "runtime", "task", "tensor_parallel", "experts", "kv_cache", "base",
+        "device", "runtime", "task", "tensor_parallel", "experts", "kv_cache", "base", "second",
+        "items",
     },
     "StudyAnswer": {
         "id", "owner", "state", "stage", "progress", "seconds_left", "error", "created_at",

@@ -102,6 +102,11 @@ NO_VALUES = [
     {"costs": ["memory", "latency:table=a.txt"]},
     {"costs": ["memory", {"name": "latency", "params": {"table": "none.json"}}]},
     {"costs": ["memory", "latency:batch=one"]},
+    {"items": "/etc/passwd"},
+    {"items": "a.txt"},
+    {"items": ""},
+    {"second": {"calibration": "a.txt"}},
+    {"second": {"calibration": "a.txt", "evaluation": "../secret/a.txt"}},
     {"formats": []},
     {"formats": ["int4_g64", "int4_g64"]},
     {"formats": ["int4_g65"]},
@@ -272,6 +277,19 @@ def test_times_and_tables_below_a_data_folder_are_taken(hostile, bench):
     study = bench.store.studies.page()[0].study
     assert str(study.budget) == budget
     assert study.costs[1].params == {"table": str(table.resolve()), "batch": 2}
+
+
+def test_second_texts_and_items_below_a_data_folder_are_taken(hostile, bench):
+    items = bench.settings.data_roots[0] / "piqa.jsonl"
+    items.write_text("{}")
+    second = {"calibration": {"source": "a.txt", "n_sequences": 2}, "evaluation": "a.txt"}
+    answer = post(hostile, {**GOOD, "second": second, "items": "piqa.jsonl"})
+    assert answer.status_code == 202, answer.text
+    study = bench.store.studies.page()[0].study
+    assert (study.second.calibration.n_sequences, study.second.layers) == (2, "auto")
+    assert study.items == str(items.resolve())
+    again = post(hostile, answer.json()["request"])
+    assert again.status_code == 202, again.text
 
 
 def test_without_the_hub_only_the_roots_are_left(hostile, bench):

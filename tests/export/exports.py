@@ -39,6 +39,9 @@ class BankOnDemand:
     def tensors(self, layer, format):
         return self.quantized(layer, format).tensors()
 
+    def stored_as(self, format):
+        return formats.named(format).weight_format.name
+
     def weight(self, layer, format, device=None):
         return self.quantized(layer, format).dequantize()
 

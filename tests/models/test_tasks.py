@@ -46,6 +46,8 @@ def test_a_model_is_of_the_task_of_its_class_or_the_one_it_was_given(tiny_llama,
         (["LlamaForCausalLM"], "text"),
         (["BertForMaskedLM"], "text"),
         (None, "text"),
+        (["GPT2LMHeadModel"], "text"),
+        (["BertLMHeadModel"], "text"),
     ],
 )
 def test_a_configuration_names_its_task(architectures, task):

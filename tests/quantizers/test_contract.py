@@ -169,7 +169,7 @@ def statistics(quantizer, weight, inputs):
     """What a quantizer takes of the inputs: as they are, shifted ones too, or of gradients."""
     gram = inputs.T @ inputs / len(inputs)
     if isinstance(quantizer, Gptaq):
-        return torch.stack([gram, 0.1 * gram.roll(1, dims=0)])
+        return torch.stack([gram, 0.1 * gram.roll(1, dims=0)])[:, None]
     return weight.square() if quantizer.needs_fisher else gram
 
 
@@ -197,7 +197,7 @@ def test_every_quantizer_in_every_format_on_hard_weights(format_name):
                 assert values[1].abs().max() <= 2.0**-21, quantizer
             else:
                 lost, whole = (cost(quantizer, x, inputs, given) for x in (values - weight, weight))
-                assert lost < whole, quantizer
+                assert lost < whole or not format.num_bits, quantizer
 
 
 @pytest.mark.parametrize("format_name", ["int3_channel_had", "lut3_channel", "int4_channel"])

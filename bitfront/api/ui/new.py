@@ -37,7 +37,7 @@ def new_study(request: Request, known: Viewer, here: Here) -> Response:
     Formats know which runtimes load them, and runtimes their own menu.
     """
     default = Study("org/name", Budget(4.25, "bpw"))
-    families = _families(formats.catalogue())
+    families = _families(x for x in formats.catalogue() if x != "zero")  # of a base, not asked for
     profiles = {name: runtimes.named(name) for name in runtimes.names()}
     return page(
         request,
