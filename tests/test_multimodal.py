@@ -144,7 +144,7 @@ def test_calibration_with_images_beats_that_with_text_alone(made, space, tmp_pat
         narrow = replace(narrow, layers=tuple(x for x in space.layers if x.name in names))
         gptq = QUANTIZERS.build("gptq")
         bank = WeightBank.build(tmp_path / str(index), made.module, narrow, gptq, grams)
-        losses.append(kl(made, bank, dict.fromkeys(names, "int2_channel"), made.samples[64:80]))
+        losses.append(kl(made, bank, dict.fromkeys(names, "int2_channel"), made.samples[64:128]))
     assert losses[0] < losses[1]
 
 
