@@ -330,8 +330,8 @@ def test_a_runtime_ticks_its_menu_and_offers_only_what_it_loads(visit, tmp_path,
     assert (stored.study.formats, stored.study.pinned) == default_menu("vllm")
     page.go_back()
     page.locator("[name=runtime]").select_option("")
-    expect(page.locator("[value=int4_g64]")).to_be_checked()
-    expect(page.locator("[value=int4_g64_sym]")).to_be_enabled()
+    expect(page.locator("[name=formats][value=int4_g64]")).to_be_checked()
+    expect(page.locator("[name=formats][value=int4_g64_sym]")).to_be_enabled()
 
 
 def test_an_estimate_is_said_and_caches_and_experts_are_asked_for(visit, tmp_path, serve):
