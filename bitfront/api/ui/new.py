@@ -64,9 +64,10 @@ def new_study(request: Request, known: Viewer, here: Here) -> Response:
 
 
 def _families(names: Iterable[str]) -> dict[str, list[str]]:
-    """Formats by what their names begin with."""
+    """Formats of one kind whose names begin alike, so that variants are not among the plain."""
     found: dict[str, list[str]] = {}
     for name in names:
-        family = "pairs" if formats.named(name).input_format else name.partition("_")[0]
-        found.setdefault(family, []).append(name)
+        format = formats.named(name)
+        kind = f"{type(format).__name__} {name.partition('_')[0]}"
+        found.setdefault("pairs" if format.input_format else kind, []).append(name)
     return found
