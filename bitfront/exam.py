@@ -22,7 +22,7 @@ from bitfront.models.patch import PatchedModel
 from bitfront.progress import Progress, counted, silent
 from bitfront.proof.rebuilt import study_of
 from bitfront.results import Results
-from bitfront.trial import Trial
+from bitfront.trial import Trial, TrialState
 
 UNQUANTIZED = "unquantized"
 _SIZES = ("bits", "bits_per_weight", "bytes")
@@ -180,9 +180,14 @@ def points(
     results = Results(target)
     study = replace(results.study, model=model) if model else results.study
     budgets = list(at) or ([] if trials else [study.budget])
-    known = {trial.number: trial for trial in results.trials()}
+    known = {
+        trial.number: trial for trial in results.trials() if trial.state is TrialState.COMPLETE
+    }
     if missing := [number for number in trials if number not in known]:
-        raise InvalidArgument(f"{target} has no trial {missing[0]}: it has 0 to {max(known)}.")
+        raise InvalidArgument(
+            f"{target} has no trial {missing[0]}: it has "
+            f"{', '.join(map(str, known)) or 'none'} measured."
+        )
     front = results.front()
     chosen = [front.best(front.goal, **budget.bounds()) for budget in budgets]
     return _of_results(results, [*chosen, *(known[n] for n in trials)], model, progress)

@@ -115,7 +115,12 @@ def digest(items: tuple[Item, ...]) -> str:
 
 
 def _are_texts(value: Any) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(x, str) and x for x in value)
+    return isinstance(value, list) and all(isinstance(x, str) and x and _is_utf8(x) for x in value)
+
+
+def _is_utf8(text: str) -> bool:
+    """JSON can spell halves of characters, which no text has."""
+    return not any("\ud800" <= x <= "\udfff" for x in text)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

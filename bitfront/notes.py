@@ -36,6 +36,13 @@ def widened(folder: Path) -> str:
     return f"{kept}, {sum(more.values()) / 1e6:.3g} MB more than was counted"
 
 
+def base_of(folder: Path) -> str:
+    """What the offsets of a folder are added to; empty where it holds none."""
+    base = _read(folder).get("base")
+    source = base.get("source") if isinstance(base, dict) else None
+    return source if isinstance(source, str) else ""
+
+
 def _read(folder: Path) -> dict[str, Any]:
     try:
         made = json.loads((folder / MARK).read_text(encoding="utf-8"))

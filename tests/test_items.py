@@ -48,6 +48,7 @@ BAD = {
     "answer true": (GOOD | {"answer": True}, "answer is True"),
     "no context": ({"choices": ["4", "5"], "answer": 0}, "or give a question"),
     "fewer contexts": (GOOD | {"context": ["a"]}, "one for each choice"),
+    "half a character": (GOOD | {"choices": ["4", "\ud800"]}, "choices must be a list"),
     "a list": ([1, 2], "choices must be"),
     "no JSON": ("{", "not JSON"),
 }

@@ -133,6 +133,25 @@ def test_another_base_is_refused(finished, tuned, tmp_path):
         load_offset(tuned["alice"])
 
 
+def test_offsets_to_themselves_or_to_nothing_are_refused(finished, tmp_path):
+    _, folder, _ = finished
+    wrong = tmp_path / "wrong"
+    shutil.copytree(folder, wrong)
+    note = json.loads((wrong / "bitfront.json").read_text())
+    for changed, says in (
+        ({"source": str(wrong)}, "a base of its own base"),
+        ({"source": ""}, "holds no offsets"),
+        ({"digest": 5}, "holds no offsets"),
+    ):
+        text = json.dumps(note | {"base": note["base"] | changed})
+        (wrong / "bitfront.json").write_text(text)
+        with pytest.raises(InvalidModel, match=says):
+            load_offset(wrong, "float32", "cpu")
+    (wrong / "bitfront.json").write_text(json.dumps(note | {"formats": None}))
+    with pytest.raises(InvalidModel, match="Cannot add the offsets"):
+        load_offset(wrong, "float32", "cpu")
+
+
 def test_a_model_of_other_tensors_is_no_base(tuned, moe_folder, tiny_study):
     study = of(tiny_study, model=str(tuned["alice"]), base=str(moe_folder))
     with pytest.raises(InvalidModel, match="are not of one base"):

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from bitfront.errors import InvalidArgument
+from bitfront.notes import base_of
 from bitfront.settings import Settings
 
 MAX_LENGTH = 300
@@ -28,6 +29,7 @@ _PATH = re.compile(r"/?(?:[A-Za-z0-9_][A-Za-z0-9_ .+=-]*/)*[A-Za-z0-9_][A-Za-z0-
 _PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npy", ".npz"}
 _TEXTS = {".txt", ".md", ".json", ".jsonl"}
 _MAX_FILES = 10_000
+_MAX_BASES = 8
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,18 @@ class Sources:
         Raises:
             InvalidArgument: no such place below a model folder.
         """
-        if _inside(text, self.settings.model_roots):
-            return self.model(text)[0]
+        first, place = "", text
+        for _ in range(_MAX_BASES):
+            if not _inside(place, self.settings.model_roots):
+                break
+            found = self.model(place)[0]
+            first = first or found
+            place = base_of(Path(found))  # offsets are added to a base in their turn
+            if not place:
+                return first
         raise InvalidArgument(
             f"Base {_shown(text)} cannot be used: give a folder or .gguf file below "
-            f"{_roots(self.settings.model_roots)}."
+            f"{_roots(self.settings.model_roots)}, whose own base, if it has one, is there too."
         )
 
     def text(self, text: str) -> str:

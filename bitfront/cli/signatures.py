@@ -42,7 +42,7 @@ def check_manifest(
 def _read(path: Path) -> dict[str, Any]:
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidArgument(
             f"Cannot read manifest {path}: {error}. Give the JSON that the server sent."
         ) from error

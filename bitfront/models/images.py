@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bitfront.errors import InvalidText
@@ -56,7 +57,15 @@ def read_images(
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed))
     chosen = [paths[i] for i in order[:n_images]]
     labels = _labels(root, paths, chosen, classes)
-    return torch.cat([_pixels(path, pixels_of) for path in chosen]), labels
+    pixels = [_pixels(path, pixels_of) for path in chosen]
+    for path, each in zip(chosen, pixels, strict=True):
+        if each.shape != pixels[0].shape:
+            raise InvalidText(
+                f"{path} comes to {tuple(each.shape[1:])} pixels, {chosen[0]} to "
+                f"{tuple(pixels[0].shape[1:])}: give images of one size, or a preprocessor_config "
+                "that crops them."
+            )
+    return torch.cat(pixels), labels
 
 
 def check_different(
@@ -86,6 +95,8 @@ def _pixels(path: Path, pixels_of: Any) -> torch.Tensor:
 
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip to 8
+                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
             made = pixels_of(images=[image.convert("RGB")], return_tensors="pt")
     except Exception as error:  # decoders raise errors of many kinds
         reason = str(error).partition("\n")[0].rstrip(".")
@@ -147,8 +158,13 @@ def _numbers(labels: set[str], classes: Mapping[int, str], where: str) -> dict[s
 def _number(label: str, classes: Mapping[int, str]) -> int | None:
     if re.fullmatch(r"\d{1,9}", label):
         return int(label) if int(label) in classes else None
-    names = {_bare(name): number for number, name in classes.items()}
-    return names.get(_bare(label))
+    found = [number for number, name in classes.items() if _bare(name) == _bare(label)]
+    if len(found) > 1:
+        raise InvalidText(
+            f"Label {label!r} is the name of classes {', '.join(map(str, found))} of the model: "
+            "give the number."
+        )
+    return found[0] if found else None
 
 
 def _bare(name: str) -> str:

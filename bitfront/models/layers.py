@@ -15,7 +15,7 @@ from bitfront.experts import PER_EXPERT, Grouping
 from bitfront.models import deployable
 from bitfront.models.expert_groups import with_experts
 from bitfront.models.experts import SeparateExperts
-from bitfront.models.matrices import MODULES, as_matrix, as_stored
+from bitfront.models.matrices import as_matrix, as_stored, can_be_layer
 from bitfront.models.probe import groups_by_input, n_positions, read_by_outputs
 from bitfront.models.tasks import ImageClassification, task_of
 from bitfront.space import Layer, SearchSpace
@@ -196,7 +196,7 @@ def set_weight(model: nn.Module, name: str, weight: torch.Tensor) -> None:
 
 def _linears(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module.named_modules(prefix=prefix):
-        if isinstance(child, MODULES):
+        if can_be_layer(child):
             yield name, child
 
 

@@ -20,6 +20,19 @@ MODULES = (nn.Linear, Conv1D, nn.Conv2d)
 """Kinds of module whose weight can be a layer."""
 
 
+def can_be_layer(module: nn.Module) -> bool:
+    """Whether a module multiplies by its weight as it is.
+
+    A convolution with a forward of its own may not: BiT standardizes the weight, others pad the
+    input, and a packed kernel would do neither.
+    """
+    plain = nn.Conv2d
+    if isinstance(module, plain):
+        kind = type(module)
+        return kind.forward is plain.forward and kind._conv_forward is plain._conv_forward
+    return isinstance(module, MODULES)
+
+
 def as_matrix(module: nn.Module, weight: Tensor) -> Tensor:
     """A weight, or what is laid out as it, as `[out_features, in_features]`; a view where it can.
 

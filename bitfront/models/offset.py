@@ -32,26 +32,31 @@ def is_offset(folder: Path) -> bool:
     return _note(folder) is not None
 
 
-def load_base(source: str, dtype: str, device: str) -> LoadedModel:
+def load_base(source: str, dtype: str, device: str, above: tuple[Path, ...] = ()) -> LoadedModel:
     """What a model was fine-tuned from: a model as `load_model` takes it, or a folder of offsets.
 
     Args:
         source: where it is; a hub id may end in `@revision`.
         dtype: as of `load_model`.
         device: as of `load_model`.
+        above: folders of offsets that it is a base of.
 
     Raises:
         BitfrontError: as `load_model` and `load_offset`.
     """
     path = local_path(source)
     if path is not None and is_offset(path):
-        return load_offset(path, dtype, device)
+        return load_offset(path, dtype, device, None, above)
     name, _, revision = (source, "", "") if path is not None else source.partition("@")
     return replace(load_model(name, revision or None, dtype, device), source=source)
 
 
 def load_offset(
-    folder: Path | str, dtype: str = "auto", device: str = "auto", base: str | None = None
+    folder: Path | str,
+    dtype: str = "auto",
+    device: str = "auto",
+    base: str | None = None,
+    above: tuple[Path, ...] = (),
 ) -> LoadedModel:
     """The fine-tuned model of a folder of packed offsets: its base with the offsets added.
 
@@ -62,9 +67,11 @@ def load_offset(
         dtype: as of `load_model`.
         device: as of `load_model`.
         base: where the base is now; `None` for where it was.
+        above: folders of offsets that this one is a base of.
 
     Raises:
-        InvalidModel: the folder holds no offsets, or the base cannot be loaded.
+        InvalidModel: the folder holds no offsets, the base cannot be loaded, or it is the folder
+            itself.
         MismatchedArtifact: the base is not the one that the offsets were made of.
     """
     folder = Path(folder)
@@ -74,8 +81,10 @@ def load_offset(
             f"{folder} holds no offsets to a base: give what the exporter packed wrote for a study "
             "with a base."
         )
+    if (place := folder.resolve()) in above:
+        raise InvalidModel(f"{folder} is a base of its own base: export it again.")
     # Added in float32 and rounded once: offsets can be smaller than a step of bfloat16.
-    loaded = load_base(base or note["source"], "float32", device)
+    loaded = load_base(base or note["source"], "float32", device, (*above, place))
     if loaded.digest != note["digest"]:
         raise MismatchedArtifact(
             f"{folder} holds offsets to a base with digest {note['digest'][:16]} "
@@ -85,7 +94,7 @@ def load_offset(
     weight_files.check(folder)
     try:
         _add(folder, loaded.module)
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
         raise InvalidModel(
             f"Cannot add the offsets of {folder} ({first_line(error)}): export them again."
         ) from error
@@ -163,7 +172,10 @@ def _note(folder: Path) -> dict[str, Any] | None:
         note = json.loads((folder / MARK).read_text(encoding="utf-8")).get("base")
     except (OSError, ValueError, AttributeError):
         return None
-    is_whole = isinstance(note, dict) and {"source", "digest", "bytes"} <= note.keys()
+    kinds = {"source": str, "digest": str, "bytes": int}
+    is_whole = isinstance(note, dict) and all(
+        isinstance(note.get(name), kind) and note[name] for name, kind in kinds.items()
+    )
     return note if is_whole else None
 
 

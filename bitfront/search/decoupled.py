@@ -52,10 +52,10 @@ class Decoupled(Search):
 
     def __post_init__(self) -> None:
         SOLVERS.load(self.solver)
-        if not self.max_weight >= 2 or self.n_refinements < 0:
+        if not 2 <= self.max_weight <= 2**40 or not 0 <= self.n_refinements <= 4:
             raise InvalidArgument(
                 f"max_weight is {self.max_weight}, n_refinements {self.n_refinements}: give "
-                "max_weight >= 2, n_refinements >= 0."
+                "max_weight from 2 to 2**40, n_refinements from 0 to 4."
             )
 
     def ask(

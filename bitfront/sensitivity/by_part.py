@@ -83,12 +83,15 @@ class ByPart(Estimator):
             own = replace(space, layers=tuple(space.layers[row] for row in rows))
             table = known.build(getattr(self, part)).estimate(model, batches, own, bank)
             shares = np.maximum(table.values, 0)
-            for column in np.flatnonzero(own.allowed.all(axis=0)):
-                chosen = Allocation({x.name: space.formats[column].name for x in own.layers})
+            for column in np.flatnonzero(own.allowed.any(axis=0)):
+                fit = np.flatnonzero(own.allowed[:, column])
+                name = space.formats[column].name
+                chosen = Allocation({own.layers[row].name: name for row in fit})
                 with PatchedModel(model, bank) as patched, BlockStart(model, reference) as start:
                     patched.apply(chosen)
-                    total = max(float(shares[:, column].sum()), 1e-30)
-                    shares[:, column] *= start.kl() / total
+                    total = float(shares[fit, column].sum())
+                    parts_of_it = shares[fit, column] / total if total > 0 else 1 / len(fit)
+                    shares[fit, column] = start.kl() * parts_of_it
             values[rows] = shares
             if progress:
                 progress(done, len(set(parts)))

@@ -279,6 +279,18 @@ def test_times_and_tables_below_a_data_folder_are_taken(hostile, bench):
     assert study.costs[1].params == {"table": str(table.resolve()), "batch": 2}
 
 
+def test_a_base_whose_own_base_lies_elsewhere_is_refused(hostile, bench, tmp_path):
+    folder = bench.settings.model_roots[0] / "offset"
+    folder.mkdir()
+    for place in (str(tmp_path), "org/base@main", "small/../..", str(folder)):
+        note = {"source": place, "digest": "0" * 64, "bytes": 1}
+        (folder / "bitfront.json").write_text(json.dumps({"formats": {}, "base": note}))
+        refused(hostile, bench, {**GOOD, "base": "offset"})
+    note = {"source": "small", "digest": "0" * 64, "bytes": 1}
+    (folder / "bitfront.json").write_text(json.dumps({"formats": {}, "base": note}))
+    assert post(hostile, {**GOOD, "base": "offset"}).status_code == 202
+
+
 def test_second_texts_and_items_below_a_data_folder_are_taken(hostile, bench):
     items = bench.settings.data_roots[0] / "piqa.jsonl"
     items.write_text("{}")

@@ -3,11 +3,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bitfront.errors import InvalidModel, InvalidText
-from bitfront.models.images import check_different, read_images
+from bitfront.models.images import _number, _pixels, check_different, read_images
 from bitfront.models.load import load_model
 from bitfront.models.tasks import IMAGES, task_of
 
@@ -72,6 +74,37 @@ def test_as_many_subfolders_as_classes_are_the_classes_in_order(loaded, flat, tm
     for name in names:
         (folder / name).unlink()
     assert sorted(read(loaded, folder, 10)[1].tolist()) == list(range(10))
+
+
+def test_a_name_of_two_classes_is_no_label():
+    classes = {0: "crane", 1: "heron", 2: "Crane"}
+    assert _number("heron", classes) == 1
+    with pytest.raises(InvalidText, match=r"classes 0, 2 of the model: give the number"):
+        _number("crane", classes)
+
+
+def test_sixteen_bits_of_grey_are_no_white(tmp_path):
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(ramp).save(tmp_path / "grey.png")
+    given = []
+    _pixels(tmp_path / "grey.png", lambda images, **_: given.append(images[0]) or blank())
+    seen = np.asarray(given[0], dtype=float)
+    assert np.abs(seen[..., 0] - ramp / 257).max() <= 1
+
+
+def test_images_of_several_sizes_are_one_clear_line(tmp_path):
+    for name, size in (("a", (8, 8)), ("b", (8, 12))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+
+    def uncropped(images, **_):
+        return {"pixel_values": torch.zeros(1, 3, images[0].height, images[0].width)}
+
+    with pytest.raises(InvalidText, match=r"give images of one size"):
+        read_images(str(tmp_path), uncropped, {}, 2, 0)
+
+
+def blank():
+    return {"pixel_values": torch.zeros(1, 3, 8, 8)}
 
 
 def test_what_cannot_be_used_is_one_clear_line(loaded, flat):

@@ -3,12 +3,14 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from bitfront.models.gradients import weight_gradients, whole_gradient
 from bitfront.models.matrices import (
     as_matrix,
     as_stored,
+    can_be_layer,
     gram,
     input_rows,
     n_groups,
@@ -99,3 +101,18 @@ def test_rows_of_a_linear_layer_have_no_groups():
     """ConvNeXt calls linears with height and width apart: that is no dimension of groups."""
     rows = input_rows(nn.Linear(6, 4), torch.ones(2, 3, 5, 6))
     assert rows.shape == (2, 15, 6)
+
+
+def test_a_convolution_with_a_forward_of_its_own_is_no_layer():
+    """A packed kernel would neither standardize the weight (BiT) nor pad as it does."""
+
+    class Standardized(nn.Conv2d):
+        def forward(self, inputs):
+            return functional.conv2d(inputs, self.weight / self.weight.std(), self.bias)
+
+    class Named(nn.Conv2d):
+        pass
+
+    assert not can_be_layer(Standardized(3, 4, 1))
+    assert can_be_layer(Named(3, 4, 1))
+    assert can_be_layer(nn.Linear(3, 4))

@@ -47,12 +47,12 @@ def estimate_study(
 
 
 def _measured_tokens(study: Study) -> dict[str, int]:
-    search, final = study.calibration, study.evaluation
-    each = study.n_search_sequences * search.sequence_length
-    return {
-        "calibration": study.n_trials * each,
-        "evaluation": study.n_finalists * final.n_sequences * final.sequence_length,
-    }
+    texts = [(study.calibration, study.evaluation)]
+    if study.second is not None:
+        texts.append((study.second.calibration, study.second.evaluation))
+    seen = sum(search.sequence_length for search, _ in texts) * study.n_search_sequences
+    final = sum(each.n_sequences * each.sequence_length for _, each in texts)
+    return {"calibration": study.n_trials * seen, "evaluation": study.n_finalists * final}
 
 
 def _of_model(found: WeightHeaders, folder: Path, study: Study, n_tokens: int) -> ModelEstimate:
