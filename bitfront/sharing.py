@@ -73,6 +73,10 @@ def share_offset(
     formats = (named(format),), named(pinned) if pinned else None
     space = search_space(model.module, *formats, tied=True)
     digests = _average(model, sources[1:], space, device, progress)
+    if len(set(digests)) < len(digests):
+        raise InvalidArgument(
+            f"Two of {', '.join(sources)} are one model: give each once, and at least 2."
+        )
     _take_over(model.module, under, _names(space))
     made = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     model = replace(model, digest=made, source=" + ".join(sources))

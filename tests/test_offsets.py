@@ -207,6 +207,8 @@ def test_a_shared_offset_is_a_base(tuned, tiny_folder, tiny_study, tmp_path):
     assert rest.kl < alone.kl
     with pytest.raises(InvalidArgument, match="at least 2"):
         share_offset(sources[:1], str(tiny_folder), tmp_path / "one")
+    with pytest.raises(InvalidArgument, match="are one model"):
+        share_offset([sources[0]] * 2, str(tiny_folder), tmp_path / "same")
 
 
 def test_the_command_shares(tuned, tiny_folder, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -31,7 +31,7 @@ def check_manifest(
     differences = [] if is_signed(stated, key) else [f"{manifest} is not as it was signed."]
     listed = _files(stated) if files is not None and not differences else {}
     if files is not None:
-        differences += _differences(files, listed)
+        differences += _differences(files, listed, manifest)
     if differences:
         print("\n".join(differences))
         raise typer.Exit(1)
@@ -60,10 +60,11 @@ def _files(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {each["name"]: each["sha256"] for each in manifest["files"]}
 
 
-def _differences(folder: Path, listed: Mapping[str, str]) -> list[str]:
+def _differences(folder: Path, listed: Mapping[str, str], manifest: Path) -> list[str]:
     from bitfront.artifacts import digest_of
 
-    found = []
+    there = {x.relative_to(folder).as_posix() for x in _others(folder, manifest)}
+    found = [f"{name} is not in the manifest." for name in sorted(there - listed.keys())]
     for name, digest in listed.items():
         path = folder / PurePosixPath(name)
         if not path.is_file():
@@ -71,3 +72,8 @@ def _differences(folder: Path, listed: Mapping[str, str]) -> list[str]:
         elif digest_of(path) != digest:
             found.append(f"{name} is not the file of the manifest.")
     return found
+
+
+def _others(folder: Path, manifest: Path) -> Iterator[Path]:
+    """Files of a folder; the manifest may lie among them."""
+    yield from (x for x in folder.rglob("*") if x.is_file() and not x.samefile(manifest))

@@ -212,6 +212,9 @@ def test_a_manifest_is_checked_without_the_server(client, bench, done, tmp_path,
     code, shown, errors = run(*check, "--files", out)
     assert code == 0, errors
     assert "2 files are as listed" in shown
+    (out / "more.py").write_text("")
+    assert run(*check, "--files", out)[:2] == (1, "more.py is not in the manifest.\n")
+    (out / "more.py").unlink()
     (out / "config.json").write_text("{}")
     code, shown, _ = run(*check, "--files", out)
     assert (code, shown) == (1, "config.json is not the file of the manifest.\n")
