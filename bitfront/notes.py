@@ -36,11 +36,14 @@ def widened(folder: Path) -> str:
     return f"{kept}, {sum(more.values()) / 1e6:.3g} MB more than was counted"
 
 
-def base_of(folder: Path) -> str:
-    """What the offsets of a folder are added to; empty where it holds none."""
-    base = _read(folder).get("base")
-    source = base.get("source") if isinstance(base, dict) else None
-    return source if isinstance(source, str) else ""
+def base_of(folder: Path) -> dict[str, Any] | None:
+    """Source, digest and bytes of what the offsets of a folder are added to; `None` without any."""
+    note = _read(folder).get("base")
+    kinds = {"source": str, "digest": str, "bytes": int}
+    is_whole = isinstance(note, dict) and all(
+        isinstance(note.get(name), kind) and note[name] for name, kind in kinds.items()
+    )
+    return note if is_whole else None
 
 
 def _read(folder: Path) -> dict[str, Any]:

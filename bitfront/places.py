@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from bitfront.models.load import local_path
+from bitfront.models.offset import whole_place
 from bitfront.plugins import Choice
 from bitfront.study import Study, TextSource
 
@@ -21,19 +21,14 @@ def located(study: Study) -> Study:
         second = replace(second, calibration=texts[0], evaluation=texts[1])
     return replace(
         study,
-        model=_whole(study.model),
-        base=_whole(study.base) if study.base is not None else None,
+        model=whole_place(study.model),
+        base=whole_place(study.base) if study.base is not None else None,
         calibration=_placed(study.calibration),
         evaluation=_placed(study.evaluation),
         costs=tuple(map(_with_whole_path, study.costs)),
         second=second,
         items=None if study.items is None else str(Path(study.items).resolve()),
     )
-
-
-def _whole(source: str) -> str:
-    path = local_path(source)
-    return str(path.resolve()) if path else source
 
 
 def _placed(text: TextSource) -> TextSource:

@@ -13,6 +13,20 @@ def grey() -> tuple[torch.Tensor, torch.Tensor]:
     return (torch.tensor(data.images) * 255 / 16).round().to(torch.uint8), torch.tensor(data.target)
 
 
+PIXELS = {
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": True,
+    "size": {"height": 32, "width": 32},
+    "resample": 0,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+"""Image processor of models that read them."""
+
+
 def small_digits() -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels as `preprocessor_config.json` of the tiny ViT makes them, and labels."""
     values, labels = grey()

@@ -75,9 +75,9 @@ class Sources:
                 break
             found = self.model(place)[0]
             first = first or found
-            place = base_of(Path(found))  # offsets are added to a base in their turn
-            if not place:
+            if (note := base_of(Path(found))) is None:
                 return first
+            place = note["source"]  # offsets are added to a base in their turn
         raise InvalidArgument(
             f"Base {_shown(text)} cannot be used: give a folder or .gguf file below "
             f"{_roots(self.settings.model_roots)}, whose own base, if it has one, is there too."

@@ -24,12 +24,12 @@ from bitfront.models.load import (
     placed,
 )
 from bitfront.models.tasks import ImageClassification, task_of
-from bitfront.notes import MARK
+from bitfront.notes import MARK, base_of
 
 
 def is_offset(folder: Path) -> bool:
     """Whether a folder holds packed offsets, and no whole model."""
-    return _note(folder) is not None
+    return base_of(folder) is not None
 
 
 def load_base(source: str, dtype: str, device: str, above: tuple[Path, ...] = ()) -> LoadedModel:
@@ -75,7 +75,7 @@ def load_offset(
         MismatchedArtifact: the base is not the one that the offsets were made of.
     """
     folder = Path(folder)
-    note = _note(folder)
+    note = base_of(folder)
     if note is None:
         raise InvalidModel(
             f"{folder} holds no offsets to a base: give what the exporter packed wrote for a study "
@@ -147,7 +147,7 @@ def stored_bytes(folder: Path) -> int:
 def base_bytes(base: LoadedModel) -> int:
     """Bytes of a base as it is stored: at 16 bits, beside a shared offset if it has one."""
     path = local_path(base.source)
-    if path is not None and (note := _note(path)) is not None:
+    if path is not None and (note := base_of(path)) is not None:
         return int(note["bytes"]) + stored_bytes(path)
     tensors = fixed_tensors(base.module, ()).values()
     return sum(t.numel() * stored_dtype(t).itemsize for t in tensors)
@@ -156,27 +156,20 @@ def base_bytes(base: LoadedModel) -> int:
 def base_note(base: LoadedModel) -> dict[str, Any]:
     """What a folder of offsets says of its base."""
     return {
-        "source": _place(base.source),
+        "source": whole_place(base.source),
         "digest": base.digest,
         "bytes": base_bytes(base),
     }
 
 
-def _place(source: str) -> str:
+def whole_place(source: str) -> str:
+    """A local source as a whole path, a hub id as it is.
+
+    Raises:
+        InvalidModel: neither.
+    """
     path = local_path(source)
     return str(path.resolve()) if path is not None else source
-
-
-def _note(folder: Path) -> dict[str, Any] | None:
-    try:
-        note = json.loads((folder / MARK).read_text(encoding="utf-8")).get("base")
-    except (OSError, ValueError, AttributeError):
-        return None
-    kinds = {"source": str, "digest": str, "bytes": int}
-    is_whole = isinstance(note, dict) and all(
-        isinstance(note.get(name), kind) and note[name] for name, kind in kinds.items()
-    )
-    return note if is_whole else None
 
 
 def _add(folder: Path, module: nn.Module) -> None:

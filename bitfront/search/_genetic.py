@@ -106,7 +106,7 @@ class Ladder:
 
     def within(self, choices: Choices) -> Mask:
         """Which choices meet every limit, `[n]`."""
-        return np.asarray((self.spent(choices) <= self.limits[:, None]).all(axis=0))
+        return fits(self.spent(choices), self.limits)
 
     def fill(self, choices: Choices) -> Floats:
         """Largest share of a limit that each choice takes, `[n]`; 0 where there is no limit."""
@@ -180,6 +180,11 @@ class Ladder:
             groups = rng.integers(n_groups, size=shape)[rows, columns]
             switched[rows, groups] = step[switched[rows, groups] + self.starts[groups]]
         return switched
+
+
+def fits(spent: Floats, limits: Floats) -> Mask:
+    """As `Ladder.within`, of costs `[n_limits, n]`."""
+    return np.asarray((spent <= limits[:, None]).all(axis=0))
 
 
 def fill_of(spent: Floats, limits: Floats) -> Floats:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
 from bitfront.problem import Problem
-from bitfront.search._genetic import Ladder, fill_of
+from bitfront.search._genetic import Ladder, fill_of, fits
 from bitfront.search.base import learned_kl, targets
 from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial
@@ -50,8 +50,7 @@ class Past:
             choices[row] = problem.space.encode(allocation)
         proposed = [*(trial.origin != "uniform" for trial in history), *(True for _ in asked)]
         spent = Ladder.of(problem).spent(choices)
-        fits = np.asarray((spent <= problem.limit_values[:, None]).all(axis=0))
-        within = fits[np.array(proposed, dtype=bool)]
+        within = fits(spent, problem.limit_values)[np.array(proposed, dtype=bool)]
         kl = np.full(len(allocations), np.nan)
         kl[: len(history)] = [learned_kl(trial) for trial in history]
         n_within = int(within.sum())

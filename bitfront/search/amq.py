@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
-from bitfront.search._genetic import Ladder, affordable, fill_of, offspring, survivors
+from bitfront.search._genetic import Ladder, affordable, fill_of, fits, offspring, survivors
 from bitfront.search._predictors import Predictor, check_predictor
 from bitfront.search._proposals import Past, picked
 from bitfront.search._warm_start import warm_start
@@ -107,7 +107,7 @@ class Amq(Search):
             if past.n_above + past.n_within < n_design:
                 ladder = Ladder.of(target, allowed)
                 return ladder.filled(_random(ladder, allowed, 4, rng), rng)
-            return front.choices[(front.spent <= target.limit_values[:, None]).all(axis=0)]
+            return front.choices[fits(front.spent, target.limit_values)]
 
         wanted = n - len(asked)
         return asked + picked(problem, past, wanted, self.solver, self.spread, ranked)
@@ -176,7 +176,7 @@ class _Front:
         solver = SOLVERS.build(search.solver)
         solved = np.array([solver.solve(each).choice for each in (problem, widest)])
         measured, spent, log_kl = past.measured()
-        within = (spent <= widest.limit_values[:, None]).all(axis=0)
+        within = fits(spent, widest.limit_values)
         at = np.stack([log_kl, fill_of(spent, problem.limit_values)], axis=1)[within]
         best = measured[within][survivors(at, search.population)]
         choices = ladder.repaired(ladder.admitted(np.concatenate([solved, best])), rng)

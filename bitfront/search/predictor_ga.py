@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
-from bitfront.search._genetic import Ladder, affordable, most_bred, offspring
+from bitfront.search._genetic import Ladder, affordable, fits, most_bred, offspring
 from bitfront.search._predictors import Predictor, check_predictor
 from bitfront.search._proposals import Past, picked
 from bitfront.search._warm_start import warm_start
@@ -101,7 +101,7 @@ class PredictorGa(Search):
             limits = target.limit_values
             if len(bred) >= most and (near := _nearest(bred, limits)) is not None:
                 return near
-            parents = best[(spent <= limits[:, None]).all(axis=0)]
+            parents = best[fits(spent, limits)]
             parents = parents[: self.population // 2]
             bred.append((limits, self._bred(target, parents, predictor, n_generations, rng)))
             return bred[-1][1]

@@ -8,23 +8,12 @@ import json
 from pathlib import Path
 
 import torch
-from digits import N_TRAINED, small_digits
+from digits import N_TRAINED, PIXELS, small_digits
 from torch.nn.functional import cross_entropy
 from transformers import EfficientNetConfig, EfficientNetForImageClassification
 
 FOLDER = Path(__file__).parent / "tiny_convnet"
 N_STEPS = 300
-PIXELS = {
-    "image_processor_type": "ViTImageProcessor",
-    "do_resize": True,
-    "size": {"height": 32, "width": 32},
-    "resample": 0,
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.5, 0.5, 0.5],
-    "image_std": [0.5, 0.5, 0.5],
-}
 
 
 def untrained() -> EfficientNetForImageClassification:

@@ -8,22 +8,11 @@ import json
 from pathlib import Path
 
 import torch
-from digits import N_TRAINED, small_digits
+from digits import N_TRAINED, PIXELS, small_digits
 from transformers import ViTConfig, ViTForImageClassification
 
 FOLDER = Path(__file__).parent / "tiny_vit"
 N_STEPS, N_IMAGES, LEARNING_RATE = 350, 64, 2e-3
-PIXELS = {
-    "image_processor_type": "ViTImageProcessor",
-    "do_resize": True,
-    "size": {"height": 32, "width": 32},
-    "resample": 0,
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.5, 0.5, 0.5],
-    "image_std": [0.5, 0.5, 0.5],
-}
 
 
 def untrained() -> ViTForImageClassification:
