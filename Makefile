@@ -35,6 +35,7 @@ check: $(VENV)/installed-tests
 
 docs: $(VENV)/installed-tests
 	$(BIN)/python docs/choosing.py
+	$(BIN)/python benchmarks/tables.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -77,14 +77,16 @@ class Record:
 def origin() -> dict[str, str]:
     """Machine, day, commit (with `+` when files differ from it) and command of this run.
 
-    Taken at the first row, so that rows of one run agree. Folders of the machine stay out.
+    Taken at the first row, so that rows of one run agree. Results of other runs are no difference.
+    Folders of the machine stay out.
     """
+    changed = _git("diff", "--name-only", "HEAD", "--", ":/", ":(exclude,top)benchmarks/results")
     words = [Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:]]
     command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *words]
     return {
         "machine": f"{cpu_model()}, {os.cpu_count()} cores",
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        "commit": _git("describe", "--always", "--dirty=+", "--exclude=*"),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if changed else ""),
         "command": shlex.join(command),
     }
 

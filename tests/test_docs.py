@@ -24,6 +24,14 @@ def test_choosing_page_is_up_to_date() -> None:
     assert (ROOT / "docs" / "choosing.md").read_text() == PAGE, "run `make docs`"
 
 
+def test_tables_of_measurements_are_those_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    filled = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))["filled"]
+    page = (ROOT / "docs" / "measurements.md").read_text()
+    assert page.count("<!-- table: ") >= 5
+    assert page == filled(page), "run `make docs`"
+
+
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_docstring_says_cost_preference_and_source(plugin: type) -> None:
     text = (inspect.getdoc(plugin) or "").partition("\nArgs:\n")[0]

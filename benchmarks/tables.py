@@ -1,0 +1,184 @@
+"""Tables of the docs, out of the rows that benchmarks wrote.
+
+    python benchmarks/tables.py
+
+In a page each follows a comment that says what it shows, and is written anew:
+
+    <!-- table: estimators --model smollm2-135m -->
+    <!-- table: searches --model stories15m --budget 3.0bits -->
+    <!-- table: fronts --model stories15m -->
+    <!-- table: proposals -->
+
+Of rows that measured the same thing the last counts. Numbers are means over seeds; what stands in
+brackets is the smallest and the largest of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from statistics import mean
+
+from record import FOLDER
+
+Row = dict[str, str]
+PAGE = FOLDER.parents[1] / "docs" / "measurements.md"
+TABLE = re.compile(r"(<!-- table: (.+) -->)\n(?:\|.*\n)*")
+RANGES = ("tau_2_to_3", "tau_3_to_4", "tau_4_to_6")
+ALLOCATIONS = ("autoscheme", "modelopt", "fisher solved", "fisher_directional solved", "bitfront")
+
+
+def main() -> None:
+    """Write the tables of the page."""
+    PAGE.write_text(filled(PAGE.read_text()))
+
+
+def filled(page: str) -> str:
+    """A page with its tables as the rows have them now."""
+    return TABLE.sub(lambda found: f"{found[1]}\n{table(found[2].split())}", page)
+
+
+def table(arguments: list[str]) -> str:
+    """One table in Markdown."""
+    made = argparse.ArgumentParser()
+    made.add_argument("table", choices=TABLES)
+    made.add_argument("--model", default="smollm2-135m")
+    made.add_argument("--budget", default="3.0bits", help="of searches")
+    made.add_argument("--n-judged", default="1024", help="tokens that estimators are judged on")
+    made.add_argument("--n-sequences", default="8", help="that estimators read")
+    made.add_argument(
+        "--n-search", default="8", help="sequences that searches of fronts measure on"
+    )
+    asked = made.parse_args(arguments)
+    lines = list(TABLES[asked.table](asked))
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def estimators(asked: argparse.Namespace) -> Iterator[list[str]]:
+    """Tau of each estimator, the best first; seconds, on the usual machine, the least of seeds."""
+    found = {
+        (row["estimator"], row["seed"]): row
+        for row in rows("estimators", model=asked.model, n_judged_tokens=asked.n_judged)
+        if row["n_sequences"] == asked.n_sequences and row["n_allocations"] == "60"
+    }
+    machine = Counter(row["machine"] for row in found.values()).most_common(1)[0][0]
+    yield ["estimator", "seeds", "tau", "2 to 3 bits", "3 to 4", "4 to 6", "seconds"]
+    by_name = grouped(found)
+    for name in sorted(by_name, key=lambda n: -mean(floats(by_name[n], "tau"))):
+        mine = by_name[name]
+        taus = [f"{mean(floats(mine, column)):.3f}" for column in RANGES]
+        seconds = min(floats([r for r in mine if r["machine"] == machine], "seconds"))
+        yield [f"`{name}`", str(len(mine)), spread(floats(mine, "tau")), *taus, f"{seconds:.3g}"]
+
+
+def searches(asked: argparse.Namespace) -> Iterator[list[str]]:
+    """Hypervolume and smallest KL of each search over those of `sweep`, by measurements."""
+    found = {
+        (row["search"], row["seed"], int(row["n_trials"])): row
+        for row in rows("searches", model=asked.model, budget=asked.budget)
+    }
+    seeds = sorted({seed for _, seed, _ in found})
+    steps = sorted({n for _, _, n in found if (n & (n - 1)) == 0 and n <= 256})
+    yield ["search", "seeds", *(f"KL at {n}" for n in steps), *(f"volume at {n}" for n in steps)]
+    for name in dict.fromkeys(name for name, _, _ in found):
+        cells: dict[str, list[str]] = {"best_kl": [], "hypervolume_share": []}
+        for column, made in cells.items():
+            for step in steps:
+                ratios = [
+                    float(found[name, seed, step][column]) / float(of_sweep[column])
+                    for seed in seeds
+                    if (name, seed, step) in found
+                    and (of_sweep := reached(found, "sweep", seed, step)) is not None
+                ]
+                made.append(spread(ratios) if ratios else "")
+        n_seeds = len({seed for other, seed, _ in found if other == name})
+        yield [f"`{name}`", str(n_seeds), *cells["best_kl"], *cells["hypervolume_share"]]
+
+
+def reached(found: dict[tuple[str, str, int], Row], name: str, seed: str, step: int) -> Row | None:
+    """The last row of a search within so many measurements: it may have had nothing left."""
+    within = [n for other, s, n in found if (other, s) == (name, seed) and n <= step]
+    return found[name, seed, max(within)] if within else None
+
+
+def fronts(asked: argparse.Namespace) -> Iterator[list[str]]:
+    """KL by quantizer and budget, and how far below the better peer and `fisher` ours is."""
+    found = {
+        ((row["quantizer"], row["budget_bits"]), row["seed"], row["allocation"]): row
+        for row in rows("fronts", model=asked.model)
+        if row["allocation"] in ALLOCATIONS and f"--n-search {asked.n_search} " in row["command"]
+    }
+    yield [
+        *("quantizer", "code bits", "seeds", "uniform", *ALLOCATIONS),
+        *("below the better peer", "below fisher"),
+    ]
+    for quantizer, budget in sorted({key for key, _, _ in found}):
+        mine = {
+            (s, a): float(r["kl"]) for (k, s, a), r in found.items() if k == (quantizer, budget)
+        }
+        seeds = [s for s, a in mine if a == "bitfront"]
+        if not seeds:
+            continue
+        ours = [found[(quantizer, budget), s, "bitfront"] for s in seeds]
+        means = [mean([float(r["kl"]) / float(r["over_uniform"]) for r in ours])]
+        means += [mean([mine[s, name] for s in seeds]) for name in ALLOCATIONS]
+        peers = [1 - mine[s, "bitfront"] / min(mine[s, p] for p in ALLOCATIONS[:2]) for s in seeds]
+        plain = [1 - mine[s, "bitfront"] / mine[s, "fisher solved"] for s in seeds]
+        values = [f"{value:.4f}" for value in means]
+        yield [quantizer, budget, str(len(seeds)), *values, percent(peers), percent(plain)]
+
+
+def proposals(_asked: argparse.Namespace) -> Iterator[list[str]]:
+    """Processor seconds of the first proposal of a resumed search, and of the next."""
+    found = {(row["search"], int(row["n_layers"])): row for row in rows("proposals")}
+    sizes = sorted({n for _, n in found})
+    yield ["search", *(f"{n:,} layers" for n in sizes)]
+    for name in sorted({name for name, _ in found}):
+        mine = [found.get((name, n)) for n in sizes]
+        cells = [f"{r['first_seconds']} / {r['seconds']}" if r else "" for r in mine]
+        yield [f"`{name}`", *cells]
+
+
+def rows(name: str, **wanted: str) -> list[Row]:
+    """Rows of a results file with these values."""
+    with (FOLDER / f"{name}.csv").open(newline="") as file:
+        return [r for r in csv.DictReader(file) if all(r[k] == v for k, v in wanted.items())]
+
+
+def grouped(found: dict[tuple[str, str], Row]) -> dict[str, list[Row]]:
+    """Rows of all seeds by name."""
+    names = dict.fromkeys(name for name, _ in found)
+    return {name: [row for (n, _), row in found.items() if n == name] for name in names}
+
+
+def floats(found: Iterable[Row], column: str) -> list[float]:
+    """One column."""
+    return [float(row[column]) for row in found]
+
+
+def spread(values: list[float]) -> str:
+    """Mean and, of several, extremes."""
+    ends = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{ends}"
+
+
+def percent(values: list[float]) -> str:
+    """Mean and, of several, extremes in per cent."""
+    low, high = (f"{round(100 * v)}" for v in (min(values), max(values)))
+    ends = f" ({low} to {high})" if len(values) > 1 else ""
+    return f"{round(100 * mean(values))} %{ends}"
+
+
+TABLES: dict[str, Callable[[argparse.Namespace], Iterator[list[str]]]] = {
+    "estimators": estimators,
+    "searches": searches,
+    "fronts": fronts,
+    "proposals": proposals,
+}
+
+if __name__ == "__main__":
+    main()
