@@ -3,6 +3,7 @@
 Also databases: every test of `store` runs on SQLite and on a real PostgreSQL.
 """
 
+import gc
 import json
 import logging
 import os
@@ -12,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+if gc.isenabled():
+    gc.disable()  # what is loaded and collected stays: see `pytest_runtestloop`
+
 import torch
 
 if not torch.cuda.is_available():
@@ -41,6 +46,18 @@ DATA = Path(__file__).parent / "data"
 N_HELD_OUT = 24_000
 
 collect_ignore = ["data"]  # programs that are run by hand
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
+    """Libraries and tests stay to the end: no search for garbage goes through them again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.unfreeze()  # libraries that complain of what is left at the end find it freed
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,7 @@ ROWS = (
         "packing",
         "plugins",
         "files",
+        "loading",
         "settings",
         "logs",
         "traces",

@@ -12,6 +12,7 @@ from rich.markup import escape
 from bitfront import formats, runtimes
 from bitfront.cli.options import AsJson
 from bitfront.formats.base import Format
+from bitfront.loading import uncollected
 from bitfront.plugins import Plugins, parameters, settings, summary
 from bitfront.runtimes.base import Runtime
 
@@ -64,11 +65,12 @@ def plugin_kinds() -> dict[str, Plugins[Any]]:
 
 
 def _plugin_rows() -> list[PluginRow]:
-    rows = [
-        PluginRow(kind, name, summary(folder.load(name)), parameters(folder.load(name)))
-        for kind, folder in plugin_kinds().items()
-        for name in folder.names()
-    ]
+    with uncollected():
+        rows = [
+            PluginRow(kind, name, summary(folder.load(name)), parameters(folder.load(name)))
+            for kind, folder in plugin_kinds().items()
+            for name in folder.names()
+        ]
     rows += [_runtime_row(runtimes.named(name)) for name in runtimes.names()]
     return rows + [_format_row(format) for format in formats.catalogue().values()]
 

@@ -16,6 +16,7 @@ from bitfront.budget import Budget
 from bitfront.cli.options import FORMATS, AsJson, Device, Dtype, Menu, menu
 from bitfront.cli.output import print_line
 from bitfront.errors import InvalidArgument
+from bitfront.loading import uncollected
 from bitfront.study import Study
 
 if TYPE_CHECKING:
@@ -62,9 +63,10 @@ def profile(
             raise InvalidArgument("Give a model to time, or --check with a results folder.")
         _check(check, at, n_points, rounds, seconds, as_json)
         return
-    from bitfront.display import Display
-    from bitfront.profile import Request
-    from bitfront.profile import profile as timed
+    with uncollected():
+        from bitfront.display import Display
+        from bitfront.profile import Request
+        from bitfront.profile import profile as timed
 
     request = Request(
         formats=menu(formats),

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bitfront.cli.options import AsJson
+from bitfront.loading import uncollected
 
 Checkpoint = Annotated[Path, typer.Argument(help="Folder that bitfront export wrote.")]
 ModelNow = Annotated[
@@ -28,8 +29,9 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Load a checkpoint in an engine and compare what it predicts with our own arithmetic."""
-    from bitfront.display import Display
-    from bitfront.proof.check import check as checked
+    with uncollected():
+        from bitfront.display import Display
+        from bitfront.proof.check import check as checked
 
     with Display(as_json) as display:
         verdict = checked(checkpoint, runtime, model, results, timeout, display.show)
@@ -47,8 +49,9 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Measure a checkpoint again and compare it with its manifest: files, data, values."""
-    from bitfront.display import Display
-    from bitfront.proof.verify import verify as verified
+    with uncollected():
+        from bitfront.display import Display
+        from bitfront.proof.verify import verify as verified
 
     with Display(as_json) as display:
         found = verified(checkpoint, model, text, display.show)

@@ -16,6 +16,7 @@ from bitfront.cli.options import AsJson, ResultsFolder
 from bitfront.cli.output import tell_notes, written_report
 from bitfront.cli.server import connected
 from bitfront.errors import InvalidArgument
+from bitfront.loading import uncollected
 from bitfront.progress import Progress
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
@@ -89,8 +90,9 @@ def _export(
     model: str | None,
     progress: Progress,
 ) -> None:
-    from bitfront.results import Results
-    from bitfront.run import export_checkpoint
+    with uncollected():
+        from bitfront.results import Results
+        from bitfront.run import export_checkpoint
 
     folder = Results(results)
     study = replace(folder.study, model=model) if model else folder.study

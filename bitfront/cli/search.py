@@ -33,6 +33,7 @@ from bitfront.cli.options import (
 from bitfront.cli.output import print_line, print_note, written_report
 from bitfront.errors import InvalidArgument
 from bitfront.kv_cache import KVCache
+from bitfront.loading import uncollected
 from bitfront.plugins import Choice
 from bitfront.study import SecondText, Study, TextSource, default_menu
 
@@ -184,10 +185,11 @@ def search(
         items=str(items) if items else None,
     )
     exporter = study.deployment.exporter if study.deployment else "packed"
-    from bitfront.display import Display
-    from bitfront.export.base import check_target
-    from bitfront.report.study import report_data
-    from bitfront.run import export_checkpoint, run_study
+    with uncollected():
+        from bitfront.display import Display
+        from bitfront.export.base import check_target
+        from bitfront.report.study import report_data
+        from bitfront.run import export_checkpoint, run_study
 
     if checkpoint:
         for source in (model, base):  # before hours are spent

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from bitfront.artifacts import Artifacts
 from bitfront.errors import BitfrontError, InvalidArgument, StorageError
+from bitfront.loading import uncollected
 from bitfront.logs import set_up_logs
 from bitfront.processes import PARENT, end_when_stuck
 from bitfront.settings import Settings
@@ -66,8 +67,9 @@ def _work(
     try:
         # Seconds and 200 MB, which a worker with nothing to do has no use for. No task is claimed
         # yet: what fails here is none of its attempts.
-        from bitfront.workers.bench import Bench
-        from bitfront.workers.stages import STAGES
+        with uncollected():
+            from bitfront.workers.bench import Bench
+            from bitfront.workers.stages import STAGES
     except Exception as error:
         logger.exception("cannot load what it works with")
         raise InvalidArgument(f"This machine cannot work: {error}.") from error

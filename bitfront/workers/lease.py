@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from bitfront.errors import LostLease, StorageError
 from bitfront.progress import Event
+from bitfront.repeated import Repeated
 from bitfront.store.queue import Queue
 from bitfront.store.records import Claim
 
@@ -36,7 +35,7 @@ class GivenUp(BaseException):
         self.reason = reason
 
 
-class Lease:
+class Lease(Repeated):
     """Renews a claim from a thread of its own inside a `with` block.
 
     The work calls `check` as often as it can, through `progress`. Work that does not, because a
@@ -59,6 +58,7 @@ class Lease:
         is_stopping: Callable[[], bool],
         leave: Callable[[int], None] = os._exit,
     ) -> None:
+        super().__init__(f"lease-{claim.task}", _LOOK_SECONDS)
         self._queue = queue
         self._claim = claim
         self._max_seconds = max_seconds
@@ -66,21 +66,7 @@ class Lease:
         self._leave = leave
         self._latest = Event(claim.stage.value, 0, 1)
         self._reason = ""
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease-{claim.task}", daemon=True)
-
-    def __enter__(self) -> Lease:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._thread.join()
+        self._begun = self._renewed = time.monotonic()
 
     def progress(self, event: Event) -> None:
         """Take what the library reports.
@@ -102,30 +88,29 @@ class Lease:
         if self._reason:
             raise GivenUp(self._reason)
 
-    def _keep(self) -> None:
-        begun = renewed = time.monotonic()
-        while not self._done.wait(_LOOK_SECONDS):
-            now = time.monotonic()
-            if now - begun > self._max_seconds:
-                self._reason = "slow"
-            elif self._is_stopping():
-                self._reason = "stopped"
-            else:
-                try:
-                    renewed = self._renewed(now, renewed)
-                except Exception:  # without this thread the lease would run out unseen
-                    told = "task %d cannot renew its lease"
-                    logger.exception(told, self._claim.task, extra=self._claim.about)
-            if self._reason and not self._done.wait(_GRACE_SECONDS):
-                self._end()
+    def once(self) -> None:
+        """Look whether the work may go on, and renew the claim when that is due."""
+        now = time.monotonic()
+        if now - self._begun > self._max_seconds:
+            self._reason = "slow"
+        elif self._is_stopping():
+            self._reason = "stopped"
+        else:
+            try:
+                self._look(now)
+            except Exception:  # without this thread the lease would run out unseen
+                told = "task %d cannot renew its lease"
+                logger.exception(told, self._claim.task, extra=self._claim.about)
+        if self._reason and not self._stopping.wait(_GRACE_SECONDS):
+            self._end()
 
-    def _renewed(self, now: float, renewed: float) -> float:
-        """The time of the last renewal; makes one when it is due, and looks for a cancellation."""
+    def _look(self, now: float) -> None:
+        """Renew the claim when that is due; look for a cancellation."""
         try:
-            if now - renewed < self._queue.lease_seconds / 4:
+            if now - self._renewed < self._queue.lease_seconds / 4:
                 if self._queue.is_cancelled(self._claim):
                     self._reason = "cancelled"
-                return renewed
+                return
             latest = self._latest
             if self._queue.renew(self._claim, latest.stage, latest.done, latest.total):
                 self._reason = "cancelled"
@@ -135,8 +120,8 @@ class Lease:
             # The work goes on: the database may be back before the lease ends, or soon after.
             told = "task %d cannot renew its lease: %s"
             logger.warning(told, self._claim.task, error, extra=self._claim.about)
-            return renewed
-        return now
+            return
+        self._renewed = now
 
     def _end(self) -> None:
         told = "task %d did not stop (%s): ending its process"

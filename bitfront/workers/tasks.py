@@ -25,6 +25,7 @@ from celery.signals import (
 
 from bitfront.artifacts import Artifacts
 from bitfront.broker import WORK, celery_app
+from bitfront.loading import uncollected
 from bitfront.logs import set_up_logs
 from bitfront.processes import end_when_stuck, end_with_parent
 from bitfront.relay import Relay, ring_due
@@ -50,7 +51,8 @@ app: Celery = celery_app(settings)
 @cache
 def bench() -> Bench:
     """Of this process: it keeps a study loaded from one message to the next."""
-    from bitfront.workers.bench import Bench
+    with uncollected():
+        from bitfront.workers.bench import Bench
 
     # From here on: loading a library may hold the interpreter for long.
     end_when_stuck(STUCK_LEASES * settings.lease_seconds)
@@ -65,7 +67,8 @@ def stages() -> Mapping[Stage, Work[Bench]]:
     Imported by the process that works, which takes seconds: its parent measures nothing, and kills
     a child that is not there soon.
     """
-    from bitfront.workers.stages import STAGES
+    with uncollected():
+        from bitfront.workers.stages import STAGES
 
     return STAGES
 

@@ -53,22 +53,31 @@ def test_a_model_writes_its_text_once(tiny_llama, tiny_tokens, monkeypatch):
     assert torch.equal(chosen_text("sampled", *given), first)
 
 
+@pytest.fixture(scope="module")
+def bank(tiny_llama, tmp_path_factory):
+    menu = tuple(map(named, ("int2_g64", "int4_g64")))
+    space = search_space(tiny_llama, menu, None, tied=False)
+    return WeightBank.build(tmp_path_factory.mktemp("bank"), tiny_llama, space, Rtn())
+
+
+@pytest.fixture(scope="module")
+def truth(tiny_llama, tiny_tokens, bank):
+    measured = LeaveOneIn(max_sequences=4)
+    return measured.estimate(tiny_llama, tiny_tokens[8:12], bank.space, bank)
+
+
 @pytest.mark.parametrize("name", ["linearity", "leave_one_in"])
 @pytest.mark.parametrize(("text", "least"), [("random", 0.91), ("sampled", 0.95)])
 def test_estimates_without_data_rank_as_measured_on_text(
-    name, text, least, tiny_llama, tiny_tokens, tmp_path
+    name, text, least, tiny_llama, tiny_tokens, bank, truth
 ):
-    menu = tuple(map(named, ("int2_g64", "int4_g64")))
-    space = search_space(tiny_llama, menu, None, tied=False)
-    bank = WeightBank.build(tmp_path, tiny_llama, space, Rtn())
     estimator = ESTIMATORS.build(name, {"text": text, "max_sequences": 4})
     first, other = (
-        estimator.estimate(tiny_llama, tokens, space, bank)
+        estimator.estimate(tiny_llama, tokens, bank.space, bank)
         for tokens in (tiny_tokens[:4], tiny_tokens[4:8])
     )
     np.testing.assert_array_equal(first.values, other.values)
     assert first.source == other.source
-    truth = LeaveOneIn(max_sequences=4).estimate(tiny_llama, tiny_tokens[8:12], space, bank)
     assert spearmanr(first.values.ravel(), truth.values.ravel()).statistic > least
 
 
