@@ -6,6 +6,7 @@ import ctypes
 import gc
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -28,8 +29,9 @@ from bitfront.report.agreement import tau
 from bitfront.report.comparison import Compared
 from bitfront.run import opened
 from bitfront.sensitivity import ESTIMATORS
+from bitfront.sensitivity._inputs import has_pairs
 from bitfront.sensitivity._unseen import imputed
-from bitfront.sensitivity.base import Estimator, estimate_together, shared_passes
+from bitfront.sensitivity.base import Estimated, Estimator, estimate_together, shared_passes
 from bitfront.solvers import SOLVERS
 from bitfront.study import Study
 from bitfront.table import LayerTable
@@ -50,8 +52,9 @@ def compare(
 
     Allocations are spread evenly over `RANGES`: a third random, a third random around one average,
     a third solved at random budgets. They are measured on calibration blocks that no estimator
-    sees. Estimators that need the same pass share it. An interrupted comparison continues: measured
-    allocations and finished estimators are stored.
+    sees. Estimators that need the same pass share it, unless caches or rounded inputs are added to
+    their tables, as a search adds them; what a search refuses there fails here too. An interrupted
+    comparison continues: measured allocations and finished estimators are stored.
 
     Args:
         study: model, menu, texts and quantizer; its estimator solves the last third.
@@ -74,7 +77,7 @@ def compare(
         done = {each.estimator: each for each in read_comparison(directory)}
         waiting = {name: x for name, x in built.items() if not _known(job, done.get(name), x)}
         names = {id(estimator): name for name, estimator in waiting.items()}
-        for group in shared_passes(list(waiting.values())):
+        for group in _groups(job, list(waiting.values())):
             for made in _group(job, group, names, trials):
                 done[made.estimator] = made
             _write(directory, list(done.values()))
@@ -135,14 +138,7 @@ def _group(
     patched.apply(Allocation({}))
     peak = _PeakMemory()
     try:
-        made = estimate_together(
-            group,
-            patched.model,
-            job.tokens["estimation"],
-            job.problem.space,
-            patched.bank,
-            counted(job.progress, "estimate"),
-        )
+        made = _estimated(job, group)
     except BitfrontError as error:
         if len(group) == 1:
             return [Compared(mine[0], error=str(error))]
@@ -159,6 +155,28 @@ def _group(
         row = Compared(name, {}, round(estimated.seconds, 3), rise, others, table.note)
         found.append(_judged(job, row, trials))
     return found
+
+
+def _groups(job: Job, estimators: Sequence[Estimator]) -> list[list[Estimator]]:
+    """Those that share a pass; each alone where a search adds caches or rounded inputs."""
+    if _adds_to_weights(job):
+        return [[estimator] for estimator in estimators]
+    return shared_passes(estimators)
+
+
+def _adds_to_weights(job: Job) -> bool:
+    return job.problem.space.kv_cache is not None or has_pairs(job.problem.space)
+
+
+def _estimated(job: Job, group: Sequence[Estimator]) -> list[Estimated]:
+    """The tables that a search would use, of one of `_groups`."""
+    patched, space = job.measurement.patched, job.problem.space
+    given = (patched.model, job.tokens["estimation"], space, patched.bank)
+    show = counted(job.progress, "estimate")
+    if not _adds_to_weights(job):
+        return estimate_together(group, *given, show)
+    (alone,), start = group, time.perf_counter()
+    return [Estimated(alone.whole_table(*given, show), time.perf_counter() - start)]
 
 
 def _judged(job: Job, row: Compared, trials: Sequence[Trial]) -> Compared:
