@@ -83,7 +83,7 @@ def test_a_damaged_file_is_named(study, folder, tmp_path):
         pass
 
 
-@pytest.mark.parametrize("estimator", ["weight_error"])
+@pytest.mark.parametrize("estimator", ["weight_error", "blend:by=rank"])
 def test_pairs_in_nats_are_not_added_to_what_only_ranks(study, estimator):
     ranking = replace(study, estimator=Choice.parse(estimator))
     with pytest.raises(InvalidArgument, match=r"only ranks weights.*fisher_directional"):

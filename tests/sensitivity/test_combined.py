@@ -125,3 +125,13 @@ def test_where_nothing_loses_anything_no_formula_turns_the_order_round(
 def test_refuses_what_cannot_be_combined(name, params, message):
     with pytest.raises(InvalidArgument, match=message):
         ESTIMATORS.build(name, params)
+
+
+def test_a_blend_by_rank_is_not_in_nats():
+    """So that it is not weighed against caches and rounded inputs, which are."""
+    ranks, fit = Blend(by="rank"), Blend(by="fit")
+    assert fit.in_nats
+    assert not ranks.in_nats
+    for check in (ranks.check_caches, ranks.check_inputs):
+        with pytest.raises(InvalidArgument, match="only ranks weights"):
+            check()
