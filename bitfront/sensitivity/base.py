@@ -383,10 +383,11 @@ def uncertainty(
 ) -> str:
     """A note on standard errors `[n_layers]`, relative to the layers' own means."""
     relative = error / np.maximum(np.abs(mean), 1e-30)
-    worst = int(relative.argmax())
+    if np.isinf(relative).all():
+        return f"standard error of {of}: unknown, one sample shows no spread"
     return (
         f"standard error of {of}: median {np.median(relative):.1%} of its size, "
-        f"largest {relative[worst]:.1%} ({space.layers[worst].name})"
+        f"largest {relative.max():.1%} ({space.layers[int(relative.argmax())].name})"
     )
 
 
