@@ -285,7 +285,7 @@ class GramEstimator(SharingEstimator):
 
 @dataclass(frozen=True, eq=False)
 class Estimated:
-    """A table and the seconds it would have taken alone."""
+    """A table and its seconds: of the pass, in full where it shares it, and its own."""
 
     table: LayerTable
     seconds: float
