@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
@@ -136,7 +137,7 @@ def _group(
     mine = [names[id(estimator)] for estimator in group]
     patched = job.measurement.patched
     patched.apply(Allocation({}))
-    peak = _PeakMemory()
+    peak = _PeakMemory(patched.model.device)
     try:
         made = _estimated(job, group)
     except BitfrontError as error:
@@ -272,10 +273,15 @@ def _return_free_memory() -> None:
 
 
 class _PeakMemory:
-    """How far the memory of this process rises from now on, where Linux says so."""
+    """How far memory rises from now on: of the model's GPU, else of this process on Linux."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         gc.collect()
+        self._gpu = device if device.type == "cuda" else None
+        if self._gpu is not None:
+            torch.cuda.reset_peak_memory_stats(self._gpu)
+            self._before: float | None = float(torch.cuda.memory_allocated(self._gpu))
+            return
         _return_free_memory()  # else a pass would find its memory in what earlier ones left
         self._before = self._read("VmRSS")
         try:
@@ -285,10 +291,14 @@ class _PeakMemory:
 
     def rise_mb(self) -> float | None:
         """In units of 10^6 bytes, since it was made."""
-        peak = self._read("VmHWM")
+        peak = self._read("VmHWM") if self._gpu is None else self._peak_of(self._gpu)
         if peak is None or self._before is None:
             return None
         return round((peak - self._before) / 1e6, 1)
+
+    @staticmethod
+    def _peak_of(gpu: torch.device) -> float:
+        return float(torch.cuda.max_memory_allocated(gpu))
 
     @staticmethod
     def _read(key: str) -> float | None:

@@ -28,8 +28,8 @@ class Compared:
             those of each range of bits (`"2_to_3"`); `None` where no order exists.
         seconds: of its pass, in full where it shares it, and of its own work; what several derive
             from the pass alike counts for the first of them.
-        peak_mb: how far memory rose in the pass, all who share it together; `None` where the
-            system does not say.
+        peak_mb: how far memory rose in the pass, all who share it together: of the GPU where the
+            model is on one, else of the process; `None` where the system does not say.
         shared: who else had the same pass.
         note: what the estimator found besides: a formula, standard errors.
         error: why it has no table; then nothing above is known.
