@@ -1,5 +1,7 @@
 """Combined estimators: fits and ranks by their definitions, formulas read back and evolved."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity._expressions import Formula, evolved
 from bitfront.sensitivity._measured import drawn, measured, sums
 from bitfront.sensitivity.blend import Blend, by_rank, fitted
-from bitfront.sensitivity.evolved import Evolved
+from bitfront.sensitivity.evolved import _NAMES, Evolved
 
 
 def test_a_fit_finds_the_weights_of_what_was_measured():
@@ -135,3 +137,16 @@ def test_a_blend_by_rank_is_not_in_nats():
     for check in (ranks.check_caches, ranks.check_inputs):
         with pytest.raises(InvalidArgument, match="only ranks weights"):
             check()
+
+
+def test_folds_without_an_order_do_not_enter_the_cross_validated_tau():
+    """Four of six allocations lose the same: at least one fold of two ranks nothing."""
+    rng = np.random.default_rng(0)
+    logs = {name: np.log(rng.lognormal(size=(10, 3))) for name in _NAMES}
+    choices, kl = rng.integers(0, 3, (6, 10)), np.array([0.5, 0.5, 0.5, 0.5, 0.1, 0.2])
+    for seed in range(3):
+        search = Evolved(n_measured=6, seed=seed, population=8, n_generations=2)
+        _, note = search.found(logs, choices, kl)
+        tau, n_folds = re.search(r"(\S+) cross-validated over (\d) of 3 folds", note).groups()
+        assert -1 <= float(tau) <= 1
+        assert int(n_folds) in {1, 2}
