@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
-from bitfront.errors import InvalidArgument, NonFinite
+from bitfront.errors import InvalidArgument, NonFinite, UnknownPlugin
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity._expressions import Formula, evolved
 from bitfront.sensitivity._measured import drawn, measured, sums
@@ -122,6 +122,7 @@ def test_where_nothing_loses_anything_no_formula_turns_the_order_round(
         ("blend", {"by": "vote"}, "fit"),
         ("evolved", {"formula": "fishr"}, "Available: "),
         ("evolved", {"n_measured": 2}, "n_measured >= 6"),
+        ("by_part", {"language": "by_part"}, "name another"),
     ],
 )
 def test_refuses_what_cannot_be_combined(name, params, message):
@@ -150,3 +151,9 @@ def test_folds_without_an_order_do_not_enter_the_cross_validated_tau():
         tau, n_folds = re.search(r"(\S+) cross-validated over (\d) of 3 folds", note).groups()
         assert -1 <= float(tau) <= 1
         assert int(n_folds) in {1, 2}
+
+
+@pytest.mark.parametrize("part", ["vision", "projector", "language"])
+def test_an_unknown_estimator_of_a_part_is_refused_at_once(part):
+    with pytest.raises(UnknownPlugin, match="Did you mean 'fisher'"):
+        ESTIMATORS.build("by_part", {part: "fishr"})
