@@ -6,12 +6,14 @@ import ctypes
 import gc
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
@@ -28,8 +30,9 @@ from bitfront.report.agreement import tau
 from bitfront.report.comparison import Compared
 from bitfront.run import opened
 from bitfront.sensitivity import ESTIMATORS
+from bitfront.sensitivity._inputs import has_pairs
 from bitfront.sensitivity._unseen import imputed
-from bitfront.sensitivity.base import Estimator, estimate_together, shared_passes
+from bitfront.sensitivity.base import Estimated, Estimator, estimate_together, shared_passes
 from bitfront.solvers import SOLVERS
 from bitfront.study import Study
 from bitfront.table import LayerTable
@@ -50,8 +53,9 @@ def compare(
 
     Allocations are spread evenly over `RANGES`: a third random, a third random around one average,
     a third solved at random budgets. They are measured on calibration blocks that no estimator
-    sees. Estimators that need the same pass share it. An interrupted comparison continues: measured
-    allocations and finished estimators are stored.
+    sees. Estimators that need the same pass share it, unless caches or rounded inputs are added to
+    their tables, as a search adds them; what a search refuses there fails here too. An interrupted
+    comparison continues: measured allocations and finished estimators are stored.
 
     Args:
         study: model, menu, texts and quantizer; its estimator solves the last third.
@@ -74,7 +78,7 @@ def compare(
         done = {each.estimator: each for each in read_comparison(directory)}
         waiting = {name: x for name, x in built.items() if not _known(job, done.get(name), x)}
         names = {id(estimator): name for name, estimator in waiting.items()}
-        for group in shared_passes(list(waiting.values())):
+        for group in _groups(job, list(waiting.values())):
             for made in _group(job, group, names, trials):
                 done[made.estimator] = made
             _write(directory, list(done.values()))
@@ -133,16 +137,9 @@ def _group(
     mine = [names[id(estimator)] for estimator in group]
     patched = job.measurement.patched
     patched.apply(Allocation({}))
-    peak = _PeakMemory()
+    peak = _PeakMemory(patched.model.device)
     try:
-        made = estimate_together(
-            group,
-            patched.model,
-            job.tokens["estimation"],
-            job.problem.space,
-            patched.bank,
-            counted(job.progress, "estimate"),
-        )
+        made = _estimated(job, group)
     except BitfrontError as error:
         if len(group) == 1:
             return [Compared(mine[0], error=str(error))]
@@ -159,6 +156,28 @@ def _group(
         row = Compared(name, {}, round(estimated.seconds, 3), rise, others, table.note)
         found.append(_judged(job, row, trials))
     return found
+
+
+def _groups(job: Job, estimators: Sequence[Estimator]) -> list[list[Estimator]]:
+    """Those that share a pass; each alone where a search adds caches or rounded inputs."""
+    if _adds_to_weights(job):
+        return [[estimator] for estimator in estimators]
+    return shared_passes(estimators)
+
+
+def _adds_to_weights(job: Job) -> bool:
+    return job.problem.space.kv_cache is not None or has_pairs(job.problem.space)
+
+
+def _estimated(job: Job, group: Sequence[Estimator]) -> list[Estimated]:
+    """The tables that a search would use, of one of `_groups`."""
+    patched, space = job.measurement.patched, job.problem.space
+    given = (patched.model, job.tokens["estimation"], space, patched.bank)
+    show = counted(job.progress, "estimate")
+    if not _adds_to_weights(job):
+        return estimate_together(group, *given, show)
+    (alone,), start = group, time.perf_counter()
+    return [Estimated(alone.whole_table(*given, show), time.perf_counter() - start)]
 
 
 def _judged(job: Job, row: Compared, trials: Sequence[Trial]) -> Compared:
@@ -254,10 +273,15 @@ def _return_free_memory() -> None:
 
 
 class _PeakMemory:
-    """How far the memory of this process rises from now on, where Linux says so."""
+    """How far memory rises from now on: of the model's GPU, else of this process on Linux."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         gc.collect()
+        self._gpu = device if device.type == "cuda" else None
+        if self._gpu is not None:
+            torch.cuda.reset_peak_memory_stats(self._gpu)
+            self._before: float | None = float(torch.cuda.memory_allocated(self._gpu))
+            return
         _return_free_memory()  # else a pass would find its memory in what earlier ones left
         self._before = self._read("VmRSS")
         try:
@@ -267,10 +291,14 @@ class _PeakMemory:
 
     def rise_mb(self) -> float | None:
         """In units of 10^6 bytes, since it was made."""
-        peak = self._read("VmHWM")
+        peak = self._read("VmHWM") if self._gpu is None else self._peak_of(self._gpu)
         if peak is None or self._before is None:
             return None
         return round((peak - self._before) / 1e6, 1)
+
+    @staticmethod
+    def _peak_of(gpu: torch.device) -> float:
+        return float(torch.cuda.max_memory_allocated(gpu))
 
     @staticmethod
     def _read(key: str) -> float | None:

@@ -142,6 +142,11 @@ def check_names(study: Study) -> None:
     built_costs(study)
     searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
     with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)
+    if study.n_pairs and with_pairs and not estimator.in_nats:
+        raise InvalidArgument(
+            f"{study.estimator} only ranks weights, and measured pairs are in nats: take an "
+            "estimator in nats, such as fisher_directional or leave_one_in, or leave out n_pairs."
+        )
     if study.n_pairs and not with_pairs:
         logger.warning(
             "%d pairs are measured, but no search uses them: name one with solver=quadratic.",

@@ -131,6 +131,20 @@ def test_the_folder_keeps_json_rows(folder: Path) -> None:
     assert {"estimator", "tau", "seconds", "peak_mb", "shared", "note", "error"} == set(rows[0])
 
 
+def test_pairs_with_inputs_are_judged_by_the_table_that_a_search_would_use(study, tmp_path):
+    menu = ("int4_g32", "int4_g32_aint4", "int2_g32")
+    paired = replace(study, formats=menu, estimator=Choice("fisher"), n_search_sequences=1)
+    chosen = [Choice("fisher"), Choice("weight_error")]
+    rows = {row.estimator: row for row in compare(paired, chosen, tmp_path, 3)}
+    with opened(paired, tmp_path) as job:
+        searched = job.problem.loss
+        judged = job.results.load_table("compared-fisher", job.problem.space)
+    np.testing.assert_array_equal(judged.values, searched.values)
+    assert (judged.values[:, 1] > judged.values[:, 0]).all()
+    assert rows["fisher"].seconds > 0
+    assert "only ranks weights" in rows["weight_error"].error
+
+
 def test_experts_hardly_visited_are_judged_as_a_search_judges_them(study, moe_folder, tmp_path):
     routed = replace(study, model=str(moe_folder), formats=("int2_g64", "int4_g64"))
     chosen = [Choice("fisher"), Choice("weight_error")]

@@ -8,7 +8,8 @@ import pytest
 
 from bitfront import Choice
 from bitfront.allocation import Allocation
-from bitfront.errors import MismatchedArtifact
+from bitfront.errors import InvalidArgument, MismatchedArtifact
+from bitfront.inputs import check_names
 from bitfront.pairs import neighbours
 from bitfront.run import opened, run_study
 
@@ -80,3 +81,11 @@ def test_a_damaged_file_is_named(study, folder, tmp_path):
     (tmp_path / "pairs.json").write_text("[1, 2")
     with pytest.raises(MismatchedArtifact, match=r"pairs\.json"), opened(study, tmp_path):
         pass
+
+
+@pytest.mark.parametrize("estimator", ["weight_error", "blend:by=rank"])
+def test_pairs_in_nats_are_not_added_to_what_only_ranks(study, estimator):
+    ranking = replace(study, estimator=Choice.parse(estimator))
+    with pytest.raises(InvalidArgument, match=r"only ranks weights.*fisher_directional"):
+        check_names(ranking)
+    check_names(replace(ranking, n_pairs=0))

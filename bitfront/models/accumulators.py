@@ -126,8 +126,8 @@ def accumulate(
         progress: called with `(passes done, passes in all)`.
 
     Returns:
-        The values of each, and the seconds that each would have taken alone: the pass's own and
-        those spent in it. What several derive from a view counts for the one that came first.
+        The values of each, and its seconds: those of the pass, which count in full for all, and
+        its own. What several derive from a view counts for the one that came first.
 
     Raises:
         NonFinite: outputs or gradients overflow; names the layer.
@@ -158,7 +158,8 @@ def accumulate(
             visit_gradients(model, tokens, space, loss, show, labels.n_draws, progress)
     n_scored = len(tokens) * task.n_scored(tokens) * (labels.n_draws if labels else 1)
     shared = time.perf_counter() - start - sum(seconds)
-    values = [accumulator.values(n_scored) for accumulator in accumulators]
+    values: list[NDArray[np.float64]] = []
+    timed(lambda accumulator: values.append(accumulator.values(n_scored)))
     return values, [shared + own for own in seconds]
 
 

@@ -26,9 +26,10 @@ class Compared:
         estimator: name with parameters.
         tau: Kendall's tau of predicted against measured KL, over all allocations (`"all"`) and over
             those of each range of bits (`"2_to_3"`); `None` where no order exists.
-        seconds: what it would have taken alone; a pass that it shares counts in full.
-        peak_mb: how far memory rose in the pass, all who share it together; `None` where the
-            system does not say.
+        seconds: of its pass, in full where it shares it, and of its own work; what several derive
+            from the pass alike counts for the first of them.
+        peak_mb: how far memory rose in the pass, all who share it together: of the GPU where the
+            model is on one, else of the process; `None` where the system does not say.
         shared: who else had the same pass.
         note: what the estimator found besides: a formula, standard errors.
         error: why it has no table; then nothing above is known.
@@ -51,7 +52,8 @@ def comparison_table(rows: Sequence[Compared]) -> Table:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         show_edge=False,
-        caption="* memory of a pass that several share; seconds as if alone",
+        caption="seconds: a pass that several share counts in full for each, what they derive "
+        "from it alike for the first\n* memory of all that share the pass",
         caption_justify="left",
     )
     table.add_column("estimator", overflow="fold")

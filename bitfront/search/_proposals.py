@@ -19,7 +19,7 @@ from bitfront.trial import Trial
 Floats = NDArray[np.float64]
 Choices = NDArray[np.integer[Any]]
 
-_NEAR = 1.5
+NEAR = 1.5
 """Costs within this factor of the budget are around it."""
 
 
@@ -65,7 +65,7 @@ class Past:
         """Choices and log kl around the budget; uniform baselines far from it teach little."""
         choices, spent, log_kl = self.measured()
         fill = fill_of(spent, problem.limit_values)
-        kept = (fill == 0) | ((fill > 1 / _NEAR) & (fill < _NEAR))
+        kept = (fill == 0) | ((fill > 1 / NEAR) & (fill < NEAR))
         return choices[kept], log_kl[kept]
 
 

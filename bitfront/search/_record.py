@@ -35,7 +35,7 @@ class Record:
     ) -> None:
         self.problem = problem
         self.n_above = self.n_within = 0
-        self.choices = [problem.space.encode(t.allocation).astype(np.int8) for t in history]
+        self.choices = [problem.space.encode(t.allocation).astype(np.int16) for t in history]
         self._seen = {choice.tobytes() for choice in self.choices}
         for trial, choice in zip(history, self.choices, strict=True):
             if trial.origin != "uniform":
@@ -50,11 +50,11 @@ class Record:
 
     def is_new(self, choice: Choice) -> bool:
         """Whether a choice was neither measured nor proposed."""
-        return choice.astype(np.int8).tobytes() not in self._seen
+        return choice.astype(np.int16).tobytes() not in self._seen
 
     def add(self, choice: Choice) -> None:
         """Note a proposal."""
-        self._seen.add(choice.astype(np.int8).tobytes())
+        self._seen.add(choice.astype(np.int16).tobytes())
         self._count(choice)
 
     def _count(self, choice: NDArray[np.signedinteger]) -> None:

@@ -120,14 +120,14 @@ class VectorSearch(Search):
                 choice = corrections.decode(vector, target)
                 if record.is_new(choice):
                     return choice
-                score = known.get(choice.astype(np.int8).tobytes())
+                score = known.get(choice.astype(np.int16).tobytes())
                 if score is not None and 0 <= attempt < _SAMPLES:
                     sampler.learn(score)
         return None
 
 
 def scored(
-    corrections: Corrections, history: Sequence[Trial], choices: Sequence[NDArray[np.int8]]
+    corrections: Corrections, history: Sequence[Trial], choices: Sequence[NDArray[np.int16]]
 ) -> tuple[list[int], Floats]:
     """Which trials say something, and a number for each that is comparable between budgets.
 

@@ -12,8 +12,9 @@ from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
 from bitfront.search._corrections import Floats
 from bitfront.search._posterior import Choices, Posterior, Prior, Scales
+from bitfront.search._proposals import NEAR
 from bitfront.search._warm_start import warm_start
-from bitfront.search.base import Search, learned_kl, sides, targets
+from bitfront.search.base import Search, learned_kl, share_of_limits, sides, targets
 from bitfront.search.sweep import Sweep
 from bitfront.solvers import SOLVERS, Solver
 from bitfront.space import SearchSpace
@@ -68,7 +69,7 @@ class PosteriorIlp(Search):
         temperature: width of the draws around the mean, 1 for the posterior itself.
         spread: how far every fourth proposal goes from the budget, as a fraction of it.
         n_warm_start: points of the solver's front measured first.
-        max_history: most measurements that are learned from, those of smallest kl.
+        max_history: most measurements that are learned from, those of smallest kl near the budget.
     """
 
     solver: str = "lagrangian"
@@ -106,9 +107,7 @@ class PosteriorIlp(Search):
         solver = SOLVERS.build(self.solver)
         scales = Scales(self.prior_sd, self.residual_sd, self.entry_sd, self.pair_sd, self.noise_sd)
         most = _affordable(problem.space, self.max_history)
-        posterior = Posterior.given(
-            Prior.of(problem, scales), *_measured(problem.space, history, most)
-        )
+        posterior = Posterior.given(Prior.of(problem, scales), *_measured(problem, history, most))
         n_above, n_within = sides(problem, history)
         n_within += len(asked)
         while len(asked) < n:
@@ -146,12 +145,23 @@ def _affordable(space: SearchSpace, max_history: int) -> int:
     return max(32, min(max_history, int((5e8 / len(space.groups)) ** 0.5)))
 
 
-def _measured(space: SearchSpace, history: Sequence[Trial], most: int) -> tuple[Choices, Floats]:
+def _measured(problem: Problem, history: Sequence[Trial], most: int) -> tuple[Choices, Floats]:
     """Choices `[n, n_groups]` and log kl `[n]` of the usable trials, at most the best `most`.
+
+    Those far from the budget come last, or a folder that was searched at a larger one would leave
+    no room for those of this one. Baselines are few, and as near as any.
 
     Every trial is measured on the same tokens, so the standard error that they share ranks nothing.
     """
-    usable = sorted((t for t in history if learned_kl(t) > 0), key=learned_kl)[:most]
+    usable = sorted((t for t in history if learned_kl(t) > 0), key=learned_kl)
+    if len(usable) > most:
+        kept = sorted(usable, key=lambda t: not _is_near(problem, t))[:most]  # keeps their order
+        usable = sorted(kept, key=learned_kl)
+    space = problem.space
     choices = np.array([space.encode(t.allocation) for t in usable], dtype=np.int64)
     kl = np.array([learned_kl(t) for t in usable])
     return choices.reshape(len(usable), len(space.groups)), np.log(kl)
+
+
+def _is_near(problem: Problem, trial: Trial) -> bool:
+    return trial.origin == "uniform" or 1 / NEAR < share_of_limits(problem, trial) < NEAR

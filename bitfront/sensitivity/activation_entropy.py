@@ -33,7 +33,8 @@ class ActivationEntropy(PassEstimator):
     have, so it is positive. The density is a histogram with bins of an eighth of an octave on both
     sides of zero, so no range has to be known and memory is fixed. Layers outside the blocks get
     the mean score. Entropy grows with the scale of the hidden state, which in residual models grows
-    with depth whatever the loss.
+    with depth whatever the loss: on the tiny Llama of the tests, the first of four blocks has the
+    least entropy and loses most.
 
     Cost: one forward pass.
 

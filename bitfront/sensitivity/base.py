@@ -285,7 +285,7 @@ class GramEstimator(SharingEstimator):
 
 @dataclass(frozen=True, eq=False)
 class Estimated:
-    """A table and the seconds it would have taken alone."""
+    """A table and its seconds: of the pass, in full where it shares it, and its own."""
 
     table: LayerTable
     seconds: float
@@ -383,10 +383,11 @@ def uncertainty(
 ) -> str:
     """A note on standard errors `[n_layers]`, relative to the layers' own means."""
     relative = error / np.maximum(np.abs(mean), 1e-30)
-    worst = int(relative.argmax())
+    if np.isinf(relative).all():
+        return f"standard error of {of}: unknown, one sample shows no spread"
     return (
         f"standard error of {of}: median {np.median(relative):.1%} of its size, "
-        f"largest {relative[worst]:.1%} ({space.layers[worst].name})"
+        f"largest {relative.max():.1%} ({space.layers[int(relative.argmax())].name})"
     )
 
 

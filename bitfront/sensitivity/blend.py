@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -56,7 +56,11 @@ class Blend(Estimator):
     seed: int = 0
 
     needs: ClassVar[str] = "gradients"
-    in_nats: ClassVar[bool] = True
+
+    @property
+    def in_nats(self) -> bool:  # type: ignore[override]
+        """Whether tables are fitted to KL: ranks are no nats, whatever the values of the first."""
+        return self.by == "fit"
 
     def __post_init__(self) -> None:
         if self.by not in {"fit", "rank"}:
@@ -101,8 +105,7 @@ class Blend(Estimator):
             made |= {id(x): each.table for x, each in zip(group, found, strict=True)}
         tables = [np.where(space.allowed, made[id(x)].values, 0.0) for x in built]
         if self.by == "rank":
-            ranked = self.table(space, by_rank(tables), batches, bank)
-            return replace(ranked, quantity="loss")
+            return self.table(space, by_rank(tables), batches, bank)
 
         def count(done: int) -> None:
             if progress is not None:

@@ -63,6 +63,7 @@ class ByPart(Estimator):
         for part in (VISION, PROJECTOR, LANGUAGE):
             if (name := getattr(self, part)) == "by_part":
                 raise InvalidArgument(f"The estimator of {part} is {name!r} itself: name another.")
+            _named(name)
 
     def estimate(
         self,
@@ -73,7 +74,6 @@ class ByPart(Estimator):
         progress: Callable[[int, int], None] | None = None,
     ) -> LayerTable:
         """See `Estimator.estimate`."""
-        known: Plugins[Estimator] = Plugins("bitfront.sensitivity", "estimator")
         part_of = parts_of(model)
         parts = [part_of[layer.name] for layer in space.layers]
         values = np.zeros(space.allowed.shape)
@@ -81,7 +81,7 @@ class ByPart(Estimator):
         for done, part in enumerate(dict.fromkeys(parts), start=1):
             rows = [row for row, found in enumerate(parts) if found == part]
             own = replace(space, layers=tuple(space.layers[row] for row in rows))
-            table = known.build(getattr(self, part)).estimate(model, batches, own, bank)
+            table = _named(getattr(self, part)).estimate(model, batches, own, bank)
             shares = np.maximum(table.values, 0)
             for column in np.flatnonzero(own.allowed.any(axis=0)):
                 fit = np.flatnonzero(own.allowed[:, column])
@@ -96,3 +96,8 @@ class ByPart(Estimator):
             if progress:
                 progress(done, len(set(parts)))
         return self.table(space, values, batches, bank)
+
+
+def _named(name: str) -> Estimator:
+    known: Plugins[Estimator] = Plugins("bitfront.sensitivity", "estimator")
+    return known.build(name)

@@ -152,13 +152,22 @@ class Evolved(Estimator):
             return formula, f"formula {formula}: no order to learn from in {len(kl)} allocations"
         return formula, (
             f"formula {formula}: Kendall's tau {within:.3f} over {len(kl)} allocations, "
-            f"{np.mean(unseen):.3f} cross-validated"
+            f"{_cross_validated(unseen)}"
         )
 
     def _evolved(self, logs: dict[str, Floats], choices: NDArray[np.int64], kl: Floats) -> Formula:
         rng = np.random.default_rng(self.seed + 1)
         sizes = self.population, self.n_generations
         return evolved(_NAMES, lambda formula: _tau(formula, logs, choices, kl), *sizes, rng)
+
+
+def _cross_validated(taus: list[float]) -> str:
+    """Mean tau of the folds whose allocations have an order, and how many these are."""
+    known = [tau for tau in taus if tau != _NO_ORDER]
+    if not known:
+        return "not cross-validated: no fold has an order"
+    some = "" if len(known) == len(taus) else f" over {len(known)} of {len(taus)} folds"
+    return f"{np.mean(known):.3f} cross-validated{some}"
 
 
 def _tau(

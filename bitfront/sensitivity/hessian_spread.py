@@ -83,7 +83,9 @@ class HessianSpread(Estimator):
         )
         mean, spread = found.mean(axis=0), found.std(axis=0)
         values = scaled_errors(model, space, bank, np.abs(mean) + spread)
-        note = uncertainty(space, mean, spread / len(shards) ** 0.5, "the top eigenvalue")
+        n = len(shards)
+        error = found.std(axis=0, ddof=1) / n**0.5 if n > 1 else np.full(len(mean), np.inf)
+        note = uncertainty(space, mean, error, "the top eigenvalue")
         return self.table(space, values, tokens, bank, note=note)
 
 

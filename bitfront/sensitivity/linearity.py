@@ -31,8 +31,9 @@ class Linearity(Estimator):
 
         entry = alpha_u t_{u,f}^2,    t_{u,f}^2 = ||D||_F^2 / ||W||_F^2
 
-    where alpha_u is the least-squares slope of KL(unquantized || W_u + noise) in t^2 over several
-    noise levels t. Works without data too, see `text`. Noise is spread evenly, so where an error
+    where alpha_u is the mean of KL(unquantized || W_u + noise) / t^2 over several noise levels t:
+    the slope through the origin of least squared misfit relative to t^2, so that all levels count
+    alike. Works without data too, see `text`. Noise is spread evenly, so where an error
     concentrates on few columns it is over- or under-rated.
 
     Cost: layers x n_levels x sequences forward passes, each from the layer's block on, whatever the
@@ -117,5 +118,4 @@ class Linearity(Estimator):
                 slopes.append(start.kl() / level**2)
         finally:
             set_weight(model, layer, original)
-        # Least squares through the origin of the relative misfit: all levels count alike.
         return float(np.mean(slopes))

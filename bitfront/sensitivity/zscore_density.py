@@ -29,7 +29,7 @@ class ZscoreDensity(Estimator):
     with mean and standard deviation over all searched weights of the block and D = Q(W) - W. The
     paper ranks whole blocks; the relative error makes formats and layers differ. Layers outside the
     blocks get the mean score. Trained weights are so nearly Gaussian that the share hardly differs
-    between blocks.
+    between blocks: 15.0 to 15.7 % on the tiny Llama of the tests, least in the one that loses most.
 
     Cost: one pass over the weights, no text.
 

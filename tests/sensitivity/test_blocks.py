@@ -1,8 +1,10 @@
 """Estimators of activations and weights, by their definitions."""
 
+import cases
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch.nn.functional import cosine_similarity
 
 from bitfront.errors import InvalidArgument
@@ -11,6 +13,7 @@ from bitfront.models.layers import blocks, get_weight
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity.activation_entropy import entropy
 from bitfront.sensitivity.salience import Salience
+from bitfront.sensitivity.weight_error import WeightError
 
 ROW = 9  # a layer of the second block
 
@@ -86,6 +89,28 @@ def test_zscore_density_is_a_share_of_the_block(made, tiny_llama, tiny_space):
     weights = torch.cat([get_weight(tiny_llama, name).flatten() for name in names])
     share = ((weights - weights.mean()) / weights.std() > 1).double().mean().item()
     assert make("zscore_density") == pytest.approx(share * relative, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", cases.BLOCK_SCORES)
+def test_block_scores_rank_as_far_as_was_measured(
+    name, tiny_llama, tiny_tokens, tiny_space, tiny_bank, measured
+):
+    """From both sides: what does not show of a paper's claim is a figure like any other."""
+    given = (tiny_llama, tiny_tokens[8:12], tiny_space, tiny_bank)
+    scored = ESTIMATORS.build(name).estimate(*given).values
+    plain = WeightError(relative=True).estimate(*given).values
+
+    def within(table):
+        columns = zip(table.T, measured.values.T, strict=True)
+        return np.mean([spearmanr(ours, truth).statistic for ours, truth in columns])
+
+    of_blocks, added = cases.BLOCK_SCORES[name]
+    block = np.array([layer.block for layer in tiny_space.layers])
+    losses = np.bincount(block, measured.values.sum(axis=1))
+    scores = [(scored / plain)[block == index, 0].mean() for index in range(len(losses))]
+    assert spearmanr(scores, losses).statistic == pytest.approx(of_blocks)
+    assert within(scored) - within(plain) == pytest.approx(added, abs=0.02)
+    assert within(plain) == pytest.approx(-0.14, abs=0.02)
 
 
 def test_salience_by_its_definition(made, tiny_llama, tiny_tokens):

@@ -1,16 +1,18 @@
 """Combined estimators: fits and ranks by their definitions, formulas read back and evolved."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import kendalltau
 
-from bitfront.errors import InvalidArgument, NonFinite
+from bitfront.errors import InvalidArgument, NonFinite, UnknownPlugin
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity._expressions import Formula, evolved
 from bitfront.sensitivity._measured import drawn, measured, sums
 from bitfront.sensitivity.blend import Blend, by_rank, fitted
-from bitfront.sensitivity.evolved import Evolved
+from bitfront.sensitivity.evolved import _NAMES, Evolved
 
 
 def test_a_fit_finds_the_weights_of_what_was_measured():
@@ -120,8 +122,38 @@ def test_where_nothing_loses_anything_no_formula_turns_the_order_round(
         ("blend", {"by": "vote"}, "fit"),
         ("evolved", {"formula": "fishr"}, "Available: "),
         ("evolved", {"n_measured": 2}, "n_measured >= 6"),
+        ("by_part", {"language": "by_part"}, "name another"),
     ],
 )
 def test_refuses_what_cannot_be_combined(name, params, message):
     with pytest.raises(InvalidArgument, match=message):
         ESTIMATORS.build(name, params)
+
+
+def test_a_blend_by_rank_is_not_in_nats():
+    """So that it is not weighed against caches and rounded inputs, which are."""
+    ranks, fit = Blend(by="rank"), Blend(by="fit")
+    assert fit.in_nats
+    assert not ranks.in_nats
+    for check in (ranks.check_caches, ranks.check_inputs):
+        with pytest.raises(InvalidArgument, match="only ranks weights"):
+            check()
+
+
+def test_folds_without_an_order_do_not_enter_the_cross_validated_tau():
+    """Four of six allocations lose the same: at least one fold of two ranks nothing."""
+    rng = np.random.default_rng(0)
+    logs = {name: np.log(rng.lognormal(size=(10, 3))) for name in _NAMES}
+    choices, kl = rng.integers(0, 3, (6, 10)), np.array([0.5, 0.5, 0.5, 0.5, 0.1, 0.2])
+    for seed in range(3):
+        search = Evolved(n_measured=6, seed=seed, population=8, n_generations=2)
+        _, note = search.found(logs, choices, kl)
+        tau, n_folds = re.search(r"(\S+) cross-validated over (\d) of 3 folds", note).groups()
+        assert -1 <= float(tau) <= 1
+        assert int(n_folds) in {1, 2}
+
+
+@pytest.mark.parametrize("part", ["vision", "projector", "language"])
+def test_an_unknown_estimator_of_a_part_is_refused_at_once(part):
+    with pytest.raises(UnknownPlugin, match="Did you mean 'fisher'"):
+        ESTIMATORS.build("by_part", {part: "fishr"})

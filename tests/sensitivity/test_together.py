@@ -1,8 +1,11 @@
 """One pass for many estimators gives what each gives alone."""
 
+import time
+
 import numpy as np
 import pytest
 
+from bitfront.models.accumulators import Accumulator, accumulate
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity.base import GramEstimator, PassEstimator, estimate_together, shared_passes
 
@@ -62,3 +65,22 @@ def test_several_draws_of_labels_do_not_change_what_inputs_say(
     for estimator, made in zip(riders, estimate_together(group, *given), strict=False):
         alone = estimator.estimate(*given)
         np.testing.assert_allclose(made.table.values, alone.values, rtol=1e-6)
+
+
+class Late(Accumulator):
+    """All of its work comes after the pass."""
+
+    def values(self, n_scored):
+        time.sleep(0.3)
+        return np.zeros((1, 1))
+
+
+class Early(Accumulator):
+    def values(self, n_scored):
+        return np.zeros((1, 1))
+
+
+def test_seconds_count_what_is_made_of_the_sums(tiny_llama, tiny_tokens, tiny_space, tiny_bank):
+    given = (tiny_llama, tiny_tokens[:1, :8], tiny_space, tiny_bank, [Early(), Late()], None)
+    _, (early, late) = accumulate(*given)
+    assert late - early > 0.25

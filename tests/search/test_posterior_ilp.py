@@ -1,0 +1,47 @@
+"""What posterior_ilp learns from, in a folder that knows more than it can read."""
+
+from dataclasses import replace
+
+import numpy as np
+from instances import interacting_study, run_search
+
+from bitfront.search import SEARCHES
+
+SEARCH = SEARCHES.build("posterior_ilp", {"max_history": 32})
+
+
+def at(problem, share):
+    """The problem at a share of the way from the smallest cost to the largest."""
+    cost = problem.cost("bytes").grouped
+    low, high = cost.min(axis=1).sum(), cost.max(axis=1).sum()
+    return problem.with_limits({"bytes": float(np.floor(low + share * (high - low)))})
+
+
+def test_measurements_of_a_larger_budget_leave_room_for_those_of_this_one():
+    """They have the smaller loss, and are as many as are read."""
+    problem, measure = interacting_study(0, n_groups=12)
+    old = run_search(SEARCHES.build("random"), at(problem, 0.85), measure, 44)
+    trials = run_search(SEARCH, at(problem, 0.3), measure, len(old) + 6, history=old)
+    other = [
+        replace(t, values={**t.values, "kl": t.loss * (3 if t.number % 2 else 1)})
+        if t.number >= len(old)
+        else t
+        for t in trials
+    ]
+    first, second = (
+        SEARCH.ask(at(problem, 0.3), tuple(known), 3, np.random.default_rng(5))
+        for known in (trials, other)
+    )
+    assert first != second
+
+
+def test_of_those_near_the_budget_the_best_are_read():
+    """What is worse than as many as are read changes nothing, unless it is all there is."""
+    problem, measure = interacting_study(0, n_groups=12)
+    trials = run_search(SEARCHES.build("random"), problem, measure, 44)
+    worst = sorted(trials, key=lambda trial: trial.loss)[-5:]
+    other = [replace(t, values={**t.values, "kl": 2 * t.loss}) if t in worst else t for t in trials]
+    first, second = (
+        SEARCH.ask(problem, tuple(known), 3, np.random.default_rng(5)) for known in (trials, other)
+    )
+    assert first == second
