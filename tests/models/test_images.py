@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from bitfront.errors import InvalidModel, InvalidText
-from bitfront.models.images import _number, _pixels, check_different, read_images
+from bitfront.models.images import _pixels, check_different, read_images
 from bitfront.models.load import load_model
 from bitfront.models.tasks import IMAGES, task_of
+from bitfront.pictures import number_of
 
 CLASSES = {i: f"digit {i}" for i in range(10)}
 
@@ -78,9 +79,9 @@ def test_as_many_subfolders_as_classes_are_the_classes_in_order(loaded, flat, tm
 
 def test_a_name_of_two_classes_is_no_label():
     classes = {0: "crane", 1: "heron", 2: "Crane"}
-    assert _number("heron", classes) == 1
+    assert number_of("heron", classes) == 1
     with pytest.raises(InvalidText, match=r"classes 0, 2 of the model: give the number"):
-        _number("crane", classes)
+        number_of("crane", classes)
 
 
 def test_sixteen_bits_of_grey_are_no_white(tmp_path):
