@@ -59,11 +59,26 @@ def classes_of(config: Mapping[str, Any]) -> dict[int, str]:
     return {int(key): str(name) for key, name in named.items()}
 
 
+def n_patches(config: Mapping[str, Any]) -> int | None:
+    """Patches of an image that a model reads at once; `None` where it has none, or does not say."""
+    whole, patch = config.get("image_size"), config.get("patch_size")
+    if not (isinstance(whole, int) and isinstance(patch, int) and 0 < patch <= whole < 2**16):
+        return None
+    return (whole // patch) ** 2
+
+
 def kind_of(source: str) -> str | None:
-    """The task whose samples a source holds by its looks; `None` for a text."""
-    if Path(source).is_dir():
+    """The task whose samples a source holds by its looks; `None` for a text.
+
+    Args:
+        source: a whole path, or a name of the hub.
+    """
+    path = Path(source)
+    if not path.is_absolute():
+        return None
+    if path.is_dir():
         return IMAGES
-    return IMAGE_TEXT if Path(source).suffix == SAMPLES else None
+    return IMAGE_TEXT if path.suffix == SAMPLES else None
 
 
 def check_fed(task: str, model: str, source: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,17 +54,24 @@ class WeightHeaders:
         """Numbers in all tensors."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
-    def layers(self, with_experts: bool) -> dict[str, Matrices]:
+    def layers(self, with_experts: bool, n_classes: int = 0) -> dict[str, Matrices]:
         """What a search would cover, judged by names.
 
         Args:
             with_experts: whether routed experts are searched.
+            n_classes: of a model that classifies images, whose head is no layer; else 0.
         """
-        made = {
+        kernels = {
+            name.removesuffix(".weight"): Matrices((shape[0], math.prod(shape[1:])))
+            for name, shape in self.shapes.items()
+            if len(shape) == 4 and name.endswith(".weight")
+        }
+        made = kernels | {
             name.removesuffix(".weight"): Matrices((shape[0], shape[1]))
             for name, shape in self.shapes.items()
             if len(shape) == 2
             and name.endswith(".weight")
+            and not (shape[0] == n_classes and not re.search(r"\.\d+\.", name))
             and not any(part in name for part in _OUTSIDE)
             and not name.endswith(_GATES)
             and (with_experts or ".experts." not in name)
