@@ -12,7 +12,7 @@ from bitfront.errors import InvalidText
 IMAGES, IMAGE_TEXT = "images", "image-text"
 SEEING = (IMAGES, IMAGE_TEXT)
 """Tasks of models that see."""
-FED = {IMAGES: "a folder of images", IMAGE_TEXT: "a .safetensors file of image-text samples"}
+FED = {IMAGES: "a folder of images", IMAGE_TEXT: "a .safetensors file of images with text"}
 """What their samples come from; those of other models come from a text."""
 SAMPLES = ".safetensors"
 _CLASSIFIES, _TELLS = "ForImageClassification", "ForConditionalGeneration"

@@ -383,8 +383,8 @@ EXAMPLE: dict[str, Any] = {
 EXAMPLE_IMAGES: dict[str, Any] = {
     "model": "google/vit-base-patch16-224@main",
     "budget": "4bpw",
-    "calibration": {"source": "images/train", "n_sequences": 128},
-    "evaluation": {"source": "images/val", "n_sequences": 2000},
-    "n_search_sequences": 256,
+    "calibration": {"source": "images/train", "n_sequences": 64},
+    "evaluation": {"source": "images/val", "n_sequences": 512},
+    "n_search_sequences": 128,
 }
 """One of an image classifier."""

@@ -111,8 +111,8 @@ class Sources:
         path = _inside(text, self.settings.data_roots)
         if path is None or not path.is_dir():
             raise InvalidArgument(
-                f"Images {_shown(text)} cannot be used: give {FED[IMAGES]} below "
-                f"{_roots(self.settings.data_roots)}."
+                f"Images {_shown(text)} cannot be used: the model reads {FED[IMAGES]}, give one "
+                f"below {_roots(self.settings.data_roots)}."
             )
         album = Album.of(path)
         _check_links("image", album.links, self.settings.data_roots)
@@ -159,7 +159,8 @@ class Sources:
                 return str(path)
         elif self.settings.hub and re.fullmatch(HUB_TEXT, text):
             return text
-        self._check_revision("Text", text)
+        else:
+            self._check_revision("Text", text)
         raise InvalidArgument(
             f"Text {_shown(text)} cannot be used: "
             f"give {self._allowed('org/name@revision:config:split')}"

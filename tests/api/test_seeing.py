@@ -43,6 +43,7 @@ def refusing(untouched, vit_folder):
         images(texts / name, 4, "cat" if name == "cats" else "")
     (texts / "holes" / "x.png").symlink_to(secret / "0.png")
     (texts / "empty").mkdir()
+    (texts / "all" / "train").mkdir(parents=True)
     (texts / "empty" / "image.doc").write_text("x")
     (texts / "twice" / "labels.csv").write_text("x.png,3\ny.png,3\nx.png,4\n")
     (texts / "both" / "labels.csv").write_text("0.png,3\n")
@@ -107,7 +108,7 @@ def test_what_a_model_that_sees_is_fed_is_taken(client, bench, here, model, ends
 @pytest.mark.parametrize(
     ("model", "calibration", "evaluation", "said"),
     [
-        ("vit", "a.txt", "val", "Images 'a.txt' cannot be used: give a folder of images below"),
+        ("vit", "a.txt", "val", "Images 'a.txt' cannot be used: the model reads a folder of images, give"),
         ("vit", "org/a@main", "val", "Images 'org/a@main' cannot be used"),
         ("vit", "train", "nothing", "Images 'nothing' cannot be used"),
         ("vit", "train", "../secret", "Images '../secret' cannot be used"),
@@ -124,6 +125,7 @@ def test_what_a_model_that_sees_is_fed_is_taken(client, bench, here, model, ends
         ("llava", "train.safetensors", "bare.safetensors", "(it has no input_ids): give"),
         ("llava", "train.safetensors", "cut.safetensors", "cannot be used (its header has"),
         ("llama", "train", "val", "Text 'train' cannot be used"),
+        ("llama", "all/train", "val", "Text 'all/train' cannot be used: give"),
         ("org/any@main", "train", "a.txt", "Calibration is a folder of images, evaluation a text"),
         ("org/any@main", "train", "val.safetensors", "evaluation a .safetensors file"),
         ("org/any@main", "train", "train", "are one source"),
