@@ -82,7 +82,7 @@ def check_different(
 
 def _pixels(path: Path, pixels_of: Any) -> torch.Tensor:
     """Float32 `[1, channels, height, width]`."""
-    from PIL import Image  # only images need it
+    from PIL import Image, UnidentifiedImageError  # only images need it
 
     try:
         with warnings.catch_warnings():
@@ -98,6 +98,8 @@ def _pixels(path: Path, pixels_of: Any) -> torch.Tensor:
             made = pixels_of(images=[image.convert("RGB")], return_tensors="pt")
     except Exception as error:  # decoders raise errors of many kinds
         reason = str(error).partition("\n")[0].rstrip(".")
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"it is none of {', '.join(_FORMATS)}"
         raise InvalidText(f"{path} cannot be read as an image ({reason}): remove it.") from error
     pixels: torch.Tensor = made["pixel_values"].float()
     return pixels

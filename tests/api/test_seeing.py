@@ -108,7 +108,12 @@ def test_what_a_model_that_sees_is_fed_is_taken(client, bench, here, model, ends
 @pytest.mark.parametrize(
     ("model", "calibration", "evaluation", "said"),
     [
-        ("vit", "a.txt", "val", "Images 'a.txt' cannot be used: the model reads a folder of images, give"),
+        (
+            "vit",
+            "a.txt",
+            "val",
+            "Images 'a.txt' cannot be used: the model reads a folder of images, give",
+        ),
         ("vit", "org/a@main", "val", "Images 'org/a@main' cannot be used"),
         ("vit", "train", "nothing", "Images 'nothing' cannot be used"),
         ("vit", "train", "../secret", "Images '../secret' cannot be used"),

@@ -138,7 +138,32 @@ def test_what_cannot_be_used_is_one_clear_line(loaded, flat):
         read(loaded, folder, 5)
     (folder / first).write_bytes(b"no image at all")
     shutil.rmtree(folder / "7")
-    with pytest.raises(InvalidText, match="cannot be read as an image"):
+    with pytest.raises(InvalidText, match=r"cannot be read as an image \(it is none of PNG, JPEG"):
+        read(loaded, folder, 4)
+    (folder / first).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
+    with pytest.raises(InvalidText, match=r"it is none of PNG"):  # no program draws it
+        read(loaded, folder, 4)
+    for side, said in ((10_000, "10,000 x 10,000 pixels, of at most"), (20_000, "exceeds limit")):
+        Image.new("1", (side, side)).save(folder / first)  # a few thousand bytes
+        with pytest.raises(InvalidText, match=said):
+            read(loaded, folder, 4)
+
+
+def test_two_labels_of_one_image_are_refused(loaded, flat):
+    folder, names = flat
+    first = next(iter(names))
+    lines = "".join(f"{name},{label}\n" for name, label in names.items())
+    (folder / "labels.csv").write_text(f"{lines}{first},{names[first]}\n")
+    assert read(loaded, folder, 4)[1] is not None
+    (folder / "labels.csv").write_text(f"{lines}{first},0{names[first]}\n")
+    with pytest.raises(InvalidText, match=r"has two labels for .*: remove one"):
+        read(loaded, folder, 4)
+    (folder / "labels.json").write_text('{"a": 1}')
+    with pytest.raises(InvalidText, match=r"has labels.json and labels.csv: remove one of them"):
+        read(loaded, folder, 4)
+    (folder / "labels.csv").unlink()
+    (folder / "labels.json").write_text('{"a": 1, "a": 2}')
+    with pytest.raises(InvalidText, match=r"has two labels for 'a', '1' and '2'"):
         read(loaded, folder, 4)
 
 
