@@ -24,10 +24,11 @@ import bitfront
 from bitfront import TextSource, run_study
 from bitfront.artifacts import Artifacts
 from bitfront.errors import InvalidModel, InvalidText, StorageError
-from bitfront.models.hub import fetched
+from bitfront.models.hub import fetched, located, needs_hub
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.records import Stage, StudyState, TaskState
+from bitfront.study import SecondText
 from bitfront.workers.bench import Bench
 from bitfront.workers.local import LocalWorkers
 
@@ -181,6 +182,28 @@ def test_what_the_hub_does_not_have_is_one_line(
     with pytest.raises(kind, match=message) as caught:
         bench.request(stored.id, lambda _event: None)
     assert "\n" not in str(caught.value)
+
+
+def test_whatever_is_named_on_the_hub_is_found_in_the_folder(tiny_study, digit_files, tmp_path):
+    def texts(source):
+        return {x: TextSource(source, 4, 64) for x in ("calibration", "evaluation")}
+
+    plain = tiny_study(4, 4)
+    for change in (
+        {"model": "org/tiny"},
+        {"base": "org/base@main"},
+        {"second": SecondText(**texts("org/books@main"))},
+        texts("org/books@main"),
+    ):
+        study = replace(plain, **change)
+        assert needs_hub(study)
+        assert not needs_hub(located(study, tmp_path))
+    pictures = replace(plain, **texts(str(digit_files)))
+    assert not needs_hub(pictures)
+    assert located(pictures, tmp_path) == pictures
+    both = located(replace(plain, second=SecondText(**texts("org/books@main"))), tmp_path)
+    assert both.second.evaluation.source == str(tmp_path / "second_evaluation.jsonl")
+    assert both.calibration == plain.calibration
 
 
 def test_a_worker_without_the_hub_has_its_cache(hub, bench, tiny_folder, tiny_study):
