@@ -1,7 +1,7 @@
 # One image for every part of the service: bitfront serve, worker, dashboard, upgrade.
 FROM python:3.11.14-slim-bookworm AS build
-# Extras of bitfront: service,s3 for artifacts in a bucket.
-ARG EXTRAS=service
+# Extras of bitfront: service,vision,s3 for artifacts in a bucket.
+ARG EXTRAS=service,vision
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/bitfront
 COPY pyproject.toml README.md LICENSE constraints.txt /src/

@@ -236,6 +236,9 @@ def export_checkpoint(
     model, space = load_searched(known, progress)
     with folder.locked():
         folder.check(weights_identity(known, model, space))
+        if model.base is not None and asked is not None and asked.base is not None:
+            # Where it was fetched to is no place that a reader of the checkpoint has.
+            model = replace(model, base=replace(model.base, source=asked.base))
         bank = stored_bank(known, model, space, trial.allocation, folder, progress)
     made = Manifest(
         asked or located(study),

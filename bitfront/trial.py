@@ -43,6 +43,18 @@ def loss_of(values: Mapping[str, float]) -> float:
     return values.get(loss_name(values), math.nan)
 
 
+def loss_unit(values: Mapping[str, float]) -> str:
+    """Unit of that loss, `"nats per token"` or, where other samples than texts count, `"nats"`.
+
+    >>> loss_unit({"kl": 1.0, "top1_error": 0.1}), loss_unit({"cosine_error": 0.1})
+    ('nats', '')
+    """
+    if loss_name(values) != "kl":
+        return ""
+    reads_text = "perplexity" in values or "top1_error" not in values
+    return "nats per token" if reads_text else "nats"
+
+
 class TrialState(StrEnum):
     """Optuna's words for how far a trial came.
 

@@ -217,7 +217,7 @@ def test_a_container_works_in_a_folder_that_the_image_has_and_it_may_write():
 
 def test_the_image_can_have_what_reads_buckets():
     build = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[0]
-    assert "ARG EXTRAS=service" in build
+    assert "ARG EXTRAS=service,vision\n" in build
     assert '"/src[${EXTRAS}]"' in build
     given = filled(PARTS["api"]["build"]["args"]["EXTRAS"], {"BITFRONT_EXTRAS": "service,s3"})
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

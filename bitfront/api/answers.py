@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -255,10 +255,11 @@ class ModelEstimate(Answer):
     cache_bytes: dict[str, int] | None
     """KV cache at the batch and context of the study, in each format of its menu that fits all
     blocks; null where none is searched, or the configuration does not say how large it is."""
-    flops: int
-    """Of all measurements."""
+    flops: int | None
+    """Of all measurements; null where the configuration does not say how many positions of an image
+    a matrix multiplies, as of convolutions."""
     seconds_at_least: dict[str, float]
-    """At the peak rate of each device, which nothing reaches."""
+    """At the peak rate of each device, which nothing reaches; empty where `flops` is null."""
 
 
 class EstimateAnswer(Answer):
@@ -267,9 +268,11 @@ class EstimateAnswer(Answer):
     n_measurements: dict[str, int]
     """At most, by text."""
     n_tokens: dict[str, int]
-    """Forward passes of all measurements, in tokens, by text."""
+    """Forward passes of all measurements by text, in `unit`."""
     n_estimator_tokens: int
-    """Calibration text that the estimator sees, once or several times."""
+    """What of calibration the estimator sees, once or several times, in `unit`."""
+    unit: Literal["tokens", "images"]
+    """What is counted: images for models that classify them."""
     model: ModelEstimate | None
     """Null where the model is not a folder of this installation."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from bitfront import formats, runtimes
 from bitfront.api import kinds
+from bitfront.api.fed import Fed
 from bitfront.api.sources import MAX_LENGTH, Sources
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
@@ -115,14 +117,15 @@ _MAX_EXPORTER = 64
 
 
 class TextBody(Body):
-    """Where tokens come from and how many are used."""
+    """Where samples come from and how many are used."""
 
     source: Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)]
-    """`org/name@revision:config:split` of the hub, or a file below a data folder."""
+    """`org/name@revision:config:split` of the hub, or a text below a data folder; for a model that
+    sees, a folder of images or a .safetensors file of image-text samples there."""
     n_sequences: Annotated[int, Field(ge=1, le=65_536)] = TextSource.n_sequences
-    """Token blocks."""
+    """Token blocks, sentences, images, or samples."""
     sequence_length: Annotated[int, Field(ge=8, le=131_072)] = TextSource.sequence_length
-    """Tokens of a block."""
+    """Tokens of a block; of no effect for models that see."""
 
 
 TextGiven = Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)] | TextBody
@@ -169,9 +172,9 @@ class StudyBody(Body):
     """Average `bits` of codes, `bpw` as stored, bytes, or time as in `12ms@b1c2048`; several with
     commas between."""
     calibration: TextGiven = Study.calibration.source
-    """Text that estimators, quantizers and the search see."""
+    """Text that estimators, quantizers and the search see; images for models that see them."""
     evaluation: TextGiven = Study.evaluation.source
-    """Text of the reported values."""
+    """Text, or images, of the reported values."""
     formats: Annotated[list[FormatName], Field(min_length=1, max_length=64)] = list(Study.formats)
     """Menu of formats, each once; of a runtime its own menu where none is given."""
     quantizer: QuantizerChoice = Study.quantizer.name
@@ -195,7 +198,7 @@ class StudyBody(Body):
     n_parallel: Annotated[int, Field(ge=1, le=1_024)] = Study.n_parallel
     """Proposals in flight at once."""
     n_search_sequences: Annotated[int, Field(ge=1, le=65_536)] = Study.n_search_sequences
-    """Blocks of calibration text that each of these measures."""
+    """Further samples of calibration that each of these measures: blocks, images."""
     n_finalists: Annotated[int, Field(ge=1, le=10_000)] = Study.n_finalists
     """Allocations that are measured on the evaluation text."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Study.seed
@@ -216,8 +219,9 @@ class StudyBody(Body):
     """Engine that must load every point: what it cannot is not allowed."""
     tensor_parallel: Annotated[int, Field(ge=1, le=1_024)] = Study.tensor_parallel
     """Ranks that this engine spreads the weights over."""
-    task: Literal["auto", "text", "sentences"] = "auto"
-    """What the model is judged by: next tokens or embeddings; auto looks at its folder."""
+    task: Literal["auto", "text", "images", "sentences", "image-text"] = "auto"
+    """What the model is fed and judged by: next tokens, classes of images, embeddings, next tokens
+    about an image; auto looks at its folder."""
     kv_cache: KVCacheBody | None = None
     """Search the KV cache beside the weights, under one budget in bytes; null for not."""
     second: SecondTextBody | None = None
@@ -225,8 +229,8 @@ class StudyBody(Body):
     items: Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)] | None = None
     """JSON lines of multiple-choice items below a data folder, which finalists answer."""
     base: Annotated[str, Field(max_length=MAX_LENGTH)] | None = None
-    """Path below a model folder of what the model was fine-tuned from: formats are then those of
-    the difference; null to quantize the weights themselves."""
+    """What the model was fine-tuned from, named like it: formats are then those of the difference;
+    null to quantize the weights themselves."""
 
     def study(self, sources: Sources) -> Study:
         """The study that is asked for.
@@ -242,14 +246,15 @@ class StudyBody(Body):
         if len(set(self.formats)) < len(self.formats):
             raise InvalidArgument(f"A format is named twice in {', '.join(self.formats)}.")
         model, revision = sources.model(self._model)
+        calibration, evaluation = self._samples(Fed.of(model, self.task, sources))
         same = {name: getattr(self, name) for name in _SAME}
         menu, pinned = default_menu(self.runtime, self.base)
         is_given = self.model_fields_set
         return Study(
             model=model,
             budget=Budget.parse(self.budget),
-            calibration=_text(self.calibration, sources),
-            evaluation=_text(self.evaluation, sources),
+            calibration=calibration,
+            evaluation=evaluation,
             formats=tuple(self.formats) if "formats" in is_given else menu,
             pinned=self.pinned if "pinned" in is_given else pinned,
             quantizer=_choice("quantizers", self.quantizer),
@@ -263,6 +268,22 @@ class StudyBody(Body):
             items=sources.items(self.items) if self.items is not None else None,
             **same,
         )
+
+    def _samples(self, fed: Fed) -> tuple[TextSource, TextSource]:
+        """Calibration and evaluation.
+
+        Raises:
+            BitfrontError: a place that is not allowed, or nothing for this model.
+        """
+        if fed.is_seeing and (self.second or self.items or self.kv_cache):
+            raise InvalidArgument(
+                f"Model {self.model[:80]!r} sees, and a second text, items and KV caches are for "
+                "language models: leave them out."
+            )
+        first, second = map(_source, (self.calibration, self.evaluation))
+        n_seen = first.n_sequences + self.n_search_sequences
+        places = fed.pair(first.source, n_seen, second.source, second.n_sequences)
+        return replace(first, source=places[0]), replace(second, source=places[1])
 
     @property
     def _model(self) -> str:
@@ -283,10 +304,13 @@ _SAME = (
 """Fields that a request and a study have alike."""
 
 
+def _source(given: str | TextBody) -> TextSource:
+    return TextSource(given) if isinstance(given, str) else TextSource(**given.model_dump())
+
+
 def _text(given: str | TextBody, sources: Sources) -> TextSource:
-    if isinstance(given, str):
-        return TextSource(sources.text(given))
-    return TextSource(sources.text(given.source), given.n_sequences, given.sequence_length)
+    source = _source(given)
+    return replace(source, source=sources.text(source.source))
 
 
 def _second(given: SecondTextBody, sources: Sources) -> SecondText:
@@ -356,3 +380,11 @@ EXAMPLE: dict[str, Any] = {
     "n_trials": 64,
 }
 """A request that every page of the documentation shows."""
+EXAMPLE_IMAGES: dict[str, Any] = {
+    "model": "google/vit-base-patch16-224@main",
+    "budget": "4bpw",
+    "calibration": {"source": "images/train", "n_sequences": 64},
+    "evaluation": {"source": "images/val", "n_sequences": 512},
+    "n_search_sequences": 128,
+}
+"""One of an image classifier."""

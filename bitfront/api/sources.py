@@ -1,4 +1,4 @@
-"""Where models and texts may come from: names of the hub, or folders that the operator named.
+"""Where models and samples may come from: names of the hub, or folders that the operator named.
 
 Nothing else that a request says is ever taken for a place: no URL, no path outside the roots, no
 link that leaves them. What is accepted is stored resolved.
@@ -7,13 +7,16 @@ link that leaves them. What is accepted is stored resolved.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from bitfront.api import weights
 from bitfront.errors import InvalidArgument
 from bitfront.notes import base_of
+from bitfront.pictures import Album, check_labels, check_number
+from bitfront.seeing import FED, IMAGES, kind_of
 from bitfront.settings import Settings
 
 MAX_LENGTH = 300
@@ -50,7 +53,8 @@ class Sources:
         """
         if path := _inside(text, self.settings.model_roots):
             if path.is_dir():
-                _check_links(path, self.settings.model_roots)
+                inside = islice(path.rglob("*"), _MAX_FILES)
+                _check_links("model", inside, self.settings.model_roots)
                 return str(path), None
             if path.suffix == ".gguf":
                 return str(path), None
@@ -64,10 +68,10 @@ class Sources:
         )
 
     def base(self, text: str) -> str:
-        """Folder or GGUF file of a base; those of the hub are not fetched.
+        """Folder or GGUF file of a base, or `org/name@revision` of the hub.
 
         Raises:
-            InvalidArgument: no such place below a model folder.
+            InvalidArgument: neither, or offsets to a base that is not below a model folder.
         """
         first, place = "", text
         for _ in range(_MAX_BASES):
@@ -78,10 +82,71 @@ class Sources:
             if (note := base_of(Path(found))) is None:
                 return first
             place = note["source"]  # offsets are added to a base in their turn
+        if not first and self.settings.hub and re.fullmatch(HUB_MODEL, text):
+            return text
+        self._check_revision("Base", text)
         raise InvalidArgument(
-            f"Base {_shown(text)} cannot be used: give a folder or .gguf file below "
-            f"{_roots(self.settings.model_roots)}, whose own base, if it has one, is there too."
+            f"Base {_shown(text)} cannot be used: give {self._allowed('org/name@revision')}"
+            f"a folder or .gguf file below {_roots(self.settings.model_roots)}, whose own base, if "
+            "it has one, is there too."
         )
+
+    def kind(self, text: str) -> str:
+        """What a request names: `"images"`, `"image-text"` or `"text"`, by its looks."""
+        path = _inside(text, self.settings.data_roots)
+        return (kind_of(str(path)) if path else None) or "text"
+
+    def images(self, text: str, n_images: int, classes: Mapping[int, str]) -> str:
+        """Folder of images.
+
+        Args:
+            text: names it.
+            n_images: how many are needed.
+            classes: of the model by number; empty where they are not known.
+
+        Raises:
+            InvalidArgument: it is none, has too few, or a link leads out of it.
+            InvalidText: a label is no class of the model, or a file of labels cannot be read.
+        """
+        path = _inside(text, self.settings.data_roots)
+        if path is None or not path.is_dir():
+            raise InvalidArgument(
+                f"Images {_shown(text)} cannot be used: the model reads {FED[IMAGES]}, give one "
+                f"below {_roots(self.settings.data_roots)}."
+            )
+        album = Album.of(path)
+        _check_links("image", album.links, self.settings.data_roots)
+        check_number(str(path), album.n_images, n_images)
+        if classes:
+            check_labels(path, album, classes)
+        return str(path)
+
+    def samples(self, text: str, n_samples: int) -> str:
+        """File of image-text samples.
+
+        Args:
+            text: names it.
+            n_samples: how many are needed.
+
+        Raises:
+            InvalidArgument: it is none, or has too few.
+        """
+        place = self._file("Samples", text, ".safetensors")
+        try:
+            shapes = weights.header(Path(place))
+            n_found, _ = shapes["input_ids"]
+            n_images = shapes["pixel_values"][0]
+        except weights.UNREADABLE as error:
+            raise InvalidArgument(
+                f"Samples {_shown(text)} cannot be used ({weights.reason(error)}): give "
+                "safetensors with input_ids and pixel_values, as the model's processor makes them."
+            ) from error
+        if min(n_found, n_images) < n_samples:
+            raise InvalidArgument(
+                f"Samples {_shown(text)} cannot be used: there are {n_found:,}, {n_samples:,} are "
+                "needed."
+            )
+        return place
 
     def text(self, text: str) -> str:
         """File or hub data set of a text.
@@ -94,11 +159,13 @@ class Sources:
                 return str(path)
         elif self.settings.hub and re.fullmatch(HUB_TEXT, text):
             return text
-        self._check_revision("Text", text)
+        else:
+            self._check_revision("Text", text)
         raise InvalidArgument(
             f"Text {_shown(text)} cannot be used: "
             f"give {self._allowed('org/name@revision:config:split')}"
-            f"a {', '.join(sorted(_TEXTS))} file below {_roots(self.settings.data_roots)}."
+            f"a {', '.join(sorted(_TEXTS))} file below {_roots(self.settings.data_roots)}; for a "
+            "model that sees, a folder of images or a .safetensors file of samples there."
         )
 
     def table(self, text: str) -> str:
@@ -164,20 +231,25 @@ def _resolved(path: Path) -> Path | None:
         return None
 
 
-def _check_links(folder: Path, roots: Sequence[Path]) -> None:
+def _check_links(what: str, paths: Iterable[Path], roots: Sequence[Path]) -> None:
     """Refuse a folder in which a link leads out of every root.
+
+    Args:
+        what: it is a folder of.
+        paths: of its files, or of the links among them.
+        roots: that they may lead to.
 
     Raises:
         InvalidArgument: names the link.
     """
     allowed = [root.resolve() for root in roots]
-    for path in islice(folder.rglob("*"), _MAX_FILES):
+    for path in paths:
         if not path.is_symlink():
             continue
         end = _resolved(path)
         if end is None or not any(end.is_relative_to(root) for root in allowed):
             raise InvalidArgument(
-                f"{path.name} in the model folder is a link that leads out of it: copy the file."
+                f"{path.name} in the {what} folder is a link that leads out of it: copy the file."
             )
 
 

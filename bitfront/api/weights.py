@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ _MAX_FILES = 1_000
 _MAX_SIZE = 2**48
 _OUTSIDE = ("embed", "wte", "wpe", "lm_head", "norm", "router")
 """Parts of names of matrices that no search covers."""
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, IndexError)
+"""What `header` raises: it is anybody's bytes, too deep, too long, not what it should be."""
 _GATES = (".gate.weight", "_gate.weight")
 _STACKS = tuple(f".experts.{part}" for part in ("gate_up_proj", "up_proj", "down_proj"))
 
@@ -51,17 +54,24 @@ class WeightHeaders:
         """Numbers in all tensors."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
-    def layers(self, with_experts: bool) -> dict[str, Matrices]:
+    def layers(self, with_experts: bool, n_classes: int = 0) -> dict[str, Matrices]:
         """What a search would cover, judged by names.
 
         Args:
             with_experts: whether routed experts are searched.
+            n_classes: of a model that classifies images, whose head is no layer; else 0.
         """
-        made = {
+        kernels = {
+            name.removesuffix(".weight"): Matrices((shape[0], math.prod(shape[1:])))
+            for name, shape in self.shapes.items()
+            if len(shape) == 4 and name.endswith(".weight")
+        }
+        made = kernels | {
             name.removesuffix(".weight"): Matrices((shape[0], shape[1]))
             for name, shape in self.shapes.items()
             if len(shape) == 2
             and name.endswith(".weight")
+            and not (shape[0] == n_classes and not re.search(r"\.\d+\.", name))
             and not any(part in name for part in _OUTSIDE)
             and not name.endswith(_GATES)
             and (with_experts or ".experts." not in name)
@@ -99,26 +109,31 @@ def read(folder: Path) -> WeightHeaders:
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
         try:
-            shapes |= _header(file)
-        # A header is anybody's bytes: too deep, too long, not what it should be.
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            detail = str(error)[:200] or type(error).__name__
-            raise InvalidModel(f"{file.name} is not safetensors: {detail}.") from error
+            shapes |= header(file)
+        except UNREADABLE as error:
+            raise InvalidModel(f"{file.name} is not safetensors: {reason(error)}.") from error
     return WeightHeaders(shapes, sum(file.stat().st_size for file in files))
 
 
-def _header(file: Path) -> dict[str, tuple[int, ...]]:
+def reason(error: Exception) -> str:
+    """What is wrong with a header, in a few words."""
+    lacks = f"it has no {error.args[0]}" if isinstance(error, KeyError) and error.args else ""
+    return lacks[:200] or str(error)[:200] or type(error).__name__
+
+
+def header(file: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor of a safetensors file; raises what `UNREADABLE` names."""
     n_bytes = file.stat().st_size
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
         if not 2 <= size <= min(MAX_HEADER_BYTES, n_bytes - 8):
             raise ValueError(f"its header has {size:,} bytes")
-        header: dict[str, Any] = json.loads(stream.read(size))
-    header.pop("__metadata__", None)
-    if len(header) > _MAX_TENSORS:
-        raise ValueError(f"it names {len(header):,} tensors")
+        told: dict[str, Any] = json.loads(stream.read(size))
+    told.pop("__metadata__", None)
+    if len(told) > _MAX_TENSORS:
+        raise ValueError(f"it names {len(told):,} tensors")
     found = {}
-    for name, entry in header.items():
+    for name, entry in told.items():
         shape = tuple(entry["shape"])
         first, last = entry["data_offsets"]
         whole = all(type(n) is int and 0 <= n < _MAX_SIZE for n in (*shape, first, last))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from bitfront.errors import InvalidText
+from bitfront.errors import InvalidModel, InvalidText
 from bitfront.files import link_or_copy, replacing
 from bitfront.models.data import save_rows, split_revision
 from bitfront.models.load import HUB_PATTERNS, downloaded
+from bitfront.notes import base_of
+from bitfront.seeing import check_fed, read_config, task_that_sees
 from bitfront.study import Study, TextSource
 
-_MODEL = "model"
+_MODEL, _BASE = "model", "base"
 _REQUEST = "request.json"
-_CALIBRATION = "calibration.jsonl"
-_EVALUATION = "evaluation.jsonl"
 
 
 def is_of_hub(source: str) -> bool:
@@ -25,11 +26,12 @@ def is_of_hub(source: str) -> bool:
 
 def needs_hub(study: Study) -> bool:
     """Whether anything of an accepted study is on the hub."""
-    return any(map(is_of_hub, (study.model, study.calibration.source, study.evaluation.source)))
+    named = [study.model, *(text.source for text in _texts(study).values())]
+    return any(map(is_of_hub, named + ([] if study.base is None else [study.base])))
 
 
 def fetch(study: Study, folder: Path, max_gb: float = 0.0) -> Study:
-    """Bring a study's model and texts of the hub into a folder.
+    """Bring what a study names on the hub into a folder: model, base and texts.
 
     Args:
         study: an accepted one.
@@ -41,25 +43,70 @@ def fetch(study: Study, folder: Path, max_gb: float = 0.0) -> Study:
         The request with the commit of every revision, which the folder keeps too.
 
     Raises:
-        InvalidModel, InvalidText: the hub and its cache do not have it, or it is too large.
+        InvalidModel, InvalidText: the hub and its cache do not have it, it is too large, or it does
+            not go with the rest.
         StorageError: the folder or the cache cannot be written, or has too little space.
     """
+    model = Path(study.model)
     if is_of_hub(study.model):
-        snapshot = downloaded(study.model, study.revision, max_gb)
-        (folder / _MODEL).mkdir(parents=True, exist_ok=True)
-        for path in snapshot.iterdir():
-            if any(fnmatch(path.name, pattern) for pattern in HUB_PATTERNS):
-                (folder / _MODEL / path.name).unlink(missing_ok=True)
-                link_or_copy(path.resolve(), folder / _MODEL / path.name)
-        study = replace(study, revision=snapshot.name)
-    study = replace(
-        study,
-        calibration=_saved(study.calibration, folder / _CALIBRATION),
-        evaluation=_saved(study.evaluation, folder / _EVALUATION),
-    )
+        model = folder / _MODEL
+        study = replace(study, revision=_copied(study.model, study.revision, model, max_gb))
+    if study.base is not None and is_of_hub(study.base):
+        name, _, revision = study.base.partition("@")
+        study = replace(study, base=f"{name}@{_copied(name, revision, folder / _BASE, max_gb)}")
+        # Its own base would be any place that a stranger wrote down.
+        if base_of(folder / _BASE) is not None:
+            raise InvalidModel(
+                f"{study.base} holds offsets to another base: have the operator put both below a "
+                "model folder."
+            )
+    _check_fed(study, model)
+    study = _with_texts(study, lambda name, text: _saved(text, folder / f"{name}.jsonl"))
     with replacing(folder / _REQUEST) as path:
         path.write_text(study.to_json())
     return study
+
+
+def _copied(name: str, revision: str | None, folder: Path, max_gb: float) -> str:
+    """Bring a model of the hub into a folder; its commit."""
+    snapshot = downloaded(name, revision, max_gb)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in snapshot.iterdir():
+        if any(fnmatch(path.name, pattern) for pattern in HUB_PATTERNS):
+            (folder / path.name).unlink(missing_ok=True)
+            link_or_copy(path.resolve(), folder / path.name)
+    return snapshot.name
+
+
+def _check_fed(study: Study, model: Path) -> None:
+    """Refuse texts of another kind than the model reads, before they are fetched."""
+    task = study.task
+    if task == "auto":
+        task = task_that_sees(read_config(model)) or "text"
+    for text in (study.calibration, study.evaluation):
+        check_fed(task, study.model, text.source)
+
+
+def _texts(study: Study) -> dict[str, TextSource]:
+    """Every text of a study by name."""
+    second = study.second
+    more = (
+        {"second_calibration": second.calibration, "second_evaluation": second.evaluation}
+        if second is not None
+        else {}
+    )
+    return {"calibration": study.calibration, "evaluation": study.evaluation, **more}
+
+
+def _with_texts(study: Study, change: Callable[[str, TextSource], TextSource]) -> Study:
+    """The study with each of its texts changed."""
+    new = {name: change(name, text) for name, text in _texts(study).items()}
+    second = study.second
+    if second is not None:
+        both = new["second_calibration"], new["second_evaluation"]
+        second = replace(second, calibration=both[0], evaluation=both[1])
+    first = new["calibration"], new["evaluation"]
+    return replace(study, calibration=first[0], evaluation=first[1], second=second)
 
 
 def fetched(folder: Path) -> Study | None:
@@ -72,11 +119,9 @@ def located(study: Study, folder: Path) -> Study:
     """The study with the files of such a folder in place of names of the hub."""
     if is_of_hub(study.model):
         study = replace(study, model=str(folder / _MODEL), revision=None)
-    return replace(
-        study,
-        calibration=_located(study.calibration, folder / _CALIBRATION),
-        evaluation=_located(study.evaluation, folder / _EVALUATION),
-    )
+    if study.base is not None and is_of_hub(study.base):
+        study = replace(study, base=str(folder / _BASE))
+    return _with_texts(study, lambda name, text: _located(text, folder / f"{name}.jsonl"))
 
 
 def _saved(text: TextSource, path: Path) -> TextSource:

@@ -167,9 +167,16 @@ def read_samples(
             held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         tokens, pixels = held["input_ids"], held["pixel_values"]
         grid = held.get("image_grid_thw")
+        if tokens.ndim != 2 or tokens.is_floating_point() or pixels.ndim < 2 or not len(tokens):
+            raise ValueError(
+                f"input_ids are {tokens.dtype} {tuple(tokens.shape)}, "
+                f"pixel_values {tuple(pixels.shape)}"
+            )
+        if not torch.isfinite(pixels).all():
+            raise ValueError("pixel_values have NaN or infinity")
         if grid is not None:
             pixels = pixels.reshape(len(tokens), -1, pixels.shape[-1])
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
         raise InvalidText(
             f"Cannot read {source} ({type(error).__name__}: {error}): give safetensors with "
             "input_ids and pixel_values of whole samples, as the model's processor makes them."

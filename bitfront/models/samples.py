@@ -54,16 +54,21 @@ def samples_of(source: TextSource, model: LoadedModel, seed: int, n_samples: int
         )
     if isinstance(task, ImageText):
         layout, inputs = read_samples(source.source, task, n_samples, seed)
+        _check_ids(layout.tokens(inputs), source, model)
         set_task(model.module, layout)
         return Samples(inputs)
     read = sentence_tokens if isinstance(task, SentenceEmbedding) else token_blocks
     tokens = read(source.source, model.tokenizer, n_samples, source.sequence_length, seed)
+    _check_ids(tokens, source, model)
+    return Samples(tokens)
+
+
+def _check_ids(tokens: torch.Tensor, source: TextSource, model: LoadedModel) -> None:
     if (largest := int(tokens.max())) >= model.n_rows:
         raise InvalidText(
             f"{source.source} has token id {largest}, the embedding of {model.source} has "
             f"{model.n_rows} rows: its tokenizer is of another model, or the text not for this one."
         )
-    return Samples(tokens)
 
 
 def check_apart(

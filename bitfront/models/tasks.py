@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from bitfront.errors import InvalidArgument, InvalidText
+from bitfront.seeing import architectures, task_that_sees
 
 
 class Task(ABC):
@@ -251,7 +252,6 @@ class SentenceEmbedding(Task):
 
 POOLINGS = ("mean", "cls", "max")
 _GIVEN, _CLASSIFIES = "_bitfront_task", "ForImageClassification"
-_TELLS = "ForConditionalGeneration"
 
 TEXT, IMAGES = CausalText(), ImageClassification()
 
@@ -277,11 +277,9 @@ def task_named(config: Mapping[str, Any]) -> str:
 
     Encoders without a head (`BertModel`) are for sentences.
     """
-    names = [str(name) for name in config.get("architectures") or []]
-    if any(_CLASSIFIES in name for name in names):
-        return "images"
-    if "vision_config" in config and any(name.endswith(_TELLS) for name in names):
-        return "image-text"
+    if (task := task_that_sees(config)) is not None:
+        return task
+    names = architectures(config)
     return "sentences" if names and all(name in _HEADLESS for name in names) else "text"
 
 

@@ -94,14 +94,17 @@ _OF_EMBEDDINGS = (
 
 
 def measured_columns(values: Mapping[str, float]) -> tuple[Column, ...]:
-    """`COLUMNS`, or those of what else was measured: classes of images, or embeddings.
+    """`COLUMNS`, or those of what else was measured: classes, words about images, embeddings.
 
     Args:
         values: of one of the trials.
     """
     if loss_name(values) == "cosine_error":
         return _OF_EMBEDDINGS
-    return _OF_CLASSES if "label_error" in values else COLUMNS
+    if "label_error" in values:
+        return _OF_CLASSES
+    sees = "top1_error" in values and "perplexity" not in values
+    return (*COLUMNS[:2], *COLUMNS[3:]) if sees else COLUMNS
 
 
 def columns_of(trials: Sequence[Trial], narrow: bool = False) -> tuple[Column, ...]:

@@ -26,7 +26,7 @@ from bitfront.report.maps import (
     swatches,
 )
 from bitfront.report.scatters import front_figure, prediction_figure
-from bitfront.trial import LOSSES, Trial
+from bitfront.trial import LOSSES, Trial, loss_unit
 from bitfront.version import __version__
 
 
@@ -95,7 +95,7 @@ def headline(data: ReportData) -> str:
     """The chosen point against uniform at equal bytes, in one sentence."""
     values = data.chosen.values
     title = LOSSES[data.chosen.loss_name]
-    unit = " nats per token" if title == "KL" else ""
+    unit = f" {loss_unit(values)}".rstrip()
     start = (
         f"Within {data.budget}, the best measured allocation has {title} {data.chosen.loss:.4g}"
         f"{_error(data.chosen)}{unit} at {values['bytes'] / 1e6:.2f} MB "

@@ -12,7 +12,7 @@ from bitfront.pareto import LATENCY, ParetoFront
 from bitfront.report.agreement import main_format
 from bitfront.report.columns import TIMED, measured_columns
 from bitfront.report.data import ReportData
-from bitfront.trial import LOSSES, Trial, loss_name
+from bitfront.trial import LOSSES, Trial, loss_name, loss_unit
 
 # Blue, vermillion, bluish green of Okabe and Ito's palette, which colour-blind readers tell apart;
 # lightened a little to stand on dark pages too. Shapes differ as well.
@@ -61,8 +61,8 @@ def front_figure(data: ReportData) -> go.Figure:
 
 
 def _title(data: ReportData) -> str:
-    title = LOSSES[data.front.loss]
-    return f"{title}, nats per token" if data.front.loss == "kl" else title
+    unit = loss_unit(data.chosen.values)
+    return ", ".join(filter(None, (LOSSES[data.front.loss], unit)))
 
 
 def _trials(name: str, trials: Sequence[Trial], mode: str, colour: str, symbol: str) -> go.Scatter:

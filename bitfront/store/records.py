@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from bitfront.space import SearchSpace
-from bitfront.study import Study
+from bitfront.study import SecondText, Study
 from bitfront.trial import Trial, TrialState
 
 
@@ -130,6 +130,8 @@ class Settled:
         revision: commit of a hub model.
         calibration: its source, with the commit of a hub text.
         evaluation: likewise.
+        base: as it is named, with the commit of one on the hub.
+        second: with the commits of hub texts.
     """
 
     dtype: str
@@ -137,6 +139,8 @@ class Settled:
     revision: str | None
     calibration: str
     evaluation: str
+    base: str | None = None
+    second: SecondText | None = None
 
     def of(self, study: Study) -> Study:
         """The request as it is settled."""
@@ -145,6 +149,8 @@ class Settled:
             dtype=self.dtype,
             device=self.device,
             revision=self.revision,
+            base=self.base,
+            second=self.second,
             calibration=replace(study.calibration, source=self.calibration),
             evaluation=replace(study.evaluation, source=self.evaluation),
         )

@@ -32,7 +32,13 @@ def prepare(bench: Bench, claim: Claim, lease: Lease) -> Outcome:
     dtype, device = str(module.dtype).removeprefix("torch."), str(module.device).partition(":")[0]
     queue = "gpu" if device == "cuda" else "cpu"
     settled = Settled(
-        dtype, device, request.revision, request.calibration.source, request.evaluation.source
+        dtype,
+        device,
+        request.revision,
+        request.calibration.source,
+        request.evaluation.source,
+        request.base,
+        request.second,
     )
     return Outcome(files, space=made.inputs.space, settled=settled, queue=queue)
 

@@ -102,14 +102,22 @@ def test_links_lead_to_operations_with_parameters_they_have(document):
         assert set(link["parameters"]) <= operations[link["operationId"]]
 
 
-def test_the_example_of_a_study_is_one(document, client):
+def test_the_examples_of_a_study_are_studies(document, client, bench):
+    for part, n in (("train", 192), ("val", 512)):
+        folder = bench.settings.data_roots[0] / "images" / part
+        folder.mkdir(parents=True)
+        for index in range(n):
+            (folder / f"{index}.png").touch()
     body = document["paths"]["/v1/studies"]["post"]["requestBody"]["content"]["application/json"]
-    (example,) = body["schema"].get("examples") or [
+    examples = body["schema"].get("examples") or [
         each["value"] if isinstance(each, dict) and "value" in each else each
         for each in body["examples"].values()
     ]
-    answer = client.post("/v1/studies", json=example, headers={"Idempotency-Key": "1"})
-    assert answer.status_code == 202, answer.text
+    assert len(examples) == 2
+    for number, example in enumerate(examples):
+        key = {"Idempotency-Key": str(number)}
+        answer = client.post("/v1/studies", json=example, headers=key)
+        assert answer.status_code == 202, answer.text
 
 
 def test_problems_are_as_the_document_says(document, client):

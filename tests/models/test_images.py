@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from bitfront.errors import InvalidModel, InvalidText
-from bitfront.models.images import _number, _pixels, check_different, read_images
+from bitfront.models.images import _pixels, check_different, read_images
 from bitfront.models.load import load_model
 from bitfront.models.tasks import IMAGES, task_of
+from bitfront.pictures import number_of
 
 CLASSES = {i: f"digit {i}" for i in range(10)}
 
@@ -78,9 +79,9 @@ def test_as_many_subfolders_as_classes_are_the_classes_in_order(loaded, flat, tm
 
 def test_a_name_of_two_classes_is_no_label():
     classes = {0: "crane", 1: "heron", 2: "Crane"}
-    assert _number("heron", classes) == 1
+    assert number_of("heron", classes) == 1
     with pytest.raises(InvalidText, match=r"classes 0, 2 of the model: give the number"):
-        _number("crane", classes)
+        number_of("crane", classes)
 
 
 def test_sixteen_bits_of_grey_are_no_white(tmp_path):
@@ -137,7 +138,32 @@ def test_what_cannot_be_used_is_one_clear_line(loaded, flat):
         read(loaded, folder, 5)
     (folder / first).write_bytes(b"no image at all")
     shutil.rmtree(folder / "7")
-    with pytest.raises(InvalidText, match="cannot be read as an image"):
+    with pytest.raises(InvalidText, match=r"cannot be read as an image \(it is none of PNG, JPEG"):
+        read(loaded, folder, 4)
+    (folder / first).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
+    with pytest.raises(InvalidText, match=r"it is none of PNG"):  # no program draws it
+        read(loaded, folder, 4)
+    for side, said in ((10_000, "10,000 x 10,000 pixels, of at most"), (20_000, "exceeds limit")):
+        Image.new("1", (side, side)).save(folder / first)  # a few thousand bytes
+        with pytest.raises(InvalidText, match=said):
+            read(loaded, folder, 4)
+
+
+def test_two_labels_of_one_image_are_refused(loaded, flat):
+    folder, names = flat
+    first = next(iter(names))
+    lines = "".join(f"{name},{label}\n" for name, label in names.items())
+    (folder / "labels.csv").write_text(f"{lines}{first},{names[first]}\n")
+    assert read(loaded, folder, 4)[1] is not None
+    (folder / "labels.csv").write_text(f"{lines}{first},0{names[first]}\n")
+    with pytest.raises(InvalidText, match=r"has two labels for .*: remove one"):
+        read(loaded, folder, 4)
+    (folder / "labels.json").write_text('{"a": 1}')
+    with pytest.raises(InvalidText, match=r"has labels.json and labels.csv: remove one of them"):
+        read(loaded, folder, 4)
+    (folder / "labels.csv").unlink()
+    (folder / "labels.json").write_text('{"a": 1, "a": 2}')
+    with pytest.raises(InvalidText, match=r"has two labels for 'a', '1' and '2'"):
         read(loaded, folder, 4)
 
 

@@ -1,10 +1,14 @@
 """What the form for a new study offers, and pages of what was asked for with it."""
 
+import json
 from dataclasses import replace
+from typing import get_args
 
-from bitfront import Budget, Study, runtimes
+from bitfront import Budget, Study, TextSource, runtimes
+from bitfront.api.schemas import StudyBody
 from bitfront.experts import GROUPINGS
 from bitfront.kv_cache import KVCache
+from bitfront.seeing import SEEING
 from bitfront.space import Layer
 from bitfront.store.records import StudyState
 from bitfront.study import default_menu
@@ -15,8 +19,12 @@ from tests.ui.test_pages import page
 def test_what_the_form_offers_for_a_runtime_is_accepted(full, browse):
     """Its own menu is ticked, and every format that is left is one that it loads."""
     outline = page(browse(full), "/ui/new")
-    loaders = {box["value"]: box["data-runtimes"] for box in outline.all("input", name="formats")}
+    boxes = outline.all("input", name="formats")
+    loaders = {x["value"]: x["data-runtimes"] for x in boxes if "disabled" not in x}
     menus = [a["data-menu"] for tag, a in outline.elements if tag == "option" and "data-menu" in a]
+    (base,) = outline.all("input", name="base")
+    assert base["data-menu"].split(" ") == list(default_menu(None, "org/base")[0])
+    assert set(base["data-menu"].split(" ")) <= {box["value"] for box in boxes}
     names = (None, *runtimes.names())
     for name, menu in zip(names, menus, strict=True):
         ticked, pinned = default_menu(name)
@@ -40,6 +48,23 @@ def test_what_the_form_offers_for_caches_experts_and_quantizers_is_accepted(full
         Study("m", Budget(1, "GB"), experts=experts, kv_cache=cache)
     assert "gptaq" not in outline.text
     assert "gptq" in outline.text
+
+
+def test_what_the_form_fills_in_for_a_task_is_accepted(full, browse):
+    outline = page(browse(full), "/ui/new")
+    given = {
+        a["value"]: json.loads(a["data-given"])
+        for tag, a in outline.elements
+        if tag == "option" and "data-given" in a
+    }
+    assert set(given) == set(get_args(StudyBody.model_fields["task"].annotation))
+    for task, fields in given.items():
+        assert fields.get("sees", False) == (task in SEEING) == ("source" in fields)
+    numbered = [x["data-samples-of"] for _, x in outline.elements if "data-samples-of" in x]
+    assert sorted(numbered) == ["0", "1", "2"]
+    for n in (x["n"] for x in given.values() if "n" in x):
+        Study("m", Budget(1, "GB"), TextSource("a", n[0]), TextSource("b", n[2]))
+        assert n[1] > Study.n_search_sequences
 
 
 def test_a_study_of_caches_says_how_much_of_it_they_are(empty, browse):

@@ -6,6 +6,7 @@ No hub is reachable here, so `hub.Hub` stands in for it: the real client librari
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from hub import Hub
+from safetensors.torch import load_file, save_file
 from workers.test_full_disk import filled, small_disk
 from workers.test_life import CHOICES, is_over, measured, until
 
@@ -21,10 +24,11 @@ import bitfront
 from bitfront import TextSource, run_study
 from bitfront.artifacts import Artifacts
 from bitfront.errors import InvalidModel, InvalidText, StorageError
-from bitfront.models.hub import fetched
+from bitfront.models.hub import fetched, located, needs_hub
 from bitfront.settings import Settings
 from bitfront.store import Store
 from bitfront.store.records import Stage, StudyState, TaskState
+from bitfront.study import SecondText
 from bitfront.workers.bench import Bench
 from bitfront.workers.local import LocalWorkers
 
@@ -95,6 +99,18 @@ def bench(settings):
     made.close()
 
 
+@pytest.fixture
+def base_folder(tiny_folder, tmp_path):
+    """What the tiny Llama may have been before some steps more."""
+    shutil.copytree(tiny_folder, tmp_path / "base")
+    path = tmp_path / "base" / "model.safetensors"
+    noise = torch.Generator().manual_seed(0)
+    held = load_file(path)
+    near = {x: t + 1e-3 * torch.randn(t.shape, generator=noise) for x, t in held.items()}
+    save_file(near, path, {"format": "pt"})
+    return path.parent
+
+
 def of_hub(study, revision="main"):
     """The study with its model and texts on the hub."""
     texts = {
@@ -145,18 +161,49 @@ def test_a_revision_is_what_is_fetched_and_a_branch_is_its_commit(
             InvalidText,
             r"Cannot load 'org/books@[0-9a-f]{40}:default:nowhere'",
         ),
+        ({"base": "org/base@main"}, InvalidModel, r"^org/base@[0-9a-f]{40} holds offsets to anoth"),
+        (
+            {"calibration": TextSource("/")},
+            InvalidText,
+            "^/ is a folder of images, and org/tiny reads a text: give that",
+        ),
     ],
-    ids=["revision", "split"],
+    ids=["revision", "split", "offsets", "images"],
 )
 def test_what_the_hub_does_not_have_is_one_line(
-    hub, bench, books, tiny_folder, tiny_study, change, kind, message
+    hub, bench, books, tiny_folder, base_folder, tiny_study, change, kind, message
 ):
+    note = {"source": str(tiny_folder), "digest": "0" * 64, "bytes": 1}
+    (base_folder / "bitfront.json").write_text(json.dumps({"base": note}))
     hub.push("models/org/tiny", tiny_folder)
+    hub.push("models/org/base", base_folder)
     hub.push("datasets/org/books", books)
     stored, _ = bench.store.studies.create(replace(of_hub(tiny_study(4, 4)), **change), "anna")
     with pytest.raises(kind, match=message) as caught:
         bench.request(stored.id, lambda _event: None)
     assert "\n" not in str(caught.value)
+
+
+def test_whatever_is_named_on_the_hub_is_found_in_the_folder(tiny_study, digit_files, tmp_path):
+    def texts(source):
+        return {x: TextSource(source, 4, 64) for x in ("calibration", "evaluation")}
+
+    plain = tiny_study(4, 4)
+    for change in (
+        {"model": "org/tiny"},
+        {"base": "org/base@main"},
+        {"second": SecondText(**texts("org/books@main"))},
+        texts("org/books@main"),
+    ):
+        study = replace(plain, **change)
+        assert needs_hub(study)
+        assert not needs_hub(located(study, tmp_path))
+    pictures = replace(plain, **texts(str(digit_files)))
+    assert not needs_hub(pictures)
+    assert located(pictures, tmp_path) == pictures
+    both = located(replace(plain, second=SecondText(**texts("org/books@main"))), tmp_path)
+    assert both.second.evaluation.source == str(tmp_path / "second_evaluation.jsonl")
+    assert both.calibration == plain.calibration
 
 
 def test_a_worker_without_the_hub_has_its_cache(hub, bench, tiny_folder, tiny_study):
@@ -260,17 +307,18 @@ def test_fetching_ends_when_it_is_given_up(hub, bench, books, tiny_folder, tiny_
 
 
 def test_after_fetching_no_worker_needs_a_network(
-    hub, bench, books, settings, tiny_folder, tiny_study, tmp_path
+    hub, bench, books, settings, tiny_folder, base_folder, tiny_study, tmp_path
 ):
     """A second machine, with no cache and the hub gone, does all but the first stage."""
     hub.push("models/org/tiny", tiny_folder)
+    base = hub.push("models/org/base", base_folder)
     hub.push("datasets/org/books", books)
     request = tiny_study(4, 4, device="cpu", dtype="float32", **CHOICES)
     same = {name: TextSource(str(books / f"{split}.jsonl"), 4, 64)
             for name, split in (("calibration", "train"), ("evaluation", "test"))}  # fmt: skip
-    front = run_study(replace(request, **same), tmp_path / "alone")
+    front = run_study(replace(request, **same, base=str(base_folder)), tmp_path / "alone")
     store = bench.store
-    study, _ = store.studies.create(of_hub(request), "anna")
+    study, _ = store.studies.create(replace(of_hub(request), base="org/base@main"), "anna")
     (tmp_path / "sitecustomize.py").write_text(GUARD)
     log = tmp_path / "guard.log"
     environment = {
@@ -299,4 +347,9 @@ def test_after_fetching_no_worker_needs_a_network(
         number = store.trials.front(study.id).trials[0].number
         store.checkpoints.create(study.id, number, "packed")
         until(lambda: store.checkpoints.of(study.id)[0].state is TaskState.COMPLETE)
+    files = store.files.of(study.id)
+    with bench.artifacts.open(files["checkpoints/0/bitfront.json"]) as file:
+        # No place of a worker, which nobody else has.
+        assert json.load(file)["base"]["source"] == f"org/base@{base}"
+    assert store.studies.get(study.id).study.base == f"org/base@{base}"
     assert set(log.read_text().split()) == {"fetching"}

@@ -11,14 +11,15 @@ from bitfront import formats
 from bitfront.api import caches, weights
 from bitfront.api.answers import EstimateAnswer, ModelEstimate
 from bitfront.api.openapi import problems
-from bitfront.api.schemas import EXAMPLE, StudyBody
+from bitfront.api.schemas import EXAMPLE, EXAMPLE_IMAGES, StudyBody
 from bitfront.api.security import reader
 from bitfront.api.site import Here
 from bitfront.api.sources import Sources
 from bitfront.api.weights import WeightHeaders
 from bitfront.costs.roofline import DEVICES
 from bitfront.experts import Grouping
-from bitfront.study import Study
+from bitfront.seeing import IMAGE_TEXT, IMAGES, classes_of, kind_of, n_patches, read_config
+from bitfront.study import Study, TextSource
 
 router = APIRouter(tags=["estimate"])
 
@@ -31,17 +32,19 @@ router = APIRouter(tags=["estimate"])
     responses=problems(400, 413, 415),
 )
 def estimate_study(
-    body: Annotated[StudyBody, Body(examples=[EXAMPLE])], here: Here
+    body: Annotated[StudyBody, Body(examples=[EXAMPLE, EXAMPLE_IMAGES])], here: Here
 ) -> EstimateAnswer:
     """Measurements and tokens of any study; sizes and time where the model is a local folder."""
     study = body.study(Sources(here.settings))
     folder = Path(study.model)
     found = weights.read(folder) if folder.is_absolute() and folder.is_dir() else None
     n_tokens = _measured_tokens(study)
+    sees = kind_of(study.calibration.source) == IMAGES
     return EstimateAnswer(
         n_measurements={"calibration": study.n_trials, "evaluation": study.n_finalists},
         n_tokens=n_tokens,
-        n_estimator_tokens=study.calibration.n_sequences * study.calibration.sequence_length,
+        n_estimator_tokens=study.calibration.n_sequences * _length(study.calibration),
+        unit="images" if sees else "tokens",
         model=None if found is None else _of_model(found, folder, study, sum(n_tokens.values())),
     )
 
@@ -50,13 +53,24 @@ def _measured_tokens(study: Study) -> dict[str, int]:
     texts = [(study.calibration, study.evaluation)]
     if study.second is not None:
         texts.append((study.second.calibration, study.second.evaluation))
-    seen = sum(search.sequence_length for search, _ in texts) * study.n_search_sequences
-    final = sum(each.n_sequences * each.sequence_length for _, each in texts)
+    seen = sum(_length(search) for search, _ in texts) * study.n_search_sequences
+    final = sum(each.n_sequences * _length(each) for _, each in texts)
     return {"calibration": study.n_trials * seen, "evaluation": study.n_finalists * final}
 
 
+def _length(text: TextSource) -> int:
+    """Tokens of one sample; 1 for an image."""
+    kind = kind_of(text.source)
+    if kind == IMAGE_TEXT:
+        return weights.header(Path(text.source))["input_ids"][1]
+    return 1 if kind == IMAGES else text.sequence_length
+
+
 def _of_model(found: WeightHeaders, folder: Path, study: Study, n_tokens: int) -> ModelEstimate:
-    layers = found.layers(with_experts=Grouping.parse(study.experts).kind != "none")
+    config = read_config(folder)
+    sees = kind_of(study.calibration.source) == IMAGES
+    with_experts = Grouping.parse(study.experts).kind != "none"
+    layers = found.layers(with_experts, len(classes_of(config)) if sees else 0)
     profile, menu = study.deployment, [formats.named(name) for name in study.formats]
     shapes = {name: each.shape for name, each in layers.items()}
     refused = profile.refused(shapes, menu) if profile else frozenset()
@@ -66,7 +80,8 @@ def _of_model(found: WeightHeaders, folder: Path, study: Study, n_tokens: int) -
         size = sum(x.n * format.nbytes(x.shape) for x in held if format.fits(x.shape))
         stored = format.weight_format.name  # pairs that share it are stored once
         bank[stored] = max(size, bank.get(stored, 0))
-    flops = 2 * found.n_parameters * n_tokens
+    n_positions = n_patches(config) if sees else 1
+    flops = 2 * found.n_parameters * n_tokens * n_positions if n_positions else None
     cache = study.kv_cache
     return ModelEstimate(
         n_parameters=found.n_parameters,
@@ -76,5 +91,7 @@ def _of_model(found: WeightHeaders, folder: Path, study: Study, n_tokens: int) -
         bank_bytes=bank,
         cache_bytes=None if cache is None else caches.nbytes(folder, cache),
         flops=flops,
-        seconds_at_least={device: flops / rate for device, (_, rate) in DEVICES.items()},
+        seconds_at_least={}
+        if flops is None
+        else {device: flops / rate for device, (_, rate) in DEVICES.items()},
     )

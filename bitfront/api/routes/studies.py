@@ -12,7 +12,7 @@ from bitfront.api.openapi import problems, to_study
 from bitfront.api.pace import seconds_left
 from bitfront.api.pages import PageSize, PageToken, cut, place
 from bitfront.api.records import study_answer
-from bitfront.api.schemas import EXAMPLE, ExtendBody, StudyBody
+from bitfront.api.schemas import EXAMPLE, EXAMPLE_IMAGES, ExtendBody, StudyBody
 from bitfront.api.security import Caller, Reader, Writer
 from bitfront.api.site import Here, Site
 from bitfront.api.sources import Sources
@@ -69,7 +69,7 @@ _CHANGED: dict[int | str, dict[str, Any]] = {
     responses={202: {"links": _ON}, **problems(400, 413, 415), **_IN_FLIGHT},
 )
 async def create_study(
-    body: Annotated[StudyBody, Body(examples=[EXAMPLE])],
+    body: Annotated[StudyBody, Body(examples=[EXAMPLE, EXAMPLE_IMAGES])],
     key: Annotated[IdempotencyKey, Header(alias="Idempotency-Key")],
     known: Writer,
     here: Here,

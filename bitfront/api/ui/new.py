@@ -28,6 +28,18 @@ _EXPERTS = {
     "block": "all experts of a block have one",
     "none": "experts stay at 16 bits",
 }
+_TASKS = {
+    "auto": ("as its folder says", {}),
+    "text": ("text: next tokens", {}),
+    "sentences": ("lines of a text: their embeddings", {"n": (64, 64, 512)}),
+    "images": ("images: their classes", {"n": (64, 128, 512), "source": "", "sees": True}),
+    "image-text": (
+        "images with text: next tokens",
+        {"n": (32, 32, 128), "source": "", "sees": True},
+    ),
+}
+"""What the form says of each task, and what it fills in where one is chosen: numbers of samples
+for calibration, search and evaluation, and that no text of the hub is a source."""
 
 
 @router.get("/new")
@@ -37,7 +49,7 @@ def new_study(request: Request, known: Viewer, here: Here) -> Response:
     Formats know which runtimes load them, and runtimes their own menu.
     """
     default = Study("org/name", Budget(4.25, "bpw"))
-    families = _families(x for x in formats.catalogue() if x != "zero")  # of a base, not asked for
+    families = _families(x for x in formats.catalogue() if x != "zero")  # stands with the base
     profiles = {name: runtimes.named(name) for name in runtimes.names()}
     return page(
         request,
@@ -53,6 +65,8 @@ def new_study(request: Request, known: Viewer, here: Here) -> Response:
         cache=KVCache(_CACHE_FORMATS),
         cache_families=_families(x for x, f in formats.catalogue().items() if can_hold(f)),
         experts=_EXPERTS,
+        tasks=_TASKS,
+        offset_menu=default_menu(None, "base")[0],
         searches=[choice.name for choice in default.searches],
         kinds={
             "quantizers": [x for x in kinds.names("quantizers") if x not in SETTLED_QUANTIZERS],

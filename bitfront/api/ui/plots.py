@@ -11,7 +11,7 @@ from bitfront.api.ui.measurements import Agreement, Measurements
 from bitfront.pareto import LATENCY
 from bitfront.report.agreement import main_format
 from bitfront.store.records import TrialRow
-from bitfront.trial import LOSSES, loss_name, loss_of
+from bitfront.trial import LOSSES, loss_name, loss_of, loss_unit
 
 MAX_POINTS = 3_000
 """Of one series; the newest are drawn."""
@@ -33,6 +33,7 @@ def plotted(measured: Measurements, agreement: Agreement | None) -> dict[str, An
     kept = {row.number for row in outline}
     rest = [row for row in on_text if row.number not in kept]
     pale = () if text == "calibration" else measured.on("calibration")
+    values = front[0].values if front else {}
     names = [main_format(measured.trial(row), measured.space) for row in uniforms if measured.space]
     timed = all(LATENCY in row.values for row in front) and bool(front)
     axes = [a for a in _AXES if a[0] != LATENCY or timed]
@@ -40,7 +41,8 @@ def plotted(measured: Measurements, agreement: Agreement | None) -> dict[str, An
         axes[0] = ("bytes", "checkpoint and KV cache, MB", 1e-6)
     return {
         "text": text,
-        "loss": LOSSES[loss_name(front[0].values)] if front else LOSSES["kl"],
+        "loss": LOSSES[loss_name(values)],
+        "unit": loss_unit(values),
         "axes": [{"quantity": q, "title": title, "scale": scale} for q, title, scale in axes],
         "budget": {"label": str(measured.study.budget), "limits": _limits(measured)},
         "front": _series(outline),

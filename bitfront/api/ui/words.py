@@ -64,7 +64,7 @@ def standing(stored: StoredStudy, n_failed: int = 0, n_workers: int = 1) -> str:
     doing = {
         "prepare": "Preparing the model",
         "fetch": "Fetching model and texts from the hub",
-        "text": "Reading the texts",
+        "text": "Reading texts or images",
         "load": "Loading the model",
         "quantize": "Quantizing each layer in each format",
         "estimate": "Estimating how sensitive each layer is",

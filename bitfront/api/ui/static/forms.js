@@ -59,29 +59,48 @@ async function send(form, address = form.getAttribute("action")) {
 function estimated(told) {
   const count = (n) => n.toLocaleString("en");
   const texts = Object.entries(told.n_measurements).map(([text, n]) =>
-    `up to ${count(n)} measurements of ${count(told.n_tokens[text])} tokens in all on the ${text} text`);
-  const lines = [`${texts.join(", ")}; the estimator sees ${count(told.n_estimator_tokens)} tokens.`];
+    `up to ${count(n)} measurements of ${count(told.n_tokens[text])} ${told.unit} in all on the ${text} text`);
+  const lines = [`${texts.join(", ")}; the estimator sees ${count(told.n_estimator_tokens)} ${told.unit}.`];
   if (told.model) {
     const megabytes = Object.values(told.model.bank_bytes).reduce((sum, n) => sum + n, 0) / 1e6;
     const times = Object.entries(told.model.seconds_at_least).map(([device, s]) => `${device} ${s < 1 ? "under 1" : count(Math.round(s))} s`);
     const caches = Object.entries(told.model.cache_bytes ?? {}).map(([name, n]) => `${name} ${count(Math.ceil(n / 1e6))} MB`);
     if (caches.length) lines.push(`The whole KV cache in one format: ${caches.join(", ")}.`);
-    lines.push(`${count(told.model.n_layers)} layers; ${count(Math.ceil(megabytes))} MB of disk; at the peak rate, which nothing reaches: ${times.join(", ")}.`);
+    const rate = times.length ? `; at the peak rate, which nothing reaches: ${times.join(", ")}` : "";
+    lines.push(`${count(told.model.n_layers)} layers; ${count(Math.ceil(megabytes))} MB of disk${rate}.`);
   } else lines.push("Sizes and times are known for models in a folder of this installation only.");
   return lines.join(" ");
 }
 
-// A runtime ticks its own menu, and what it cannot load is not offered.
+// A runtime ticks its own menu, and so does a base; what a runtime cannot load is not offered.
 document.addEventListener("change", (event) => {
-  const runtime = event.target;
-  if (runtime.name !== "runtime") return;
-  const menu = runtime.selectedOptions[0].dataset.menu.split(" ");
-  for (const box of runtime.form.elements.formats) {
-    box.disabled = runtime.value !== "" && !box.dataset.runtimes.split(" ").includes(runtime.value);
-    box.checked = menu.includes(box.value);
+  const form = event.target.form;
+  if (!["runtime", "base"].includes(event.target.name)) return;
+  const { runtime, base } = form.elements;
+  // Another base has the same menu: what was ticked for the first stays.
+  if (event.target === base && Boolean(base.dataset.is) === Boolean(base.value)) return;
+  base.dataset.is = base.value;
+  const menu = (base.value ? base : runtime.selectedOptions[0]).dataset.menu.split(" ");
+  for (const box of form.elements.formats) {
+    const isLoaded = runtime.value === "" || box.dataset.runtimes.split(" ").includes(runtime.value);
+    box.disabled = !isLoaded || (box.dataset.ofBase !== undefined && !base.value);
+    box.checked = !box.disabled && menu.includes(box.value);
   }
-  const more = runtime.form.querySelector("[data-formats]");
+  const more = form.querySelector("[data-formats]");
   more.open ||= more.querySelector(":checked") !== null;
+});
+
+// A task has samples of its own kind: from elsewhere, of another number, without a length in tokens.
+document.addEventListener("change", (event) => {
+  const task = event.target;
+  if (task.dataset.samples === undefined) return;
+  const given = JSON.parse(task.selectedOptions[0].dataset.given);
+  for (const field of task.form.elements) {
+    const { samplesOf, source, ofTokens } = field.dataset;
+    if (samplesOf !== undefined) field.value = given.n?.[samplesOf] ?? field.defaultValue;
+    if (source !== undefined && [field.defaultValue, ""].includes(field.value)) field.value = given.source ?? field.defaultValue;
+    if (ofTokens !== undefined) field.disabled = Boolean(given.sees);
+  }
 });
 
 document.addEventListener("click", async (event) => {

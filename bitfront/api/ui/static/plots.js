@@ -54,7 +54,7 @@ function trace(name, series, on, style) {
 }
 
 function lossTitle() {
-  return data.loss === "KL" ? "KL, nats per token" : data.loss;
+  return data.unit ? `${data.loss}, ${data.unit}` : data.loss;
 }
 
 function pick(all, number) {

@@ -1,0 +1,100 @@
+"""Models that see: the task that a configuration speaks of, and what such models are fed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bitfront.errors import InvalidText
+
+IMAGES, IMAGE_TEXT = "images", "image-text"
+SEEING = (IMAGES, IMAGE_TEXT)
+"""Tasks of models that see."""
+FED = {IMAGES: "a folder of images", IMAGE_TEXT: "a .safetensors file of images with text"}
+"""What their samples come from; those of other models come from a text."""
+SAMPLES = ".safetensors"
+_CLASSIFIES, _TELLS = "ForImageClassification", "ForConditionalGeneration"
+_MAX_BYTES = 10_000_000
+"""Of a configuration; one with 21,841 classes has 1,400,000."""
+
+
+def task_that_sees(config: Mapping[str, Any]) -> str | None:
+    """The task of a model that sees, as its config.json speaks of it; `None` of other models."""
+    names = architectures(config)
+    if any(_CLASSIFIES in name for name in names):
+        return IMAGES
+    if "vision_config" in config and any(name.endswith(_TELLS) for name in names):
+        return IMAGE_TEXT
+    return None
+
+
+def architectures(config: Mapping[str, Any]) -> list[str]:
+    """Names of the classes that a config.json is of."""
+    named = config.get("architectures")
+    return [str(name) for name in named] if isinstance(named, list) else []
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a model folder; empty where there is none that can be read."""
+    try:
+        with (folder / "config.json").open("rb") as file:
+            text = file.read(_MAX_BYTES + 1)
+        config = json.loads(text) if len(text) <= _MAX_BYTES else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def classes_of(config: Mapping[str, Any]) -> dict[int, str]:
+    """Name of each class by number, as a config.json has them; empty where it has none.
+
+    >>> classes_of({"id2label": {"0": "cat", "1": "dog"}})
+    {0: 'cat', 1: 'dog'}
+    """
+    named = config.get("id2label")
+    if not isinstance(named, dict) or not all(str(key).isdecimal() for key in named):
+        return {}
+    return {int(key): str(name) for key, name in named.items()}
+
+
+def n_patches(config: Mapping[str, Any]) -> int | None:
+    """Patches of an image that a model reads at once; `None` where it has none, or does not say."""
+    whole, patch = config.get("image_size"), config.get("patch_size")
+    if not (isinstance(whole, int) and isinstance(patch, int) and 0 < patch <= whole < 2**16):
+        return None
+    return (whole // patch) ** 2
+
+
+def kind_of(source: str) -> str | None:
+    """The task whose samples a source holds by its looks; `None` for a text.
+
+    Args:
+        source: a whole path, or a name of the hub.
+    """
+    path = Path(source)
+    if not path.is_absolute():
+        return None
+    if path.is_dir():
+        return IMAGES
+    return IMAGE_TEXT if path.suffix == SAMPLES else None
+
+
+def check_fed(task: str, model: str, source: str) -> None:
+    """Refuse what models of a task are not fed.
+
+    Args:
+        task: of the model.
+        model: its name, for the message.
+        source: of its samples.
+
+    Raises:
+        InvalidText: it is of another kind.
+    """
+    kind = kind_of(source)
+    if kind != (task if task in SEEING else None):
+        raise InvalidText(
+            f"{source} is {FED.get(kind or '', 'a text')}, and {model} reads "
+            f"{FED.get(task, 'a text')}: give that for calibration and evaluation."
+        )
