@@ -19,6 +19,9 @@ from bitfront.formats.nvfp4 import Nvfp4
 if TYPE_CHECKING:
     import torch
 
+_TOP = 15
+"""Exponent of what the largest number of a token is brought below."""
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -26,7 +29,10 @@ class Activation:
 
     Scales are found as the model runs, from the token alone ("dynamic, per token"): nothing is
     calibrated, and what a token becomes depends neither on its batch nor on later tokens. So the
-    scale per matrix that nvfp4 has is one per token here.
+    scale per matrix that nvfp4 has is one per token here. Float16 scales are those of the token
+    over a power of two, so that none saturates; a token that is not finite becomes NaN.
+
+    Of a convolution an image is the token (`kernels.weights.rounded_images`).
 
     Args:
         name: as it stands behind `_a` in the name of a pair.
@@ -50,12 +56,21 @@ class Activation:
         rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
         if not rows.numel():  # an expert that no token goes to
             return inputs.detach().clone()
-        if not isinstance(self.grid, BlockScaled):
-            return self._on_grid(rows).reshape(inputs.shape).to(inputs.dtype)
+        unit = self._unit(rows)
+        return (self._on_grid(rows / unit) * unit).reshape(inputs.shape).to(inputs.dtype)
+
+    def _unit(self, rows: torch.Tensor) -> torch.Tensor:
+        """What a token is counted in, `[n_tokens, 1]`; NaN where it is not finite."""
+        import torch
+
+        unit = largest = rows.abs().amax(dim=1, keepdim=True)
         # Rows of one size have one scale per matrix, which each would have alone.
-        size = rows.abs().amax(dim=1, keepdim=True)
-        size = size.where(size > 0, 1.0)
-        return (self._on_grid(rows / size) * size).reshape(inputs.shape).to(inputs.dtype)
+        if not isinstance(self.grid, BlockScaled):
+            # A power of two, which changes no number, and keeps scales in the range of float16.
+            exponent = torch.frexp(largest.nan_to_num(posinf=1.0)).exponent - _TOP
+            unit = torch.exp2(exponent.clamp(min=-126).float())
+        unit = unit.where(largest > 0, 1.0)
+        return unit.where(largest.isfinite(), torch.nan)
 
     def _on_grid(self, rows: torch.Tensor) -> torch.Tensor:
         qparams = self.grid.qparams(rows)
