@@ -138,6 +138,7 @@ def check_names(study: Study) -> None:
     if study.kv_cache is not None:
         estimator.check_caches()
     _check_pairs(study, estimator)
+    study.check_texts()
     built_costs(study)
     searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
     with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)

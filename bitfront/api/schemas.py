@@ -245,7 +245,7 @@ class StudyBody(Body):
         same = {name: getattr(self, name) for name in _SAME}
         menu, pinned = default_menu(self.runtime, self.base)
         is_given = self.model_fields_set
-        return Study(
+        study = Study(
             model=model,
             budget=Budget.parse(self.budget),
             calibration=_text(self.calibration, sources),
@@ -263,6 +263,8 @@ class StudyBody(Body):
             items=sources.items(self.items) if self.items is not None else None,
             **same,
         )
+        study.check_texts()
+        return study
 
     @property
     def _model(self) -> str:
