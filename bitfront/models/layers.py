@@ -44,8 +44,8 @@ def blocks(model: nn.Module) -> nn.ModuleList:
             outermost[name] = module
     if not outermost:
         raise InvalidModel(
-            f"{type(model).__name__} has no list of blocks with linear layers: "
-            "bitfront needs a transformer language model."
+            f"{type(model).__name__} has no list of blocks (an nn.ModuleList) with linear layers "
+            "or convolutions: bitfront needs a model of such blocks."
         )
     return max(outermost.values(), key=_linear_weights)
 
