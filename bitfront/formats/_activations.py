@@ -53,24 +53,30 @@ class Activation:
 
     def rounded(self, inputs: torch.Tensor) -> torch.Tensor:
         """The numbers that are multiplied, of the dtype and shape of the inputs."""
+        import torch
+
         rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
         if not rows.numel():  # an expert that no token goes to
             return inputs.detach().clone()
-        unit = self._unit(rows)
-        return (self._on_grid(rows / unit) * unit).reshape(inputs.shape).to(inputs.dtype)
+        largest = rows.abs().amax(dim=1, keepdim=True)
+        finite, unit = largest.isfinite(), self._unit(largest)
+        made = self._on_grid((rows / unit).where(finite, 0.0)) * unit
+        top = torch.finfo(torch.float32).max  # which the grid may round beyond
+        made = made.clamp_(-top, top).where(finite, torch.nan)
+        return made.reshape(inputs.shape).to(inputs.dtype)
 
-    def _unit(self, rows: torch.Tensor) -> torch.Tensor:
-        """What a token is counted in, `[n_tokens, 1]`; NaN where it is not finite."""
+    def _unit(self, largest: torch.Tensor) -> torch.Tensor:
+        """What tokens with these largest numbers are counted in, of the same shape."""
         import torch
 
-        unit = largest = rows.abs().amax(dim=1, keepdim=True)
-        # Rows of one size have one scale per matrix, which each would have alone.
-        if not isinstance(self.grid, BlockScaled):
+        if isinstance(self.grid, BlockScaled):
+            # Rows of one size have one scale per matrix, which each would have alone.
+            unit = largest.where(largest.isfinite(), 1.0)
+        else:
             # A power of two, which changes no number, and keeps scales in the range of float16.
-            exponent = torch.frexp(largest.nan_to_num(posinf=1.0)).exponent - _TOP
+            exponent = torch.frexp(largest.nan_to_num(1.0, posinf=1.0)).exponent - _TOP
             unit = torch.exp2(exponent.clamp(min=-126).float())
-        unit = unit.where(largest > 0, 1.0)
-        return unit.where(largest.isfinite(), torch.nan)
+        return unit.where(largest > 0, 1.0)
 
     def _on_grid(self, rows: torch.Tensor) -> torch.Tensor:
         qparams = self.grid.qparams(rows)
