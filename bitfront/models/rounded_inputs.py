@@ -53,13 +53,15 @@ class RoundedInputs:
             if layer not in self._hooks and format.input_format is not None:
                 module = self.model.get_submodule(layer)
                 scale = column_scale(self.bank, layer, format)
-                hook = module.register_forward_pre_hook(self._rounding(module, format, scale))
+                hook = module.register_forward_pre_hook(
+                    self._rounding(format, scale, _n_groups(module))
+                )
                 self._hooks[layer] = name, hook
 
     def _rounding(
-        self, module: nn.Module, format: Format, scale: Tensor | None
+        self, format: Format, scale: Tensor | None, n_groups: int
     ) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-        key = rounding_of(format, _n_groups(module)) if scale is None else None
+        key = rounding_of(format, n_groups) if scale is None else None
 
         def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             inputs: Tensor = args[0]
