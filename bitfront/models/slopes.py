@@ -70,7 +70,6 @@ def slopes(
     names = {row: x.name for row, x in enumerate(with_weights.layers)} if has_pairs else {}
     with exact_inputs(model, names) as exact:
         visit_gradients(model, tokens, with_weights, KlLoss(reference), add, progress=progress)
-    n_scored = len(tokens) * reference.n_scored
     values = np.zeros((len(space.layers), len(space.formats)))
     if space.kv_cache is not None and isinstance(reference, Reference):
         held = {x: f for x, f in allocation.formats.items() if space.is_cache(x)}
@@ -84,7 +83,7 @@ def slopes(
         for column in np.flatnonzero(space.allowed[row]):
             switched = bank.weight(name, space.formats[column].name, gradient.device) - weight
             total = float((gradient * switched).sum()) + by_input[index, column] - held_inputs
-            values[row, column] = total / n_scored
+            values[row, column] = total / (len(tokens) * reference.n_scored)
     return LayerTable(
         space,
         values,
