@@ -4,14 +4,15 @@
     python benchmarks/resnet50.py DIRECTORY
     python benchmarks/vision.py DIRECTORY/resnet50 PHOTOS --out RESULTS
         [--quantizer rtn] [--budgets 197Gbops,154Gbops,16MiB] [--n-trials 16] [--seed 0]
+        [--formats int4_channel_aint4_asym,int8_channel_aint8_asym]
 
 Budgets are those of the rows for ResNet-50 in the model zoo of HAWQ-V3 (Yao et al. 2021,
 arXiv:2011.10680; https://github.com/Zhen-Dong/HAWQ, model_zoo.md): its uniform 8 and 4 bits and its
 mixed ones, by bit operations and by size. There weights and activations are 4 or 8 bits and the
-network was trained again; here weights alone are rounded, nothing is trained, and bit operations
+network was trained again; here nothing is trained. With formats of weights alone bit operations
 count activations of 8 bits, which is a constant of the cost: rows with fewer (110G, 67G) ask for
-that many bit operations with activations of 8 bits. Sizes are in units of 2^20 bytes, the whole
-checkpoint counted.
+that many bit operations with activations of 8 bits. Pairs round activations too, each image with
+one scale. Sizes are in units of 2^20 bytes, the whole checkpoint counted.
 
 `kl` in nats per image and `agreement` (the same first class) are against the unquantized model, on
 20 images of ImageNet (`imagenet`) and on test images of CIFAR-10 (`cifar`), neither seen by the

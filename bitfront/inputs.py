@@ -24,7 +24,6 @@ from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
 from bitfront.models.offset import base_bytes, with_base
-from bitfront.models.rounded_inputs import check_layers
 from bitfront.models.samples import Samples, check_apart, samples_of
 from bitfront.models.tasks import CausalText, ImageClassification, SentenceEmbedding, task_of
 from bitfront.pricing import built_costs, check_budget, cost_tables
@@ -139,6 +138,7 @@ def check_names(study: Study) -> None:
     if study.kv_cache is not None:
         estimator.check_caches()
     _check_pairs(study, estimator)
+    study.check_texts()
     built_costs(study)
     searches = [SEARCHES.build(choice.name, choice.params) for choice in study.searches]
     with_pairs = any(getattr(search, "solver", "") == "quadratic" for search in searches)
@@ -276,7 +276,6 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
         experts=grouping,
         base=model.base_module,
     )
-    check_layers(model.module, space)
     return model, with_caches(space, model.module, study.kv_cache) if study.kv_cache else space
 
 

@@ -112,7 +112,7 @@ class SearchSpace:
         stuck = np.flatnonzero(~self.group_allowed.any(axis=1))
         if stuck.size:
             first = self.layers[self.groups[stuck[0]][0]]
-            where = ", or none that the runtime loads there," if self.barred else ""
+            where = ", or none that may stand there," if self.barred else ""
             raise InvalidArgument(
                 f"No format of the menu{where} fits layer {first.name!r} of shape {first.shape}: "
                 f"given {', '.join(f.name for f in self.formats)}. "

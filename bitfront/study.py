@@ -54,6 +54,11 @@ class TextSource:
                 "at least 1 sequence of 8 tokens is needed."
             )
 
+    @property
+    def same_blocks(self) -> tuple[str, int]:
+        """What decides, but for the number, which blocks are taken."""
+        return self.source, self.sequence_length
+
 
 @dataclass(frozen=True)
 class SecondText:
@@ -292,6 +297,23 @@ class Study:
                 f"Runtime {profile.name!r} has no {self.pinned or 'bf16'} embedding or head: pin "
                 f"{', '.join('none' if each == 'bf16' else each for each in profile.pinned)}."
             )
+
+    def check_texts(self) -> None:
+        """Refuse one text for what searches see and for what is reported, before it is read.
+
+        Whatever it is, the blocks of both would be the same ones.
+
+        Raises:
+            InvalidArgument: names the text.
+        """
+        more = [self.second] if self.second else []
+        seen = {x.same_blocks for x in (self.calibration, *(y.calibration for y in more))}
+        for text in (self.evaluation, *(x.evaluation for x in more)):
+            if text.same_blocks in seen:
+                raise InvalidArgument(
+                    f"Text {text.source!r} is given for calibration and for evaluation: what the "
+                    "search sees and what is reported must be two texts."
+                )
 
     @property
     def deployment(self) -> Runtime | None:

@@ -130,7 +130,7 @@ def test_a_study_says_its_task_only_where_it_was_asked_for(studies):
 
 def test_the_same_images_twice_are_refused(studies, digit_files, tmp_path):
     study = studies["images"]
-    same = TextSource(study.calibration.source, 40, 32)
+    same = TextSource(study.calibration.source, 40, 16)
     with pytest.raises(InvalidText, match="share"):
         run_study(replace(study, evaluation=same), tmp_path)
 

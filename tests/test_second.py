@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact
+from bitfront.inputs import check_names
 from bitfront.items import digest, read_items
 from bitfront.plugins import Choice
 from bitfront.results import Results
@@ -107,9 +109,25 @@ def test_a_study_reads_back_and_old_ones_keep_their_digest(asked):
 
 
 def test_a_second_evaluation_text_that_the_search_sees_is_refused(asked, tmp_path):
-    same = replace(asked.second, evaluation=asked.second.calibration)
+    seen = asked.second.calibration
+    copied = tmp_path / "copied.txt"
+    copied.write_text(Path(seen.source).read_text())
+    same = replace(asked.second, evaluation=replace(seen, source=str(copied)))
     with pytest.raises(InvalidText, match="share 32 tokens"):
         run_study(replace(asked, second=same), tmp_path / "out")
+
+
+@pytest.mark.parametrize("seen", ["calibration", "second"])
+def test_one_file_for_what_is_seen_and_reported_is_refused_before_anything_is_read(asked, seen):
+    text = asked.calibration if seen == "calibration" else asked.second.calibration
+    for study in (
+        replace(asked, model="nowhere", evaluation=text),
+        replace(asked, model="nowhere", second=replace(asked.second, evaluation=text)),
+    ):
+        with pytest.raises(InvalidArgument, match="is given for calibration and for evaluation"):
+            check_names(study)
+    longer = replace(text, sequence_length=2 * text.sequence_length)  # other blocks: to be seen
+    replace(asked, evaluation=longer).check_texts()
 
 
 def test_a_pattern_that_takes_no_layer_is_one_error(asked, tmp_path):

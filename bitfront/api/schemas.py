@@ -250,7 +250,7 @@ class StudyBody(Body):
         same = {name: getattr(self, name) for name in _SAME}
         menu, pinned = default_menu(self.runtime, self.base)
         is_given = self.model_fields_set
-        return Study(
+        study = Study(
             model=model,
             budget=Budget.parse(self.budget),
             calibration=calibration,
@@ -268,6 +268,8 @@ class StudyBody(Body):
             items=sources.items(self.items) if self.items is not None else None,
             **same,
         )
+        study.check_texts()
+        return study
 
     def _samples(self, fed: Fed) -> tuple[TextSource, TextSource]:
         """Calibration and evaluation.

@@ -19,6 +19,9 @@ from bitfront.formats.nvfp4 import Nvfp4
 if TYPE_CHECKING:
     import torch
 
+_TOP = 15
+"""Exponent of what the largest number of a token is brought below."""
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -26,7 +29,10 @@ class Activation:
 
     Scales are found as the model runs, from the token alone ("dynamic, per token"): nothing is
     calibrated, and what a token becomes depends neither on its batch nor on later tokens. So the
-    scale per matrix that nvfp4 has is one per token here.
+    scale per matrix that nvfp4 has is one per token here. Float16 scales are those of the token
+    over a power of two, so that none saturates; a token that is not finite becomes NaN.
+
+    Of a convolution an image is the token (`kernels.weights.rounded_images`).
 
     Args:
         name: as it stands behind `_a` in the name of a pair.
@@ -47,15 +53,30 @@ class Activation:
 
     def rounded(self, inputs: torch.Tensor) -> torch.Tensor:
         """The numbers that are multiplied, of the dtype and shape of the inputs."""
+        import torch
+
         rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
         if not rows.numel():  # an expert that no token goes to
             return inputs.detach().clone()
-        if not isinstance(self.grid, BlockScaled):
-            return self._on_grid(rows).reshape(inputs.shape).to(inputs.dtype)
-        # Rows of one size have one scale per matrix, which each would have alone.
-        size = rows.abs().amax(dim=1, keepdim=True)
-        size = size.where(size > 0, 1.0)
-        return (self._on_grid(rows / size) * size).reshape(inputs.shape).to(inputs.dtype)
+        largest = rows.abs().amax(dim=1, keepdim=True)
+        finite, unit = largest.isfinite(), self._unit(largest)
+        made = self._on_grid((rows / unit).where(finite, 0.0)) * unit
+        top = torch.finfo(torch.float32).max  # which the grid may round beyond
+        made = made.clamp_(-top, top).where(finite, torch.nan)
+        return made.reshape(inputs.shape).to(inputs.dtype)
+
+    def _unit(self, largest: torch.Tensor) -> torch.Tensor:
+        """What tokens with these largest numbers are counted in, of the same shape."""
+        import torch
+
+        if isinstance(self.grid, BlockScaled):
+            # Rows of one size have one scale per matrix, which each would have alone.
+            unit = largest.where(largest.isfinite(), 1.0)
+        else:
+            # A power of two, which changes no number, and keeps scales in the range of float16.
+            exponent = torch.frexp(largest.nan_to_num(1.0, posinf=1.0)).exponent - _TOP
+            unit = torch.exp2(exponent.clamp(min=-126).float())
+        return unit.where(largest > 0, 1.0)
 
     def _on_grid(self, rows: torch.Tensor) -> torch.Tensor:
         qparams = self.grid.qparams(rows)

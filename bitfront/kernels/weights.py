@@ -16,6 +16,7 @@ import torch
 from bitfront.formats._activations import ACTIVATIONS
 from bitfront.formats._rotation import Rotation
 from bitfront.formats.base import Format
+from bitfront.formats.column_scaled import ColumnScaled
 from bitfront.kernels._blocks import has_kernel
 from bitfront.kernels.dequant_matmul import decode, dequant_matmul
 
@@ -81,7 +82,9 @@ def prepared(
     return x if inputs is None else torch.ops.bitfront.round_inputs(x, inputs.name)
 
 
-def rounded_inputs(x: torch.Tensor, format: Format, scale: torch.Tensor | None) -> torch.Tensor:
+def rounded_inputs(
+    x: torch.Tensor, format: Format, scale: torch.Tensor | None, together: bool = False
+) -> torch.Tensor:
     """Inputs `[..., n_columns]` that give with the decoded weight what `multiply` gives.
 
     Those of `prepared`, scaled and turned back.
@@ -90,15 +93,50 @@ def rounded_inputs(x: torch.Tensor, format: Format, scale: torch.Tensor | None) 
         x: any float dtype.
         format: of the weight; inputs are left alone where it is no pair.
         scale: its `input_scale`.
+        together: whether all of `x[i]` is one token.
     """
     if format.input_format is None:
         return x
     turns = format.rotation(x.shape[-1]) is not None
     x = torch.ops.bitfront.turn(x) if turns else x
     x = x if scale is None else x * scale.to(x.dtype)
-    x = torch.ops.bitfront.round_inputs(x, format.input_format.name)
+    tokens = x.flatten(1) if together else x
+    x = torch.ops.bitfront.round_inputs(tokens, format.input_format.name).reshape(x.shape)
     x = x if scale is None else x / scale.to(x.dtype)
     return torch.ops.bitfront.turn_back(x) if turns else x
+
+
+def by_channel(format: Format) -> bool:
+    """Whether channels of one position decide what inputs become: groups, a rotation, scales."""
+    inputs = format.input_format
+    if inputs is None:
+        return False
+    goes = format.rotation(2) is not None or isinstance(format.weight_format, ColumnScaled)
+    return goes or inputs.grid.group_columns is not None
+
+
+def rounded_images(
+    x: torch.Tensor, format: Format, scale: torch.Tensor | None, n_groups: int = 1
+) -> torch.Tensor:
+    """Inputs of a convolution as its format says: one scale for each image, or groups of channels.
+
+    A scale that differs between positions could not be taken out of a sum over taps: where there is
+    one per token, an image is one. What goes `by_channel` looks at each position, and needs a
+    kernel of one tap, whose columns are the channels.
+
+    Args:
+        x: `[n, channels, height, width]`, any float dtype.
+        format: of the weight; inputs are left alone where it is no pair.
+        scale: its `input_scale`.
+        n_groups: of the convolution.
+    """
+    inputs = format.input_format
+    if inputs is None:
+        return x
+    together = inputs.grid.group_columns is None
+    rows = x.unflatten(1, (n_groups, -1)).movedim(2, -1)  # [n, groups, height, width, columns]
+    made = rounded_inputs(rows, format, scale, together)
+    return made.movedim(-1, 2).flatten(1, 2).contiguous()
 
 
 def decoded(

@@ -158,7 +158,7 @@ def require_finite(values: Tensor, what: str, layer: str) -> None:
     if not bool(values.sum(dtype=torch.float32).isfinite()):
         raise NonFinite(
             f"The {what} of layer {layer!r} is not finite in {values.dtype}: "
-            "check the weights and the calibration text, or load the model in float32."
+            "check the weights and the calibration data, or load the model in float32."
         )
 
 

@@ -13,6 +13,7 @@ from bitfront import formats as catalogue
 from bitfront.errors import InvalidArgument, InvalidModel
 from bitfront.experts import PER_EXPERT, Grouping
 from bitfront.models import deployable
+from bitfront.models.barred_inputs import input_bars
 from bitfront.models.expert_groups import with_experts
 from bitfront.models.experts import SeparateExperts
 from bitfront.models.matrices import as_matrix, as_stored, can_be_layer
@@ -43,8 +44,8 @@ def blocks(model: nn.Module) -> nn.ModuleList:
             outermost[name] = module
     if not outermost:
         raise InvalidModel(
-            f"{type(model).__name__} has no list of blocks with linear layers: "
-            "bitfront needs a transformer language model."
+            f"{type(model).__name__} has no list of blocks (an nn.ModuleList) with linear layers "
+            "or convolutions: bitfront needs a model of such blocks."
         )
     return max(outermost.values(), key=_linear_weights)
 
@@ -132,6 +133,7 @@ def search_space(
         deployable.check_model(model, layers, runtime)
         layers = deployable.with_kernels(layers, runtime)
     bars = deployable.barred(layers, formats, runtime) if runtime is not None else ()
+    bars = tuple(dict.fromkeys((*bars, *input_bars(model, layers, formats))))
     pins = tuple((x, _fitting(pinned, x)) for x in find_pinned(model)) if pinned else ()
     fixed = fixed_tensors(model, {x.name for x in (*layers, *(x for x, _ in pins))}, base)
     nbytes = sum(t.numel() * stored_dtype(t).itemsize for t in fixed.values())

@@ -9,7 +9,7 @@ dimension of groups before the last where there are several.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor, nn
@@ -118,6 +118,26 @@ def outputs_with(module: nn.Module, inputs: Tensor, matrix: Tensor) -> Tensor:
         convolved: Tensor = module._conv_forward(inputs, as_stored(module, matrix), None)
         return convolved
     return functional.linear(inputs, matrix)
+
+
+def along(module: nn.Module, matrix: Tensor, gradients: Tensor) -> Callable[[Tensor], Tensor]:
+    """How far a change of a layer's inputs moves its outputs along gradients.
+
+    Args:
+        module: the layer.
+        matrix: `[out_features, in_features]`.
+        gradients: at the outputs, as `output_rows` gives them.
+
+    Returns:
+        A function from a change, shaped as what the layer is called with, to one number for each
+        position of the output, `[n, n_positions]`.
+    """
+    if isinstance(module, nn.Conv2d):
+        return lambda change: (
+            output_rows(module, outputs_with(module, change, matrix)) * gradients
+        ).sum(dim=-1)
+    slopes = gradients @ matrix
+    return lambda change: (slopes * change.reshape(slopes.shape)).sum(dim=-1)
 
 
 def products(rows: Tensor, matrix: Tensor) -> Tensor:

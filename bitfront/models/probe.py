@@ -103,5 +103,6 @@ def _run_probe(model: nn.Module) -> torch.Tensor:
         reason = str(error).partition("\n")[0]
         raise InvalidModel(
             f"{type(model).__name__} does not run on {task.fed} alone ({reason}): "
-            "bitfront needs a causal language model, or one that classifies images."
+            "bitfront needs a model that predicts next tokens, classifies images or embeds "
+            "sentences."
         ) from error

@@ -206,6 +206,7 @@ class QuantConv2d(PackedWeight):
 
     It decodes the weight on each call, on a GPU too, and runs torch's convolution: no kernel of
     ours multiplies patches by packed codes. `keep_decoded` trades memory for the time of decoding.
+    Where the format is a pair, inputs are rounded before (`rounded_images`).
 
     Args:
         format: what the stored tensors mean.
@@ -222,6 +223,9 @@ class QuantConv2d(PackedWeight):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """`[n, in_channels, height, width]` to `[n, out_channels, ., .]`."""
+        if self.format.input_format is not None:
+            scale = self.format.input_scale(self.tensors())
+            inputs = weights.rounded_images(inputs, self.format, scale, self.groups)
         kernel = self.matrix(inputs.dtype).reshape(self.kernel_shape)
         convolved: torch.Tensor = nn.Conv2d._conv_forward(self, inputs, kernel, self.bias)  # type: ignore[arg-type]
         return convolved

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers.pytorch_utils import Conv1D
 
-from bitfront.errors import InvalidModel
 from bitfront.formats import named
 from bitfront.formats.base import Format
 from bitfront.formats.column_scaled import ColumnScaled
-from bitfront.kernels.weights import rounded_inputs
+from bitfront.kernels.weights import rounded_images, rounded_inputs
 from bitfront.models.bank import WeightBank
 from bitfront.space import SearchSpace
 
@@ -54,50 +53,59 @@ class RoundedInputs:
             if layer not in self._hooks and format.input_format is not None:
                 module = self.model.get_submodule(layer)
                 scale = column_scale(self.bank, layer, format)
-                hook = module.register_forward_pre_hook(self._rounding(format, scale))
+                hook = module.register_forward_pre_hook(
+                    self._rounding(format, scale, _n_groups(module))
+                )
                 self._hooks[layer] = name, hook
 
     def _rounding(
-        self, format: Format, scale: Tensor | None
+        self, format: Format, scale: Tensor | None, n_groups: int
     ) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-        key = rounding_of(format) if scale is None else None
+        key = rounding_of(format, n_groups) if scale is None else None
 
-        def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             inputs: Tensor = args[0]
             made = self._shared.of(inputs, key)
             if made is None:
-                on_device = None if scale is None else scale.to(inputs.device)
-                made = self._shared.keep(inputs, key, rounded_inputs(inputs, format, on_device))
+                made = self._shared.keep(inputs, key, rounded(module, inputs, format, scale))
             return (made, *args[1:])
 
         return hook
 
 
-def check_layers(model: nn.Module, space: SearchSpace) -> None:
-    """Refuse pairs for layers whose inputs are no rows of channels.
+Rounding = tuple[str, bool, int]
+"""Name of the format of inputs, whether they are turned before, and groups of a convolution."""
 
-    Raises:
-        InvalidModel: names the first.
+
+def rounding_of(format: Format, n_groups: int = 0) -> Rounding | None:
+    """What a format without column scales does to inputs; `None` where it does nothing.
+
+    Args:
+        format: of a layer.
+        n_groups: of a convolution; 0 for others.
     """
-    pairs = [f.name for f in space.formats if f.input_format is not None]
-    for layer in space.of_weights.layers if pairs else ():
-        module = model.get_submodule(layer.name)
-        if not isinstance(module, (nn.Linear, Conv1D)):
-            raise InvalidModel(
-                f"Layer {layer.name!r} is a {type(module).__name__}: only inputs of linear layers "
-                f"can be rounded; leave out {', '.join(pairs)}."
-            )
-
-
-Rounding = tuple[str, bool]
-"""Name of the format of inputs, and whether they are turned before."""
-
-
-def rounding_of(format: Format) -> Rounding | None:
-    """What a format without column scales does to inputs; `None` where it does nothing."""
     inputs = format.input_format
     turns = format.rotation(2) is not None
-    return None if inputs is None else (inputs.name, turns)
+    return None if inputs is None else (inputs.name, turns, n_groups)
+
+
+def _n_groups(module: nn.Module) -> int:
+    return module.groups if isinstance(module, nn.Conv2d) else 0
+
+
+def rounded(module: nn.Module, inputs: Tensor, format: Format, scale: Tensor | None) -> Tensor:
+    """What a layer in a format multiplies, shaped as its inputs.
+
+    Args:
+        module: the layer.
+        inputs: as it is called with.
+        format: of its weight; inputs are left alone where it is no pair.
+        scale: its `column_scale`.
+    """
+    scale = None if scale is None else scale.to(inputs.device)
+    if isinstance(module, nn.Conv2d):
+        return rounded_images(inputs, format, scale, module.groups)
+    return rounded_inputs(inputs, format, scale)
 
 
 def column_scale(bank: WeightBank, layer: str, format: Format) -> Tensor | None:
@@ -108,30 +116,54 @@ def column_scale(bank: WeightBank, layer: str, format: Format) -> Tensor | None:
 
 
 def roundings(
-    space: SearchSpace, row: int, bank: WeightBank, inputs: Tensor
+    module: nn.Module, space: SearchSpace, row: int, bank: WeightBank, inputs: Tensor
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Each way in which formats of a layer round its inputs.
+    """Each way in which pairs of a layer round its inputs.
 
     Args:
+        module: the layer.
         space: a menu with pairs.
-        row: the layer.
+        row: the layer's.
         bank: knows column scales.
-        inputs: float32 `[..., in_features]`.
+        inputs: float32, as the layer is called with.
 
     Yields:
-        the columns of the formats that do, and what they make of the inputs; those that leave them
-        as they are among them.
+        the columns of the pairs that do, and what they make of the inputs.
     """
     columns: dict[object, list[int]] = {}
     scales: dict[object, Tensor | None] = {}
     for column in np.flatnonzero(space.allowed[row]):
         format = space.formats[column]
-        scale = column_scale(bank, space.layers[row].name, format)
-        key = rounding_of(format) if scale is None else format.name
-        columns.setdefault(key, []).append(int(column))
-        scales[key] = None if scale is None else scale.to(inputs.device)
+        if format.input_format is not None:
+            scale = column_scale(bank, space.layers[row].name, format)
+            key = rounding_of(format) if scale is None else format.name
+            columns.setdefault(key, []).append(int(column))
+            scales[key] = scale
     for way, alike in columns.items():
-        yield alike, rounded_inputs(inputs, space.formats[alike[0]], scales[way])
+        yield alike, rounded(module, inputs, space.formats[alike[0]], scales[way])
+
+
+@contextmanager
+def exact_inputs(model: nn.Module, names: Mapping[int, str]) -> Iterator[dict[int, Tensor]]:
+    """Inputs that layers were last called with, before they are rounded.
+
+    Args:
+        model: holds the layers.
+        names: of layers, by the number that their inputs go by.
+    """
+    exact: dict[int, Tensor] = {}
+
+    def keep(row: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            exact[row] = args[0].detach()
+
+        return hook
+
+    with ExitStack() as stack:
+        for row, name in names.items():
+            module = model.get_submodule(name)
+            stack.callback(module.register_forward_pre_hook(keep(row), prepend=True).remove)
+        yield exact
 
 
 class _Shared:

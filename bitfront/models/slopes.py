@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,8 +14,9 @@ from bitfront.models.cache_gradients import cache_slopes
 from bitfront.models.gradients import visit_gradients, weight_gradients
 from bitfront.models.layers import get_weight
 from bitfront.models.losses import KlLoss
+from bitfront.models.matrices import along
 from bitfront.models.reference import Answers, Reference
-from bitfront.models.rounded_inputs import roundings
+from bitfront.models.rounded_inputs import exact_inputs, roundings
 from bitfront.models.tasks import task_of
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -60,17 +59,17 @@ def slopes(
         gradient = weight_gradients(inputs, output_gradients).sum(dim=0)
         gradients[row] = gradients[row] + gradient if row in gradients else gradient
         if row in exact:
-            weight = get_weight(model, with_weights.layers[row].name)
-            slope = output_gradients.float() @ weight.float()
-            before = exact[row].reshape(inputs.shape).float()
-            for columns, switched in roundings(with_weights, row, bank, before):
-                change = float((slope * (switched - inputs)).sum())
-                by_input[row, columns] += change
+            module, before = model.get_submodule(names[row]), exact[row].float()
+            weight = get_weight(model, names[row]).float()
+            toward = along(module, weight, output_gradients.float())
+            for columns, made in roundings(module, with_weights, row, bank, before):
+                by_input[row, columns] += float(toward(made - before).sum())
 
     tokens = reference.tokens
-    with _exact_inputs(model, with_weights) as exact:
+    has_pairs = any(f.input_format is not None for f in space.formats)
+    names = {row: x.name for row, x in enumerate(with_weights.layers)} if has_pairs else {}
+    with exact_inputs(model, names) as exact:
         visit_gradients(model, tokens, with_weights, KlLoss(reference), add, progress=progress)
-    n_scored = len(tokens) * reference.n_scored
     values = np.zeros((len(space.layers), len(space.formats)))
     if space.kv_cache is not None and isinstance(reference, Reference):
         held = {x: f for x, f in allocation.formats.items() if space.is_cache(x)}
@@ -80,32 +79,14 @@ def slopes(
         row = of_weights[index]
         name = space.layers[row].name
         weight = bank.weight(name, allocation.formats[name], gradient.device)
+        held_inputs = by_input[index, space.column(allocation.formats[name])]
         for column in np.flatnonzero(space.allowed[row]):
             switched = bank.weight(name, space.formats[column].name, gradient.device) - weight
-            total = float((gradient * switched).sum()) + by_input[index, column]
-            values[row, column] = total / n_scored
+            total = float((gradient * switched).sum()) + by_input[index, column] - held_inputs
+            values[row, column] = total / (len(tokens) * reference.n_scored)
     return LayerTable(
         space,
         values,
         task_of(model).loss_name,
         f"slopes at {allocation.digest}, bank {bank.digest}",
     )
-
-
-@contextmanager
-def _exact_inputs(model: nn.Module, space: SearchSpace) -> Iterator[dict[int, torch.Tensor]]:
-    """Inputs before they are rounded, by row, of the last forward pass; empty without pairs."""
-    exact: dict[int, torch.Tensor] = {}
-
-    def keep(row: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            exact[row] = args[0].detach()
-
-        return hook
-
-    with ExitStack() as stack:
-        if any(f.input_format is not None for f in space.formats):
-            for row, layer in enumerate(space.layers):
-                module = model.get_submodule(layer.name)
-                stack.callback(module.register_forward_pre_hook(keep(row), prepend=True).remove)
-        yield exact

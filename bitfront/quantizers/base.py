@@ -161,7 +161,7 @@ def checked_hessian(hessian: torch.Tensor | None, weight: torch.Tensor) -> torch
         given = "none" if hessian is None else f"shape {shape}"
         raise InvalidArgument(
             f"Error feedback needs a Hessian of shape ({n_columns}, {n_columns}), given {given}: "
-            "measure the input Gram matrix of the layer on calibration text."
+            "measure the input Gram matrix of the layer on calibration data."
         )
     hessian = hessian.detach().to(torch.float32)
     _check_finite(hessian, "A Hessian", "check the calibration activations for overflow")
@@ -203,10 +203,10 @@ def checked_fisher(fisher: torch.Tensor | None, weight: torch.Tensor) -> torch.T
         given = "none" if fisher is None else f"shape {tuple(fisher.shape)}"
         raise InvalidArgument(
             f"Squared gradients of a weight of shape {tuple(weight.shape)} are needed, given "
-            f"{given}: measure them on calibration text, or take by=inputs."
+            f"{given}: measure them on calibration data, or take by=inputs."
         )
     fisher = fisher.detach().to(torch.float32)
-    _check_finite(fisher, "A Fisher diagonal", "check the calibration text and weights")
+    _check_finite(fisher, "A Fisher diagonal", "check the calibration data and weights")
     return fisher
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
@@ -14,6 +16,8 @@ from bitfront.search.base import Search, per_group
 from bitfront.search.sweep import Sweep
 from bitfront.solvers import SOLVERS
 from bitfront.trial import Trial
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Decoupled(Search):
 
     Without a second text there is nothing to decouple: then this is `sweep`.
 
-    Cost: one solution a proposal; nothing is learned from measurements.
+    Cost: one solution a proposal, and two once; nothing is learned from measurements.
 
     Prefer it where a study has a second text (`--second-calibration`) and each text has layers of
     its own; `together=true`, the plain weighted sum of both tables, is what it must beat.
@@ -77,21 +81,24 @@ class Decoupled(Search):
         return asked
 
     def _solutions(self, problem: Problem) -> Iterator[Allocation]:
-        second = problem.second
-        assert second is not None, "asked for without a second metric"
-        solver = SOLVERS.build(self.solver)
-        tables = []
-        for table in (problem.loss, second.table):
-            least = solver.solve(problem.with_loss(table)).loss
-            scale = least if least > 0 else 1.0
-            tables.append(np.where(problem.space.group_allowed, table.grouped, 0.0) / scale)
-        is_first, is_second = ~second.of_second[:, None], second.of_second[:, None]
+        asked = _Asked.of(problem)
+        for weight in self._weights():
+            yield problem.space.decode(np.array(_choice(self, asked, weight)))
+
+    def summed(self, problem: Problem, tables: Sequence[Floats], weight: float) -> Floats:
+        """Loss of each group in each format at a weight, `[n_groups, n_formats]`.
+
+        Args:
+            problem: with a second table.
+            tables: both, each over its smallest loss.
+            weight: of the second.
+        """
+        assert problem.second is not None, "asked for without a second metric"
+        is_second = problem.second.of_second[:, None]
+        is_first = ~is_second
         if self.together:
             is_first = is_second = np.ones_like(is_second)
-        for weight in self._weights():
-            summed = np.where(is_first, tables[0], 0) + weight * np.where(is_second, tables[1], 0)
-            solution = solver.solve(problem.with_loss(per_group(problem, summed)))
-            yield problem.space.decode(solution.choice)
+        return np.where(is_first, tables[0], 0) + weight * np.where(is_second, tables[1], 0)
 
     def _weights(self) -> Iterator[float]:
         """1, then 2, 1/2, 4, 1/4, ..., then halves of these steps, and so on."""
@@ -102,3 +109,44 @@ class Decoupled(Search):
             for step in range(1, n_steps * finest + 1):
                 if level == 0 or step % 2:
                     yield from (2.0 ** (step / finest), 2.0 ** (-step / finest))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A problem, equal to others with the same solutions."""
+
+    key: tuple[object, ...]
+    problem: Problem = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, problem: Problem) -> _Asked:
+        second = problem.second
+        assert second is not None, "asked for without a second metric"
+        tables = (problem.loss, second.table, *problem.costs)
+        limits = tuple(sorted(problem.limits.items()))
+        values = ((x.digest, x.reduction) for x in tables)
+        key = (problem.space.digest, *values, limits, second.of_second.tobytes())
+        return cls(key, problem)
+
+
+# Each proposal walks the weights from the first: what was solved for those before is kept.
+@lru_cache(maxsize=8)
+def _scaled(solver: str, asked: _Asked) -> tuple[Floats, Floats]:
+    """Both tables, each over the smallest loss that it can have within the limits."""
+    problem = asked.problem
+    assert problem.second is not None, "asked for without a second metric"
+    tables = []
+    for table in (problem.loss, problem.second.table):
+        least = SOLVERS.build(solver).solve(problem.with_loss(table)).loss
+        scale = least if least > 0 else 1.0
+        tables.append(np.where(problem.space.group_allowed, table.grouped, 0.0) / scale)
+    return tables[0], tables[1]
+
+
+@lru_cache(maxsize=2048)
+def _choice(search: Decoupled, asked: _Asked, weight: float) -> tuple[int, ...]:
+    """Format of each group in the best solution at a weight."""
+    tables = _scaled(search.solver, asked)
+    summed = per_group(asked.problem, search.summed(asked.problem, tables, weight))
+    solution = SOLVERS.build(search.solver).solve(asked.problem.with_loss(summed))
+    return tuple(solution.choice.tolist())

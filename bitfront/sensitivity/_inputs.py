@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from bitfront.models.accumulators import Accumulator, Labels, LayerView, accumulate
 from bitfront.models.bank import WeightBank
-from bitfront.models.rounded_inputs import roundings
+from bitfront.models.matrices import along, n_rows, outputs_with
+from bitfront.models.rounded_inputs import exact_inputs, roundings
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
@@ -93,8 +94,9 @@ def input_fisher(
     Raises:
         NonFinite: outputs or gradients overflow; names the layer.
     """
-    sums = _Sums(space, bank, _along_gradient)
-    (values,), _ = accumulate(model, tokens, space, bank, [sums], Labels(), progress)
+    with _convolutions(model, space) as images:
+        sums = _Sums(model, space, bank, images, _along_gradient)
+        (values,), _ = accumulate(model, tokens, space, bank, [sums], Labels(), progress)
     return values / 2
 
 
@@ -110,39 +112,59 @@ def input_energy(
         bank: the quantized weights.
         relative: divide by the mean of ||W x||^2.
     """
-    sums = _Sums(space, bank, _of_output)
-    accumulate(model, tokens, space, bank, [sums], None)
-    by = sums.energy if relative else sums.n_tokens
+    with _convolutions(model, space) as images:
+        sums = _Sums(model, space, bank, images, _of_output)
+        accumulate(model, tokens, space, bank, [sums], None)
+    by = sums.energy if relative else sums.n_rows
     return np.asarray(sums.sums / np.maximum(by, 1e-30)[:, None])
 
 
-Measure = Callable[[LayerView, Tensor], Tensor]
-"""Sum over tokens of what an error of the inputs, `[n, length, in_features]`, does."""
+def _convolutions(
+    model: nn.Module, space: SearchSpace
+) -> AbstractContextManager[dict[int, Tensor]]:
+    """What convolutions read, by row: images are rounded, not the patches that a view shows."""
+    modules = [model.get_submodule(x.name) for x in space.layers]
+    names = {row: x.name for row, x in enumerate(space.layers)}
+    is_image = [isinstance(x, nn.Conv2d) for x in modules]
+    return exact_inputs(model, {row: name for row, name in names.items() if is_image[row]})
+
+
+Measure = Callable[[nn.Module, LayerView], Callable[[Tensor], Tensor]]
+"""From a layer to what a change of its inputs, shaped as they are, does to it: a sum."""
 
 
 class _Sums(Accumulator):
-    def __init__(self, space: SearchSpace, bank: WeightBank, measure: Measure) -> None:
-        self.space, self.bank, self.measure = space, bank, measure
+    def __init__(
+        self,
+        model: nn.Module,
+        space: SearchSpace,
+        bank: WeightBank,
+        images: Mapping[int, Tensor],
+        measure: Measure,
+    ) -> None:
+        self.model, self.space, self.bank = model, space, bank
+        self.images, self.measure = images, measure
         self.sums = np.zeros(space.allowed.shape)
-        self.n_tokens, self.energy = np.zeros(len(space.layers)), np.zeros(len(space.layers))
+        self.n_rows, self.energy = np.zeros(len(space.layers)), np.zeros(len(space.layers))
 
     def layer(self, view: LayerView) -> None:
-        inputs = view.inputs.float()
-        self.n_tokens[view.row] += inputs.numel() / max(inputs.shape[-1], 1)
+        module = self.model.get_submodule(self.space.layers[view.row].name)
+        inputs = self.images.get(view.row, view.inputs).float()
+        measure = self.measure(module, view)
+        self.n_rows[view.row] += n_rows(view.inputs)
         if view.gradients is None:
-            self.energy[view.row] += float(_of_output(view, inputs))
-        for columns, rounded in roundings(self.space, view.row, self.bank, inputs):
-            if self.space.formats[columns[0]].input_format is not None:
-                self.sums[view.row, columns] += float(self.measure(view, rounded - inputs))
+            self.energy[view.row] += float(measure(inputs))
+        for columns, made in roundings(module, self.space, view.row, self.bank, inputs):
+            self.sums[view.row, columns] += float(measure(made - inputs))
 
     def values(self, n_scored: int) -> Floats:
         return self.sums / n_scored
 
 
-def _along_gradient(view: LayerView, error: Tensor) -> Tensor:
-    gradient = view.slopes.float() @ view.weight.float()
-    return (gradient * error).sum(dim=-1).square().sum()
+def _along_gradient(module: nn.Module, view: LayerView) -> Callable[[Tensor], Tensor]:
+    toward = along(module, view.weight.float(), view.slopes.float())
+    return lambda change: toward(change).square().sum()
 
 
-def _of_output(view: LayerView, error: Tensor) -> Tensor:
-    return linear(error, view.weight.float()).square().sum()
+def _of_output(module: nn.Module, view: LayerView) -> Callable[[Tensor], Tensor]:
+    return lambda change: outputs_with(module, change, view.weight.float()).square().sum()

@@ -107,6 +107,8 @@ NO_VALUES = [
     {"items": ""},
     {"second": {"calibration": "a.txt"}},
     {"second": {"calibration": "a.txt", "evaluation": "../secret/a.txt"}},
+    {"second": {"calibration": "a.txt", "evaluation": "a.txt"}},
+    {"calibration": "a.txt", "evaluation": "a.txt"},
     {"formats": []},
     {"formats": ["int4_g64", "int4_g64"]},
     {"formats": ["int4_g65"]},
@@ -294,7 +296,8 @@ def test_a_base_whose_own_base_lies_elsewhere_is_refused(hostile, bench, tmp_pat
 def test_second_texts_and_items_below_a_data_folder_are_taken(hostile, bench):
     items = bench.settings.data_roots[0] / "piqa.jsonl"
     items.write_text("{}")
-    second = {"calibration": {"source": "a.txt", "n_sequences": 2}, "evaluation": "a.txt"}
+    (bench.settings.data_roots[0] / "b.txt").write_text("b")
+    second = {"calibration": {"source": "a.txt", "n_sequences": 2}, "evaluation": "b.txt"}
     answer = post(hostile, {**GOOD, "second": second, "items": "piqa.jsonl"})
     assert answer.status_code == 202, answer.text
     study = bench.store.studies.page()[0].study
@@ -307,7 +310,8 @@ def test_second_texts_and_items_below_a_data_folder_are_taken(hostile, bench):
 def test_without_the_hub_only_the_roots_are_left(hostile, bench):
     bench.settings.hub = False
     refused(hostile, bench, GOOD)
-    texts = {"calibration": "a.txt", "evaluation": "a.txt"}
+    (bench.settings.data_roots[0] / "b.txt").write_text("b")
+    texts = {"calibration": "a.txt", "evaluation": "b.txt"}
     assert post(hostile, {**GOOD, "model": "small", **texts}).status_code == 202
 
 

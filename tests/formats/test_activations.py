@@ -56,6 +56,25 @@ def test_hostile_inputs_stay_finite_and_in_range(name, case):
 
 
 @every_activation
+@pytest.mark.parametrize("exponent", [-60, 22, 80])
+def test_scales_neither_saturate_nor_vanish(name, exponent):
+    """Float16 ends at 65,504: int8 inputs above 8 million were cut, int4 from 524,000 on."""
+    inputs, activation = drawn(8, 256), ACTIVATIONS[name]
+    expected = activation.rounded(inputs) * 2.0**exponent
+    torch.testing.assert_close(
+        activation.rounded(inputs * 2.0**exponent), expected, rtol=1e-3, atol=0
+    )
+
+
+@every_activation
+def test_a_token_that_is_not_finite_stays_one(name):
+    inputs = drawn(3, 256)
+    inputs[0, 5], inputs[1, 70] = torch.inf, torch.nan
+    rounded = ACTIVATIONS[name].rounded(inputs)
+    assert rounded.isfinite().all(dim=1).tolist() == [False, False, True]
+
+
+@every_activation
 def test_a_token_is_rounded_as_if_it_were_alone(name):
     """Whatever the batch holds: small tokens beside large ones, none of them seen."""
     inputs = torch.cat([drawn(3, 128), 1e3 * drawn(2, 128, seed=1), torch.zeros(1, 128)])

@@ -1,7 +1,6 @@
 """A patched model multiplies by rounded inputs, as a packed layer does; then it is as it was."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bitfront.allocation import Allocation
-from bitfront.errors import InvalidModel
 from bitfront.formats import named
 from bitfront.kernels.weights import rounded_inputs
 from bitfront.models.bank import WeightBank
@@ -18,10 +16,8 @@ from bitfront.models.patch import PatchedModel
 from bitfront.models.prefix import BlockStart
 from bitfront.models.quant_linear import QuantLinear
 from bitfront.models.reference import Reference
-from bitfront.models.rounded_inputs import check_layers
 from bitfront.models.slopes import slopes
 from bitfront.quantizers.rtn import Rtn
-from bitfront.space import Layer
 
 NAMES = (
     "int4_g32",
@@ -171,14 +167,6 @@ def test_slopes_of_pairs_are_derivatives_along_the_rounding(tiny_llama, tiny_tok
 
         derivative = (kl(1e-3) - kl(-1e-3)) / 2e-3
         assert table.values[row, column[other]] == pytest.approx(derivative, rel=0.03, abs=1e-6)
-
-
-def test_only_inputs_of_linear_layers_are_rounded(tiny_llama, space):
-    table = Layer("model.embed_tokens", (512, 64), "model.embed_tokens")
-    check_layers(tiny_llama, space)
-    with pytest.raises(InvalidModel, match="is a Embedding: only inputs of linear layers"):
-        check_layers(tiny_llama, replace(space, layers=(table,)))
-    check_layers(tiny_llama, replace(space, layers=(table,), formats=(named("int4_g32"),)))
 
 
 def with_outliers(model, channels=(3, 17, 40), factor=30.0):

@@ -11,6 +11,8 @@ from bitfront.errors import InvalidArgument
 from bitfront.search.decoupled import Decoupled
 from bitfront.search.sweep import Sweep
 from bitfront.second import SecondLoss
+from bitfront.solvers.cp_sat import CpSat
+from bitfront.trial import Trial
 
 
 @pytest.fixture
@@ -67,12 +69,25 @@ def test_together_every_layer_is_judged_by_both(problem):
 
 
 def test_measured_proposals_are_not_asked_again_and_the_order_stays(problem):
-    from bitfront.trial import Trial
-
     whole = asked(Decoupled(), problem, 5)
     history = [Trial(i, a, "calibration", "decoupled") for i, a in enumerate(whole[:3])]
     rest = Decoupled().ask(problem, history, 2, np.random.default_rng(7))
     assert rest == whole[3:]
+
+
+def test_a_weight_is_solved_once_however_often_proposals_are_asked_for(problem, monkeypatch):
+    solved, solve = [], CpSat.solve
+    monkeypatch.setattr(CpSat, "solve", lambda *args: solved.append(args) or solve(*args))
+    problem = replace(problem, limits={"bytes": 1.1 * problem.limits["bytes"]})  # not yet known
+    history = []
+    for number in range(3):
+        again = replace(problem, limits=dict(problem.limits))  # as a worker makes it anew
+        (made,) = Decoupled().ask(again, history, 1, np.random.default_rng(number))
+        history.append(Trial(number, made, "calibration", "decoupled"))
+    once = len(solved)
+    assert 2 + 3 <= once <= 2 + len(list(Decoupled()._weights()))
+    assert [t.allocation for t in history] == asked(Decoupled(), problem, 3)
+    assert len(solved) == once
 
 
 def test_without_a_second_table_it_is_the_sweep():
