@@ -2,7 +2,7 @@
 
     python benchmarks/formats.py MODEL CALIBRATION EVALUATION --out DIRECTORY
         [--formats int3_g32,lut3_channel] [--quantizers rtn,gptq] [--n-sequences 8]
-        [--task sentences]
+        [--n-evaluation 8] [--task sentences]
 
 The linear layers of the blocks are quantized alike, embedding and head are left as they are.
 Output error is tr(D H D^T) / tr(W H W^T), geometric mean over the layers, with H of the calibration
@@ -95,7 +95,7 @@ def asked(arguments: argparse.Namespace) -> Study:
     return untied_study(
         arguments,
         arguments.n_sequences,
-        arguments.n_sequences,
+        arguments.n_evaluation,
         task=arguments.task,
         budget=Budget(4, "bits"),
         estimator=Choice("weight_error"),
@@ -134,6 +134,7 @@ def parse() -> argparse.Namespace:
     made.add_argument("--formats", default=FORMATS)
     made.add_argument("--quantizers", default="rtn,awq,kmeans,gptq,slim")
     made.add_argument("--n-sequences", type=int, default=8)
+    made.add_argument("--n-evaluation", type=int, default=8)
     made.add_argument("--length", type=int, default=256)
     made.add_argument("--task", default="auto")
     return made.parse_args()

@@ -24,7 +24,7 @@ SCRIPTS = {
     " --n-allocations 6",
     "experts": "--groupings block --budgets 3.5 --seeds 0 --n-trials 5 --n-calibration 2"
     " --n-search 1 --n-evaluation 1",
-    "formats": "--formats int4_g32,int4_g128 --quantizers rtn --n-sequences 1",
+    "formats": "--formats int4_g32,int4_g128 --quantizers rtn --n-sequences 1 --n-evaluation 1",
     "fronts": "--budgets 3.5 --n-trials 7 --n-search 1 --n-evaluation 1",
     "fronts --search sweep": "--search sweep --budgets 3.5 --n-trials 6 --n-search 1"
     " --n-evaluation 1",
