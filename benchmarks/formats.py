@@ -130,14 +130,15 @@ def relative_error(values: torch.Tensor, weight: torch.Tensor, gram: torch.Tenso
 
 def parse() -> argparse.Namespace:
     """Command line."""
-    made = parser(__doc__)
-    made.add_argument("--formats", default=FORMATS)
-    made.add_argument("--quantizers", default="rtn,awq,kmeans,gptq,slim")
-    made.add_argument("--n-sequences", type=int, default=8)
-    made.add_argument("--n-evaluation", type=int, default=8)
-    made.add_argument("--length", type=int, default=256)
-    made.add_argument("--task", default="auto")
-    return made.parse_args()
+    return parser(
+        __doc__,
+        formats=FORMATS,
+        quantizers="rtn,awq,kmeans,gptq,slim",
+        n_sequences=8,
+        n_evaluation=8,
+        length=256,
+        task="auto",
+    ).parse_args()
 
 
 if __name__ == "__main__":

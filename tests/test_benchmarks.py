@@ -22,7 +22,7 @@ SCRIPTS = {
     " --n-search 1 --n-evaluation 1 --n-finalists 2",
     "estimators": "--estimators linearity:max_sequences=1 --n-sequences 2 --n-judged 1"
     " --n-allocations 6",
-    "experts": "--groupings block --budgets 3.5 --seeds 0 --n-trials 5 --n-calibration 2"
+    "experts": "--groupings block --budgets 3.5 --seeds 0 --n-trials 5 --n-sequences 2"
     " --n-search 1 --n-evaluation 1",
     "formats": "--formats int4_g32,int4_g128 --quantizers rtn --n-sequences 1 --n-evaluation 1",
     "fronts": "--budgets 3.5 --n-trials 7 --n-search 1 --n-evaluation 1",
