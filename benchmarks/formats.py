@@ -6,8 +6,8 @@
 
 The linear layers of the blocks are quantized alike, embedding and head are left as they are.
 Output error is tr(D H D^T) / tr(W H W^T), geometric mean over the layers, with H of the calibration
-text; KL is on the evaluation text, of a sentence encoder the cosine error (texts of a sentence a
-line). Formats that do not fit all layers are left out, and so are rows that the file has already:
+text, `n_calibration` tokens of it; KL is on the evaluation text, of a sentence encoder the cosine
+error (texts of a sentence a line). Formats that do not fit all layers are left out, and so are rows that the file has already:
 a run that was cut goes on when it is started again. Appends to `benchmarks/results/formats.csv`.
 """
 
@@ -49,6 +49,7 @@ METRIC = {"sentences": "cosine_error"}  # of other tasks: kl_divergence
 COLUMNS = (
     *("model", "format", "quantizer", "bits_per_weight", "code_bits", "output_error"),
     *("kl", "kl_stderr", "seconds", "n_layers", "n_tokens", "cosine_error", "cosine_error_stderr"),
+    "n_calibration",
 )
 
 
@@ -67,6 +68,7 @@ def main() -> None:
         "model": Path(arguments.model).name,
         "n_layers": len(originals),
         "n_tokens": int((inputs.evaluation >= 0).sum()),
+        "n_calibration": int((inputs.estimation >= 0).sum()),
     }
     for format, choice in left(arguments, record, about, inputs.space):
         start = time.perf_counter()
@@ -109,16 +111,15 @@ def left(
     arguments: argparse.Namespace, record: Record, about: dict[str, object], space: SearchSpace
 ) -> Iterator[tuple[Format, Choice]]:
     """Formats that fit every layer, with the quantizers that the file has no row of yet."""
-    same = ("model", "n_tokens", "format", "quantizer")
     rows = record.rows() if record.path.exists() else []
-    done = {tuple(row[x] for x in same) for row in rows}
+    done = {(*(row[x] for x in about), row["format"], row["quantizer"]) for row in rows}
     for name in arguments.formats.split(","):
         format = named(name)
         if not all(format.fits(x.shape) for x in space.layers):
             print(f"{name} does not fit all layers", flush=True)
             continue
         for choice in Choice.parse_list(arguments.quantizers):
-            if (about["model"], str(about["n_tokens"]), name, str(choice)) not in done:
+            if (*map(str, about.values()), name, str(choice)) not in done:
                 yield format, choice
 
 
