@@ -7,8 +7,9 @@
 The linear layers of the blocks are quantized alike, embedding and head are left as they are.
 Output error is tr(D H D^T) / tr(W H W^T), geometric mean over the layers, with H of the calibration
 text, `n_calibration` tokens of it; KL is on the evaluation text, of a sentence encoder the cosine
-error (texts of a sentence a line). Formats that do not fit all layers are left out, and so are rows that the file has already:
-a run that was cut goes on when it is started again. Appends to `benchmarks/results/formats.csv`.
+error (texts of a sentence a line). Formats that do not fit all layers are left out, and so are rows
+that the file has already: a run that was cut goes on when it is started again. Appends to
+`benchmarks/results/formats.csv`.
 """
 
 from __future__ import annotations
