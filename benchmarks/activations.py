@@ -185,20 +185,21 @@ def mean(bits: list[float], weights: np.ndarray) -> float:
 
 def parse() -> argparse.Namespace:
     """Command line."""
-    made = parser(__doc__)
-    made.add_argument("--weights", default="int8_channel_sym,int4_channel_sym,int4_g32")
-    made.add_argument("--inputs", default=",".join(ACTIVATIONS))
-    made.add_argument("--pairs", default=PAIRS)
-    made.add_argument("--menu", default=MENU, help="what a search chooses among, beside the point")
-    made.add_argument("--points", default="int4_g32_had_aint4_g32,int4_g32_had_aint8")
-    made.add_argument("--quantizer", default="rtn")
-    made.add_argument("--n-trials", type=int, default=28)
-    made.add_argument("--n-sequences", type=int, default=8)
-    made.add_argument("--n-search", type=int, default=4)
-    made.add_argument("--n-evaluation", type=int, default=8)
-    made.add_argument("--length", type=int, default=256)
-    made.add_argument("--seed", type=int, default=0)
-    return made.parse_args()
+    return parser(
+        __doc__,
+        weights="int8_channel_sym,int4_channel_sym,int4_g32",
+        inputs=",".join(ACTIVATIONS),
+        pairs=PAIRS,
+        menu=MENU,
+        points="int4_g32_had_aint4_g32,int4_g32_had_aint8",
+        quantizer="rtn",
+        n_trials=28,
+        n_sequences=8,
+        n_search=4,
+        n_evaluation=8,
+        length=256,
+        seed=0,
+    ).parse_args()
 
 
 if __name__ == "__main__":

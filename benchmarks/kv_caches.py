@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from record import Record
-from studies import parser, untied_study
+from studies import parser, searched_study
 
 from bitfront import Budget, Study, run_study
 from bitfront.costs.memory import Memory
@@ -41,19 +41,7 @@ def main() -> None:
     menu = tuple(arguments.kv_formats.split(","))
     batch, context = KVCache.parse_point(arguments.at)
     cache = KVCache(menu, batch, context, arguments.window, arguments.sinks, arguments.pre_rope)
-    study = untied_study(
-        arguments,
-        arguments.n_sequences,
-        arguments.n_evaluation,
-        budget=Budget(1, "B"),
-        formats=tuple(arguments.formats.split(",")),
-        pinned=arguments.pin,
-        n_trials=arguments.n_trials,
-        n_search_sequences=arguments.n_search,
-        n_finalists=4,
-        seed=arguments.seed,
-        kv_cache=cache,
-    )
+    study = searched_study(arguments, budget=Budget(1, "B"), n_finalists=4, kv_cache=cache)
     _, space = load_searched(study)
     uniform = menu if arguments.uniform is None else tuple(arguments.uniform.split(","))
     for point in arguments.points.split(","):
@@ -98,22 +86,24 @@ def add_row(
 
 def parse() -> argparse.Namespace:
     """Command line."""
-    made = parser(__doc__)
-    made.add_argument("--points", default="int3_g32+int4_g32,int4_g32+int4_g32")
-    made.add_argument("--formats", default="int2_g32,int3_g32,int4_g32,int5_g32,int8_g32")
-    made.add_argument("--pin", default="int8_g32")
-    made.add_argument("--kv-formats", default="int2_g32,int3_g32,int4_g32,int8_g32,bf16")
+    made = parser(
+        __doc__,
+        points="int3_g32+int4_g32,int4_g32+int4_g32",
+        formats="int2_g32,int3_g32,int4_g32,int5_g32,int8_g32",
+        pin="int8_g32",
+        kv_formats="int2_g32,int3_g32,int4_g32,int8_g32,bf16",
+        at="b4c256",
+        window=16,
+        sinks=4,
+        n_trials=24,
+        n_sequences=8,
+        n_search=4,
+        n_evaluation=8,
+        length=256,
+        seed=0,
+    )
     made.add_argument("--uniform", help="uniform caches; default: every format of the menu")
-    made.add_argument("--at", default="b4c256")
-    made.add_argument("--window", type=int, default=16)
-    made.add_argument("--sinks", type=int, default=4)
     made.add_argument("--pre-rope", action="store_true")
-    made.add_argument("--n-trials", type=int, default=24)
-    made.add_argument("--n-sequences", type=int, default=8)
-    made.add_argument("--n-search", type=int, default=4)
-    made.add_argument("--n-evaluation", type=int, default=8)
-    made.add_argument("--length", type=int, default=256)
-    made.add_argument("--seed", type=int, default=0)
     return made.parse_args()
 
 

@@ -161,20 +161,21 @@ def values_of(trial: Trial) -> dict[str, float]:
 
 def parse() -> argparse.Namespace:
     """Command line."""
-    made = parser(__doc__)
-    made.add_argument("--steps", type=int, default=150)
-    made.add_argument("--learning-rate", type=float, default=1e-4)
-    made.add_argument("--budgets", default="1.5,3.0")
-    made.add_argument("--formats", default="zero,sign_g32,int2_g32,int3_g32,int4_g32")
-    made.add_argument("--shared", default="int4_g32")
-    made.add_argument("--pin", default="int8_g32")
-    made.add_argument("--n-trials", type=int, default=24)
-    made.add_argument("--n-sequences", type=int, default=8)
-    made.add_argument("--n-search", type=int, default=4)
-    made.add_argument("--n-evaluation", type=int, default=8)
-    made.add_argument("--length", type=int, default=256)
-    made.add_argument("--seed", type=int, default=0)
-    return made.parse_args()
+    return parser(
+        __doc__,
+        steps=150,
+        learning_rate=1e-4,
+        budgets="1.5,3.0",
+        formats="zero,sign_g32,int2_g32,int3_g32,int4_g32",
+        shared="int4_g32",
+        pin="int8_g32",
+        n_trials=24,
+        n_sequences=8,
+        n_search=4,
+        n_evaluation=8,
+        length=256,
+        seed=0,
+    ).parse_args()
 
 
 if __name__ == "__main__":

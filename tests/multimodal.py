@@ -1,5 +1,10 @@
-"""Tiny LLaVA and Qwen2-VL that say what a handwritten digit is, and digits unknown to them."""
+"""Tiny LLaVA and Qwen2-VL that say what a handwritten digit is, and digits unknown to them.
 
+Run as a script it writes the latter to `DIRECTORY/MODEL/calibration.safetensors` (the first 200)
+and `evaluation.safetensors` (the other 197) for both models.
+"""
+
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,3 +100,12 @@ def accuracy(made: Multimodal) -> float:
     labels = made.task.labels(made.samples)
     is_name = torch.isin(labels, names)
     return float((said == labels)[is_name].float().mean())
+
+
+if __name__ == "__main__":
+    for name, task in TASKS.items():
+        folder = Path(sys.argv[1]) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        unseen = samples_for(task)[N_TRAINING:]
+        write_samples(task, unseen[:200], folder / "calibration.safetensors")
+        write_samples(task, unseen[200:], folder / "evaluation.safetensors")

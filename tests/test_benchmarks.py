@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from multimodal import N_TRAINING, TASKS, samples_for, write_samples
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(__file__).parent / "data"
@@ -22,8 +23,9 @@ SCRIPTS = {
     " --n-search 1 --n-evaluation 1 --n-finalists 2",
     "estimators": "--estimators linearity:max_sequences=1 --n-sequences 2 --n-judged 1"
     " --n-allocations 6",
-    "experts": "--groupings block --budgets 3.5 --seeds 0 --n-trials 5 --n-calibration 2"
+    "experts": "--groupings block --budgets 3.5 --seeds 0 --n-trials 5 --n-sequences 2"
     " --n-search 1 --n-evaluation 1",
+    "formats": "--formats int4_g32,int4_g128 --quantizers rtn --n-sequences 1 --n-evaluation 1",
     "fronts": "--budgets 3.5 --n-trials 7 --n-search 1 --n-evaluation 1",
     "fronts --search sweep": "--search sweep --budgets 3.5 --n-trials 6 --n-search 1"
     " --n-evaluation 1",
@@ -31,22 +33,32 @@ SCRIPTS = {
     " --kv-formats int2_g32,int8_g32 --at b1c64 --window 8 --sinks 2 --n-trials 5"
     " --n-sequences 1 --n-search 1 --n-evaluation 1",
     "latency": "--context 16 --n-points 2 --rounds 2",
+    "multimodal": "--estimators by_part --budgets 3 --seeds 0 --n-trials 6 --n-sequences 4"
+    " --formats int2_channel,int4_channel --n-search 2 --n-evaluation 4",
     "precision": "--n-allocations 4 --n-judged 1",
     "searches": "--budget 3.5bits --searches sweep,trust_region --steps 7 --seeds 0 --n-search 1",
     "task_vectors": "--steps 2 --budgets 3.0 --formats zero,int2_g32,int4_g32 --shared int4_g32"
     " --pin int4_g32 --n-trials 3 --n-sequences 1 --n-search 1 --n-evaluation 1",
 }
-MODELS = {"experts": "tiny_moe"}
+MODELS = {"experts": "tiny_moe", "multimodal": "tiny_llava"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_writes_rows(name, tmp_path, tiny_items):
     script = name.partition(" ")[0]
+    model = MODELS.get(script, "tiny_llama")
+    texts = [DATA / "alice.txt", DATA / "persuasion.txt"]
+    if model == "tiny_llava":
+        unseen = samples_for(TASKS[model])[N_TRAINING:]
+        parts = {"calibration": unseen[:6], "evaluation": unseen[6:10]}
+        texts = [
+            write_samples(TASKS[model], x, tmp_path / f"{n}.safetensors") for n, x in parts.items()
+        ]
     shutil.copytree(
         ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("results")
     )
-    command = [sys.executable, f"benchmarks/{script}.py", DATA / MODELS.get(script, "tiny_llama")]
-    command += [DATA / "alice.txt", DATA / "persuasion.txt", "--out", tmp_path / "out"]
+    command = [sys.executable, f"benchmarks/{script}.py", DATA / model, *texts]
+    command += ["--out", tmp_path / "out"]
     options = SCRIPTS[name].format(data=DATA, items=tiny_items)
     command += [*options.split(), "--length", "64"]
     ran = subprocess.run(

@@ -35,8 +35,9 @@ class ByPart(Estimator):
 
     Cost: that of the estimators, and a pass over `max_sequences` for each part and format.
 
-    Prefer it for models with a vision tower, or to try an estimator on one part alone. Of a model
-    without one, all is `language`.
+    Prefer it to try on one part alone an estimator that only ranks. With estimators in nats, one
+    for all did better on two tiny models (docs/multimodal.md). Of a model without a vision tower,
+    all is `language`.
 
     Source: LUQ (Bhatnagar et al. 2025, arXiv:2509.23729) ranks the blocks of the language model by
     the entropy of their activations (`language=activation_entropy`); parts with estimators of their
