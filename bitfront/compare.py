@@ -137,7 +137,7 @@ def _group(
     mine = [names[id(estimator)] for estimator in group]
     patched = job.measurement.patched
     patched.apply(Allocation({}))
-    peak = _PeakMemory(patched.model.device)
+    peak = _PeakMemory(next(patched.model.parameters()).device)
     try:
         made = _estimated(job, group)
     except BitfrontError as error:
