@@ -67,3 +67,19 @@ def test_gradients_rank_convolutions_as_measured(name, at_least, tiny_convnet, d
     unseen = digit_pixels[64:128]
     values = ESTIMATORS.build(name).estimate(tiny_convnet, unseen, space, bank).values
     assert spearmanr(values.ravel(), measured.ravel()).statistic >= at_least
+
+
+@pytest.mark.parametrize(("name", "gain"), [("leave_one_in", 0.02), ("linearity", 0)])
+def test_distilled_images_rank_better_than_noise(name, gain, tiny_convnet, digit_pixels, truth):
+    """ZeroQ's claim; calibration images give nothing but their shape."""
+    space, bank, measured = truth
+    given = torch.zeros_like(digit_pixels[:4])
+
+    def correlation(**params):
+        params = {"max_sequences": 4, "n_steps": 30, **params}
+        values = ESTIMATORS.build(name, params).estimate(tiny_convnet, given, space, bank).values
+        return spearmanr(values.ravel(), measured.ravel()).statistic
+
+    distilled = correlation(text="distilled")
+    assert distilled >= 0.92
+    assert distilled >= correlation(text="random") + gain
