@@ -9,28 +9,24 @@ from torch import Tensor, nn
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.gradients import frozen
-from bitfront.models.own_images import N_STEPS, distilled_images, random_images
+from bitfront.models.own_images import distilled_images, random_images
 from bitfront.models.tasks import CausalText, ImageClassification, Task, task_of
 
 _MADE: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Tensor]] = WeakKeyDictionary()
 TEXTS = ("calibration", "random", "sampled", "distilled")
 
 
-def check_text(text: str, n_steps: int = N_STEPS) -> None:
-    """Refuse an unknown kind of text, or no steps.
+def check_text(text: str) -> None:
+    """Refuse an unknown kind of text.
 
     Raises:
         InvalidArgument: what was given and what is allowed.
     """
     if text not in TEXTS:
         raise InvalidArgument(f"Unknown text {text!r}: use {', '.join(TEXTS)}.")
-    if n_steps < 1:
-        raise InvalidArgument(f"n_steps is {n_steps}: give at least 1.")
 
 
-def chosen_text(
-    text: str, model: nn.Module, given: Tensor, seed: int, n_steps: int = N_STEPS
-) -> Tensor:
+def chosen_text(text: str, model: nn.Module, given: Tensor, seed: int) -> Tensor:
     """The given samples, or as many that need no data.
 
     Args:
@@ -39,7 +35,6 @@ def chosen_text(
         model: causal language model, or image classifier; of other tasks `"calibration"` alone.
         given: calibration samples; only their shape counts otherwise.
         seed: of what is drawn.
-        n_steps: of distilling.
 
     Raises:
         InvalidArgument: the model has no such text; says what to take.
@@ -54,10 +49,10 @@ def chosen_text(
         return random_tokens(model, given.shape[0], given.shape[1], seed)
     # A table made block by block asks for the same text once a block.
     known = _MADE.setdefault(model, {})
-    key = (*given.shape, seed, n_steps)
+    key = (*given.shape, seed)
     if key not in known:
         if isinstance(task, ImageClassification):
-            known[key] = distilled_images(model, given.shape, seed, n_steps)
+            known[key] = distilled_images(model, given.shape, seed)
         else:
             known[key] = sampled_tokens(model, given.shape[0], given.shape[1], seed)
     return known[key]

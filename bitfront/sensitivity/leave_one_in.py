@@ -14,7 +14,6 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.models.bank import WeightBank
 from bitfront.models.embeddings import answers_of
-from bitfront.models.own_images import N_STEPS
 from bitfront.models.own_text import check_text, chosen_text
 from bitfront.models.patch import PatchedModel
 from bitfront.models.prefix import BlockStart
@@ -43,13 +42,11 @@ class LeaveOneIn(Estimator):
         text: `"calibration"`; without data `"random"` tokens or images, text `"sampled"` from a
             language model, or images `"distilled"` from an image classifier with batch norms.
         seed: of such text.
-        n_steps: of distilling.
     """
 
     max_sequences: int = 8
     text: str = "calibration"
     seed: int = 0
-    n_steps: int = N_STEPS
 
     needs: ClassVar[str] = "forwards"
     in_nats: ClassVar[bool] = True
@@ -58,14 +55,13 @@ class LeaveOneIn(Estimator):
     sees_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_text(self.text, self.n_steps)
+        check_text(self.text)
         if self.max_sequences < 1:
             raise InvalidArgument(f"max_sequences is {self.max_sequences}: give at least 1.")
 
     def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
         """Some of the sequences, or as many of its own text."""
-        given = batches[: self.max_sequences]
-        return chosen_text(self.text, model, given, self.seed, self.n_steps)
+        return chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
 
     def estimate(
         self,

@@ -16,7 +16,6 @@ from bitfront.models.bank import WeightBank
 from bitfront.models.embeddings import answers_of
 from bitfront.models.gradients import errors
 from bitfront.models.layers import get_weight, set_weight
-from bitfront.models.own_images import N_STEPS
 from bitfront.models.own_text import check_text, chosen_text
 from bitfront.models.prefix import BlockStart
 from bitfront.sensitivity.base import Estimator
@@ -51,7 +50,6 @@ class Linearity(Estimator):
         seed: of the noise, of which each layer draws its own, and of the text.
         text: `"calibration"`; without data `"random"` tokens or images, text `"sampled"` from a
             language model, or images `"distilled"` from an image classifier with batch norms.
-        n_steps: of distilling.
     """
 
     smallest: float = 0.1
@@ -60,7 +58,6 @@ class Linearity(Estimator):
     max_sequences: int = 4
     seed: int = 0
     text: str = "calibration"
-    n_steps: int = N_STEPS
 
     needs: ClassVar[str] = "forwards"
     in_nats: ClassVar[bool] = True
@@ -68,7 +65,7 @@ class Linearity(Estimator):
     version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        check_text(self.text, self.n_steps)
+        check_text(self.text)
         if not 0 < self.smallest <= self.largest:
             raise InvalidArgument(
                 f"Noise from {self.smallest} to {self.largest}: give 0 < smallest <= largest."
@@ -81,8 +78,7 @@ class Linearity(Estimator):
 
     def looked_at(self, model: nn.Module, batches: torch.Tensor) -> torch.Tensor:
         """Some of the sequences, or as many of its own text."""
-        given = batches[: self.max_sequences]
-        return chosen_text(self.text, model, given, self.seed, self.n_steps)
+        return chosen_text(self.text, model, batches[: self.max_sequences], self.seed)
 
     def estimate(
         self,

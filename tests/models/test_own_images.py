@@ -1,6 +1,7 @@
 """Images without data: noise, and noise that batch norms take for what they were trained on."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -85,14 +86,21 @@ def test_many_images_are_distilled_some_at_a_time(tiny_convnet, monkeypatch):
     assert max(sizes) == 2
 
 
-def test_images_are_distilled_once(tiny_convnet, digit_pixels):
-    given = ("distilled", tiny_convnet, digit_pixels[:1], 0, 1)
+def test_images_are_distilled_once(tiny_convnet, digit_pixels, monkeypatch):
+    quick = partial(distilled_images, n_steps=1)
+    monkeypatch.setattr("bitfront.models.own_text.distilled_images", quick)
+    given = ("distilled", tiny_convnet, digit_pixels[:1], 5)
     assert chosen_text(*given) is chosen_text(*given)
 
 
+def test_estimators_are_called_as_studies_know_them():
+    """A results folder names its estimator by this and refuses another."""
+    assert repr(ESTIMATORS.build("leave_one_in")) == (
+        "LeaveOneIn(max_sequences=8, text='calibration', seed=0)"
+    )
+
+
 def test_what_cannot_be_distilled_is_refused(tiny_convnet):
-    with pytest.raises(InvalidArgument, match="n_steps is 0"):
-        ESTIMATORS.build("leave_one_in", {"text": "distilled", "n_steps": 0})
     with pytest.raises(InvalidArgument, match="take 'calibration', 'random' or"):
         chosen_text("sampled", tiny_convnet, torch.zeros(SHAPE), 0)
     model = copy.deepcopy(tiny_convnet)

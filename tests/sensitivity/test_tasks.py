@@ -111,5 +111,5 @@ def test_noise_stands_for_images(tiny_vit, unseen_digits):
     noise = chosen_text("random", tiny_vit, unseen_digits[0][:2], 0)
     assert noise.shape == unseen_digits[0][:2].shape
     assert noise.std().item() == pytest.approx(1, abs=0.05)
-    with pytest.raises(InvalidArgument, match="needs batch norms .* 'random' noise"):
+    with pytest.raises(InvalidArgument, match=r"needs batch norms .* 'random' noise"):
         chosen_text("distilled", tiny_vit, unseen_digits[0][:2], 0)
