@@ -108,9 +108,7 @@ def _distilled(model: nn.Module, noise: Tensor, scale: float, n_steps: int) -> T
     pixels = noise.to(device_of(model), copy=True).requires_grad_()
     zeros = pixels.new_zeros(pixels.shape[1])
     adam = torch.optim.Adam([pixels], lr=STEP)
-    # Some gradients of convolutions are otherwise summed in any order.
-    repeats = torch.backends.cudnn.flags(deterministic=True, benchmark=False)
-    with frozen(model), torch.enable_grad(), repeats:
+    with frozen(model), torch.enable_grad(), _repeatable():
         for step in range(n_steps):
             own = _distance(pixels, zeros, zeros + 1, 1e-5)
             loss = torch.cat([distances(model, pixels * scale), own[None]]).mean()
@@ -122,6 +120,18 @@ def _distilled(model: nn.Module, noise: Tensor, scale: float, n_steps: int) -> T
             pixels.grad = torch.autograd.grad(loss, pixels)[0]
             adam.step()
     return pixels.detach() * scale
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Convolutions of cuDNN sum gradients in one order; its settings are as before on exit."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    try:
+        cudnn.deterministic, cudnn.benchmark = True, False
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 def _noise(shape: torch.Size, seed: int) -> Tensor:
