@@ -23,6 +23,7 @@ from bitfront.experts import FILE as EXPERTS
 from bitfront.experts import TokensSeen
 from bitfront.files import replacing
 from bitfront.job import Job, measured
+from bitfront.models.tasks import device_of
 from bitfront.plugins import Choice
 from bitfront.problem import Problem
 from bitfront.progress import Event, Progress, counted, silent
@@ -137,7 +138,7 @@ def _group(
     mine = [names[id(estimator)] for estimator in group]
     patched = job.measurement.patched
     patched.apply(Allocation({}))
-    peak = _PeakMemory(next(patched.model.parameters()).device)
+    peak = _PeakMemory(device_of(patched.model))
     try:
         made = _estimated(job, group)
     except BitfrontError as error:

@@ -1,4 +1,4 @@
-"""Text that needs no data: random tokens, or what the model writes itself."""
+"""Text that needs no data: random tokens, what the model writes itself; or images of its own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from bitfront.errors import InvalidArgument
 from bitfront.models.gradients import frozen
-from bitfront.models.tasks import CausalText, task_of
+from bitfront.models.own_images import distilled_images, random_images
+from bitfront.models.tasks import CausalText, ImageClassification, Task, task_of
 
-_SAMPLED: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Tensor]] = WeakKeyDictionary()
-TEXTS = ("calibration", "random", "sampled")
+_MADE: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Tensor]] = WeakKeyDictionary()
+TEXTS = ("calibration", "random", "sampled", "distilled")
 
 
 def check_text(text: str) -> None:
@@ -26,28 +27,54 @@ def check_text(text: str) -> None:
 
 
 def chosen_text(text: str, model: nn.Module, given: Tensor, seed: int) -> Tensor:
-    """The given tokens, or as many that need no data.
+    """The given samples, or as many that need no data.
 
     Args:
-        text: one of `TEXTS`.
-        model: causal language model.
-        given: calibration tokens, int64 `[n_sequences, length]`; only their shape counts otherwise.
+        text: one of `TEXTS`; `"sampled"` is written by language models, `"distilled"` images are of
+            models with batch norms.
+        model: causal language model, or image classifier; of other tasks `"calibration"` alone.
+        given: calibration samples; only their shape counts otherwise.
         seed: of what is drawn.
+
+    Raises:
+        InvalidArgument: the model has no such text; says what to take.
     """
     if text == "calibration":
         return given
-    if not isinstance(task_of(model), CausalText):
-        raise InvalidArgument(
-            f"text {text!r} is of language models, not {type(model).__name__}: take 'calibration'."
-        )
+    task = task_of(model)
+    _check_own(text, model, task)
     if text == "random":
+        if isinstance(task, ImageClassification):
+            return random_images(model, given.shape, seed)
         return random_tokens(model, given.shape[0], given.shape[1], seed)
     # A table made block by block asks for the same text once a block.
-    known = _SAMPLED.setdefault(model, {})
+    known = _MADE.setdefault(model, {})
     key = (*given.shape, seed)
     if key not in known:
-        known[key] = sampled_tokens(model, given.shape[0], given.shape[1], seed)
+        if isinstance(task, ImageClassification):
+            known[key] = distilled_images(model, given.shape, seed)
+        else:
+            known[key] = sampled_tokens(model, given.shape[0], given.shape[1], seed)
     return known[key]
+
+
+def _check_own(text: str, model: nn.Module, task: Task) -> None:
+    kind = type(model).__name__
+    if not isinstance(task, CausalText | ImageClassification):
+        raise InvalidArgument(
+            f"text {text!r} is of language models and image classifiers, not {kind}: "
+            "take 'calibration'."
+        )
+    if text == "sampled" and isinstance(task, ImageClassification):
+        raise InvalidArgument(
+            f"text 'sampled' is of language models, not {kind}: take 'calibration', 'random' or, "
+            "of a model with batch norms, 'distilled'."
+        )
+    if text == "distilled" and isinstance(task, CausalText):
+        raise InvalidArgument(
+            f"text 'distilled' is of image classifiers with batch norms, not {kind}: "
+            "take 'sampled'."
+        )
 
 
 def random_tokens(model: nn.Module, n_sequences: int, length: int, seed: int) -> Tensor:

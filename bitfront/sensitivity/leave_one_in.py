@@ -34,11 +34,13 @@ class LeaveOneIn(Estimator):
 
     Prefer it where so many passes are affordable, and to judge the cheap estimators.
 
-    Source: the layer-wise sensitivity of ZeroQ (Cai et al. 2020, section 3.3), on real text.
+    Source: the layer-wise sensitivity of ZeroQ (Cai et al. 2020, section 3.3), there on distilled
+    images, here on real samples unless told otherwise.
 
     Args:
         max_sequences: how many of the sequences are measured; fewer is faster and noisier.
-        text: `"calibration"`; without data `"random"` tokens or text `"sampled"` from the model.
+        text: `"calibration"`; without data `"random"` tokens or images, text `"sampled"` from a
+            language model, or images `"distilled"` from an image classifier with batch norms.
         seed: of such text.
     """
 

@@ -49,7 +49,8 @@ class Linearity(Estimator):
         n_levels: noise levels, evenly spaced from smallest to largest.
         max_sequences: how many of the sequences are measured.
         seed: of the noise, of which each layer draws its own, and of the text.
-        text: `"calibration"`; without data `"random"` tokens or text `"sampled"` from the model.
+        text: `"calibration"`; without data `"random"` tokens or images, text `"sampled"` from a
+            language model, or images `"distilled"` from an image classifier with batch norms.
     """
 
     smallest: float = 0.1

@@ -85,3 +85,5 @@ def test_unknown_texts_are_refused(tiny_llama, tiny_tokens):
     assert chosen_text("calibration", tiny_llama, tiny_tokens, 0) is tiny_tokens
     with pytest.raises(InvalidArgument, match="random, sampled"):
         ESTIMATORS.build("linearity", {"text": "none"})
+    with pytest.raises(InvalidArgument, match="take 'sampled'"):
+        chosen_text("distilled", tiny_llama, tiny_tokens, 0)

@@ -1,6 +1,7 @@
 """Every estimator on a convolutional model with depthwise kernels and a dead channel."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy.stats import spearmanr
 from bitfront.formats import named
 from bitfront.models.bank import WeightBank
 from bitfront.models.layers import search_space
+from bitfront.models.own_images import distilled_images
 from bitfront.quantizers.rtn import Rtn
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity.leave_one_in import LeaveOneIn
@@ -67,3 +69,31 @@ def test_gradients_rank_convolutions_as_measured(name, at_least, tiny_convnet, d
     unseen = digit_pixels[64:128]
     values = ESTIMATORS.build(name).estimate(tiny_convnet, unseen, space, bank).values
     assert spearmanr(values.ravel(), measured.ravel()).statistic >= at_least
+
+
+@pytest.fixture
+def rank(tiny_convnet, digit_pixels, truth, monkeypatch):
+    """Correlation of an estimator on 4 images of the model's own with the measured truth."""
+    quick_images = partial(distilled_images, n_steps=30)
+    monkeypatch.setattr("bitfront.models.own_text.distilled_images", quick_images)
+    space, bank, measured = truth
+    shape_alone = torch.zeros_like(digit_pixels[:4])
+
+    def correlation(name, text):
+        estimator = ESTIMATORS.build(name, {"max_sequences": 4, "text": text})
+        values = estimator.estimate(tiny_convnet, shape_alone, space, bank).values
+        return spearmanr(values.ravel(), measured.ravel()).statistic
+
+    return correlation
+
+
+def test_distilled_images_rank_better_than_noise(rank):
+    """The claim of ZeroQ."""
+    distilled = rank("leave_one_in", "distilled")
+    assert distilled >= 0.92
+    assert distilled >= rank("leave_one_in", "random") + 0.02
+
+
+def test_linearity_ranks_on_distilled_images(rank):
+    """Not surely better than on noise: it ranks no better on real images either."""
+    assert rank("linearity", "distilled") >= 0.88

@@ -12,6 +12,7 @@ from bitfront.errors import InvalidArgument
 from bitfront.formats import named
 from bitfront.models.bank import WeightBank
 from bitfront.models.layers import search_space
+from bitfront.models.own_text import chosen_text
 from bitfront.quantizers.rtn import Rtn
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity.leave_one_in import LeaveOneIn
@@ -97,7 +98,18 @@ def test_the_estimate_of_small_errors_is_the_cosine_error(tiny_bert, sentences, 
     assert estimated.sum() == pytest.approx(measured.sum(), rel=0.25)
 
 
-def test_samples_without_data_are_refused(setting):
-    for text in ("random", "sampled"):
-        with pytest.raises(InvalidArgument, match="language models"):
+def test_samples_that_a_task_cannot_make_are_refused(setting):
+    """A ViT has noise, and no batch norm to distil from; sentences have neither."""
+    for text in ("random", "sampled", "distilled"):
+        if setting.is_of_images and text == "random":
+            continue
+        with pytest.raises(InvalidArgument, match="take 'calibration'"):
             setting.estimate(LeaveOneIn(text=text), slice(0, 2), setting.small)
+
+
+def test_noise_stands_for_images(tiny_vit, unseen_digits):
+    noise = chosen_text("random", tiny_vit, unseen_digits[0][:2], 0)
+    assert noise.shape == unseen_digits[0][:2].shape
+    assert noise.std().item() == pytest.approx(1, abs=0.05)
+    with pytest.raises(InvalidArgument, match=r"needs batch norms .* 'random' noise"):
+        chosen_text("distilled", tiny_vit, unseen_digits[0][:2], 0)
