@@ -71,38 +71,43 @@ def estimators(asked: argparse.Namespace) -> Iterator[list[str]]:
     for name in sorted(by_name, key=lambda n: -mean(floats(by_name[n], "tau"))):
         mine = by_name[name]
         taus = [f"{mean(floats(mine, column)):.3f}" for column in RANGES]
-        seconds = min(floats([r for r in mine if r["machine"] == machine], "seconds"))
-        yield [f"`{name}`", str(len(mine)), spread(floats(mine, "tau")), *taus, f"{seconds:.3g}"]
+        usual = [row for row in mine if row["machine"] == machine]
+        seconds = f"{min(floats(usual or mine, 'seconds')):.3g}{'' if usual else ' *'}"
+        yield [f"`{name}`", str(len(mine)), spread(floats(mine, "tau")), *taus, seconds]
 
 
 def searches(asked: argparse.Namespace) -> Iterator[list[str]]:
     """Hypervolume and smallest KL of each search over those of `sweep`, by measurements."""
+    made = rows("searches", model=asked.model, budget=asked.budget)
+    # Shares of volume are of the largest in one run: what ran beside `sweep` is compared to it.
+    sweeps = {
+        (row["command"], row["seed"], int(row["n_trials"])): row
+        for row in made
+        if row["search"] == "sweep"
+    }
+    ran = {key[:2] for key in sweeps}
     found = {
         (row["search"], row["seed"], int(row["n_trials"])): row
-        for row in rows("searches", model=asked.model, budget=asked.budget)
+        for row in made
+        if (row["command"], row["seed"]) in ran
     }
-    seeds = sorted({seed for _, seed, _ in found})
     steps = sorted({n for _, _, n in found if (n & (n - 1)) == 0 and n <= 256})
     yield ["search", "seeds", *(f"KL at {n}" for n in steps), *(f"volume at {n}" for n in steps)]
     for name in dict.fromkeys(name for name, _, _ in found):
-        cells: dict[str, list[str]] = {"best_kl": [], "hypervolume_share": []}
-        for column, made in cells.items():
+        line = []
+        for column in ("best_kl", "hypervolume_share"):
             for step in steps:
-                ratios = [
-                    float(found[name, seed, step][column]) / float(of_sweep[column])
-                    for seed in seeds
-                    if (name, seed, step) in found
-                    and (of_sweep := reached(found, "sweep", seed, step)) is not None
-                ]
-                made.append(spread(ratios) if ratios else "")
-        n_seeds = len({seed for other, seed, _ in found if other == name})
-        yield [f"`{name}`", str(n_seeds), *cells["best_kl"], *cells["hypervolume_share"]]
+                at = [row for (other, _, n), row in found.items() if (other, n) == (name, step)]
+                ratios = [float(row[column]) / float(beside(sweeps, row)[column]) for row in at]
+                line.append(spread(ratios) if ratios else "")
+        yield [f"`{name}`", str(len({s for other, s, _ in found if other == name})), *line]
 
 
-def reached(found: dict[tuple[str, str, int], Row], name: str, seed: str, step: int) -> Row | None:
-    """The last row of a search within so many measurements: it may have had nothing left."""
-    within = [n for other, s, n in found if (other, s) == (name, seed) and n <= step]
-    return found[name, seed, max(within)] if within else None
+def beside(sweeps: dict[tuple[str, str, int], Row], row: Row) -> Row:
+    """The last row of `sweep` in the same run within as many measurements."""
+    steps = [n for command, seed, n in sweeps if (command, seed) == (row["command"], row["seed"])]
+    last = max(n for n in steps if n <= int(row["n_trials"]))
+    return sweeps[row["command"], row["seed"], last]
 
 
 def fronts(asked: argparse.Namespace) -> Iterator[list[str]]:
