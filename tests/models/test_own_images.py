@@ -23,7 +23,7 @@ def distance(model, images):
 
 @pytest.fixture(scope="module")
 def distilled(tiny_convnet):
-    return distilled_images(tiny_convnet, SHAPE, seed=0, n_steps=25)
+    return distilled_images(tiny_convnet, SHAPE, seed=0, n_steps=40)
 
 
 def test_distilled_images_come_near_the_statistics_of_real_ones(
