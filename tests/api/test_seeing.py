@@ -68,7 +68,8 @@ def laid_out(bench, vit_folder):
             images(texts / part, n, f"digit {digit}")
         rows = {"input_ids": torch.zeros(n, 6).long(), "pixel_values": torch.zeros(n, 3, 2, 2)}
         save_file(rows, texts / f"{part}.safetensors")
-    (texts / "a.txt").write_text("x")
+    for name in ("a.txt", "b.txt"):
+        (texts / name).write_text("x")
     return texts
 
 
@@ -195,7 +196,7 @@ def test_a_folder_of_too_many_files_is_not_looked_through(client, here, monkeypa
 
 
 def test_a_base_is_named_like_a_model(client, bench, here):
-    body = {"model": "llama", "calibration": "a.txt", "evaluation": "a.txt"}
+    body = {"model": "llama", "calibration": "a.txt", "evaluation": "b.txt"}
     assert asked(client, **body, base="org/base@main").status_code == 202
     assert bench.store.studies.page()[0].study.base == "org/base@main"
     told = asked(client, **body, base="org/base").json()["detail"]

@@ -350,6 +350,7 @@ class SixteenBit:
 
     name = "sixteen_g48"
     num_bits = 16
+    input_format = None
 
     def fits(self, shape):
         return True
