@@ -49,6 +49,6 @@ def base_of(folder: Path) -> dict[str, Any] | None:
 def _read(folder: Path) -> dict[str, Any]:
     try:
         made = json.loads((folder / MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return made if isinstance(made, dict) else {}

@@ -17,7 +17,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 LABEL_FILES = ("labels.json", "labels.csv")
 MAX_FILES = 2_000_000
 """Of one folder: as many as of the training images of ImageNet, and some."""
-_MAX_LABEL_BYTES = 200_000_000
+_MAX_LABEL_BYTES = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Album:
                 )
             if entry.is_symlink():
                 links.append(Path(entry.path))
-            if Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file():
+            # By its path: an entry raises where links go in a circle.
+            if Path(entry.name).suffix.lower() in SUFFIXES and Path(entry.path).is_file():
                 n_images += 1
                 folders |= {top} - {""}
         return cls(n_images, frozenset(folders), tuple(links))
@@ -152,7 +153,9 @@ def folder_numbers(
     Raises:
         InvalidText: one of them is no class.
     """
-    if len(folders) == len(classes) and not any(number_of(x, classes) is not None for x in folders):
+    names = by_name(classes)
+    named = (number_of(folder, classes, names) is not None for folder in folders)
+    if len(folders) == len(classes) and not any(named):
         return {name: index for index, name in enumerate(sorted(folders))}
     return _numbers(set(folders), classes, f"subfolders of {root}")
 
@@ -215,31 +218,47 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _numbers(labels: set[str], classes: Mapping[int, str], where: str) -> dict[str, int]:
-    found = {label: number_of(label, classes) for label in labels}
+    names = by_name(classes)
+    found = {label: number_of(label, classes, names) for label in labels}
     if unknown := sorted(label for label, number in found.items() if number is None):
-        names = ", ".join(list(classes.values())[:3])
+        few = ", ".join(list(classes.values())[:3])
         raise InvalidText(
             f"Label {unknown[0][:80]!r} ({where}) is no class of the model: "
-            f"give a number from 0 to {len(classes) - 1}, or a name such as {names}."
+            f"give a number from 0 to {len(classes) - 1}, or a name such as {few}."
         )
     return {label: number for label, number in found.items() if number is not None}
 
 
-def number_of(label: str, classes: Mapping[int, str]) -> int | None:
+def number_of(
+    label: str, classes: Mapping[int, str], names: Mapping[str, Sequence[int]]
+) -> int | None:
     """The class that a label is, by its number or name; `None` where it is none.
+
+    Args:
+        label: of an image.
+        classes: name of each class by number.
+        names: the classes of each name, as `by_name` has them.
 
     Raises:
         InvalidText: several classes are named so.
     """
     if re.fullmatch(r"\d{1,9}", label):
         return int(label) if int(label) in classes else None
-    found = [number for number, name in classes.items() if _bare(name) == _bare(label)]
+    found = names.get(_bare(label), ())
     if len(found) > 1:
         raise InvalidText(
             f"Label {label!r} is the name of classes {', '.join(map(str, found))} of the model: "
             "give the number."
         )
     return found[0] if found else None
+
+
+def by_name(classes: Mapping[int, str]) -> dict[str, list[int]]:
+    """Classes by their bare names: labels are many, and so are classes."""
+    found: dict[str, list[int]] = {}
+    for number, name in classes.items():
+        found.setdefault(_bare(name), []).append(number)
+    return found
 
 
 def _bare(name: str) -> str:

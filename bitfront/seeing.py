@@ -12,6 +12,8 @@ from bitfront.errors import InvalidText
 IMAGES, IMAGE_TEXT = "images", "image-text"
 SEEING = (IMAGES, IMAGE_TEXT)
 """Tasks of models that see."""
+_STAGES = ("depths", "hidden_sizes", "embed_dims", "neck_hidden_sizes")
+"""What models of several stages have one number a stage of; later ones see fewer positions."""
 FED = {IMAGES: "a folder of images", IMAGE_TEXT: "a .safetensors file of images with text"}
 """What their samples come from; those of other models come from a text."""
 SAMPLES = ".safetensors"
@@ -60,7 +62,9 @@ def classes_of(config: Mapping[str, Any]) -> dict[int, str]:
 
 
 def n_patches(config: Mapping[str, Any]) -> int | None:
-    """Patches of an image that a model reads at once; `None` where it has none, or does not say."""
+    """Patches that every block of a model reads; `None` where stages differ or nothing says it."""
+    if any(isinstance(value, list) for key, value in config.items() if key in _STAGES):
+        return None
     whole, patch = config.get("image_size"), config.get("patch_size")
     if not (isinstance(whole, int) and isinstance(patch, int) and 0 < patch <= whole < 2**16):
         return None

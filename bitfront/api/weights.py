@@ -71,7 +71,7 @@ class WeightHeaders:
             for name, shape in self.shapes.items()
             if len(shape) == 2
             and name.endswith(".weight")
-            and not (shape[0] == n_classes and not re.search(r"\.\d+\.", name))
+            and not (shape[0] == n_classes and _is_head(name))
             and not any(part in name for part in _OUTSIDE)
             and not name.endswith(_GATES)
             and (with_experts or ".experts." not in name)
@@ -141,3 +141,8 @@ def header(file: Path) -> dict[str, tuple[int, ...]]:
             raise ValueError(f"tensor {name[:80]!r} has the shape {shape[:8]}"[:200])
         found[name] = shape
     return found
+
+
+def _is_head(name: str) -> bool:
+    """Whether a weight lies in no block, or in what models call their head."""
+    return re.search(r"\.\d+\.", name) is None or name.startswith(("classifier.", "head.", "fc."))

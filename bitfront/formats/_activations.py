@@ -61,7 +61,7 @@ class Activation:
         largest = rows.abs().amax(dim=1, keepdim=True)
         finite, unit = largest.isfinite(), self._unit(largest)
         made = self._on_grid((rows / unit).where(finite, 0.0)) * unit
-        top = torch.finfo(torch.float32).max  # which the grid may round beyond
+        top = torch.finfo(inputs.dtype).max  # which the grid may round beyond
         made = made.clamp_(-top, top).where(finite, torch.nan)
         return made.reshape(inputs.shape).to(inputs.dtype)
 

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from bitfront.errors import InvalidText
+from bitfront.errors import InvalidModel, InvalidText
 from bitfront.pictures import image_files, labels_of
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """What Pillow may take a file for, whatever its name says: others start programs (PostScript)."""
 _MAX_PIXELS = 89_478_485
 """Of one image; decoded it takes 268 MB, from a file that may have a few thousand bytes."""
+_MAX_EDGE = 8192
+"""Of what an image processor may scale images to: 805 MB an image as float32."""
 
 
 def read_images(
@@ -57,6 +59,25 @@ def read_images(
                 "that crops them."
             )
     return torch.cat(pixels), None if labels is None else torch.tensor(labels)
+
+
+def check_sizes(reader: Any, source: str) -> None:
+    """Refuse an image processor that makes images too large for memory.
+
+    Args:
+        reader: of transformers.
+        source: of the model, for the message.
+
+    Raises:
+        InvalidModel: says how large.
+    """
+    sizes = (dict(getattr(reader, name, None) or {}) for name in ("size", "crop_size", "pad_size"))
+    longest = max((x for size in sizes for x in size.values() if isinstance(x, int)), default=0)
+    if longest > _MAX_EDGE:
+        raise InvalidModel(
+            f"{source} scales images to {longest:,} pixels an edge, of at most {_MAX_EDGE:,}: "
+            "correct its preprocessor_config.json."
+        )
 
 
 def check_different(

@@ -26,6 +26,7 @@ from bitfront.errors import (
 )
 from bitfront.models import weight_files
 from bitfront.models.image_text import ImageText
+from bitfront.models.images import check_sizes
 from bitfront.models.sentences import is_sentence_encoder, pooling_of
 from bitfront.models.tasks import ImageClassification, set_task, task_named, task_of
 
@@ -341,13 +342,15 @@ def _image_reader(path: Path, source: str) -> Any:
             "Images need Pillow, which is not installed: pip install 'bitfront[vision]'."
         )
     try:
-        return transformers.AutoImageProcessor.from_pretrained(
+        reader = transformers.AutoImageProcessor.from_pretrained(
             path, backend="pil", trust_remote_code=False
         )
     except Exception as error:
         raise InvalidModel(
             f"Cannot load the image processor of {source}: {first_line(error)}."
         ) from error
+    check_sizes(reader, source)
+    return reader
 
 
 def _check_finite(module: nn.Module, source: str) -> None:

@@ -12,7 +12,7 @@ from bitfront.models.gradients import frozen
 from bitfront.models.own_images import distilled_images, random_images
 from bitfront.models.tasks import CausalText, ImageClassification, Task, task_of
 
-_MADE: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Tensor]] = WeakKeyDictionary()
+_MADE: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Tensor]] = WeakKeyDictionary()
 TEXTS = ("calibration", "random", "sampled", "distilled")
 
 
@@ -43,15 +43,15 @@ def chosen_text(text: str, model: nn.Module, given: Tensor, seed: int) -> Tensor
         return given
     task = task_of(model)
     _check_own(text, model, task)
-    if text == "random":
-        if isinstance(task, ImageClassification):
-            return random_images(model, given.shape, seed)
+    if text == "random" and not isinstance(task, ImageClassification):
         return random_tokens(model, given.shape[0], given.shape[1], seed)
     # A table made block by block asks for the same text once a block.
     known = _MADE.setdefault(model, {})
-    key = (*given.shape, seed)
+    key = (text, *given.shape, seed)
     if key not in known:
-        if isinstance(task, ImageClassification):
+        if text == "random":
+            known[key] = random_images(model, given.shape, seed)
+        elif text == "distilled":
             known[key] = distilled_images(model, given.shape, seed)
         else:
             known[key] = sampled_tokens(model, given.shape[0], given.shape[1], seed)

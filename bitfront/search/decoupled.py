@@ -56,6 +56,11 @@ class Decoupled(Search):
 
     def __post_init__(self) -> None:
         SOLVERS.load(self.solver)
+        if self.solver == "quadratic":  # its pairs are of the first metric, in nats
+            raise InvalidArgument(
+                "decoupled mixes two tables, and pairs of layers are measured of one: give it a "
+                f"solver such as {type(self).solver}."
+            )
         if not 2 <= self.max_weight <= 2**40 or not 0 <= self.n_refinements <= 4:
             raise InvalidArgument(
                 f"max_weight is {self.max_weight}, n_refinements {self.n_refinements}: give "

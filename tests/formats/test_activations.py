@@ -179,3 +179,12 @@ def test_a_rotation_helps_mxfp4_and_hurts_nvfp4_on_heavy_tailed_inputs():
 
     assert error("mxfp4_had_amxfp4") < 0.95 * error("mxfp4_amxfp4")
     assert error("nvfp4_had_anvfp4") > 1.02 * error("nvfp4_anvfp4")
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_largest_numbers_of_a_dtype_stay_finite(name, dtype):
+    top = torch.finfo(dtype).max
+    inputs = torch.randn(2, 128, generator=torch.Generator().manual_seed(0)).to(dtype)
+    inputs[0, 5], inputs[1, 9] = top, -top * 0.93
+    assert ACTIVATIONS[name].rounded(inputs).isfinite().all()

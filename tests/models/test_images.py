@@ -12,7 +12,7 @@ from bitfront.errors import InvalidModel, InvalidText
 from bitfront.models.images import _pixels, check_different, read_images
 from bitfront.models.load import load_model
 from bitfront.models.tasks import IMAGES, task_of
-from bitfront.pictures import number_of
+from bitfront.pictures import Album, by_name, number_of
 
 CLASSES = {i: f"digit {i}" for i in range(10)}
 
@@ -79,9 +79,9 @@ def test_as_many_subfolders_as_classes_are_the_classes_in_order(loaded, flat, tm
 
 def test_a_name_of_two_classes_is_no_label():
     classes = {0: "crane", 1: "heron", 2: "Crane"}
-    assert number_of("heron", classes) == 1
+    assert number_of("heron", classes, by_name(classes)) == 1
     with pytest.raises(InvalidText, match=r"classes 0, 2 of the model: give the number"):
-        number_of("crane", classes)
+        number_of("crane", classes, by_name(classes))
 
 
 def test_sixteen_bits_of_grey_are_no_white(tmp_path):
@@ -180,3 +180,19 @@ def test_a_model_without_an_image_processor_is_refused(vit_folder, tmp_path):
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(InvalidModel, match=r"no preprocessor_config.json, which says how"):
         load_model(str(folder))
+
+
+def test_links_in_a_circle_are_no_images(tmp_path):
+    (tmp_path / "a.png").symlink_to("a.png")
+    album = Album.of(tmp_path)
+    assert album.n_images == 0
+    assert album.links == (tmp_path / "a.png",)
+
+
+def test_a_processor_that_makes_huge_images_is_refused(vit_folder, tmp_path):
+    folder = shutil.copytree(vit_folder, tmp_path / "vit")
+    path = folder / "preprocessor_config.json"
+    stated = json.loads(path.read_text()) | {"size": {"height": 30000, "width": 30000}}
+    path.write_text(json.dumps(stated))
+    with pytest.raises(InvalidModel, match="scales images to 30,000 pixels an edge, of at most"):
+        load_model(str(folder), device="cpu")

@@ -129,3 +129,8 @@ def test_patterns_name_the_layers_of_the_second_metric(problem):
 def test_patterns_that_divide_nothing_or_a_group_are_refused(problem, pattern, expected):
     with pytest.raises(InvalidArgument, match=expected):
         SecondLoss.of(problem.loss, problem.second.table, pattern)
+
+
+def test_pairs_of_one_metric_are_refused():
+    with pytest.raises(InvalidArgument, match="pairs of layers are measured of one"):
+        Decoupled(solver="quadratic")
