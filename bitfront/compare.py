@@ -23,6 +23,7 @@ from bitfront.experts import FILE as EXPERTS
 from bitfront.experts import TokensSeen
 from bitfront.files import replacing
 from bitfront.job import Job, measured
+from bitfront.models.rounded_inputs import has_pairs
 from bitfront.models.tasks import device_of
 from bitfront.plugins import Choice
 from bitfront.problem import Problem
@@ -31,7 +32,6 @@ from bitfront.report.agreement import tau
 from bitfront.report.comparison import Compared
 from bitfront.run import opened
 from bitfront.sensitivity import ESTIMATORS
-from bitfront.sensitivity._inputs import has_pairs
 from bitfront.sensitivity._unseen import imputed
 from bitfront.sensitivity.base import Estimated, Estimator, estimate_together, shared_passes
 from bitfront.solvers import SOLVERS
@@ -292,14 +292,11 @@ class _PeakMemory:
 
     def rise_mb(self) -> float | None:
         """In units of 10^6 bytes, since it was made."""
-        peak = self._read("VmHWM") if self._gpu is None else self._peak_of(self._gpu)
+        gpu = self._gpu
+        peak = self._read("VmHWM") if gpu is None else torch.cuda.max_memory_allocated(gpu)
         if peak is None or self._before is None:
             return None
         return round((peak - self._before) / 1e6, 1)
-
-    @staticmethod
-    def _peak_of(gpu: torch.device) -> float:
-        return float(torch.cuda.max_memory_allocated(gpu))
 
     @staticmethod
     def _read(key: str) -> float | None:

@@ -51,8 +51,7 @@ class Album:
                 )
             if entry.is_symlink():
                 links.append(Path(entry.path))
-            # By its path: an entry raises where links go in a circle.
-            if Path(entry.name).suffix.lower() in SUFFIXES and Path(entry.path).is_file():
+            if _is_image(Path(entry.path)):
                 n_images += 1
                 folders |= {top} - {""}
         return cls(n_images, frozenset(folders), tuple(links))
@@ -73,6 +72,11 @@ def _entries(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
             continue
 
 
+def _is_image(path: Path) -> bool:
+    """Whether a path looks like an image; links that go in a circle are none."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
 def image_files(root: Path, n_images: int) -> list[Path]:
     """The image files below a folder, sorted; those below a linked folder are none of it.
 
@@ -84,7 +88,7 @@ def image_files(root: Path, n_images: int) -> list[Path]:
             f"No folder of images at {root}: give one, with a subfolder for each label, or with "
             f"{' or '.join(LABEL_FILES)}."
         )
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    paths = sorted(p for p in root.rglob("*") if _is_image(p))
     check_number(str(root), len(paths), n_images)
     return paths
 

@@ -15,18 +15,11 @@ def located(study: Study) -> Study:
 
     Those are the model, its base, the texts, the items, and the tables of costs.
     """
-    second = study.second
-    if second is not None:
-        texts = _placed(second.calibration), _placed(second.evaluation)
-        second = replace(second, calibration=texts[0], evaluation=texts[1])
     return replace(
-        study,
+        study.with_texts(lambda _, text: _placed(text)),
         model=whole_place(study.model),
         base=whole_place(study.base) if study.base is not None else None,
-        calibration=_placed(study.calibration),
-        evaluation=_placed(study.evaluation),
         costs=tuple(map(_with_whole_path, study.costs)),
-        second=second,
         items=None if study.items is None else str(Path(study.items).resolve()),
     )
 

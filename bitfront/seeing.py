@@ -38,12 +38,12 @@ def architectures(config: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in named] if isinstance(named, list) else []
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, max_bytes: int = _MAX_BYTES) -> dict[str, Any]:
     """The config.json of a model folder; empty where there is none that can be read."""
     try:
         with (folder / "config.json").open("rb") as file:
-            text = file.read(_MAX_BYTES + 1)
-        config = json.loads(text) if len(text) <= _MAX_BYTES else None
+            text = file.read(max_bytes + 1)
+        config = json.loads(text) if len(text) <= max_bytes else None
     except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}

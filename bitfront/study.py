@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bitfront import formats, runtimes
@@ -297,6 +297,29 @@ class Study:
                 f"Runtime {profile.name!r} has no {self.pinned or 'bf16'} embedding or head: pin "
                 f"{', '.join('none' if each == 'bf16' else each for each in profile.pinned)}."
             )
+
+    @property
+    def texts(self) -> dict[str, TextSource]:
+        """Every text by name: calibration and evaluation, and those of a second metric."""
+        found = {"calibration": self.calibration, "evaluation": self.evaluation}
+        if self.second is not None:
+            found["second_calibration"] = self.second.calibration
+            found["second_evaluation"] = self.second.evaluation
+        return found
+
+    def with_texts(self, change: Callable[[str, TextSource], TextSource]) -> Study:
+        """The study with each of its texts changed.
+
+        Args:
+            change: from the name and the text to the new one.
+        """
+        new = {name: change(name, text) for name, text in self.texts.items()}
+        second = self.second
+        if second is not None:
+            both = new["second_calibration"], new["second_evaluation"]
+            second = replace(second, calibration=both[0], evaluation=both[1])
+        first = new["calibration"], new["evaluation"]
+        return replace(self, calibration=first[0], evaluation=first[1], second=second)
 
     def check_texts(self) -> None:
         """Refuse one text for what searches see and for what is reported, before it is read.

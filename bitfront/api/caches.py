@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bitfront import formats
 from bitfront.kv_cache import KVCache
+from bitfront.seeing import read_config
 
 _MAX_BYTES = 1_000_000
 _MAX_NUMBER = 2**20
@@ -38,15 +38,9 @@ def nbytes(folder: Path, cache: KVCache) -> dict[str, int] | None:
 
 def _config(folder: Path) -> Mapping[str, Any]:
     """Of the language model; empty where there is none that can be read."""
-    try:
-        with (folder / "config.json").open("rb") as file:
-            text = file.read(_MAX_BYTES + 1)
-        config = json.loads(text) if len(text) <= _MAX_BYTES else None
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if isinstance(config, dict) and isinstance(config.get("text_config"), dict):
-        config = config["text_config"]
-    return config if isinstance(config, dict) else {}
+    config = read_config(folder, _MAX_BYTES)
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
 
 
 def _channels(config: Mapping[str, Any]) -> tuple[int, dict[str, int]] | None:

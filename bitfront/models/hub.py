@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,7 +25,7 @@ def is_of_hub(source: str) -> bool:
 
 def needs_hub(study: Study) -> bool:
     """Whether anything of an accepted study is on the hub."""
-    named = [study.model, *(text.source for text in _texts(study).values())]
+    named = [study.model, *(text.source for text in study.texts.values())]
     return any(map(is_of_hub, named + ([] if study.base is None else [study.base])))
 
 
@@ -61,7 +60,7 @@ def fetch(study: Study, folder: Path, max_gb: float = 0.0) -> Study:
                 "model folder."
             )
     _check_fed(study, model)
-    study = _with_texts(study, lambda name, text: _saved(text, folder / f"{name}.jsonl"))
+    study = study.with_texts(lambda name, text: _saved(text, folder / f"{name}.jsonl"))
     with replacing(folder / _REQUEST) as path:
         path.write_text(study.to_json())
     return study
@@ -87,28 +86,6 @@ def _check_fed(study: Study, model: Path) -> None:
         check_fed(task, study.model, text.source)
 
 
-def _texts(study: Study) -> dict[str, TextSource]:
-    """Every text of a study by name."""
-    second = study.second
-    more = (
-        {"second_calibration": second.calibration, "second_evaluation": second.evaluation}
-        if second is not None
-        else {}
-    )
-    return {"calibration": study.calibration, "evaluation": study.evaluation, **more}
-
-
-def _with_texts(study: Study, change: Callable[[str, TextSource], TextSource]) -> Study:
-    """The study with each of its texts changed."""
-    new = {name: change(name, text) for name, text in _texts(study).items()}
-    second = study.second
-    if second is not None:
-        both = new["second_calibration"], new["second_evaluation"]
-        second = replace(second, calibration=both[0], evaluation=both[1])
-    first = new["calibration"], new["evaluation"]
-    return replace(study, calibration=first[0], evaluation=first[1], second=second)
-
-
 def fetched(folder: Path) -> Study | None:
     """What `fetch` returned for a folder; `None` where it did not come to its end."""
     path = folder / _REQUEST
@@ -121,7 +98,7 @@ def located(study: Study, folder: Path) -> Study:
         study = replace(study, model=str(folder / _MODEL), revision=None)
     if study.base is not None and is_of_hub(study.base):
         study = replace(study, base=str(folder / _BASE))
-    return _with_texts(study, lambda name, text: _located(text, folder / f"{name}.jsonl"))
+    return study.with_texts(lambda name, text: _located(text, folder / f"{name}.jsonl"))
 
 
 def _saved(text: TextSource, path: Path) -> TextSource:

@@ -73,6 +73,11 @@ class RoundedInputs:
         return hook
 
 
+def has_pairs(space: SearchSpace) -> bool:
+    """Whether formats of the menu round inputs."""
+    return any(f.input_format is not None for f in space.formats)
+
+
 Rounding = tuple[str, bool, int]
 """Name of the format of inputs, whether they are turned before, and groups of a convolution."""
 

@@ -16,7 +16,7 @@ from bitfront.models.layers import get_weight
 from bitfront.models.losses import KlLoss
 from bitfront.models.matrices import along
 from bitfront.models.reference import Answers, Reference
-from bitfront.models.rounded_inputs import exact_inputs, roundings
+from bitfront.models.rounded_inputs import exact_inputs, has_pairs, roundings
 from bitfront.models.tasks import task_of
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
@@ -66,8 +66,7 @@ def slopes(
                 by_input[row, columns] += float(toward(made - before).sum())
 
     tokens = reference.tokens
-    has_pairs = any(f.input_format is not None for f in space.formats)
-    names = {row: x.name for row, x in enumerate(with_weights.layers)} if has_pairs else {}
+    names = {row: x.name for row, x in enumerate(with_weights.layers)} if has_pairs(space) else {}
     with exact_inputs(model, names) as exact:
         visit_gradients(model, tokens, with_weights, KlLoss(reference), add, progress=progress)
     values = np.zeros((len(space.layers), len(space.formats)))

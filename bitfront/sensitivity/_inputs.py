@@ -20,11 +20,6 @@ from bitfront.table import LayerTable
 Floats = NDArray[np.float64]
 
 
-def has_pairs(space: SearchSpace) -> bool:
-    """Whether formats of the menu round inputs."""
-    return any(f.input_format is not None for f in space.formats)
-
-
 def of_weight_formats(space: SearchSpace) -> tuple[SearchSpace, list[int]]:
     """A space of the formats of weights alone, each once, and the column there of each format."""
     formats = tuple(dict.fromkeys(f.weight_format for f in space.formats))
@@ -123,10 +118,9 @@ def _convolutions(
     model: nn.Module, space: SearchSpace
 ) -> AbstractContextManager[dict[int, Tensor]]:
     """What convolutions read, by row: images are rounded, not the patches that a view shows."""
-    modules = [model.get_submodule(x.name) for x in space.layers]
     names = {row: x.name for row, x in enumerate(space.layers)}
-    is_image = [isinstance(x, nn.Conv2d) for x in modules]
-    return exact_inputs(model, {row: name for row, name in names.items() if is_image[row]})
+    images = {r: x for r, x in names.items() if isinstance(model.get_submodule(x), nn.Conv2d)}
+    return exact_inputs(model, images)
 
 
 Measure = Callable[[nn.Module, LayerView], Callable[[Tensor], Tensor]]

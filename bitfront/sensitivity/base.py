@@ -21,8 +21,9 @@ from bitfront.models.data import digest
 from bitfront.models.gradients import errors
 from bitfront.models.layers import get_weight
 from bitfront.models.losses import check_labels
+from bitfront.models.rounded_inputs import has_pairs
 from bitfront.models.statistics import InputGrams
-from bitfront.sensitivity._inputs import has_pairs, input_fisher, of_pairs, of_weight_formats
+from bitfront.sensitivity._inputs import input_fisher, of_pairs, of_weight_formats
 from bitfront.space import SearchSpace
 from bitfront.table import LayerTable
 
@@ -93,9 +94,8 @@ class Estimator(ABC):
         """`estimate` of a space that may have caches and pairs with inputs.
 
         Where it sees no caches, their rows are `cache_rows`. Where it does not see what inputs
-        are rounded to, a pair has the entry of its weight's format and `input_losses`.
-
-        Arguments and errors as `estimate`.
+        are rounded to, a pair has the entry of its weight's format and `input_losses`. Arguments
+        and errors as `estimate`.
 
         Raises:
             InvalidArgument: the estimator is not in nats, so that it could not be compared.
