@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from record import Record
-from studies import parser, untied_study
+from studies import SIZES, parser, untied_study
 
 from bitfront import Budget, Choice, Study, run_study
 from bitfront.allocation import Allocation
@@ -194,11 +194,7 @@ def parse() -> argparse.Namespace:
         points="int4_g32_had_aint4_g32,int4_g32_had_aint8",
         quantizer="rtn",
         n_trials=28,
-        n_sequences=8,
-        n_search=4,
-        n_evaluation=8,
-        length=256,
-        seed=0,
+        **SIZES,
     ).parse_args()
 
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from record import Record
-from studies import MENU, parser, searched_study
+from studies import MENU, SIZES, parser, searched_study
 
 from bitfront import Budget, Choice, run_study
 from bitfront.exam import Examined, examined, of_files, points
@@ -98,11 +98,7 @@ def parse() -> argparse.Namespace:
         pin="int8_g64",
         search="trust_region,posterior_ilp",
         n_trials=8,
-        n_sequences=8,
-        n_search=4,
-        n_evaluation=8,
-        length=256,
-        seed=0,
+        **SIZES,
         dtype="float32",
     )
     made.add_argument("--items", required=True, help="JSON lines, separated by commas")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from record import Record
-from studies import parser, searched_study
+from studies import SIZES, parser, searched_study
 
 from bitfront import Budget, Study, run_study
 from bitfront.costs.memory import Memory
@@ -96,11 +96,7 @@ def parse() -> argparse.Namespace:
         window=16,
         sinks=4,
         n_trials=24,
-        n_sequences=8,
-        n_search=4,
-        n_evaluation=8,
-        length=256,
-        seed=0,
+        **SIZES,
     )
     made.add_argument("--uniform", help="uniform caches; default: every format of the menu")
     made.add_argument("--pre-rope", action="store_true")

@@ -11,6 +11,8 @@ from bitfront import Study, TextSource, Trial, run_study
 from bitfront.report.agreement import tau, uniform_at
 from bitfront.results import Results
 
+SIZES = {"n_sequences": 8, "n_search": 4, "n_evaluation": 8, "length": 256, "seed": 0}
+"""Options of `parser`, and their defaults, that `searched_study` reads."""
 MENU = ("int2_g64", "int3_g64", "int4_g64", "int5_g64", "int8_g64")
 
 

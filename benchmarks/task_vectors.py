@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from record import Record
-from studies import parser
+from studies import SIZES, parser
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bitfront import Budget, Study, TextSource, run_study
@@ -170,11 +170,7 @@ def parse() -> argparse.Namespace:
         shared="int4_g32",
         pin="int8_g32",
         n_trials=24,
-        n_sequences=8,
-        n_search=4,
-        n_evaluation=8,
-        length=256,
-        seed=0,
+        **SIZES,
     ).parse_args()
 
 
