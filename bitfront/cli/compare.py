@@ -28,6 +28,7 @@ from bitfront.cli.options import (
 )
 from bitfront.cli.output import print_line, print_note
 from bitfront.errors import InvalidArgument
+from bitfront.loading import uncollected
 from bitfront.plugins import Choice
 from bitfront.study import Study, TextSource
 
@@ -89,9 +90,10 @@ def compare(
         dtype=dtype,
         device=device,
     )
-    from bitfront.compare import compare as compare_all
-    from bitfront.display import Display
-    from bitfront.report.comparison import comparison_table, write_comparison
+    with uncollected():
+        from bitfront.compare import compare as compare_all
+        from bitfront.display import Display
+        from bitfront.report.comparison import comparison_table, write_comparison
 
     with Display(as_json) as display:
         rows = compare_all(study, chosen, out, n_allocations, display.show)

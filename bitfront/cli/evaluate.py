@@ -16,6 +16,7 @@ from rich.table import Table
 from bitfront.budget import Budget
 from bitfront.cli.options import AsJson
 from bitfront.errors import InvalidArgument
+from bitfront.loading import uncollected
 
 if TYPE_CHECKING:
     from bitfront.answers import Bools
@@ -55,8 +56,9 @@ def evaluate(
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if bool(items) == bool(names):
         raise InvalidArgument("Give either --items FILE or --tasks NAMES: what is to be answered.")
-    from bitfront.display import Display
-    from bitfront.exam import examined, of_files, of_tasks, points
+    with uncollected():
+        from bitfront.display import Display
+        from bitfront.exam import examined, of_files, of_tasks, points
 
     with Display(as_json) as display:
         # Read before the model is, which takes longer.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bitfront.cli.options import AsJson, Device
+from bitfront.loading import uncollected
 from bitfront.study import OFFSET_PINNED, Study
 
 
@@ -24,8 +25,9 @@ def share(
     as_json: AsJson = False,
 ) -> None:
     """Pack the mean difference of models from their base: `search MODEL --base` takes it."""
-    from bitfront.display import Display
-    from bitfront.sharing import share_offset
+    with uncollected():
+        from bitfront.display import Display
+        from bitfront.sharing import share_offset
 
     pinned = None if pin == "none" else pin
     with Display(as_json) as display:

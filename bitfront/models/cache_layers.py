@@ -17,7 +17,7 @@ from bitfront.models.attention import Call, intercepted, mixed_attention
 from bitfront.models.layers import blocks
 from bitfront.models.reference import is_causal
 from bitfront.models.rotation import Rotation
-from bitfront.models.tasks import CausalText, run, task_of
+from bitfront.models.tasks import CausalText, device_of, run, task_of
 from bitfront.space import Layer, SearchSpace
 
 
@@ -117,7 +117,7 @@ def _check_attention(model: nn.Module) -> None:
 
     language_model: Any = model
     n_rows = language_model.get_input_embeddings().weight.shape[0]
-    tokens = torch.arange(8, device=next(model.parameters()).device)[None] % n_rows
+    tokens = torch.arange(8, device=device_of(model))[None] % n_rows
     causal = is_causal(model, tokens[0])
     with torch.no_grad():
         own = run(model, tokens).float()

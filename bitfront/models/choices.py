@@ -19,6 +19,7 @@ from bitfront.items import DELIMITER, Item
 from bitfront.models.data import starting_ids
 from bitfront.models.load import LoadedModel
 from bitfront.models.reference import is_causal
+from bitfront.models.tasks import device_of
 
 _MAX_LOGITS = 2**25
 """Logits of one forward pass: 128 MB of float32."""
@@ -161,7 +162,7 @@ def _unfit(choice: Continuation, longest: int | None, n_rows: int) -> str:
 
 def _log_likelihoods(model: nn.Module, batch: Sequence[Continuation]) -> NDArray[np.float64]:
     """Sum over the tokens of each choice, `[n]`; all sequences are of one length."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     tokens = torch.tensor([choice.ids for choice in batch], device=device)
     with torch.no_grad():
         logits: torch.Tensor = model(tokens, use_cache=False).logits

@@ -20,6 +20,7 @@ from bitfront.kernels.replays import ROTATED_BYTES as ROTATED_BYTES_OF_GPU
 from bitfront.kernels.replays import Call, Graph, Launches, n_sets
 from bitfront.models.packed_checkpoint import replace_with_packed
 from bitfront.models.quant_linear import PackedWeight, QuantLinear
+from bitfront.models.tasks import device_of
 from bitfront.space import SearchSpace
 from bitfront.timings import Shape
 
@@ -215,7 +216,7 @@ class DecodingStep:
                 f"A context of {context} tokens leaves no room for the next one in the {longest} "
                 f"positions of the model: give --context {longest - 1} or less."
             )
-        device = next(model.parameters()).device
+        device = device_of(model)
         self.model, self.batch, self.context = model, batch, context
         self.tokens = torch.ones(batch, 1, dtype=torch.long, device=device)
         is_static = device.type == "cuda" if static is None else static

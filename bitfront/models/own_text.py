@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bitfront.errors import InvalidArgument
 from bitfront.models.gradients import frozen
 from bitfront.models.own_images import distilled_images, random_images
-from bitfront.models.tasks import CausalText, ImageClassification, Task, task_of
+from bitfront.models.tasks import CausalText, ImageClassification, Task, device_of, task_of
 
 _MADE: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Tensor]] = WeakKeyDictionary()
 TEXTS = ("calibration", "random", "sampled", "distilled")
@@ -99,7 +99,7 @@ def sampled_tokens(model: nn.Module, n_sequences: int, length: int, seed: int) -
     first = getattr(model.config, "bos_token_id", None)
     start = random_tokens(model, n_sequences, 1, seed)
     tokens = torch.full_like(start, first) if isinstance(first, int) else start
-    device = next(model.parameters()).device
+    device = device_of(model)
     past = None
     with frozen(model), torch.no_grad():
         while tokens.shape[1] < length:
