@@ -84,8 +84,10 @@ class Prior:
         total = terms.sum(axis=1)
         weights = terms / total[:, None]
         exponent, centre = 1 + theta[1], np.log(total)
-        # Sparse: picking the features of every choice would take gigabytes.
-        shared = _held(choices, weights, table.shape[1]) @ self.features.reshape(table.size, -1)
+        shared = np.zeros((len(choices), self.features.shape[2]))
+        # A format at a time: picking the features of every choice would take gigabytes.
+        for column in range(table.shape[1]):
+            shared += np.where(choices == column, weights, 0.0) @ self.features[:, column]
         ones = np.ones((len(choices), 1))
         jacobian = np.hstack([ones, centre[:, None], exponent * shared, exponent * weights])
         return theta[0] + exponent * centre, jacobian, weights
@@ -101,6 +103,7 @@ class Posterior:
         mode: `[n_parameters]`.
         jacobian: of the first terms at the mode, `[n, n_parameters]`.
         weights: w of the measured choices where the fit began, `[n, n_groups]`.
+        kernels: of these weights, as `_kernels` has them.
         factor: Cholesky factor of the covariance of the measurements, `[n, n]`.
         dual: covariance^-1 times what the measurements say, `[n]`.
     """
@@ -110,6 +113,7 @@ class Posterior:
     mode: Floats
     jacobian: Floats
     weights: Floats
+    kernels: tuple[Floats, Floats]
     factor: Floats
     dual: Floats
 
@@ -117,9 +121,10 @@ class Posterior:
     def given(cls, prior: Prior, choices: Choices, target: Floats) -> Posterior:
         """From measured log kl `target [n]` of `choices [n, n_groups]`."""
         if not len(choices):
-            mode, n = np.zeros(len(prior.sd)), 0
-            jacobian, weights = np.zeros((n, len(mode))), np.zeros(choices.shape)
-            return cls(prior, choices, mode, jacobian, weights, np.zeros((n, n)), np.zeros(n))
+            mode, none = np.zeros(len(prior.sd)), np.zeros((0, 0))
+            jacobian, weights = np.zeros((0, len(mode))), np.zeros(choices.shape)
+            kernels = (none, none)
+            return cls(prior, choices, mode, jacobian, weights, kernels, none, np.zeros(0))
         start = np.zeros(len(prior.sd))
         start[0] = float(np.median(target - prior.predict(choices, start)[0]))
         fitted = _fitted(prior, choices, target, start)
@@ -296,9 +301,9 @@ def _fitted(prior: Prior, choices: Choices, target: Floats, theta: Floats) -> Po
         dual = np.linalg.solve(factor.T, np.linalg.solve(factor, residual))
         step = prior.sd**2 * (jacobian.T @ dual) - theta
         theta = theta + step
-        if np.abs(step).max() < 1e-4:
+        if np.abs(step).max() < 1e-3:  # log units: below what any measurement tells
             break
-    return Posterior(prior, choices, theta, jacobian, weights, factor, dual)
+    return Posterior(prior, choices, theta, jacobian, weights, kernels, factor, dual)
 
 
 def _likeliest(fitted: Posterior, target: Floats) -> Scales:
@@ -308,7 +313,7 @@ def _likeliest(fitted: Posterior, target: Floats) -> Scales:
         return prior.scales
     predicted, jacobian, _ = prior.predict(fitted.choices, fitted.mode)
     residual = target - predicted + jacobian @ fitted.mode
-    entry, pair = _kernels(fitted.choices, fitted.weights, prior.log_table.shape[1])
+    entry, pair = fitted.kernels
     scaled = jacobian * prior.sd
     linear = scaled @ scaled.T
 
