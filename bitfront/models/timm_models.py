@@ -26,11 +26,6 @@ def check_timm(config: Mapping[str, Any], source: str) -> None:
         InvalidArgument: timm or torchvision is not installed.
         InvalidModel: it names a place where timm would look for files.
     """
-    if missing := [name for name in ("timm", "torchvision", "PIL") if find_spec(name) is None]:
-        raise InvalidArgument(
-            f"{source} is a model of timm, which needs {', '.join(missing)}, not installed: "
-            "pip install 'bitfront[timm]'."
-        )
     arguments = config.get("model_args") or {}
     named, plain = config.get("architecture"), isinstance(arguments, dict)
     if not isinstance(named, str) or not _ARCHITECTURE.fullmatch(named) or not plain:
@@ -42,4 +37,9 @@ def check_timm(config: Mapping[str, Any], source: str) -> None:
         raise InvalidModel(
             f"model_args in config.json of {source} have {refused[0]!r}, which is not for a model "
             "whose weights are in its folder: remove it."
+        )
+    if missing := [name for name in ("timm", "torchvision", "PIL") if find_spec(name) is None]:
+        raise InvalidArgument(
+            f"{source} is a model of timm, which needs {', '.join(missing)}, not installed: "
+            "pip install 'bitfront[timm]'."
         )
