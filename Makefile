@@ -45,6 +45,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-tests: $(VENV)/installed
 	$(BIN)/pip install -q -c constraints.txt -e ".[test,check]"
+	@# Apart: where torchvision is, all of transformers imports it, which takes seconds.
+	$(BIN)/pip install -q -c constraints.txt --no-deps --upgrade --target $(VENV)/timm timm torchvision
 	touch $@
 
 clean:

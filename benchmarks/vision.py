@@ -1,10 +1,13 @@
-"""ResNet-50 at HAWQ-V3's budgets: KL and agreement of our allocation and of uniform ones.
+"""Image classifiers, ResNet-50 at HAWQ-V3's budgets: KL of our allocation and of uniform ones.
 
     python benchmarks/photos.py PHOTOS
     python benchmarks/resnet50.py DIRECTORY
     python benchmarks/vision.py DIRECTORY/resnet50 PHOTOS --out RESULTS
         [--quantizer rtn] [--budgets 197Gbops,154Gbops,16MiB] [--n-trials 16] [--seed 0]
         [--formats int4_channel_aint4_asym,int8_channel_aint8_asym]
+
+EfficientNet-Lite0 of `benchmarks/efficientnet_lite.py` is measured in the same way, at budgets
+between its uniform widths.
 
 Budgets are those of the rows for ResNet-50 in the model zoo of HAWQ-V3 (Yao et al. 2021,
 arXiv:2011.10680; https://github.com/Zhen-Dong/HAWQ, model_zoo.md): its uniform 8 and 4 bits and its

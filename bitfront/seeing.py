@@ -17,6 +17,8 @@ _STAGES = ("depths", "hidden_sizes", "embed_dims", "neck_hidden_sizes")
 FED = {IMAGES: "a folder of images", IMAGE_TEXT: "a .safetensors file of images with text"}
 """What their samples come from; those of other models come from a text."""
 SAMPLES = ".safetensors"
+TIMM = "timm_wrapper"
+"""`model_type` of models of timm in transformers."""
 _CLASSIFIES, _TELLS = "ForImageClassification", "ForConditionalGeneration"
 _MAX_BYTES = 10_000_000
 """Of a configuration; one with 21,841 classes has 1,400,000."""
@@ -25,11 +27,17 @@ _MAX_BYTES = 10_000_000
 def task_that_sees(config: Mapping[str, Any]) -> str | None:
     """The task of a model that sees, as its config.json speaks of it; `None` of other models."""
     names = architectures(config)
-    if any(_CLASSIFIES in name for name in names):
+    if any(_CLASSIFIES in name for name in names) or is_timm(config):
         return IMAGES
     if "vision_config" in config and any(name.endswith(_TELLS) for name in names):
         return IMAGE_TEXT
     return None
+
+
+def is_timm(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of a model of timm; what timm itself writes has no `model_type`."""
+    kind = config.get("model_type", TIMM if "pretrained_cfg" in config else None)
+    return bool(kind == TIMM)
 
 
 def architectures(config: Mapping[str, Any]) -> list[str]:
@@ -55,10 +63,18 @@ def classes_of(config: Mapping[str, Any]) -> dict[int, str]:
     >>> classes_of({"id2label": {"0": "cat", "1": "dog"}})
     {0: 'cat', 1: 'dog'}
     """
+    if is_timm(config) and isinstance(names := config.get("label_names"), list):
+        return {key: str(name) for key, name in enumerate(names)}
     named = config.get("id2label")
     if not isinstance(named, dict) or not all(str(key).isdecimal() for key in named):
         return {}
     return {int(key): str(name) for key, name in named.items()}
+
+
+def n_classes(config: Mapping[str, Any]) -> int:
+    """How many classes a config.json speaks of; 0 where it says nothing."""
+    stated = config.get("num_classes") if is_timm(config) else None
+    return stated if isinstance(stated, int) else len(classes_of(config))
 
 
 def n_patches(config: Mapping[str, Any]) -> int | None:

@@ -26,7 +26,7 @@ from bitfront.formats import named
 from bitfront.models.bank import WeightBank
 from bitfront.models.experts import restacked
 from bitfront.models.layers import fixed_tensors, stored_dtype
-from bitfront.models.load import LoadedModel
+from bitfront.models.load import LoadedModel, quiet
 from bitfront.models.sentences import save_pooling
 from bitfront.models.tasks import SentenceEmbedding, task_of
 from bitfront.notes import MARK
@@ -216,7 +216,8 @@ def _save_configuration(
 
 def _save_tokenizer(folder: Path, model: LoadedModel) -> None:
     try:
-        model.tokenizer.save_pretrained(folder)
+        with quiet():  # timm's image processor tells that config.json has all of it
+            model.tokenizer.save_pretrained(folder)
     except Exception as error:
         if type(error) is not Exception:
             raise

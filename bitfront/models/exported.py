@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from bitfront.models.load import AUTO_CLASSES, first_line, quiet
 from bitfront.models.offset import is_offset, load_offset
 from bitfront.models.sentences import pooling_of
 from bitfront.models.tasks import set_task, task_named
+from bitfront.models.timm_models import check_timm
+from bitfront.seeing import is_timm
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _GGUF = "model.gguf"
@@ -32,12 +35,16 @@ def load_exported(folder: Path, dtype: torch.dtype, device: str) -> nn.Module:
         device: where it runs.
 
     Raises:
+        InvalidArgument: it needs a package that is not installed.
         InvalidModel: it cannot be loaded.
         MismatchedArtifact: it holds offsets to another base than is there.
     """
     if is_offset(folder):
         return load_offset(folder, str(dtype).removeprefix("torch."), device).module
-    task = _task(folder)
+    config = _config(folder)
+    task = task_named(config)
+    if is_timm(config):
+        check_timm(config, str(folder))
     file = {"gguf_file": _GGUF} if (folder / _GGUF).exists() else {}
     try:
         with quiet():
@@ -51,7 +58,7 @@ def load_exported(folder: Path, dtype: torch.dtype, device: str) -> nn.Module:
         raise InvalidModel(f"Cannot load {folder}: {first_line(error)}.") from error
 
 
-def _task(folder: Path) -> str:
-    """Its name; a folder of a GGUF file alone has no configuration, and is a language model."""
+def _config(folder: Path) -> dict[str, Any]:
+    """Empty of a folder of a GGUF file alone, which is a language model."""
     path = folder / "config.json"
-    return task_named(json.loads(path.read_text())) if path.exists() else "text"
+    return json.loads(path.read_text()) if path.exists() else {}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 
-from bitfront.errors import InvalidModel, InvalidText
+from bitfront.errors import InvalidArgument, InvalidModel, InvalidText
 from bitfront.pictures import image_files, labels_of
+from bitfront.seeing import is_timm, read_config
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """What Pillow may take a file for, whatever its name says: others start programs (PostScript)."""
@@ -61,6 +64,38 @@ def read_images(
     return torch.cat(pixels), None if labels is None else torch.tensor(labels)
 
 
+def image_reader(path: Path, source: str) -> Any:
+    """The image processor of a model folder.
+
+    Args:
+        path: the folder. Models of timm have theirs in `config.json`.
+        source: what the user gave, for messages.
+
+    Raises:
+        InvalidArgument: Pillow is missing.
+        InvalidModel: none that can be loaded, or it makes images too large.
+    """
+    of_timm = is_timm(config := read_config(path)) and "pretrained_cfg" in config
+    if not of_timm and not (path / "preprocessor_config.json").exists():
+        raise InvalidModel(
+            f"{source} has no preprocessor_config.json, which says how images become pixels: "
+            "put it beside the weights."
+        )
+    if find_spec("PIL") is None:
+        raise InvalidArgument(
+            "Images need Pillow, which is not installed: pip install 'bitfront[vision]'."
+        )
+    try:
+        reader = transformers.AutoImageProcessor.from_pretrained(
+            path, backend="pil", trust_remote_code=False
+        )
+    except Exception as error:
+        reason = str(error).partition("\n")[0].rstrip(".:") or type(error).__name__
+        raise InvalidModel(f"Cannot load the image processor of {source}: {reason}.") from error
+    check_sizes(reader, source)
+    return reader
+
+
 def check_sizes(reader: Any, source: str) -> None:
     """Refuse an image processor that makes images too large for memory.
 
@@ -72,7 +107,10 @@ def check_sizes(reader: Any, source: str) -> None:
         InvalidModel: says how large.
     """
     sizes = (dict(getattr(reader, name, None) or {}) for name in ("size", "crop_size", "pad_size"))
-    longest = max((x for size in sizes for x in size.values() if isinstance(x, int)), default=0)
+    edges = [x for size in sizes for x in size.values() if isinstance(x, int)]
+    if of_timm := getattr(reader, "data_config", None):  # cut from a larger image
+        edges += [int(x / max(of_timm["crop_pct"], 1e-9)) for x in of_timm["input_size"][1:]]
+    longest = max(edges, default=0)
     if longest > _MAX_EDGE:
         raise InvalidModel(
             f"{source} scales images to {longest:,} pixels an edge, of at most {_MAX_EDGE:,}: "

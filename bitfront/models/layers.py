@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from bitfront.models.experts import SeparateExperts
 from bitfront.models.matrices import as_matrix, as_stored, can_be_layer
 from bitfront.models.probe import groups_by_input, n_positions, read_by_outputs
 from bitfront.models.tasks import ImageClassification, task_of
+from bitfront.seeing import TIMM
 from bitfront.space import Layer, SearchSpace
 
 if TYPE_CHECKING:
@@ -29,18 +30,20 @@ _NARROW = 8
 """Linears with fewer outputs choose or gate (shared-expert gates); they do not transform."""
 
 
-def blocks(model: nn.Module) -> nn.ModuleList:
+def blocks(model: nn.Module) -> nn.ModuleList | nn.Sequential:
     """The blocks, or stages: the outermost `nn.ModuleList` whose layers hold most weights.
 
-    Weights are counted, not items, so that neither 128 experts nor a vision tower wins.
+    Weights are counted, not items, so that neither 128 experts nor a vision tower wins. In models
+    of timm it may be an `nn.Sequential` whose items have numbers.
 
     Raises:
         InvalidModel: no module list holds linear layers.
     """
-    outermost: dict[str, nn.ModuleList] = {}
+    of_timm = getattr(getattr(model, "config", None), "model_type", None) == TIMM
+    outermost: dict[str, nn.ModuleList | nn.Sequential] = {}
     for name, module in model.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in outermost)
-        if isinstance(module, nn.ModuleList) and not inside and _linear_weights(module):
+        if _is_list(module, of_timm) and not inside and _linear_weights(module):
             outermost[name] = module
     if not outermost:
         raise InvalidModel(
@@ -194,6 +197,12 @@ def set_weight(model: nn.Module, name: str, weight: torch.Tensor) -> None:
     module = model.get_submodule(name)
     with torch.no_grad():
         module.get_parameter("weight").copy_(as_stored(module, weight))
+
+
+def _is_list(module: nn.Module, of_timm: bool) -> TypeGuard[nn.ModuleList | nn.Sequential]:
+    if of_timm and isinstance(module, nn.Sequential):
+        return all(name.isdecimal() for name, _ in module.named_children())
+    return isinstance(module, nn.ModuleList)
 
 
 def _linears(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -26,9 +25,11 @@ from bitfront.errors import (
 )
 from bitfront.models import weight_files
 from bitfront.models.image_text import ImageText
-from bitfront.models.images import check_sizes
+from bitfront.models.images import image_reader
 from bitfront.models.sentences import is_sentence_encoder, pooling_of
 from bitfront.models.tasks import ImageClassification, set_task, task_named, task_of
+from bitfront.models.timm_models import check_timm
+from bitfront.seeing import TIMM, is_timm
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _GB = 1e9
@@ -230,7 +231,9 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype, task: str) -> tupl
     config = _checked_config(path, source)
     weight_files.check(path)
     kind = task if task != "auto" else _kind(path, config)
-    tokenizer = _image_reader(path, source) if kind == "images" else load_tokenizer(path, source)
+    if is_timm(config):
+        check_timm(config, source)
+    tokenizer = image_reader(path, source) if kind == "images" else load_tokenizer(path, source)
     try:
         module, found = AUTO_CLASSES[kind].from_pretrained(
             path,
@@ -284,7 +287,7 @@ def _from_gguf(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, 
 def _checked_config(path: Path, source: str) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        family = config.get("model_type")
+        family = TIMM if is_timm(config) else config.get("model_type")
     except FileNotFoundError:
         raise InvalidModel(f"{source} has no config.json: give a Hugging Face folder.") from None
     except (OSError, ValueError, AttributeError) as error:
@@ -329,28 +332,6 @@ def load_tokenizer(path: Path, source: str) -> Any:
         raise InvalidModel(
             f"Cannot load the tokenizer of {source}: {first_line(error)}."
         ) from error
-
-
-def _image_reader(path: Path, source: str) -> Any:
-    if not (path / "preprocessor_config.json").exists():
-        raise InvalidModel(
-            f"{source} has no preprocessor_config.json, which says how images become pixels: "
-            "put it beside the weights."
-        )
-    if importlib.util.find_spec("PIL") is None:
-        raise InvalidArgument(
-            "Images need Pillow, which is not installed: pip install 'bitfront[vision]'."
-        )
-    try:
-        reader = transformers.AutoImageProcessor.from_pretrained(
-            path, backend="pil", trust_remote_code=False
-        )
-    except Exception as error:
-        raise InvalidModel(
-            f"Cannot load the image processor of {source}: {first_line(error)}."
-        ) from error
-    check_sizes(reader, source)
-    return reader
 
 
 def _check_finite(module: nn.Module, source: str) -> None:

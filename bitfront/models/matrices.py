@@ -24,13 +24,38 @@ def can_be_layer(module: nn.Module) -> bool:
     """Whether a module multiplies by its weight as it is.
 
     A convolution with a forward of its own may not: BiT standardizes the weight, others pad the
-    input, and a packed kernel would do neither.
+    input, and a packed kernel would do neither. Of these only `pads_by_size` is known.
     """
     plain = nn.Conv2d
     if isinstance(module, plain):
         kind = type(module)
-        return kind.forward is plain.forward and kind._conv_forward is plain._conv_forward
+        known = kind.forward is plain.forward or pads_by_size(module)
+        return known and kind._conv_forward is plain._conv_forward
     return isinstance(module, MODULES)
+
+
+def pads_by_size(module: nn.Module) -> bool:
+    """Whether a convolution is timm's `Conv2dSame`, which pads as TensorFlow's `SAME` does."""
+    kind = type(module)
+    return kind.__name__ == "Conv2dSame" and kind.__module__.startswith("timm.")
+
+
+def padded_by_size(module: nn.Conv2d, images: Tensor) -> Tensor:
+    """Images with zeros around them, so that a convolution has size / stride outputs, rounded up.
+
+    What is odd of the zeros goes below and to the right (TensorFlow's `SAME`).
+
+    Args:
+        module: gives kernel size, stride and dilation.
+        images: `[..., height, width]`.
+    """
+    around: list[int] = []
+    for axis in (1, 0):  # `pad` begins with the last dimension
+        size, stride = images.shape[axis - 2], module.stride[axis]
+        reach = module.dilation[axis] * (module.kernel_size[axis] - 1) + 1
+        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+        around += [total // 2, total - total // 2]
+    return functional.pad(images, around)
 
 
 def as_matrix(module: nn.Module, weight: Tensor) -> Tensor:
@@ -65,7 +90,7 @@ def reading(module: nn.Module) -> Hashable:
         return None
     return (
         *(module.kernel_size, module.stride, module.padding, module.dilation),
-        *(module.padding_mode, module.groups),
+        *(module.padding_mode, module.groups, pads_by_size(module)),
     )
 
 
@@ -85,7 +110,11 @@ def input_rows(module: nn.Module, inputs: Tensor) -> Tensor:
         return inputs.flatten(1, -2) if inputs.ndim > 3 else inputs
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     # Also for padding by name, and with another row of zeros at the end (kernels of even size).
-    padded = functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+    padded = (
+        padded_by_size(module, inputs)
+        if pads_by_size(module)
+        else functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+    )
     patches = functional.unfold(
         padded, module.kernel_size, dilation=module.dilation, stride=module.stride
     ).mT
@@ -115,6 +144,7 @@ def outputs_with(module: nn.Module, inputs: Tensor, matrix: Tensor) -> Tensor:
         matrix: `[out_features, in_features]`.
     """
     if isinstance(module, nn.Conv2d):
+        inputs = padded_by_size(module, inputs) if pads_by_size(module) else inputs
         convolved: Tensor = module._conv_forward(inputs, as_stored(module, matrix), None)
         return convolved
     return functional.linear(inputs, matrix)

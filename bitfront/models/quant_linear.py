@@ -16,6 +16,7 @@ from bitfront.formats.base import Format
 from bitfront.kernels import torch_cpu, weights
 from bitfront.kernels.dequant_matmul import dequant_matmul
 from bitfront.kernels.torch_cpu import LowBit
+from bitfront.models.matrices import padded_by_size, pads_by_size
 
 
 def on_gpu(tensor: torch.Tensor) -> bool:
@@ -218,6 +219,7 @@ class QuantConv2d(PackedWeight):
         super().__init__(format, (n_rows, math.prod(others)), module.weight.dtype)
         self.kernel_shape = module.weight.shape
         self.bias = module.bias
+        self.pads_by_size = pads_by_size(module)
         for name in _GEOMETRY:  # models look at them, such as MobileNetV2 for its padding
             setattr(self, name, getattr(module, name))
 
@@ -226,6 +228,8 @@ class QuantConv2d(PackedWeight):
         if self.format.input_format is not None:
             scale = self.format.input_scale(self.tensors())
             inputs = weights.rounded_images(inputs, self.format, scale, self.groups)
+        if self.pads_by_size:
+            inputs = padded_by_size(self, inputs)  # type: ignore[arg-type]
         kernel = self.matrix(inputs.dtype).reshape(self.kernel_shape)
         convolved: torch.Tensor = nn.Conv2d._conv_forward(self, inputs, kernel, self.bias)  # type: ignore[arg-type]
         return convolved

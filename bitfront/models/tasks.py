@@ -171,6 +171,8 @@ class ImageClassification(Task):
         size = getattr(config, "image_size", None) or 224
         height, width = size if isinstance(size, list | tuple) else (size, size)
         n_channels = getattr(config, "num_channels", 3)
+        if stated := (getattr(config, "pretrained_cfg", None) or {}).get("input_size"):  # timm
+            n_channels, height, width = stated
         return torch.zeros(1, n_channels, height, width, device=device_of(model))
 
     def n_positions(self, samples: Tensor) -> int:

@@ -18,7 +18,7 @@ from bitfront.api.sources import Sources
 from bitfront.api.weights import WeightHeaders
 from bitfront.costs.roofline import DEVICES
 from bitfront.experts import Grouping
-from bitfront.seeing import IMAGE_TEXT, IMAGES, classes_of, kind_of, n_patches, read_config
+from bitfront.seeing import IMAGE_TEXT, IMAGES, kind_of, n_classes, n_patches, read_config
 from bitfront.study import Study, TextSource
 
 router = APIRouter(tags=["estimate"])
@@ -70,7 +70,7 @@ def _of_model(found: WeightHeaders, folder: Path, study: Study, n_tokens: int) -
     config = read_config(folder)
     sees = kind_of(study.calibration.source) == IMAGES
     with_experts = Grouping.parse(study.experts).kind != "none"
-    layers = found.layers(with_experts, len(classes_of(config)) if sees else 0)
+    layers = found.layers(with_experts, n_classes(config) if sees else 0)
     profile, menu = study.deployment, [formats.named(name) for name in study.formats]
     shapes = {name: each.shape for name, each in layers.items()}
     refused = profile.refused(shapes, menu) if profile else frozenset()
