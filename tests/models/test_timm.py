@@ -32,8 +32,8 @@ CONFIG = {
 def test_with_timm():
     if not APART.exists() and find_spec("timm") is None:
         pytest.skip("timm is not installed: make test installs it")
-    # bitfront comes before transformers, as in its own commands: it mends torchvision.
-    program = "import sys, bitfront, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    # torchvision comes first: transformers imports it where it is.
+    program = "import sys, torchvision_alone, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     process = subprocess.run(
         [sys.executable, "-c", program, str(TESTS)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(APART)])},
