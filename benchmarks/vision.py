@@ -56,7 +56,8 @@ HAWQ_V3 = {
     "13.1MiB": "W4A4",
 }
 MENU = ("int2_channel", "int3_channel", "int4_channel", "int5_channel", "int6_channel")
-BATCH = 8
+PIXELS = 8 * 3 * 224**2
+"""At a time."""
 COLUMNS = (
     *("model", "quantizer", "budget", "hawq_v3", "allocation", "seed", "bits", "gbops", "mib"),
     *("imagenet_kl", "imagenet_kl_stderr", "imagenet_agreement", "imagenet_uniform_kl"),
@@ -69,15 +70,17 @@ def main() -> None:
     """Search at every budget, judge and record."""
     arguments = parse()
     record = Record("vision", COLUMNS)
-    for index, budget in enumerate(arguments.budgets.split(",")):
+    uniforms: Mapping[str, Mapping[str, object]] = {}
+    for budget in arguments.budgets.split(","):
         study = study_of(arguments, budget)
-        found = searched(study, arguments.out / study.quantizer.name, sets_of(arguments))
+        folder = arguments.out / study.quantizer.name
+        found = searched(study, folder, sets_of(arguments), uniforms)
         shared = {
             "model": Path(arguments.model).name,
             "quantizer": str(study.quantizer),
             "seed": arguments.seed,
         }
-        for name, values in found.uniforms.items() if index == 0 else ():
+        for name, values in found.uniforms.items() if not uniforms else ():
             record.add(allocation=f"uniform {name}", **shared, **values)
         record.add(
             allocation="bitfront",
@@ -88,6 +91,7 @@ def main() -> None:
             **shared,
             **found.row,
         )
+        uniforms = found.uniforms
 
 
 def parse() -> argparse.Namespace:
@@ -150,13 +154,19 @@ class Found:
     seconds: float
 
 
-def searched(study: Study, folder: Path, sets: Mapping[str, tuple[Path, int]]) -> Found:
+def searched(
+    study: Study,
+    folder: Path,
+    sets: Mapping[str, tuple[Path, int]],
+    uniforms: Mapping[str, Mapping[str, object]],
+) -> Found:
     """Search, pick on the evaluation images, and judge on others.
 
     Args:
         study: with one budget, in bit operations or bytes.
         folder: of the results; searches of other budgets may share it.
         sets: to judge on: by name, the folder and the number of images.
+        uniforms: values of the baselines that an earlier search had judged; empty for none.
     """
     begun = time.perf_counter()
     with prepared(study, folder) as made, estimated(made) as job:
@@ -164,7 +174,7 @@ def searched(study: Study, folder: Path, sets: Mapping[str, tuple[Path, int]]) -
         measure_finalists(job)
         seconds = round(time.perf_counter() - begun, 1)
         judge = Judge(made.inputs.model, job, sets)
-        uniforms = {f: judge.row(trial) for f, trial in uniforms_of(job).items()}
+        uniforms = uniforms or {f: judge.row(trial) for f, trial in uniforms_of(job).items()}
         ours = [t for t in job.results.trials("evaluation") if t.origin != "judged"]
         cost = study.budget.quantity
         front = ParetoFront(tuple(ours), ("kl", cost))
@@ -193,8 +203,10 @@ class Judge:
         """Log-probabilities of a set, float64 `[n_images, n_classes]`."""
         patched = self.job.measurement.patched
         patched.apply(Allocation(formats))
+        pixels = self.pixels[name]
         with torch.no_grad():
-            parts = [run(patched.model, x)[:, 0] for x in self.pixels[name].split(BATCH)]
+            batches = pixels.split(max(1, PIXELS // pixels[0].numel()))
+            parts = [run(patched.model, x)[:, 0] for x in batches]
         return torch.cat(parts).double().log_softmax(dim=-1)
 
     def row(self, trial: Trial) -> dict[str, object]:

@@ -52,10 +52,11 @@ def main() -> None:
         for seed in map(int, arguments.seeds.split(",")):
             folder = arguments.out / str(quantizer).replace(":", "-") / str(seed)
             shared = {"model": "cifar_vit", "quantizer": str(quantizer), "seed": seed}
-            for index, (budget, name) in enumerate(budgets.items()):
+            uniforms: Mapping[str, Mapping[str, object]] = {}
+            for budget, name in budgets.items():
                 study = study_of(arguments, budget, quantizer=quantizer, seed=seed)
-                found = searched(study, folder, sets)
-                for pair, values in found.uniforms.items() if not index else ():
+                found = searched(study, folder, sets, uniforms)
+                for pair, values in found.uniforms.items() if not uniforms else ():
                     record.add(allocation=f"uniform {pair}", **shared, **columns(arguments, values))
                 record.add(
                     **shared,
@@ -65,6 +66,7 @@ def main() -> None:
                     hawq_v3=name,
                     n_trials=study.n_trials,
                 )
+                uniforms = found.uniforms
 
 
 def parse() -> argparse.Namespace:
