@@ -254,7 +254,11 @@ def against(
     """
     made: dict[str, object] = {}
     for name in sets:
-        known = sorted((float(u[quantity]), float(u[f"{name}_kl"])) for u in uniforms.values())
+        lowest: dict[float, float] = {}  # pairs with the same weights have the same size
+        for each in uniforms.values():
+            cost, kl = float(each[quantity]), float(each[f"{name}_kl"])
+            lowest[cost] = min(kl, lowest.get(cost, kl))
+        known = sorted(lowest.items())
         at = float(row[quantity])
         below = max((x for x in known if x[0] <= at), default=None)
         above = min((x for x in known if x[0] >= at), default=None)

@@ -79,6 +79,9 @@ def test_a_vit_is_searched_at_budgets_between_uniform_pairs(tmp_path, vit_folder
     by_bops, by_size = (row for row in rows if row["budget"])
     assert float(by_bops["gbops"]) <= 0.623 * float(eight) + 1e-4
     assert float(by_bops["over_uniform"]) > 0
+    # W4A4 and W4A8 have one size: what is better of them counts.
+    better = float(uniform["uniform int4_channel_aint8_asym"]["kl"])
+    assert 0 < float(by_size["uniform_kl"]) <= better
     assert float(by_size["mib"]) < float(uniform["uniform int8_channel_aint8_asym"]["mib"])
 
 

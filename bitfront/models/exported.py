@@ -15,7 +15,6 @@ from bitfront.models.offset import is_offset, load_offset
 from bitfront.models.sentences import pooling_of
 from bitfront.models.tasks import set_task, task_named
 from bitfront.models.timm_models import check_timm
-from bitfront.seeing import is_timm
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _GGUF = "model.gguf"
@@ -43,8 +42,7 @@ def load_exported(folder: Path, dtype: torch.dtype, device: str) -> nn.Module:
         return load_offset(folder, str(dtype).removeprefix("torch."), device).module
     config = _config(folder)
     task = task_named(config)
-    if is_timm(config):
-        check_timm(config, str(folder))
+    check_timm(config, str(folder))
     file = {"gguf_file": _GGUF} if (folder / _GGUF).exists() else {}
     try:
         with quiet():

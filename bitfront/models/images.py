@@ -114,7 +114,7 @@ def check_sizes(reader: Any, source: str) -> None:
     if longest > _MAX_EDGE:
         raise InvalidModel(
             f"{source} scales images to {longest:,} pixels an edge, of at most {_MAX_EDGE:,}: "
-            "correct its preprocessor_config.json."
+            f"correct its {'config.json' if of_timm else 'preprocessor_config.json'}."
         )
 
 

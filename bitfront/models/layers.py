@@ -60,7 +60,8 @@ def find_layers(model: nn.Module, tied: bool = True) -> tuple[Layer, ...]:
     depend on: the projections around a narrow embedding (OPT), the transformation before the head
     (BERT), the stem of a convolutional model, the patches of a vision transformer. Left
     out are embedding and head, routers (as many outputs as there are experts beside them), gates
-    narrower than 8 outputs, and weights already listed under another name. Experts stacked into
+    narrower than 8 outputs, weights that an image model uses without calling their module (timm's
+    BEiT), and weights already listed under another name. Experts stacked into
     one 3-D parameter are no linears: `models.experts.separate_experts` makes them some; else they
     stay at 16 bits and count as fixed bytes.
 
@@ -74,8 +75,9 @@ def find_layers(model: nn.Module, tied: bool = True) -> tuple[Layer, ...]:
     """
     inside = _inside_blocks(model)
     linears = inside | _outside_blocks(model, inside)
-    groups = groups_by_input(model, linears) if tied else {}
     uses = n_positions(model, linears)
+    linears = {name: module for name, module in linears.items() if uses.get(name, 1)}
+    groups = groups_by_input(model, linears) if tied else {}
     prefix = _name_of(model, blocks(model))
     places = {name: _place(model, name, prefix) for name in linears}
     position = {id(module): index for index, module in enumerate(model.modules())}

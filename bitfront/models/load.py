@@ -231,8 +231,7 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype, task: str) -> tupl
     config = _checked_config(path, source)
     weight_files.check(path)
     kind = task if task != "auto" else _kind(path, config)
-    if is_timm(config):
-        check_timm(config, source)
+    check_timm(config, source)
     tokenizer = image_reader(path, source) if kind == "images" else load_tokenizer(path, source)
     try:
         module, found = AUTO_CLASSES[kind].from_pretrained(

@@ -66,7 +66,10 @@ def groups_by_input(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict[
 
 
 def n_positions(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict[str, int]:
-    """At how many positions of one image each weight is multiplied; of texts nothing is counted."""
+    """At how many positions of one image each weight is multiplied; of texts nothing is counted.
+
+    0 where a model uses the weight without calling its module, as timm's BEiT does.
+    """
     if not isinstance(task_of(model), ImageClassification):
         return {}
     uses = dict.fromkeys(linears, 0)
@@ -84,7 +87,7 @@ def n_positions(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict[str,
     finally:
         for handle in hooks:
             handle.remove()
-    return {name: max(n, 1) for name, n in uses.items()}
+    return uses
 
 
 def _group_name(names: list[str]) -> str:

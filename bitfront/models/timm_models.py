@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from bitfront.errors import InvalidArgument, InvalidModel
+from bitfront.seeing import is_timm
 
 _ARCHITECTURE = re.compile(r"\w+(\.\w+)?")
 """A name of timm, with the tag of its weights; others name a folder or a hub."""
@@ -15,20 +16,47 @@ _PLACES = re.compile(r"checkpoint|pretrained|cache_dir|features_only")
 """Arguments of timm that load files, pickled ones too, or leave the classes out."""
 
 
+_ELSEWHERE = ("use_timm_backbone", "use_pretrained_backbone")
+"""Entries that, when true, make transformers load a part of the model from a hub."""
+_MOST_CLASSES = 1_000_000
+
+
 def check_timm(config: Mapping[str, Any], source: str) -> None:
-    """Refuse a model of timm that cannot be built here, or would read other files than its own.
+    """Refuse models with parts of timm that cannot be built here, or would read files of others.
 
     Args:
-        config: its config.json.
+        config: its config.json, of timm or not: any part of a model may be.
         source: what the user gave, for the message.
 
     Raises:
         InvalidArgument: timm or torchvision is not installed.
-        InvalidModel: it names a place where timm would look for files.
+        InvalidModel: it names a place where timm would look for files, or too many classes.
     """
-    arguments = config.get("model_args") or {}
-    named, plain = config.get("architecture"), isinstance(arguments, dict)
-    if not isinstance(named, str) or not _ARCHITECTURE.fullmatch(named) or not plain:
+    for part in _parts(config):
+        of_timm, named = is_timm(part), part.get("architecture")
+        if part.get("model_type") == "timm_backbone" or any(part.get(x) for x in _ELSEWHERE):
+            raise InvalidModel(
+                f"config.json of {source} takes a backbone from elsewhere: bitfront reads weights "
+                "from the model's own folder alone."
+            )
+        if of_timm or "model_args" in part or ":" in str(named):
+            _check_names(named, part.get("model_args") or {}, source)
+        if of_timm:
+            _check_classes(part.get("num_classes"), source)
+            _check_installed(source)
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A configuration and all that are nested in it."""
+    yield config
+    for value in config.values():
+        if isinstance(value, dict):
+            yield from _parts(value)
+
+
+def _check_names(named: object, arguments: object, source: str) -> None:
+    known = isinstance(named, str) and _ARCHITECTURE.fullmatch(named)
+    if not known or not isinstance(arguments, dict):
         raise InvalidModel(
             f"config.json of {source} has the architecture {named!r} with model_args "
             f"{arguments!r}: give a name of timm, and an object or nothing."
@@ -38,6 +66,16 @@ def check_timm(config: Mapping[str, Any], source: str) -> None:
             f"model_args in config.json of {source} have {refused[0]!r}, which is not for a model "
             "whose weights are in its folder: remove it."
         )
+
+
+def _check_classes(n: object, source: str) -> None:
+    if n is not None and not (isinstance(n, int) and 0 < n <= _MOST_CLASSES):
+        raise InvalidModel(
+            f"num_classes in config.json of {source} is {n!r}: give 1 to {_MOST_CLASSES:,}."
+        )
+
+
+def _check_installed(source: str) -> None:
     if missing := [name for name in ("timm", "torchvision", "PIL") if find_spec(name) is None]:
         raise InvalidArgument(
             f"{source} is a model of timm, which needs {', '.join(missing)}, not installed: "

@@ -48,8 +48,9 @@ Checkpoints have norms and biases in bfloat16, and those of other engines scales
 _STANDARD_ERRORS = 3
 """Allowed besides, where inputs are rounded: a difference of 2^-9 in a norm moves some of them by a
 whole step of 4 bits, and what a single sample is then predicted to be is another draw. The
-difference of two draws has sqrt(2) standard errors.
+difference of two draws has sqrt(2) standard errors. Of a loss never more than the loss itself.
 """
+_SHARES = ("top1_error", "label_error")
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def _standard_errors(recorded: Mapping[str, float], n_scored: int) -> dict[str, 
     """Of recorded losses, and of shares of `n_scored` predictions: never 0 of such a share."""
     of_shares = {
         name: math.sqrt(share * (1 - share) / n_scored)
-        for name in ("top1_error", "label_error")
+        for name in _SHARES
         if name in recorded
         for share in [(recorded[name] * n_scored + 1) / (n_scored + 2)]
     }
@@ -191,7 +192,10 @@ def _difference(name: str, value: float, recorded: float, noise: Mapping[str, fl
     if name not in _TOLERANCES:
         return ""
     relative, absolute = _TOLERANCES[name]
-    allowed = relative * abs(recorded) + absolute + _STANDARD_ERRORS * noise.get(name, 0.0)
+    besides = _STANDARD_ERRORS * noise.get(name, 0.0)
+    if name not in _SHARES:  # the standard error of one sample is all of a loss
+        besides = min(besides, abs(recorded))
+    allowed = relative * abs(recorded) + absolute + besides
     if math.isfinite(value) and abs(value - recorded) <= allowed:
         return ""
     return f"{name} is {value:.6g}, was {recorded:.6g}: more than {allowed:.2g} apart."

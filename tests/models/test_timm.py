@@ -77,10 +77,18 @@ def test_without_timm_one_line_says_what_to_install(folder):
         {"architecture": "local-dir:/models/other"},
         {"architecture": "hf-hub:org/name"},
         {"architecture": None},
+        {"num_classes": 100_000_000},
+        {"num_classes": -3},
+        {
+            "model_type": "llava",
+            "vision_config": {**CONFIG, "model_args": {"checkpoint_path": "x"}},
+        },
+        {"model_type": "llava", "vision_config": {"architecture": "hf-hub:org/name"}},
+        {"model_type": "llava", "vision_config": {"model_type": "timm_backbone"}},
     ],
 )
 def test_a_configuration_that_names_other_files_is_refused(folder, change):
-    with pytest.raises(InvalidModel, match=r"architecture|model_args"):
+    with pytest.raises(InvalidModel, match=r"architecture|model_args|num_classes|backbone"):
         load_model(str(folder(CONFIG | change)))
 
 

@@ -116,6 +116,16 @@ def test_layers_and_blocks_of_other_families(architecture):
     assert searched + find_pinned(model)[0].n_weights == sum(p.numel() for p in matrices)
 
 
+def test_weights_used_without_their_module_are_no_layers():
+    """BEiT gives its q, k and v a bias of its own: nothing could round or see their inputs."""
+    small = {"img_size": 32, "depth": 2, "embed_dim": 32, "num_heads": 2}
+    layers = find_layers(untrained("beit_base_patch16_224", **small))
+    names = {layer.name.rpartition(".")[2] for layer in layers}
+    assert names >= {"fc1", "fc2"}
+    assert "qkv" not in names
+    assert all(layer.positions > 0 for layer in layers)
+
+
 def test_what_timm_itself_writes_is_the_same_model(folder, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     for name in ("model_type", "architectures"):
