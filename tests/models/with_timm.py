@@ -6,7 +6,6 @@ import pytest
 import torch
 from digits import N_TRAINED, small_digits
 from safetensors.torch import load_file, save_file
-from timm.layers import Conv2dSame
 from torch.nn.functional import cross_entropy
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
@@ -22,6 +21,8 @@ from bitfront.proof.verify import verify
 from bitfront.quantizers.rtn import Rtn
 from bitfront.run import export_checkpoint, run_study
 from tests.export.exports import stored_bytes
+
+Conv2dSame = pytest.importorskip("timm.layers").Conv2dSame  # collected for doctests without it
 
 PIXELS = {
     "input_size": [3, 32, 32],
