@@ -65,12 +65,13 @@ class Export:
         model = LoadedModel(module, tokenizer, "digest", "test")
         return cls(model, space, space.decode(choice), BankOnDemand(module, space))
 
-    def expected(self):
+    def expected(self, rounds_inputs=True):
         """The model with the decoded weights and all else rounded as it is stored, float32."""
         module = copy.deepcopy(self.model.module)
         for layer, format in self.allocation.formats.items():
             set_weight(module, layer, self.bank.weight(layer, format))
-        RoundedInputs(module, self.bank).apply(self.allocation.formats)
+        if rounds_inputs:
+            RoundedInputs(module, self.bank).apply(self.allocation.formats)
         with torch.no_grad():
             for tensor in fixed_tensors(module, self.allocation.formats).values():
                 tensor.copy_(tensor.to(stored_dtype(tensor)))

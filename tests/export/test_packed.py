@@ -71,15 +71,28 @@ def test_every_format_loads_to_the_values_it_was_made_with(every_format):
         assert torch.equal(weight, e.bank.weight(layer, format)), format
     tokens = torch.arange(20)[None]
     with torch.no_grad():
-        expected = e.expected()(tokens).logits
+        expected, found = e.expected()(tokens).logits, loaded(tokens).logits
+        keep_decoded(loaded)
+        assert torch.equal(loaded(tokens).logits, expected)
         # Where a rotation turns the inputs instead of the weight, sums round otherwise, and on some
         # processors an input that is rounded goes a step further: later tokens see it.
-        found = loaded(tokens).logits
         near = torch.isclose(found, expected, rtol=1e-4, atol=1e-5).all(dim=-1)[0]
         assert near[:10].all()
         torch.testing.assert_close(found, expected, rtol=0, atol=0.01 * float(expected.std()))
-        keep_decoded(loaded)
-        assert torch.equal(loaded(tokens).logits, expected)
+
+
+def test_every_format_multiplies_as_its_decoded_weight_does(every_format):
+    """Inputs as they are: rounded, they would be a step apart wherever sums round otherwise."""
+    e, folder = every_format
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for module in loaded.modules():
+        if isinstance(module, QuantLinear):
+            module.format = formats.named(e.bank.stored_as(module.format.name))
+    tokens = torch.arange(20)[None]
+    with torch.no_grad():
+        expected = e.expected(rounds_inputs=False)(tokens).logits
+        # Where a rotation turns the inputs instead of the weight, sums round otherwise.
+        torch.testing.assert_close(loaded(tokens).logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_that_read_one_tensor_are_loaded_as_siblings(every_format, tmp_path):
