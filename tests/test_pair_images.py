@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-from safetensors import safe_open
 from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
 
@@ -16,6 +15,7 @@ from bitfront.models.quant_linear import QuantConv2d, QuantLinear
 from bitfront.proof.rebuilt import rebuilt
 from bitfront.proof.verify import verify
 from bitfront.results import Results
+from tests.export.exports import stored_bytes
 from tests.proof import corruptions
 
 FOUR, EIGHT = "int4_channel_aint4_asym", "int8_channel_aint8_asym"
@@ -70,9 +70,7 @@ def test_the_answer_mixes_pairs_within_both_limits(finished):
 def test_the_checkpoint_weighs_what_was_counted_and_names_the_pairs(finished):
     case, results, folder = finished
     best = results.front().best("kl", **CASES[case][2])
-    with safe_open(folder / "model.safetensors", framework="pt") as file:
-        stored = sum(t.numel() * t.itemsize for t in map(file.get_tensor, file.keys()))
-    assert stored == best.values["bytes"]
+    assert sum(stored_bytes(folder).values()) == best.values["bytes"]
     written = json.loads((folder / "config.json").read_text())["quantization_config"]["formats"]
     assert written.items() >= best.allocation.formats.items()
 

@@ -14,7 +14,7 @@ import transformers
 
 from bitfront.errors import InvalidArgument, InvalidModel, InvalidText
 from bitfront.pictures import image_files, labels_of
-from bitfront.seeing import is_timm, read_config
+from bitfront.seeing import is_timm
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """What Pillow may take a file for, whatever its name says: others start programs (PostScript)."""
@@ -64,18 +64,19 @@ def read_images(
     return torch.cat(pixels), None if labels is None else torch.tensor(labels)
 
 
-def image_reader(path: Path, source: str) -> Any:
+def image_reader(path: Path, source: str, config: Mapping[str, Any]) -> Any:
     """The image processor of a model folder.
 
     Args:
         path: the folder. Models of timm have theirs in `config.json`.
         source: what the user gave, for messages.
+        config: its config.json.
 
     Raises:
         InvalidArgument: Pillow is missing.
         InvalidModel: none that can be loaded, or it makes images too large.
     """
-    of_timm = is_timm(config := read_config(path)) and "pretrained_cfg" in config
+    of_timm = is_timm(config) and "pretrained_cfg" in config
     if not of_timm and not (path / "preprocessor_config.json").exists():
         raise InvalidModel(
             f"{source} has no preprocessor_config.json, which says how images become pixels: "

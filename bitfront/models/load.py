@@ -232,7 +232,8 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype, task: str) -> tupl
     weight_files.check(path)
     kind = task if task != "auto" else _kind(path, config)
     check_timm(config, source)
-    tokenizer = image_reader(path, source) if kind == "images" else load_tokenizer(path, source)
+    images = kind == "images"
+    tokenizer = image_reader(path, source, config) if images else load_tokenizer(path, source)
     try:
         module, found = AUTO_CLASSES[kind].from_pretrained(
             path,

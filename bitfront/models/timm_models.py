@@ -14,8 +14,6 @@ _ARCHITECTURE = re.compile(r"\w+(\.\w+)?")
 """A name of timm, with the tag of its weights; others name a folder or a hub."""
 _PLACES = re.compile(r"checkpoint|pretrained|cache_dir|features_only")
 """Arguments of timm that load files, pickled ones too, or leave the classes out."""
-
-
 _ELSEWHERE = ("use_timm_backbone", "use_pretrained_backbone")
 """Entries that, when true, make transformers load a part of the model from a hub."""
 _MOST_CLASSES = 1_000_000
