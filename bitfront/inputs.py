@@ -21,6 +21,7 @@ from bitfront.models.cache_layers import with_caches
 from bitfront.models.choices import Questions
 from bitfront.models.data import check_source, digest
 from bitfront.models.experts import separate_experts
+from bitfront.models.fixed import FixedTensors
 from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
 from bitfront.models.offset import base_bytes, with_base
@@ -110,10 +111,13 @@ def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> di
     )
     task = task_of(model.module)
     asked = {} if isinstance(task, CausalText) else {"task": repr(task)}
+    base_module = model.base.module if model.base else None
+    rounds = FixedTensors(model.module, space, base_module)
     return (
         bars
         | cache
         | asked
+        | ({"tensors without a format": "as stored"} if rounds else {})
         | base
         | {
             "model": model.digest,

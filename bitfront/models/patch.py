@@ -10,6 +10,7 @@ from torch import nn
 from bitfront.allocation import Allocation
 from bitfront.models.bank import WeightBank
 from bitfront.models.caches import RoundedCaches
+from bitfront.models.fixed import FixedTensors, weights_of
 from bitfront.models.layers import get_weight, set_weight
 from bitfront.models.rounded_inputs import RoundedInputs
 
@@ -23,7 +24,8 @@ class PatchedModel:
     Only layers whose format differs from the one they hold are swapped, so consecutive candidates
     cost what they change. Originals are copied when first replaced; they come back after
     exceptions too. Caches that have a format, and inputs of layers whose format is a pair, are
-    rounded in every forward pass.
+    rounded in every forward pass. An allocation of all weights is what a checkpoint holds: while it
+    is applied, norms, biases and the like have the values that a checkpoint stores.
 
     Args:
         model: weights change in place, keeping dtype and device.
@@ -37,6 +39,8 @@ class PatchedModel:
         self._originals: dict[str, torch.Tensor] = {}
         self._caches = RoundedCaches(model, bank.space)
         self._inputs = RoundedInputs(model, bank)
+        self._weights = weights_of(bank.space)
+        self._fixed = FixedTensors(model, bank.space, bank.base)
 
     def __enter__(self) -> PatchedModel:
         return self
@@ -62,6 +66,10 @@ class PatchedModel:
             if layer not in caches and self._held.get(layer) != format:
                 self._swap(layer, format)
         self._inputs.apply(allocation.formats)
+        if self._weights <= allocation.formats.keys():
+            self._fixed.round()
+        else:
+            self._fixed.restore()
 
     def error(self, layer: str) -> torch.Tensor:
         """Held minus original weight of a layer, float32 `[out_features, in_features]`."""

@@ -94,6 +94,20 @@ def test_layers_no_longer_named_get_their_own_weight_back(tiny_llama, bank):
 
 
 @pytest.mark.usefixtures("unchanged")
+def test_a_whole_allocation_has_norms_as_a_checkpoint_stores_them(tiny_llama, bank):
+    norm, weight = tiny_llama.model.norm.weight, tiny_llama.model.norm.weight.clone()
+    stored = weight.bfloat16().float()
+    assert not torch.equal(weight, stored)
+    whole = bank.space.decode(bank.space.uniform(0))
+    alone = {x: f for x, f in whole.formats.items() if x != "model.embed_tokens"}
+    with PatchedModel(tiny_llama, bank) as patched:
+        for formats, held in ((alone, weight), (whole.formats, stored), (alone, weight)):
+            patched.apply(Allocation(formats))
+            assert torch.equal(norm, held)
+        patched.apply(whole)
+
+
+@pytest.mark.usefixtures("unchanged")
 def test_tied_head_follows_the_embedding(tiny_llama, bank):
     ((embedding, format),) = bank.space.pinned
     with PatchedModel(tiny_llama, bank) as patched:
