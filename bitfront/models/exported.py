@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitfront.errors import InvalidModel
-from bitfront.models.load import AUTO_CLASSES, first_line, quiet
+from bitfront.errors import InvalidModel, first_line
+from bitfront.models.load import AUTO_CLASSES, quiet
 from bitfront.models.offset import is_offset, load_offset
 from bitfront.models.sentences import pooling_of
 from bitfront.models.tasks import set_task, task_named

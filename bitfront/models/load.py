@@ -22,6 +22,7 @@ from bitfront.errors import (
     InvalidModel,
     NonFinite,
     StorageError,
+    first_line,
 )
 from bitfront.models import weight_files
 from bitfront.models.image_text import ImageText
@@ -355,13 +356,6 @@ def _check_tokenizer(module: nn.Module, tokenizer: Any, source: str) -> None:
 def _n_rows(module: nn.Module) -> int:
     language_model: Any = module
     return int(language_model.get_input_embeddings().weight.shape[0])
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, without its full stop."""
-    lines = str(error).strip().splitlines()
-    bare = not lines or isinstance(error, LookupError)  # such texts are only a key
-    return " ".join([type(error).__name__] * bare + [line.rstrip(".:") for line in lines[:1]])
 
 
 @contextmanager
