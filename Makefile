@@ -19,7 +19,7 @@ test: $(VENV)/installed-tests
 
 test-ui: $(VENV)/installed-tests
 	@if [ "$$(id -u)" = 0 ] && ! command -v chromium >/dev/null; then apt-get update -q && apt-get install -q -y chromium; fi
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ui
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ui tests/test_dashboard.py
 
 test-gpu: $(VENV)/installed-tests
 	@$(BIN)/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('No GPU here: make test runs the same tests, interpreted.')"

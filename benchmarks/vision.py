@@ -31,8 +31,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -73,28 +72,15 @@ def main() -> None:
     """Search at every budget, judge and record."""
     arguments = parse()
     record = Record("vision", COLUMNS)
-    uniforms: Mapping[str, Mapping[str, object]] = {}
-    for budget in arguments.budgets.split(","):
-        study = study_of(arguments, budget)
-        folder = arguments.out / study.quantizer.name
-        found = searched(study, folder, sets_of(arguments), uniforms)
-        shared = {
-            "model": Path(arguments.model).name,
-            "quantizer": str(study.quantizer),
-            "seed": arguments.seed,
-        }
-        for name, values in found.uniforms.items() if not uniforms else ():
-            record.add(allocation=f"uniform {name}", **shared, **values)
-        record.add(
-            allocation="bitfront",
-            budget=budget,
-            hawq_v3=HAWQ_V3.get(budget, ""),
-            n_trials=study.n_trials,
-            seconds=found.seconds,
-            **shared,
-            **found.row,
-        )
-        uniforms = found.uniforms
+    quantizer = Choice.parse(arguments.quantizer)
+    sets = sets_of(arguments)
+    studies = {
+        study_of(arguments, budget, quantizer, sets["imagenet"]): HAWQ_V3.get(budget, "")
+        for budget in arguments.budgets.split(",")
+    }
+    model = Path(arguments.model).name
+    for row in judged(studies, arguments.out / quantizer.name, sets):
+        record.add(model=model, quantizer=str(quantizer), seed=arguments.seed, **row)
 
 
 def parse() -> argparse.Namespace:
@@ -114,17 +100,18 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def study_of(arguments: argparse.Namespace, budget: str) -> Study:
-    """The study of one budget."""
-    photos = arguments.photos
-    n_images = len(json.loads((photos / "imagenet" / "labels.json").read_text()))
+def study_of(
+    arguments: argparse.Namespace, budget: str, quantizer: Choice, labelled: tuple[Path, int]
+) -> Study:
+    """The study of one budget, which is measured on labelled images."""
+    folder, n_images = labelled
     return Study(
         model=arguments.model,
         budget=Budget.parse(budget),
-        calibration=TextSource(str(photos / "calibration"), arguments.n_calibration),
-        evaluation=TextSource(str(photos / "imagenet"), n_images),
+        calibration=TextSource(str(arguments.photos / "calibration"), arguments.n_calibration),
+        evaluation=TextSource(str(folder), n_images),
         formats=tuple(arguments.formats.split(",")),
-        quantizer=Choice.parse(arguments.quantizer),
+        quantizer=quantizer,
         costs=Choice.parse_list("memory,bops:activation_bits=8"),
         n_trials=arguments.n_trials,
         n_search_sequences=arguments.n_search,
@@ -142,48 +129,40 @@ def sets_of(arguments: argparse.Namespace) -> dict[str, tuple[Path, int]]:
     return {name: (arguments.photos / name, n) for name, n in n_images.items()}
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a search found, judged.
+def judged(
+    studies: Mapping[Study, str], folder: Path, sets: Mapping[str, tuple[Path, int]]
+) -> Iterator[dict[str, object]]:
+    """Search, pick on the evaluation images, and judge on others: a row of each allocation.
 
     Args:
-        uniforms: values of the uniform baselines by format.
-        row: values of the best point within the budget, and what it is over the baselines.
-        seconds: that the search took.
-    """
-
-    uniforms: Mapping[str, Mapping[str, object]]
-    row: Mapping[str, object]
-    seconds: float
-
-
-def searched(
-    study: Study,
-    folder: Path,
-    sets: Mapping[str, tuple[Path, int]],
-    uniforms: Mapping[str, Mapping[str, object]],
-) -> Found:
-    """Search, pick on the evaluation images, and judge on others.
-
-    Args:
-        study: with one budget, in bit operations or bytes.
-        folder: of the results; searches of other budgets may share it.
+        studies: that differ in their budgets alone, each in bit operations or bytes, with HAWQ-V3's
+            names of these.
+        folder: of all their results.
         sets: to judge on: by name, the folder and the number of images.
-        uniforms: values of the baselines that an earlier search had judged; empty for none.
+
+    Yields:
+        The uniform baselines once, then the best point within each budget.
     """
-    begun = time.perf_counter()
-    with prepared(study, folder) as made, estimated(made) as job:
-        search_trials(job)
-        measure_finalists(job)
-        seconds = round(time.perf_counter() - begun, 1)
-        judge = Judge(made.inputs.model, job, sets)
-        uniforms = uniforms or {f: judge.row(trial) for f, trial in uniforms_of(job).items()}
-        ours = [t for t in job.results.trials("evaluation") if t.origin != "judged"]
-        cost = study.budget.quantity
-        front = ParetoFront(tuple(ours), ("kl", cost))
-        row = judge.row(front.best("kl", **study.budget.bounds()))
-    quantity = "gbops" if cost == "bops" else "mib"
-    return Found(uniforms, row | against(uniforms, row, quantity, sets), seconds)
+    uniforms: list[dict[str, object]] = []
+    for study, hawq_v3 in studies.items():
+        begun = time.perf_counter()
+        with prepared(study, folder) as made, estimated(made) as job:
+            search_trials(job)
+            measure_finalists(job)
+            seconds = round(time.perf_counter() - begun, 1)
+            judge = Judge(made.inputs.model, job, sets)
+            if not uniforms:
+                uniforms = [
+                    {"allocation": f"uniform {format}", **judge.row(trial)}
+                    for format, trial in uniforms_of(job).items()
+                ]
+                yield from uniforms
+            ours = [t for t in job.results.trials("evaluation") if t.origin != "judged"]
+            front = ParetoFront(tuple(ours), ("kl", study.budget.quantity))
+            row = judge.row(front.best("kl", **study.budget.bounds()))
+        row |= against(uniforms, row, sets, "gbops" if study.budget.quantity == "bops" else "mib")
+        stated = {"allocation": "bitfront", "budget": str(study.budget), "hawq_v3": hawq_v3}
+        yield stated | row | {"n_trials": study.n_trials, "seconds": seconds}
 
 
 class Judge:
@@ -239,23 +218,23 @@ def uniforms_of(job: Job) -> dict[str, Trial]:
 
 
 def against(
-    uniforms: Mapping[str, Mapping[str, object]],
+    uniforms: Iterable[Mapping[str, object]],
     row: Mapping[str, object],
-    quantity: str,
     sets: Iterable[str],
+    quantity: str,
 ) -> dict[str, object]:
     """KL of uniform widths at the cost of a row, and the row's over it.
 
     Args:
         uniforms: their rows.
         row: of an allocation.
-        quantity: of the budget.
         sets: their names.
+        quantity: of the budget.
     """
     made: dict[str, object] = {}
     for name in sets:
         lowest: dict[float, float] = {}  # pairs with the same weights have the same size
-        for each in uniforms.values():
+        for each in uniforms:
             cost, kl = float(each[quantity]), float(each[f"{name}_kl"])
             lowest[cost] = min(kl, lowest.get(cost, kl))
         known = sorted(lowest.items())

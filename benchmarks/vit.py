@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from record import Record
-from vision import searched
+from vision import judged
 
 from bitfront import Budget, Choice, Study, TextSource
 from bitfront.costs.bops import Bops
@@ -51,22 +51,13 @@ def main() -> None:
     for quantizer in Choice.parse_list(arguments.quantizers):
         for seed in map(int, arguments.seeds.split(",")):
             folder = arguments.out / str(quantizer).replace(":", "-") / str(seed)
+            studies = {
+                study_of(arguments, budget, quantizer=quantizer, seed=seed): name
+                for budget, name in budgets.items()
+            }
             shared = {"model": "cifar_vit", "quantizer": str(quantizer), "seed": seed}
-            uniforms: Mapping[str, Mapping[str, object]] = {}
-            for budget, name in budgets.items():
-                study = study_of(arguments, budget, quantizer=quantizer, seed=seed)
-                found = searched(study, folder, sets, uniforms)
-                for pair, values in found.uniforms.items() if not uniforms else ():
-                    record.add(allocation=f"uniform {pair}", **shared, **columns(arguments, values))
-                record.add(
-                    **shared,
-                    **columns(arguments, found.row),
-                    allocation="bitfront",
-                    budget=str(budget),
-                    hawq_v3=name,
-                    n_trials=study.n_trials,
-                )
-                uniforms = found.uniforms
+            for row in judged(studies, folder, sets):
+                record.add(**shared, **columns(arguments, row))
 
 
 def parse() -> argparse.Namespace:
@@ -121,10 +112,7 @@ def budgets_of(arguments: argparse.Namespace) -> dict[Budget, str]:
 def columns(arguments: argparse.Namespace, values: Mapping[str, object]) -> dict[str, object]:
     """What a row says of an allocation that was judged."""
     n_images = arguments.n_held_out
-    return {
-        "bits": values["bits"],
-        "gbops": values["gbops"],
-        "mib": values["mib"],
+    return {name: value for name, value in values.items() if name in COLUMNS} | {
         "kl": values["held_out_kl"],
         "kl_stderr": values["held_out_kl_stderr"],
         "top1_error": f"{1 - float(values['held_out_agreement']):.4f}",

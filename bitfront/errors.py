@@ -114,3 +114,16 @@ class Unauthorised(BitfrontError):
 
 class Unreachable(BitfrontError):
     """A server that does not answer, or something else in its place."""
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error of a library says first, without its full stop, for a message of ours.
+
+    >>> first_line(ValueError("No such dtype.\nTry another."))
+    'No such dtype'
+    >>> first_line(KeyError("a")), first_line(MemoryError())  # a key alone says too little
+    ("KeyError 'a'", 'MemoryError')
+    """
+    lines = str(error).strip().splitlines()
+    bare = not lines or isinstance(error, LookupError)
+    return " ".join([type(error).__name__] * bare + [line.rstrip(".:") for line in lines[:1]])

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from bitfront.answers import Answers
-from bitfront.errors import InvalidArgument, InvalidText
-from bitfront.models.load import LoadedModel, first_line, quiet
+from bitfront.errors import InvalidArgument, InvalidText, first_line
+from bitfront.models.load import LoadedModel, quiet
 
 _MISSING = "lm-eval is not installed here: pip install 'bitfront[lm-eval]', or give --items FILE."
 _LOUD = ("lm_eval", "datasets")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bitfront.errors import InvalidText
+from bitfront.errors import InvalidModel, InvalidText, first_line
 
 IMAGES, IMAGE_TEXT = "images", "image-text"
 SEEING = (IMAGES, IMAGE_TEXT)
@@ -46,15 +46,38 @@ def architectures(config: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in named] if isinstance(named, list) else []
 
 
-def read_config(folder: Path, max_bytes: int = _MAX_BYTES) -> dict[str, Any]:
-    """The config.json of a model folder; empty where there is none that can be read."""
+def config_of(folder: Path, source: str, max_bytes: int = _MAX_BYTES) -> dict[str, Any]:
+    """The config.json of a model folder.
+
+    Args:
+        folder: of the model.
+        source: what the user gave, for messages.
+        max_bytes: no longer one is read.
+
+    Raises:
+        InvalidModel: there is none, or none that can be read.
+    """
     try:
         with (folder / "config.json").open("rb") as file:
             text = file.read(max_bytes + 1)
-        config = json.loads(text) if len(text) <= max_bytes else None
-    except (OSError, ValueError, RecursionError):
+        if len(text) > max_bytes:
+            raise ValueError(f"it has more than {max_bytes:,} bytes")
+        config = json.loads(text)
+        if not isinstance(config, dict):
+            raise ValueError("it is no JSON object")
+    except FileNotFoundError:
+        raise InvalidModel(f"{source} has no config.json: give a Hugging Face folder.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidModel(f"Cannot read config.json of {source}: {first_line(error)}.") from error
+    return config
+
+
+def read_config(folder: Path, max_bytes: int = _MAX_BYTES) -> dict[str, Any]:
+    """The config.json of a model folder; empty where there is none that can be read."""
+    try:
+        return config_of(folder, str(folder), max_bytes)
+    except InvalidModel:
         return {}
-    return config if isinstance(config, dict) else {}
 
 
 def classes_of(config: Mapping[str, Any]) -> dict[int, str]:

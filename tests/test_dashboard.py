@@ -11,9 +11,9 @@ import sys
 import urllib.parse
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+from chromium import CHROMIUM, FLAGS, needs_chromium
 from playwright.sync_api import sync_playwright
 from store.finished import add_finished, end, prepared
 from store.studies import SPACE, request
@@ -21,17 +21,6 @@ from waiting import until
 
 from bitfront.plugins import Choice
 from bitfront.store import Store
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def free_port() -> int:
@@ -283,10 +272,9 @@ def test_beyond_this_machine_it_listens_with_keys_only(tmp_path):
     store.db.pool.dispose()
 
 
+@needs_chromium
 def test_its_page_draws_history_front_and_bits(on_sqlite, tmp_path):
     store, dashboard = on_sqlite
-    if not CHROMIUM.exists():
-        pytest.skip("needs chromium: apt-get install -y chromium")
     study_id = prepared(store, request(searches=(Choice("sweep"),)), SPACE)
     add_finished(store, study_id, 60)
     end(store, study_id)
@@ -294,7 +282,7 @@ def test_its_page_draws_history_front_and_bits(on_sqlite, tmp_path):
     here = f"http://127.0.0.1:{dashboard.port}"
     wrong, asked = [], []
     with sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        browser = player.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1600})
         page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))

@@ -21,7 +21,7 @@ from torch import nn
 from transformers.core_model_loading import revert_weight_conversion
 
 from bitfront.allocation import Allocation
-from bitfront.errors import InvalidArgument, StorageError
+from bitfront.errors import InvalidArgument, StorageError, first_line
 from bitfront.formats import named
 from bitfront.models.bank import WeightBank
 from bitfront.models.experts import restacked
@@ -247,7 +247,7 @@ def replacing_folder(directory: Path) -> Iterator[Path]:
     except StorageError:  # of what writes a folder in this one: it has said why
         raise
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise StorageError(
             f"Cannot write {directory}: {reason}. Free some space or give another place."
         ) from error

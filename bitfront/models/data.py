@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from bitfront.errors import InvalidText
+from bitfront.errors import InvalidText, first_line
 from bitfront.files import replacing
 from bitfront.items import Item
 
@@ -298,10 +298,9 @@ def _dataset_rows(source: str) -> Iterator[tuple[str, Any]]:
         )
         yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise InvalidText(
-            f"Cannot load {source!r} with datasets ({reason}): give a text file, a .jsonl file, "
-            "or name:config:split of a dataset that can be reached."
+            f"Cannot load {source!r} with datasets ({first_line(error)}): give a text file, a "
+            ".jsonl file, or name:config:split of a dataset that can be reached."
         ) from error
 
 

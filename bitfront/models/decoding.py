@@ -15,7 +15,7 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 
 from bitfront import formats
-from bitfront.errors import InvalidArgument, InvalidModel
+from bitfront.errors import InvalidArgument, InvalidModel, first_line
 from bitfront.kernels.replays import ROTATED_BYTES as ROTATED_BYTES_OF_GPU
 from bitfront.kernels.replays import Call, Graph, Launches, n_sets
 from bitfront.models.packed_checkpoint import replace_with_packed
@@ -86,8 +86,9 @@ def _by_replays(calls: Sequence[Call], seconds: float, after: Callable[[], None]
     try:
         work = Graph(calls, after)
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        logger.warning("No CUDA graph (%s): the time has launches from Python in it.", reason)
+        logger.warning(
+            "No CUDA graph (%s): the time has launches from Python in it.", first_line(error)
+        )
         work = Launches(calls, after)
     samples: list[float] = []
     end = time.perf_counter() + seconds

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from bitfront.errors import InvalidModel
-from bitfront.models.load import AUTO_CLASSES, first_line, quiet
+from bitfront.errors import InvalidModel, first_line
+from bitfront.models.load import AUTO_CLASSES, quiet
 from bitfront.models.offset import is_offset, load_offset
 from bitfront.models.sentences import pooling_of
 from bitfront.models.tasks import set_task, task_named
 from bitfront.models.timm_models import check_timm
+from bitfront.seeing import config_of
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _GGUF = "model.gguf"
@@ -40,7 +39,8 @@ def load_exported(folder: Path, dtype: torch.dtype, device: str) -> nn.Module:
     """
     if is_offset(folder):
         return load_offset(folder, str(dtype).removeprefix("torch."), device).module
-    config = _config(folder)
+    # A folder of a GGUF file alone has none: a language model.
+    config = config_of(folder, str(folder)) if (folder / "config.json").exists() else {}
     task = task_named(config)
     check_timm(config, str(folder))
     file = {"gguf_file": _GGUF} if (folder / _GGUF).exists() else {}
@@ -54,9 +54,3 @@ def load_exported(folder: Path, dtype: torch.dtype, device: str) -> nn.Module:
             return module.to(device).eval()
     except Exception as error:
         raise InvalidModel(f"Cannot load {folder}: {first_line(error)}.") from error
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    """Empty of a folder of a GGUF file alone, which is a language model."""
-    path = folder / "config.json"
-    return json.loads(path.read_text()) if path.exists() else {}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from bitfront.errors import InvalidModel, InvalidText
+from bitfront.errors import InvalidModel, InvalidText, first_line
 from bitfront.files import link_or_copy, replacing
 from bitfront.models.data import save_rows, split_revision
 from bitfront.models.load import HUB_PATTERNS, downloaded
@@ -127,9 +127,8 @@ def _with_commit(source: str) -> str:
     try:
         commit = HfApi().dataset_info(name, revision=revision or None).sha
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise InvalidText(
-            f"Cannot get {place!r} from the hub ({reason}): check name, revision and network, or "
-            "give a file."
+            f"Cannot get {place!r} from the hub ({first_line(error)}): check name, revision and "
+            "network, or give a file."
         ) from error
     return f"{name}@{commit}{colon}{rest}"

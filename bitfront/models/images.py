@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import transformers
 
-from bitfront.errors import InvalidArgument, InvalidModel, InvalidText
+from bitfront.errors import InvalidArgument, InvalidModel, InvalidText, first_line
 from bitfront.pictures import image_files, labels_of
 from bitfront.seeing import is_timm
 
@@ -91,8 +91,9 @@ def image_reader(path: Path, source: str, config: Mapping[str, Any]) -> Any:
             path, backend="pil", trust_remote_code=False
         )
     except Exception as error:
-        reason = str(error).partition("\n")[0].rstrip(".:") or type(error).__name__
-        raise InvalidModel(f"Cannot load the image processor of {source}: {reason}.") from error
+        raise InvalidModel(
+            f"Cannot load the image processor of {source}: {first_line(error)}."
+        ) from error
     check_sizes(reader, source)
     return reader
 
@@ -157,7 +158,7 @@ def _pixels(path: Path, pixels_of: Any) -> torch.Tensor:
                 image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
             made = pixels_of(images=[image.convert("RGB")], return_tensors="pt")
     except Exception as error:  # decoders raise errors of many kinds
-        reason = str(error).partition("\n")[0].rstrip(".")
+        reason = first_line(error)
         if isinstance(error, UnidentifiedImageError):
             reason = f"it is none of {', '.join(_FORMATS)}"
         raise InvalidText(f"{path} cannot be read as an image ({reason}): remove it.") from error

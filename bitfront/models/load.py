@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -22,6 +21,7 @@ from bitfront.errors import (
     InvalidModel,
     NonFinite,
     StorageError,
+    first_line,
 )
 from bitfront.models import weight_files
 from bitfront.models.image_text import ImageText
@@ -29,7 +29,7 @@ from bitfront.models.images import image_reader
 from bitfront.models.sentences import is_sentence_encoder, pooling_of
 from bitfront.models.tasks import ImageClassification, set_task, task_named, task_of
 from bitfront.models.timm_models import check_timm
-from bitfront.seeing import TIMM, is_timm
+from bitfront.seeing import TIMM, config_of, is_timm
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _GB = 1e9
@@ -285,13 +285,8 @@ def _from_gguf(path: Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, 
 
 
 def _checked_config(path: Path, source: str) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        family = TIMM if is_timm(config) else config.get("model_type")
-    except FileNotFoundError:
-        raise InvalidModel(f"{source} has no config.json: give a Hugging Face folder.") from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise InvalidModel(f"Cannot read config.json of {source}: {first_line(error)}.") from error
+    config = config_of(path, source)
+    family = TIMM if is_timm(config) else config.get("model_type")
     if not isinstance(family, str) or family not in transformers.CONFIG_MAPPING:
         own_code = (
             " and wants to run code of its own, which stays off" if "auto_map" in config else ""
@@ -355,13 +350,6 @@ def _check_tokenizer(module: nn.Module, tokenizer: Any, source: str) -> None:
 def _n_rows(module: nn.Module) -> int:
     language_model: Any = module
     return int(language_model.get_input_embeddings().weight.shape[0])
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, without its full stop."""
-    lines = str(error).strip().splitlines()
-    bare = not lines or isinstance(error, LookupError)  # such texts are only a key
-    return " ".join([type(error).__name__] * bare + [line.rstrip(".:") for line in lines[:1]])
 
 
 @contextmanager

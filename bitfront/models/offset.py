@@ -11,13 +11,12 @@ import torch
 from torch import nn
 
 from bitfront import formats
-from bitfront.errors import InvalidModel, MismatchedArtifact
+from bitfront.errors import InvalidModel, MismatchedArtifact, first_line
 from bitfront.models import weight_files
 from bitfront.models.experts import expert_modules, separate_experts
 from bitfront.models.layers import fixed_tensors, get_weight, set_weight, stored_dtype
 from bitfront.models.load import (
     LoadedModel,
-    first_line,
     load_model,
     load_tokenizer,
     local_path,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from bitfront.errors import InvalidModel
+from bitfront.errors import InvalidModel, first_line
 from bitfront.models.matrices import as_matrix
 from bitfront.models.tasks import ImageClassification, task_of
 
@@ -103,9 +103,8 @@ def _run_probe(model: nn.Module) -> torch.Tensor:
     try:
         return task.outputs(model, task.probe(model))
     except Exception as error:  # any family's own complaint; the message names it
-        reason = str(error).partition("\n")[0]
         raise InvalidModel(
-            f"{type(model).__name__} does not run on {task.fed} alone ({reason}): "
+            f"{type(model).__name__} does not run on {task.fed} alone ({first_line(error)}): "
             "bitfront needs a model that predicts next tokens, classifies images or embeds "
             "sentences."
         ) from error

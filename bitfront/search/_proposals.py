@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.problem import Problem
 from bitfront.search._genetic import Ladder, fill_of, fits
+from bitfront.search._record import key_of
 from bitfront.search.base import learned_kl, targets
 from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial
@@ -87,16 +88,16 @@ def picked(
         spread: how far every second one goes from the budget, as a fraction of it.
         ranked: candidates within the limits of a problem, the most promising first.
     """
-    seen = {choice.tobytes() for choice in past.choices}
+    seen = set(map(key_of, past.choices))
     asked: list[Allocation] = []
     n_above, n_within = past.n_above, past.n_within
     for _ in range(n):
         sought = targets(problem, spread, n_above, n_within)
-        candidates = (c for target in sought for c in ranked(target).astype(np.int16))
-        found = next((c for c in candidates if c.tobytes() not in seen), None)
+        candidates = (c for target in sought for c in ranked(target))
+        found = next((c for c in candidates if key_of(c) not in seen), None)
         if found is None:
             break
-        seen.add(found.tobytes())
+        seen.add(key_of(found))
         asked.append(problem.space.decode(found))
         above = not problem.is_feasible(found)
         n_above, n_within = n_above + above, n_within + (not above)
@@ -106,7 +107,7 @@ def picked(
         if len(asked) >= n:
             break
         above = not problem.is_feasible(choice)
-        is_new = choice.astype(np.int16).tobytes() not in seen
+        is_new = key_of(choice) not in seen
         if is_new and (n_above < n_within or not above):
             asked.append(problem.space.decode(choice))
             n_above, n_within = n_above + above, n_within + (not above)

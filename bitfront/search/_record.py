@@ -21,6 +21,11 @@ _MAX_CHOICES = 4096
 """Spaces up to this size are listed before they count as exhausted."""
 
 
+def key_of(choice: NDArray[np.signedinteger]) -> bytes:
+    """Of a choice `[n_groups]` in a set or dictionary; faster than an allocation's digest."""
+    return choice.astype(np.int16).tobytes()
+
+
 class Record:
     """Choices of a history, which of them are new, and on which side of the budget the next goes.
 
@@ -36,7 +41,7 @@ class Record:
         self.problem = problem
         self.n_above = self.n_within = 0
         self.choices = [problem.space.encode(t.allocation).astype(np.int16) for t in history]
-        self._seen = {choice.tobytes() for choice in self.choices}
+        self._seen = set(map(key_of, self.choices))
         for trial, choice in zip(history, self.choices, strict=True):
             if trial.origin != "uniform":
                 self._count(choice)
@@ -50,11 +55,11 @@ class Record:
 
     def is_new(self, choice: Choice) -> bool:
         """Whether a choice was neither measured nor proposed."""
-        return choice.astype(np.int16).tobytes() not in self._seen
+        return key_of(choice) not in self._seen
 
     def add(self, choice: Choice) -> None:
         """Note a proposal."""
-        self._seen.add(choice.astype(np.int16).tobytes())
+        self._seen.add(key_of(choice))
         self._count(choice)
 
     def _count(self, choice: NDArray[np.signedinteger]) -> None:

@@ -14,7 +14,7 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
 from bitfront.search._corrections import BOUND, Corrections
-from bitfront.search._record import Choice, Record
+from bitfront.search._record import Choice, Record, key_of
 from bitfront.search._warm_start import warm_start
 from bitfront.search.base import Search
 from bitfront.search.sweep import Sweep
@@ -88,7 +88,7 @@ class VectorSearch(Search):
         corrections = Corrections.of(problem, self.prior_sd, self.solver)
         which, scores = scored(corrections, history, record.choices)
         vectors = corrections.encode(record.choices[index] for index in which)
-        known = {record.choices[i].tobytes(): float(s) for i, s in zip(which, scores, strict=True)}
+        known = {key_of(record.choices[i]): float(s) for i, s in zip(which, scores, strict=True)}
         sampler = self.sampler(vectors, scores, record.n_proposed, rng)
         while len(asked) < n:
             found = self._new(corrections, record, sampler, known, rng)
@@ -120,7 +120,7 @@ class VectorSearch(Search):
                 choice = corrections.decode(vector, target)
                 if record.is_new(choice):
                     return choice
-                score = known.get(choice.astype(np.int16).tobytes())
+                score = known.get(key_of(choice))
                 if score is not None and 0 <= attempt < _SAMPLES:
                     sampler.learn(score)
         return None

@@ -12,6 +12,7 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
 from bitfront.search._levels import Levels
+from bitfront.search._record import key_of
 from bitfront.search._warm_start import warm_start
 from bitfront.search.base import Screening, Search, targets
 from bitfront.search.sweep import Sweep
@@ -107,7 +108,7 @@ class Evolution(Search):
         if len(asked) < n and self.n_warm_start:
             # Where one format is smaller and another faster, no single switch may keep all limits.
             sweep = Sweep(spread=self.spread or _LEAST_SPREAD).ask(problem, history, n, rng)
-            asked += [a for a in sweep if _key(problem.space.encode(a)) not in past.seen]
+            asked += [a for a in sweep if key_of(problem.space.encode(a)) not in past.seen]
         return asked[:n]
 
     def _stages(self, n_sequences: int) -> list[tuple[int, int]]:
@@ -159,7 +160,7 @@ class Evolution(Search):
             n_switches = int(rng.integers(1, self.max_switches + 1, 2).min())
             level = levels.switched(held, n_switches + attempt // 32, rng) if attempt else held
             choice = levels.choice(level)
-            key = _key(choice)
+            key = key_of(choice)
             if key not in past.seen and target.is_feasible(choice):
                 found[key] = choice
             if len(found) == n_wanted:
@@ -197,7 +198,7 @@ class _Past:
         for trial in history:
             choice = problem.space.encode(trial.allocation)
             is_within = problem.is_feasible(choice)
-            seen.add(_key(choice))
+            seen.add(key_of(choice))
             n_proposed += trial.origin != "uniform"
             n_within += trial.origin != "uniform" and is_within
             if trial.state is TrialState.COMPLETE:
@@ -212,7 +213,7 @@ class _Past:
     def add(self, problem: Problem, choice: Choice) -> None:
         """Count a proposal of this answer."""
         is_within = problem.is_feasible(choice)
-        self.seen.add(_key(choice))
+        self.seen.add(key_of(choice))
         self.n_within += is_within
         self.n_above += not is_within
 
@@ -233,8 +234,3 @@ class _Past:
         front = order[np.flatnonzero(np.diff(least, prepend=np.inf) < 0)]
         row = int(front[np.abs(size[front] - len(target.limits)).argmin()])
         return self.choices[row].astype(np.int64)
-
-
-def _key(choice: Choice) -> bytes:
-    """Of a choice; smaller and faster than an allocation's digest."""
-    return choice.astype(np.int16).tobytes()

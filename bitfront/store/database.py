@@ -36,7 +36,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
-from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError
+from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError, first_line
 from bitfront.store.clock import NOW
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -303,7 +303,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        cause = str(error.orig).strip().partition("\n")[0]
+        cause = first_line(error.orig or error)
         raise StorageError(f"The database cannot be used now: {cause}.") from error
     except NoConnectionFree as error:
         raise StorageError("All connections to the database are in use: try again.") from error

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
+from bitfront.models.exported import load_exported
 from bitfront.models.load import compute_dtype, load_model
 
 
@@ -125,9 +126,12 @@ def test_folder_without_config(tmp_path):
     assert "no config.json" in refused(tmp_path)
 
 
-def test_broken_config(folder):
-    (folder / "config.json").write_text("{")
-    assert "config.json" in refused(folder)
+@pytest.mark.parametrize("text", ["{", "[]", '{"a":' * 100_000], ids=["cut", "list", "deep"])
+def test_broken_config(folder, text):
+    (folder / "config.json").write_text(text)
+    assert "Cannot read config.json" in refused(folder)
+    with pytest.raises(InvalidModel, match=r"^Cannot read config\.json of [^\n]*\.$"):
+        load_exported(folder, torch.float32, "cpu")
 
 
 def test_pickled_weights_are_never_opened(folder):

@@ -92,6 +92,17 @@ def test_a_configuration_that_names_other_files_is_refused(folder, change):
         load_model(str(folder(CONFIG | change)))
 
 
+def test_no_configuration_is_too_long_to_be_looked_at(folder):
+    """What is nested in it would reach transformers, which reads it whole."""
+    elsewhere = {"model_type": "llava", "vision_config": {"model_type": "timm_backbone"}}
+    long = folder({"name": "x" * 10_000_000, **elsewhere})
+    says = r"^Cannot read config\.json of .* more than 10,000,000 bytes\.$"
+    with pytest.raises(InvalidModel, match=says):
+        load_model(str(long))
+    with pytest.raises(InvalidModel, match=says):
+        load_exported(long, torch.float32, "cpu")
+
+
 @pytest.mark.parametrize("kind", [{}, {"model_type": "timm_wrapper"}])
 def test_a_configuration_tells_task_and_classes(kind):
     config = CONFIG | kind

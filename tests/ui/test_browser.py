@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import threading
 import time
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
+from chromium import CHROMIUM, FLAGS, needs_chromium
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from bitfront.kv_cache import KVCache
@@ -23,17 +23,7 @@ from bitfront.study import default_menu
 from tests.ui.conftest import WORDS
 from tests.ui.filled import Filled, request, site, space
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-pytestmark = pytest.mark.skipif(
-    not Path(CHROMIUM).exists(), reason="no chromium on this machine: run `make test-ui` as root"
-)
-FLAGS = [
-    f"--{name}"
-    for name in (
-        "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-component-update",
-        "disable-background-networking", "disable-sync",
-    )
-]  # fmt: skip
+pytestmark = needs_chromium
 SIZES = {"wide": (1280, 800), "narrow": (390, 844)}
 VIEWS = [(size, scheme) for size in SIZES for scheme in ("light", "dark")]
 

@@ -22,6 +22,9 @@ from bitfront.settings import Settings
 from bitfront.store.records import StudyState, TaskState
 from bitfront.workers.beat import BEAT_SECONDS
 
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+"""With SQLite, `test_kills`, `test_restarts` and others run Celery on measurements made up."""
+
 
 @pytest.fixture
 def redis(tmp_path):
@@ -63,17 +66,11 @@ def celery_worker(environment, told=None):
             process.wait(60)
 
 
-def only_on_postgres(store):
-    """With SQLite, `test_kills`, `test_restarts` and others run Celery on measurements made up."""
-    if store.url.startswith("sqlite"):
-        pytest.skip("a cluster has PostgreSQL")
-
-
+@on_postgresql
 def test_a_cluster_measures_what_a_run_in_this_process_does(
     store, environment, tiny_study, tmp_path
 ):
     """With the broker wiped and a worker killed on the way."""
-    only_on_postgres(store)
     request = tiny_study(4, 4, device="cpu", dtype="float32", **CHOICES)
     front = run_study(request, tmp_path / "alone")
     study, _ = store.studies.create(request, "anna")
@@ -90,8 +87,8 @@ def test_a_cluster_measures_what_a_run_in_this_process_does(
     assert measured(store.trials.front(study.id).trials) == measured(front.trials)
 
 
+@on_postgresql
 def test_a_stopped_celery_worker_gives_its_task_back(store, environment, tiny_study, tmp_path):
-    only_on_postgres(store)
     study, _ = store.studies.create(tiny_study(4, 4, n_trials=300), "anna")
     log = tmp_path / "log"
     with log.open("w") as told, Relay(store, celery_app(Settings())):
@@ -109,8 +106,8 @@ def test_a_stopped_celery_worker_gives_its_task_back(store, environment, tiny_st
     assert not [line for line in lines if "Signal handler" in line["message"]]
 
 
+@on_postgresql
 def test_a_celery_worker_that_hangs_is_not_healthy(store, environment, tmp_path):
-    only_on_postgres(store)
     program = [sys.executable, "-c", "from bitfront.cli import main; main()", "worker"]
     beat = tmp_path / "home" / "worker.beat"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -38,28 +39,29 @@ def estimate_study(
     study = body.study(Sources(here.settings))
     folder = Path(study.model)
     found = weights.read(folder) if folder.is_absolute() and folder.is_dir() else None
-    n_tokens = _measured_tokens(study)
+    lengths = {text: _length(text) for text in study.texts.values()}
+    n_tokens = _measured_tokens(study, lengths)
     sees = kind_of(study.calibration.source) == IMAGES
     return EstimateAnswer(
         n_measurements={"calibration": study.n_trials, "evaluation": study.n_finalists},
         n_tokens=n_tokens,
-        n_estimator_tokens=study.calibration.n_sequences * _length(study.calibration),
+        n_estimator_tokens=study.calibration.n_sequences * lengths[study.calibration],
         unit="images" if sees else "tokens",
         model=None if found is None else _of_model(found, folder, study, sum(n_tokens.values())),
     )
 
 
-def _measured_tokens(study: Study) -> dict[str, int]:
+def _measured_tokens(study: Study, lengths: Mapping[TextSource, int]) -> dict[str, int]:
     texts = [(study.calibration, study.evaluation)]
     if study.second is not None:
         texts.append((study.second.calibration, study.second.evaluation))
-    seen = sum(_length(search) for search, _ in texts) * study.n_search_sequences
-    final = sum(each.n_sequences * _length(each) for _, each in texts)
+    seen = sum(lengths[search] for search, _ in texts) * study.n_search_sequences
+    final = sum(each.n_sequences * lengths[each] for _, each in texts)
     return {"calibration": study.n_trials * seen, "evaluation": study.n_finalists * final}
 
 
 def _length(text: TextSource) -> int:
-    """Tokens of one sample; 1 for an image."""
+    """Tokens of one sample, of image-text as the file says; 1 for an image."""
     kind = kind_of(text.source)
     if kind == IMAGE_TEXT:
         return weights.header(Path(text.source))["input_ids"][1]
