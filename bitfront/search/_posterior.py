@@ -19,6 +19,9 @@ Choices = NDArray[np.int64]
 _DRAWS = 24
 """Draws tried for one proposal, each wider than the last."""
 
+_BARRED = 20.0
+"""Added to the log of an entry that is to be avoided."""
+
 _DAMPINGS = (0.0, 0.5, 1.0, 0.5, 1.0, 2.0)
 """Damping of the steps that follow the pair terms, one after the other."""
 
@@ -211,6 +214,12 @@ class Belief:
             if value < lowest:
                 choice, lowest = tried, value
         return choice
+
+    def without(self, groups: Choices, choice: Choices) -> Belief:
+        """The belief in which some groups had better not keep their formats of a choice."""
+        entries = self.entries.copy()
+        entries[groups, choice[groups]] += _BARRED
+        return replace(self, entries=entries)
 
     def _value(self, table: Floats, choice: Choices) -> float:
         """Log kl of a choice, but for the constant."""

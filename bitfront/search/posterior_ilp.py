@@ -23,6 +23,9 @@ from bitfront.trial import Trial
 _ASIDE = 4
 """One proposal in so many looks at another limit."""
 
+_SWITCHES = 32
+"""Switches around the best choice tried for one proposal, once all else was measured."""
+
 _POSITIVE = ("prior_sd", "residual_sd", "entry_sd", "pair_sd", "noise_sd", "temperature")
 
 
@@ -45,7 +48,9 @@ class PosteriorIlp(Search):
     A proposal minimizes the posterior mean, or, when that was measured, a draw (Thompson
     sampling): the knapsack is solved exactly without pairs, then followed along the pair terms,
     linear around each solution, with an exact solve a step. Draws differ from the incumbent in many
-    layers at once, which is the design that the regression needs.
+    layers at once, which is the design that the regression needs. When all draws solve to what was
+    measured, the front of the table follows, then the mean solved with one or more layers kept from
+    their best format (as Lawler 1972 finds the next best solutions): a search does not stall.
 
     Wide independent corrections per (layer, format) do not work: measured, their draws are
     dominated by whatever they under-rate, and no proposal beats the start. Narrow ones do, once the
@@ -112,19 +117,48 @@ class PosteriorIlp(Search):
         n_within += len(asked)
         while len(asked) < n:
             sought = targets(problem, self.spread, n_above, n_within, _ASIDE)
-            tried = (self._new(posterior, target, solver, seen, rng) for target in sought)
-            found = next((allocation for allocation in tried if allocation is not None), None)
+            found = (
+                self._drawn(posterior, sought, solver, seen, rng)
+                or self._swept(problem, history, len(asked) + 1, seen, rng)
+                or self._switched(posterior, problem, solver, seen, rng)
+            )
             if found is None:
-                sweep = Sweep(self.solver, self.spread or 0.01)
-                asked += [a for a in sweep.ask(problem, history, n, rng) if a not in seen]
-                return asked[:n]
+                break
             seen.add(found)
             asked.append(found)
             above = not problem.is_feasible(problem.space.encode(found))
             n_above, n_within = n_above + above, n_within + (not above)
         return asked
 
-    def _new(
+    def _drawn(
+        self,
+        posterior: Posterior,
+        sought: Sequence[Problem],
+        solver: Solver,
+        seen: set[Allocation],
+        rng: np.random.Generator,
+    ) -> Allocation | None:
+        """The first solved belief that was not measured, the mean before all."""
+        for problem in sought:
+            for belief in posterior.beliefs(self.temperature, rng):
+                allocation = problem.space.decode(belief.minimum(problem, solver))
+                if allocation not in seen:
+                    return allocation
+        return None
+
+    def _swept(
+        self,
+        problem: Problem,
+        history: Sequence[Trial],
+        n: int,
+        seen: set[Allocation],
+        rng: np.random.Generator,
+    ) -> Allocation | None:
+        """The next of the solver's front, which draws may have left out."""
+        asked = Sweep(self.solver, self.spread or 0.01).ask(problem, history, n, rng)
+        return next((allocation for allocation in asked if allocation not in seen), None)
+
+    def _switched(
         self,
         posterior: Posterior,
         problem: Problem,
@@ -132,8 +166,12 @@ class PosteriorIlp(Search):
         seen: set[Allocation],
         rng: np.random.Generator,
     ) -> Allocation | None:
-        """The first solved belief that was not measured, the mean before all."""
-        for belief in posterior.beliefs(self.temperature, rng):
+        """The mean solved when ever more groups may not keep their best formats."""
+        mean = next(posterior.beliefs(self.temperature, rng))
+        best = mean.minimum(problem, solver)
+        for step in range(_SWITCHES):
+            n = min(1 + step // 4, len(best))
+            belief = mean.without(rng.choice(len(best), n, replace=False), best)
             allocation = problem.space.decode(belief.minimum(problem, solver))
             if allocation not in seen:
                 return allocation

@@ -45,3 +45,14 @@ def test_of_those_near_the_budget_the_best_are_read():
         SEARCH.ask(problem, tuple(known), 3, np.random.default_rng(5)) for known in (trials, other)
     )
     assert first == second
+
+
+def test_it_goes_on_when_every_draw_was_measured():
+    """And stays near the best: what it then proposes within the budget beats uniform 3 bits."""
+    problem, measure = interacting_study(0, n_groups=8)
+    trials = run_search(SEARCHES.build("posterior_ilp"), problem, measure, 60)
+    assert len(trials) == 60
+    within = [t for t in trials[44:] if problem.is_feasible(problem.space.encode(t.allocation))]
+    coarse = next(t.loss for t in trials if t.origin == "uniform" and t.values["bits"] == 3)
+    assert within
+    assert max(t.loss for t in within) < coarse
