@@ -7,6 +7,7 @@ In a page each follows a comment that says what it shows, and is written anew:
     <!-- table: estimators --model smollm2-135m -->
     <!-- table: searches --model stories15m --budget 3.0bits -->
     <!-- table: fronts --model stories15m -->
+    <!-- table: formats -->
     <!-- table: proposals -->
 
 Of rows that measured the same thing the last counts. Numbers are means over seeds; what stands in
@@ -20,6 +21,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from statistics import mean
 
 from record import FOLDER
@@ -28,6 +30,8 @@ Row = dict[str, str]
 PAGE = FOLDER.parents[1] / "docs" / "measurements.md"
 TABLE = re.compile(r"(<!-- table: (.+) -->)\n(?:\|.*\n)*")
 RANGES = ("tau_2_to_3", "tau_3_to_4", "tau_4_to_6")
+FORMATS_OF = {"stories15m": "stories15M", "smollm2-135m": "SmolLM2", "all-mpnet-base-v2": "MPNet"}
+WIDTHS = (2, 3, 4, 6)
 ALLOCATIONS = ("autoscheme", "modelopt", "fisher solved", "fisher_directional solved", "bitfront")
 
 
@@ -137,6 +141,35 @@ def fronts(asked: argparse.Namespace) -> Iterator[list[str]]:
         yield [quantizer, budget, str(len(seeds)), *values, percent(peers), percent(plain)]
 
 
+def formats(_asked: argparse.Namespace) -> Iterator[list[str]]:
+    """Loss of every format on each model by `rtn` and `gptq`, the least at a width in bold."""
+    found: dict[tuple[str, str, str], Row] = {
+        (row["model"], row["quantizer"], row["format"]): row
+        for row in rows("formats")
+        if "--n-sequences 768 " not in row["command"]  # eight times the text, of the encoder
+    }
+    bits = {f: float(row["bits_per_weight"]) for (m, _, f), row in reversed(found.items())}
+    bits |= {f: float(r["bits_per_weight"]) for (m, _, f), r in found.items() if m == "stories15m"}
+    losses = {key: float(row["kl"] or row["cosine_error"]) for key, row in found.items()}
+    columns = [(m, q) for m in FORMATS_OF for q in ("rtn", "gptq")]
+    least = set()
+    for column, width in product(columns, WIDTHS):
+        of_width = {k: x for k, x in losses.items() if k[:2] == column and near(bits[k[2]], width)}
+        least |= {k for k, x in of_width.items() if x == min(of_width.values())}
+    named = (f"{FORMATS_OF[m]}, `rtn`" if q == "rtn" else f"`{q}`" for m, q in columns)
+    yield ["bits per weight", "format", *named]
+    for name in sorted(bits, key=lambda f: (bits[f], f)):
+        keys = [(*column, name) for column in columns]
+        cells = [f"{losses[key]:.3g}" if key in losses else "" for key in keys]
+        bold = [f"**{x}**" if key in least else x for key, x in zip(keys, cells, strict=True)]
+        yield [f"{bits[name]:.2f}", f"`{name}`", *bold]
+
+
+def near(bits: float, width: int) -> bool:
+    """Whether a format is compared at a width: its scales may add a quarter bit."""
+    return -0.1 <= bits - width <= 0.27
+
+
 def proposals(_asked: argparse.Namespace) -> Iterator[list[str]]:
     """Processor seconds of the first proposal of a resumed search, and of the next."""
     found = {(row["search"], int(row["n_layers"])): row for row in rows("proposals")}
@@ -182,6 +215,7 @@ TABLES: dict[str, Callable[[argparse.Namespace], Iterator[list[str]]]] = {
     "estimators": estimators,
     "searches": searches,
     "fronts": fronts,
+    "formats": formats,
     "proposals": proposals,
 }
 

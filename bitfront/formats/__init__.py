@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from bitfront.errors import UnknownPlugin
 from bitfront.formats._activations import ACTIVATIONS
 from bitfront.formats.base import Format
 from bitfront.formats.weight_activation import parsed
-from bitfront.plugins import Plugins, nearest_name
+from bitfront.plugins import Plugins
 
 FORMATS: Plugins[Format] = Plugins(__name__, "format family")
 
@@ -26,15 +27,17 @@ def named(name: str) -> Format:
     """The format of a canonical name such as `"int4_g64"`, or of a pair: `"int4_g64_aint8"`.
 
     Raises:
-        UnknownPlugin: no such format; the message has the nearest name and the list.
+        UnknownPlugin: no such format; the message has names near it and says what lists all.
     """
     known = catalogue()
     found = known.get(name) or _pair(name)
     if found is None:
+        near = difflib.get_close_matches(name, known, n=6, cutoff=0.5)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        others = f" Near it, too: {', '.join(near[1:])}." if near[1:] else ""
         raise UnknownPlugin(
-            f"Unknown format {name!r}.{nearest_name(name, tuple(known))} "
-            f"Available: {', '.join(known)}; and each of those of weights with its layer's inputs "
-            f"in {', '.join(ACTIVATIONS)}, as in int4_g64_aint8."
+            f"Unknown format {name!r}.{guess}{others} `bitfront plugins` lists all {len(known)}; "
+            f"those of weights go with inputs in {', '.join(ACTIVATIONS)}, as in int4_g64_aint8."
         )
     return found
 
