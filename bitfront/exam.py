@@ -205,7 +205,7 @@ def _of_results(
         yield Point(UNQUANTIZED, loaded)
         for trial in trials:
             bank = stored_bank(study, loaded, space, trial.allocation, results, progress)
-            with PatchedModel(loaded.module, bank) as patched:
+            with PatchedModel(loaded.module, bank, as_stored=True) as patched:
                 patched.apply(trial.allocation)
                 yield Point(f"trial {trial.number}", loaded, _sizes(trial))
 

@@ -93,7 +93,10 @@ class Inputs:
     def identity(self, study: Study) -> dict[str, str]:
         """Digests and definitions that every measurement of a study depends on."""
         estimator = ESTIMATORS.build(study.estimator.name, study.estimator.params)
+        base = self.model.base.module if self.model.base else None
+        rounded = FixedTensors(self.model.module, self.space, base)
         return weights_identity(study, self.model, self.space) | {
+            **({"tensors without a format": "measured as stored"} if rounded else {}),
             "estimator": f"{estimator!r} version {estimator.version}",
             **{f"{text} tokens": digest(tokens) for text, tokens in self.tokens.items()},
             **({"items": items_digest(self.questions.items)} if self.questions else {}),
@@ -111,13 +114,10 @@ def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> di
     )
     task = task_of(model.module)
     asked = {} if isinstance(task, CausalText) else {"task": repr(task)}
-    base_module = model.base.module if model.base else None
-    rounds = FixedTensors(model.module, space, base_module)
     return (
         bars
         | cache
         | asked
-        | ({"tensors without a format": "as stored"} if rounds else {})
         | base
         | {
             "model": model.digest,

@@ -170,7 +170,7 @@ def estimated(made: Prepared, progress: Progress = silent) -> Iterator[Job]:
     n_sequences = len(references["calibration"].tokens)
     second = _second_loss(made, table, seen, progress)
     problem = Problem(table, inputs.costs, limits, n_sequences=n_sequences, second=second)
-    with PatchedModel(inputs.model.module, made.bank) as patched:
+    with PatchedModel(inputs.model.module, made.bank, as_stored=True) as patched:
         measurement = Measurement(
             patched, inputs.costs, references, estimation, questions=inputs.questions
         )

@@ -27,25 +27,32 @@ CASES = {
 """Quantizer, menu and limits of each tiny model."""
 
 
-@pytest.fixture(scope="module", params=CASES)
-def finished(request, digit_files, tmp_path_factory):
-    """Name of the case, its results and the checkpoint of its answer."""
-    quantizer, menu, limits = CASES[request.param]
-    out = tmp_path_factory.mktemp("pairs")
+def searched(folder, case, digit_files, out, dtype="float32", n_trials=7, n_finalists=3):
+    """Search a model; results and the checkpoint of the answer are in `out`."""
+    quantizer, menu, limits = CASES[case]
     run = CliRunner().invoke(
         app,
         [
-            *("search", str(request.getfixturevalue(f"{request.param}_folder"))),
+            *("search", str(folder)),
             *("--budget", f"{limits['bops'] / 1e9}Gbops,{limits['bytes'] / 1e3}KB"),
             *("--formats", ",".join(menu), "--costs", "memory,bops", "--pin", "int8_channel"),
             *("--calibration", str(digit_files / "calibration"), "--n-sequences", "6"),
             *("--evaluation", str(digit_files / "evaluation"), "--n-search-sequences", "12"),
-            *("--n-evaluation-sequences", "30", "--quantizer", quantizer, "--n-trials", "7"),
-            *("--n-finalists", "3", "--dtype", "float32", "--device", "cpu"),
-            *("--out", str(out / "results"), "--checkpoint", str(out / "checkpoint"), "--json"),
+            *("--n-evaluation-sequences", "30", "--quantizer", quantizer),
+            *("--n-trials", str(n_trials), "--n-finalists", str(n_finalists)),
+            *("--dtype", dtype, "--device", "cpu", "--out", str(out / "results")),
+            *("--checkpoint", str(out / "checkpoint"), "--json"),
         ],
     )
     assert run.exit_code == 0, run.output
+
+
+@pytest.fixture(scope="module", params=CASES)
+def finished(request, digit_files, tmp_path_factory):
+    """Name of the case, its results and the checkpoint of its answer."""
+    out = tmp_path_factory.mktemp("pairs")
+    folder = request.getfixturevalue(f"{request.param}_folder")
+    searched(folder, request.param, digit_files, out)
     return request.param, Results(out / "results"), out / "checkpoint"
 
 
@@ -103,3 +110,8 @@ def test_other_codes_do_not_verify(finished, tmp_path):
     layers = results.space.layers
     corruptions.invert(broken, layers[len(layers) // 2].name)
     assert any(line.startswith("kl is") for line in verify(broken).differences)
+
+
+def test_in_bfloat16_packed_weights_may_move_inputs_by_a_step(vit_folder, digit_files, tmp_path):
+    searched(vit_folder, "vit", digit_files, tmp_path, "bfloat16", n_trials=4, n_finalists=2)
+    assert verify(tmp_path / "checkpoint").differences == ()

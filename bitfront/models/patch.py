@@ -24,15 +24,16 @@ class PatchedModel:
     Only layers whose format differs from the one they hold are swapped, so consecutive candidates
     cost what they change. Originals are copied when first replaced; they come back after
     exceptions too. Caches that have a format, and inputs of layers whose format is a pair, are
-    rounded in every forward pass. An allocation of all weights is what a checkpoint holds: while it
-    is applied, norms, biases and the like have the values that a checkpoint stores.
+    rounded in every forward pass. To measure what a checkpoint holds, `as_stored` gives norms,
+    biases and the like the values that it stores while an allocation of all weights is applied.
 
     Args:
         model: weights change in place, keeping dtype and device.
         bank: where quantized weights come from.
+        as_stored: whether all other tensors of a whole allocation are rounded as they are stored.
     """
 
-    def __init__(self, model: nn.Module, bank: WeightBank) -> None:
+    def __init__(self, model: nn.Module, bank: WeightBank, as_stored: bool = False) -> None:
         self.model = model
         self.bank = bank
         self._held: dict[str, str] = {}
@@ -40,7 +41,7 @@ class PatchedModel:
         self._caches = RoundedCaches(model, bank.space)
         self._inputs = RoundedInputs(model, bank)
         self._weights = weights_of(bank.space)
-        self._fixed = FixedTensors(model, bank.space, bank.base)
+        self._fixed = FixedTensors(model, bank.space, bank.base) if as_stored else None
 
     def __enter__(self) -> PatchedModel:
         return self
@@ -66,10 +67,11 @@ class PatchedModel:
             if layer not in caches and self._held.get(layer) != format:
                 self._swap(layer, format)
         self._inputs.apply(allocation.formats)
-        if self._weights <= allocation.formats.keys():
-            self._fixed.round()
-        else:
-            self._fixed.restore()
+        if self._fixed is not None:
+            if self._weights <= allocation.formats.keys():
+                self._fixed.round()
+            else:
+                self._fixed.restore()
 
     def error(self, layer: str) -> torch.Tensor:
         """Held minus original weight of a layer, float32 `[out_features, in_features]`."""

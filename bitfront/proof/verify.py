@@ -10,6 +10,7 @@ from pathlib import Path
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
 from bitfront.evaluation.base import evaluate
+from bitfront.formats import named
 from bitfront.inputs import load_searched, measured_samples, weights_identity
 from bitfront.manifest import Manifest
 from bitfront.measurement import metrics_of, sizes_of
@@ -44,6 +45,13 @@ _TOLERANCES: Mapping[str, tuple[float, float]] = {
 
 Other engines keep scales or weights in bfloat16, GGUF norms and biases in float32.
 """
+_STANDARD_ERRORS = 3
+"""Allowed besides, where inputs are rounded and the model runs in bfloat16: a packed weight is
+multiplied by another kernel than the measured one, whose last bits move some inputs by a whole step
+of 4 bits, and what a single sample is then predicted to be is another draw. The difference of two
+draws has sqrt(2) standard errors. Of a loss never more than the loss itself.
+"""
+_SHARES = ("top1_error", "label_error")
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ def verify(
     loaded, space = load_searched(study, progress)
     lines += differences(manifest, weights_identity(study, loaded, space))
     values: dict[str, float] = {}
+    noise: dict[str, float] = {}
     try:
         values |= _sizes(study, manifest, space)
     except InvalidArgument as error:
@@ -104,12 +113,17 @@ def verify(
                 x: f for x, f in manifest.trial.allocation.formats.items() if space.is_cache(x)
             }
             values |= _measured(folder, loaded, space, caches, samples, progress)
+            formats = manifest.trial.allocation.formats.values()
+            has_pairs = any(named(f).input_format for f in formats)
+            if has_pairs and study.dtype != "float32":
+                n_scored = task_of(loaded.module).n_scored(samples.inputs)
+                noise = _standard_errors(recorded, len(samples.inputs) * n_scored)
         except (InvalidModel, NonFinite) as error:
             lines.append(str(error))
     lines += [
         line
         for name, value in values.items()
-        if name in recorded and (line := _difference(name, value, recorded[name]))
+        if name in recorded and (line := _difference(name, value, recorded[name], noise))
     ]
     note = f"the weights are not the measured ones: {instead}" if instead else ""
     return Remeasured(values, recorded, len(manifest.files), tuple(lines), note)
@@ -162,12 +176,29 @@ def _sizes(study: Study, manifest: Manifest, space: SearchSpace) -> Mapping[str,
     return sizes_of(manifest.trial.allocation, tables)
 
 
-def _difference(name: str, value: float, recorded: float) -> str:
+def _standard_errors(recorded: Mapping[str, float], n_scored: int) -> dict[str, float]:
+    """Of recorded losses, and of shares of `n_scored` predictions: never 0 of such a share."""
+    of_shares = {
+        name: math.sqrt(share * (1 - share) / n_scored)
+        for name in _SHARES
+        if name in recorded
+        for share in [(recorded[name] * n_scored + 1) / (n_scored + 2)]
+    }
+    ending = "_stderr"
+    return of_shares | {
+        name.removesuffix(ending): x for name, x in recorded.items() if name.endswith(ending)
+    }
+
+
+def _difference(name: str, value: float, recorded: float, noise: Mapping[str, float]) -> str:
     """Why a value is not the recorded one; empty where it is, or where nothing is promised."""
     if name not in _TOLERANCES:
         return ""
     relative, absolute = _TOLERANCES[name]
-    allowed = relative * abs(recorded) + absolute
+    besides = _STANDARD_ERRORS * noise.get(name, 0.0)
+    if name not in _SHARES:  # the standard error of one sample is all of a loss
+        besides = min(besides, abs(recorded))
+    allowed = relative * abs(recorded) + absolute + besides
     if math.isfinite(value) and abs(value - recorded) <= allowed:
         return ""
     return f"{name} is {value:.6g}, was {recorded:.6g}: more than {allowed:.2g} apart."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from bitfront.problem import Problem
 from bitfront.search._corrections import Floats
 from bitfront.search._posterior import Choices, Posterior, Prior, Scales
 from bitfront.search._proposals import NEAR
+from bitfront.search._record import Record
 from bitfront.search._warm_start import warm_start
 from bitfront.search.base import Search, learned_kl, share_of_limits, sides, targets
 from bitfront.search.sweep import Sweep
@@ -50,7 +51,7 @@ class PosteriorIlp(Search):
     linear around each solution, with an exact solve a step. Draws differ from the incumbent in many
     layers at once, which is the design that the regression needs. When all draws solve to what was
     measured, the front of the table follows, then the mean solved with one or more layers kept from
-    their best format (as Lawler 1972 finds the next best solutions): a search does not stall.
+    their best format, as Lawler (1972) finds next best solutions; of small spaces, all the rest.
 
     Wide independent corrections per (layer, format) do not work: measured, their draws are
     dominated by whatever they under-rate, and no proposal beats the start. Narrow ones do, once the
@@ -117,65 +118,65 @@ class PosteriorIlp(Search):
         n_within += len(asked)
         while len(asked) < n:
             sought = targets(problem, self.spread, n_above, n_within, _ASIDE)
-            found = (
-                self._drawn(posterior, sought, solver, seen, rng)
-                or self._swept(problem, history, len(asked) + 1, seen, rng)
-                or self._switched(posterior, problem, solver, seen, rng)
-            )
+            tried = (self._new(posterior, target, solver, seen, rng) for target in sought)
+            found = next((allocation for allocation in tried if allocation is not None), None)
             if found is None:
-                break
+                others = self._others(posterior, problem, solver, rng)
+                return asked + self._left(problem, history, asked, n, others, rng)
             seen.add(found)
             asked.append(found)
             above = not problem.is_feasible(problem.space.encode(found))
             n_above, n_within = n_above + above, n_within + (not above)
         return asked
 
-    def _drawn(
+    def _new(
         self,
         posterior: Posterior,
-        sought: Sequence[Problem],
+        problem: Problem,
         solver: Solver,
         seen: set[Allocation],
         rng: np.random.Generator,
     ) -> Allocation | None:
         """The first solved belief that was not measured, the mean before all."""
-        for problem in sought:
-            for belief in posterior.beliefs(self.temperature, rng):
-                allocation = problem.space.decode(belief.minimum(problem, solver))
-                if allocation not in seen:
-                    return allocation
-        return None
-
-    def _swept(
-        self,
-        problem: Problem,
-        history: Sequence[Trial],
-        n: int,
-        seen: set[Allocation],
-        rng: np.random.Generator,
-    ) -> Allocation | None:
-        """The next of the solver's front, which draws may have left out."""
-        asked = Sweep(self.solver, self.spread or 0.01).ask(problem, history, n, rng)
-        return next((allocation for allocation in asked if allocation not in seen), None)
-
-    def _switched(
-        self,
-        posterior: Posterior,
-        problem: Problem,
-        solver: Solver,
-        seen: set[Allocation],
-        rng: np.random.Generator,
-    ) -> Allocation | None:
-        """The mean solved when ever more groups may not keep their best formats."""
-        mean = next(posterior.beliefs(self.temperature, rng))
-        best = mean.minimum(problem, solver)
-        for step in range(_SWITCHES):
-            n = min(1 + step // 4, len(best))
-            belief = mean.without(rng.choice(len(best), n, replace=False), best)
+        for belief in posterior.beliefs(self.temperature, rng):
             allocation = problem.space.decode(belief.minimum(problem, solver))
             if allocation not in seen:
                 return allocation
         return None
+
+    def _others(
+        self, posterior: Posterior, problem: Problem, solver: Solver, rng: np.random.Generator
+    ) -> Iterator[Choices]:
+        """The table's front, then the mean solved when some groups lose their best formats."""
+        yield from Sweep(self.solver, self.spread or 0.01).choices(problem)
+        mean = next(posterior.beliefs(self.temperature, rng))
+        best = mean.minimum(problem, solver)
+        for step in range(_SWITCHES):
+            n_barred = min(1 + step // 4, len(best))
+            belief = mean.without(rng.choice(len(best), n_barred, replace=False), best)
+            yield belief.minimum(problem, solver)
+
+    def _left(
+        self,
+        problem: Problem,
+        history: Sequence[Trial],
+        asked: Sequence[Allocation],
+        n: int,
+        others: Iterator[Choices],
+        rng: np.random.Generator,
+    ) -> list[Allocation]:
+        """What makes `asked` up to `n`: new ones of others, at the end all of a small space."""
+        record = Record(problem, history, asked)
+        found: list[Allocation] = []
+        for choice in others:
+            if len(asked) + len(found) == n:
+                return found
+            above = not problem.is_feasible(choice)
+            if record.is_new(choice) and not (above and record.n_above >= record.n_within):
+                record.add(choice)
+                found.append(problem.space.decode(choice))
+        sweep = Sweep(self.solver, self.spread or 0.01)
+        return found + record.last_resort(history, n - len(asked) - len(found), sweep, rng)
 
 
 def _affordable(space: SearchSpace, max_history: int) -> int:

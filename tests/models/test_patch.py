@@ -1,5 +1,7 @@
 """PatchedModel: swaps only differences and always puts the originals back."""
 
+import copy
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -8,6 +10,7 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.formats import named
 from bitfront.models.bank import WeightBank
+from bitfront.models.fixed import FixedTensors
 from bitfront.models.layers import get_weight, search_space
 from bitfront.models.patch import PatchedModel
 from bitfront.quantizers.rtn import Rtn
@@ -100,11 +103,28 @@ def test_a_whole_allocation_has_norms_as_a_checkpoint_stores_them(tiny_llama, ba
     assert not torch.equal(weight, stored)
     whole = bank.space.decode(bank.space.uniform(0))
     alone = {x: f for x, f in whole.formats.items() if x != "model.embed_tokens"}
-    with PatchedModel(tiny_llama, bank) as patched:
+    with PatchedModel(tiny_llama, bank, as_stored=True) as patched:
         for formats, held in ((alone, weight), (whole.formats, stored), (alone, weight)):
             patched.apply(Allocation(formats))
             assert torch.equal(norm, held)
         patched.apply(whole)
+    with PatchedModel(tiny_llama, bank) as patched:  # as estimators ask
+        patched.apply(whole)
+        assert torch.equal(norm, weight)
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_what_a_base_has_too_is_not_stored_and_stays(tiny_llama, bank):
+    base = copy.deepcopy(tiny_llama)
+    name = "model.layers.0.input_layernorm.weight"
+    with torch.no_grad():
+        base.get_parameter(name).add_(1)
+    fixed = FixedTensors(tiny_llama, bank.space, base)
+    before = state(tiny_llama)
+    fixed.round()
+    changed = {x for x, t in tiny_llama.state_dict().items() if not torch.equal(t, before[x])}
+    fixed.restore()
+    assert changed == {name}
 
 
 @pytest.mark.usefixtures("unchanged")

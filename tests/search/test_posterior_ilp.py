@@ -1,6 +1,7 @@
 """What posterior_ilp learns from, in a folder that knows more than it can read."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 from instances import interacting_study, run_search
@@ -56,3 +57,12 @@ def test_it_goes_on_when_every_draw_was_measured():
     coarse = next(t.loss for t in trials if t.origin == "uniform" and t.values["bits"] == 3)
     assert within
     assert max(t.loss for t in within) < coarse
+
+
+def test_a_small_space_is_measured_whole():
+    """All of it that meets the budget."""
+    problem, measure = interacting_study(0, n_groups=4)
+    trials = run_search(SEARCHES.build("posterior_ilp"), problem, measure, 300)
+    choices = [np.array(c) for c in product(range(len(problem.space.formats)), repeat=4)]
+    within = {problem.space.decode(c) for c in choices if problem.is_feasible(c)}
+    assert within <= {t.allocation for t in trials}
