@@ -142,11 +142,16 @@ def fronts(asked: argparse.Namespace) -> Iterator[list[str]]:
 
 
 def formats(_asked: argparse.Namespace) -> Iterator[list[str]]:
-    """Loss of every format on each model by `rtn` and `gptq`, the least at a width in bold."""
+    """Loss of every format on each model by `rtn` and `gptq`, the least at a width in bold.
+
+    Of each model on the texts that most of its rows have.
+    """
+    counted = Counter((row["model"], *texts(row)) for row in rows("formats"))
+    most = {m: max((n, t) for (m2, *t), n in counted.items() if m2 == m)[1] for m in FORMATS_OF}
     found: dict[tuple[str, str, str], Row] = {
         (row["model"], row["quantizer"], row["format"]): row
         for row in rows("formats")
-        if "--n-sequences 768 " not in row["command"]  # eight times the text, of the encoder
+        if texts(row) == most[row["model"]]
     }
     bits = {f: float(row["bits_per_weight"]) for (m, _, f), row in reversed(found.items())}
     bits |= {f: float(r["bits_per_weight"]) for (m, _, f), r in found.items() if m == "stories15m"}
@@ -163,6 +168,11 @@ def formats(_asked: argparse.Namespace) -> Iterator[list[str]]:
         cells = [f"{losses[key]:.3g}" if key in losses else "" for key in keys]
         bold = [f"**{x}**" if key in least else x for key, x in zip(keys, cells, strict=True)]
         yield [f"{bits[name]:.2f}", f"`{name}`", *bold]
+
+
+def texts(row: Row) -> list[str]:
+    """How many tokens a row was judged and calibrated on."""
+    return [row["n_tokens"], row["n_calibration"]]
 
 
 def near(bits: float, width: int) -> bool:
