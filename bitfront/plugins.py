@@ -102,10 +102,18 @@ def _parsed(text: str) -> Param:
     return text
 
 
-def nearest_name(name: str, known: tuple[str, ...]) -> str:
-    """` Did you mean 'x'?` when a known name is close, else nothing."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def nearest_name(name: str, known: tuple[str, ...], n: int = 1, cutoff: float = 0.6) -> str:
+    """` Did you mean 'x'?` when a known name is close, else nothing; then others.
+
+    Args:
+        name: what was asked for.
+        known: what there is.
+        n: how many to name at most.
+        cutoff: how close they must be, 1 for the same (`difflib`).
+    """
+    close = difflib.get_close_matches(name, known, n, cutoff)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    return guess + (f" Near it, too: {', '.join(close[1:])}." if close[1:] else "")
 
 
 @dataclass(frozen=True)

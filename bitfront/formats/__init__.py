@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from types import MappingProxyType
@@ -11,7 +10,7 @@ from bitfront.errors import UnknownPlugin
 from bitfront.formats._activations import ACTIVATIONS
 from bitfront.formats.base import Format
 from bitfront.formats.weight_activation import parsed
-from bitfront.plugins import Plugins
+from bitfront.plugins import Plugins, nearest_name
 
 FORMATS: Plugins[Format] = Plugins(__name__, "format family")
 
@@ -32,11 +31,9 @@ def named(name: str) -> Format:
     known = catalogue()
     found = known.get(name) or _pair(name)
     if found is None:
-        near = difflib.get_close_matches(name, known, n=6, cutoff=0.5)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
-        others = f" Near it, too: {', '.join(near[1:])}." if near[1:] else ""
         raise UnknownPlugin(
-            f"Unknown format {name!r}.{guess}{others} `bitfront plugins` lists all {len(known)}; "
+            f"Unknown format {name!r}.{nearest_name(name, tuple(known), 6, 0.5)} "
+            f"`bitfront plugins` lists all {len(known)}; "
             f"those of weights go with inputs in {', '.join(ACTIVATIONS)}, as in int4_g64_aint8."
         )
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -82,18 +82,20 @@ class Record:
             rng: as in `Search.ask`.
         """
         space = self.problem.space
-        found: list[Allocation] = []
         n_asked = self.n_proposed - sum(trial.origin != "uniform" for trial in history)
         swept = sweep.ask(self.problem, history, n + n_asked, rng)
-        for choice in (*map(space.encode, swept), *self._all(sweep.spread)):
+        return self.taken((*map(space.encode, swept), *self._all(sweep.spread)), n)
+
+    def taken(self, choices: Iterable[Choice], n: int) -> list[Allocation]:
+        """The first `n` new ones, noted; above the budget only while fewer are than within it."""
+        found: list[Allocation] = []
+        for choice in choices if n > 0 else ():
             above = not self.problem.is_feasible(choice)
-            if (
-                len(found) < n
-                and self.is_new(choice)
-                and not (above and self.n_above >= self.n_within)
-            ):
+            if self.is_new(choice) and not (above and self.n_above >= self.n_within):
                 self.add(choice)
-                found.append(space.decode(choice))
+                found.append(self.problem.space.decode(choice))
+            if len(found) == n:
+                break
         return found
 
     def _all(self, spread: float) -> Iterator[Choice]:

@@ -121,8 +121,12 @@ class PosteriorIlp(Search):
             tried = (self._new(posterior, target, solver, seen, rng) for target in sought)
             found = next((allocation for allocation in tried if allocation is not None), None)
             if found is None:
-                others = self._others(posterior, problem, solver, rng)
-                return asked + self._left(problem, history, asked, n, others, rng)
+                record, n_left = Record(problem, history, asked), n - len(asked)
+                others = record.taken(self._others(posterior, problem, solver, rng), n_left)
+                if len(others) < n_left:
+                    sweep = Sweep(self.solver, self.spread or 0.01)
+                    others += record.last_resort(history, n_left - len(others), sweep, rng)
+                return asked + others
             seen.add(found)
             asked.append(found)
             above = not problem.is_feasible(problem.space.encode(found))
@@ -155,28 +159,6 @@ class PosteriorIlp(Search):
             n_barred = min(1 + step // 4, len(best))
             belief = mean.without(rng.choice(len(best), n_barred, replace=False), best)
             yield belief.minimum(problem, solver)
-
-    def _left(
-        self,
-        problem: Problem,
-        history: Sequence[Trial],
-        asked: Sequence[Allocation],
-        n: int,
-        others: Iterator[Choices],
-        rng: np.random.Generator,
-    ) -> list[Allocation]:
-        """What makes `asked` up to `n`: new ones of others, at the end all of a small space."""
-        record = Record(problem, history, asked)
-        found: list[Allocation] = []
-        for choice in others:
-            if len(asked) + len(found) == n:
-                return found
-            above = not problem.is_feasible(choice)
-            if record.is_new(choice) and not (above and record.n_above >= record.n_within):
-                record.add(choice)
-                found.append(problem.space.decode(choice))
-        sweep = Sweep(self.solver, self.spread or 0.01)
-        return found + record.last_resort(history, n - len(asked) - len(found), sweep, rng)
 
 
 def _affordable(space: SearchSpace, max_history: int) -> int:
