@@ -61,7 +61,9 @@ def main() -> None:
     inputs = prepare(asked(arguments))
     model = inputs.model.module
     originals = {x.name: get_weight(model, x.name).clone() for x in inputs.space.layers}
-    grams = input_grams(model, inputs.estimation, list(originals))
+    grams, relative = (
+        input_grams(model, inputs.estimation, list(originals), relative=x) for x in (False, True)
+    )
     reference = answers_of(model, inputs.evaluation)
     metric = METRIC.get(arguments.task, "kl_divergence")
     metrics = {metric: METRICS.build(metric)}
@@ -75,7 +77,8 @@ def main() -> None:
         start = time.perf_counter()
         quantizer, errors = QUANTIZERS.build(choice.name, choice.params), []
         for layer, weight in originals.items():
-            values = quantizer.quantize(weight, format, grams[layer]).dequantize()
+            gram = (relative if quantizer.relative else grams)[layer]
+            values = quantizer.quantize(weight, format, gram).dequantize()
             errors.append(math.log(relative_error(values, weight, grams[layer])))
             set_weight(model, layer, values)
         seconds = time.perf_counter() - start

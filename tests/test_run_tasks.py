@@ -7,8 +7,12 @@ from dataclasses import replace
 import pytest
 
 from bitfront import Budget, Choice, Study, TextSource, export_checkpoint, run_study
+from bitfront.banks import build_bank
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact
+from bitfront.inputs import prepare
 from bitfront.models.exported import load_exported
+from bitfront.models.layers import get_weight
+from bitfront.models.statistics import input_grams
 from bitfront.models.tasks import SentenceEmbedding, task_of
 from bitfront.proof.check import check
 from bitfront.proof.verify import verify
@@ -55,6 +59,26 @@ def studies(vit_folder, digit_files, bert_folder, sentence_files):
 def finished(request, studies, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     return studies[request.param], run_study(studies[request.param], folder), folder
+
+
+def test_relative_error_feedback_lowers_what_positions_lose_of_their_outputs(studies, tmp_path):
+    inputs = prepare(studies["sentences"])
+    names = [layer.name for layer in inputs.space.layers]
+    grams = input_grams(inputs.model.module, inputs.estimation, names, relative=True)
+
+    def lost(quantizer):
+        study = replace(studies["sentences"], quantizer=Choice.parse(quantizer))
+        bank = build_bank(study, inputs, tmp_path)
+        errors = (
+            bank.weight(name, "int2_g32") - get_weight(inputs.model.module, name) for name in names
+        )
+        return sum(
+            float(((error @ grams[name]) * error).sum().log())
+            for name, error in zip(names, errors, strict=True)
+        )
+
+    gained = (lost("gptq") - lost("gptq:relative=true")) / len(names)
+    assert gained > 0.01
 
 
 def test_the_front_is_over_the_loss_of_the_task(finished):

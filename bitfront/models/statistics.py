@@ -11,14 +11,16 @@ from torch import nn
 
 from bitfront.errors import NonFinite
 from bitfront.models.layers import get_weight
-from bitfront.models.matrices import gram, input_rows, n_groups, n_rows, reading
+from bitfront.models.matrices import gram, input_rows, n_groups, n_rows, output_rows, reading
 from bitfront.models.tasks import Task, device_of, run, task_of
 
 Inputs = tuple[torch.Tensor, ...]
+SMALLEST = 1e-6
+"""Of |y|^2 over its mean: below it a position counts as if it had that."""
 
 
 def input_grams(
-    model: nn.Module, tokens: torch.Tensor, layer_names: Sequence[str]
+    model: nn.Module, tokens: torch.Tensor, layer_names: Sequence[str], relative: bool = False
 ) -> dict[str, torch.Tensor]:
     """Mean of x x^T over the inputs of each layer, float32 `[in_features, in_features]`.
 
@@ -31,13 +33,15 @@ def input_grams(
         model: causal language model.
         tokens: token ids, int64 `[n_sequences, sequence_length]`.
         layer_names: module names; memory is one matrix per distinct input among them.
+        relative: the mean of x x^T / |y|^2 instead, y what the layer puts out there; one matrix per
+            layer.
 
     Raises:
         NonFinite: an input holds NaN or infinity; names the layer.
     """
-    sums = _GramSums(task_of(model))
+    sums = (_RelativeGramSums if relative else _GramSums)(task_of(model))
     hooks = [
-        model.get_submodule(name).register_forward_pre_hook(sums.hook(name)) for name in layer_names
+        model.get_submodule(name).register_forward_hook(sums.hook(name)) for name in layer_names
     ]
     try:
         with torch.no_grad():
@@ -102,6 +106,7 @@ class InputGrams(LayerStatistics):
         tokens: token ids, int64 `[n_sequences, sequence_length]`.
         columns: `in_features` of each layer, in order of use.
         max_bytes: memory of the matrices of one pass; at least one layer is always taken.
+        relative: as of `input_grams`.
     """
 
     def __init__(
@@ -110,16 +115,18 @@ class InputGrams(LayerStatistics):
         tokens: torch.Tensor,
         columns: Mapping[str, int],
         max_bytes: int = 2**31,
+        relative: bool = False,
     ) -> None:
         # Counted as if nothing were shared: sharing is only known after the first forward.
         sizes = {x: width**2 * n_groups(model.get_submodule(x)) for x, width in columns.items()}
         super().__init__(sizes, max_bytes)
         self.model = model
         self.tokens = tokens
+        self.relative = relative
 
     def of_run(self, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
         """Their Gram matrices."""
-        return input_grams(self.model, self.tokens, names)
+        return input_grams(self.model, self.tokens, names, self.relative)
 
 
 def _runs(n_numbers: Mapping[str, int], max_bytes: int) -> list[tuple[str, ...]]:
@@ -145,14 +152,17 @@ class _GramSums:
         self._last: tuple[Callable[[], torch.Tensor | None], str, Hashable]
         self._last = (lambda: None, "", None)
 
-    def hook(self, name: str) -> Callable[[nn.Module, Inputs], None]:
-        def add(module: nn.Module, inputs: Inputs) -> None:
+    def hook(self, name: str) -> Callable[[nn.Module, Inputs, torch.Tensor], None]:
+        def add(module: nn.Module, inputs: Inputs, output: torch.Tensor) -> None:
             x = inputs[0]
             self._claim(name, x, reading(module))
             if self.owner[name] == name:
-                self._add(name, input_rows(module, self._weighted(x.detach())))
+                self._add(name, self._rows(module, self._weighted(x.detach()), output.detach()))
 
         return add
+
+    def _rows(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        return input_rows(module, x)
 
     def _weighted(self, x: torch.Tensor) -> torch.Tensor:
         """Inputs `[..., n_positions, in_features]`, times the root of the weight of each."""
@@ -183,3 +193,17 @@ class _GramSums:
 
     def mean(self, name: str) -> torch.Tensor:
         return self.totals[name] / max(self._counts[name], 1)
+
+
+class _RelativeGramSums(_GramSums):
+    """Running sums of x x^T / |y|^2: layers that share x have a y each."""
+
+    def _rows(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        rows = input_rows(module, x).float()
+        outputs = output_rows(module, output)
+        by_group = outputs.reshape(*rows.shape[:-1], -1)
+        power = by_group.float().square().sum(dim=-1, keepdim=True)
+        return rows * power.clamp(min=float(SMALLEST * power.mean()) or 1.0).rsqrt()
+
+    def _claim(self, name: str, x: torch.Tensor, read: Hashable) -> None:
+        self.owner[name] = name

@@ -51,6 +51,11 @@ class Quantizer(ABC):
         """Whether what it wants as Hessian is the diagonal for each weight, not a Gram matrix."""
         return False
 
+    @property
+    def relative(self) -> bool:
+        """Whether the Gram matrix it wants is the mean of x x^T / |y|^2, y a position's output."""
+        return False
+
     version: ClassVar[int] = 1
     """Raised when the same hyperparameters begin to give other codes; part of every cache key."""
 

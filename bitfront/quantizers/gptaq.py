@@ -50,6 +50,10 @@ class Gptaq(Gptq):
             raise InvalidArgument(f"share={self.share} is not above 0 and at most 1.")
         if self.ridge <= 0:
             raise InvalidArgument(f"ridge={self.ridge} is not above 0.")
+        if self.relative:
+            raise InvalidArgument(
+                "relative=True: H and C of gptaq count positions alike; use gptq."
+            )
 
     def quantize(
         self, weight: torch.Tensor, format: Format, hessian: torch.Tensor | None = None

@@ -47,6 +47,7 @@ class Gptq(Quantizer):
         block_size: columns whose effect on the later ones is applied in one matrix product.
         clip_steps: clips tried besides 1 for the scales; 0 keeps the whole range.
         min_clip: smallest clip tried.
+        relative: each position's error counts relative to what the layer puts out there.
     """
 
     needs_hessian: ClassVar[bool] = True
@@ -56,6 +57,7 @@ class Gptq(Quantizer):
     block_size: int = 128
     clip_steps: int = 8
     min_clip: float = 0.4
+    relative: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.damping <= LARGEST_DAMPING:

@@ -160,6 +160,21 @@ def test_gram_matrices_are_those_of_the_patches(tiny_convnet, digit_pixels):
     torch.testing.assert_close(grams[names[1]], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_relative_gram_matrices_are_of_patches_over_what_their_group_puts_out(digit_pixels):
+    torch.manual_seed(0)
+    model = resnet().eval()
+    first = model.resnet.embedder.embedder.convolution
+    pixels = digit_pixels[:2]
+    grams = input_grams(model, pixels, ["resnet.embedder.embedder.convolution"], relative=True)
+    patches = unfold(pixels, first.kernel_size, padding=first.padding, stride=first.stride).mT
+    with torch.no_grad():
+        power = first(pixels).flatten(2).mT.square().sum(dim=-1)
+    expected = torch.einsum("npc,npd->cd", patches / power[..., None], patches) / power.numel()
+    torch.testing.assert_close(
+        grams["resnet.embedder.embedder.convolution"], expected, rtol=1e-4, atol=1e-5
+    )
+
+
 def test_a_shortcut_reads_the_same_tensor_otherwise():
     """It skips every other position, so it must not share the matrix of the layer before it."""
     torch.manual_seed(0)

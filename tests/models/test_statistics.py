@@ -70,12 +70,32 @@ def test_a_layer_without_tokens_gets_zeros(branches):
     assert torch.equal(grams["some"], torch.zeros(8, 8))
 
 
+def test_relative_grams_count_each_position_by_the_size_of_its_output(branches):
+    x = branches.embed(TOKENS).detach()
+    grams = input_grams(branches, TOKENS, ["a", "b"], relative=True)
+    for name in ("a", "b"):  # one input, an output each
+        outputs = branches.get_submodule(name)(x)
+        torch.testing.assert_close(
+            grams[name], expected(x / outputs.norm(dim=-1, keepdim=True)).detach()
+        )
+
+
+def test_relative_grams_are_finite_where_nothing_is_put_out(branches):
+    with torch.no_grad():
+        branches.a.weight[:], branches.a.bias[:] = 0, 0
+        branches.b.bias[:] = 0
+        branches.embed.weight[:4] = 0
+    grams = input_grams(branches, TOKENS, ["a", "b", "some"], relative=True)
+    assert all(gram.isfinite().all() for gram in grams.values())
+    assert not grams["some"].any()
+
+
 def test_hooks_are_removed_even_after_errors(branches):
     with torch.no_grad():
         branches.embed.weight[7] = torch.nan
     with pytest.raises(NonFinite, match="'a'"):
         input_grams(branches, torch.full((1, 4), 7), ["a", "b"])
-    assert not any(m._forward_pre_hooks for m in branches.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in branches.modules())
 
 
 def test_lazy_grams_hold_a_bounded_run_of_layers(branches):
