@@ -18,11 +18,19 @@ class FixedTensors:
         model: tensors change in place, keeping dtype and device.
         space: whose weights, pinned ones included, are stored in formats.
         base: what equals this model's is not stored, and stays.
+        vectors: whether norms and biases are rounded; GGUF stores them in float32.
     """
 
-    def __init__(self, model: nn.Module, space: SearchSpace, base: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        space: SearchSpace,
+        base: nn.Module | None = None,
+        vectors: bool = True,
+    ) -> None:
         fixed = fixed_tensors(model, weights_of(space), base).values()
-        self._rounded = [(t.detach(), stored_dtype(t)) for t in fixed if stored_dtype(t) != t.dtype]
+        stored = [(t.detach(), stored_dtype(t)) for t in fixed if vectors or t.dim() != 1]
+        self._rounded = [(tensor, dtype) for tensor, dtype in stored if dtype != tensor.dtype]
         self._originals: list[torch.Tensor] = []
 
     def __bool__(self) -> bool:

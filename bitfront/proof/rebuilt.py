@@ -17,7 +17,8 @@ from bitfront.errors import InvalidText, MismatchedArtifact
 from bitfront.inputs import load_searched, weights_identity
 from bitfront.manifest import Manifest
 from bitfront.models.bank import WeightBank
-from bitfront.models.layers import fixed_tensors, set_weight, stored_dtype
+from bitfront.models.fixed import FixedTensors
+from bitfront.models.layers import set_weight
 from bitfront.models.load import LoadedModel
 from bitfront.models.rounded_inputs import RoundedInputs
 from bitfront.progress import Progress, silent
@@ -54,11 +55,8 @@ class Rebuilt:
             float32_vectors: whether norms and biases keep their values.
         """
         module = self.model.module.float().cpu()
+        FixedTensors(module, self.bank.space, vectors=not float32_vectors).round()
         formats = self.of_weights
-        with torch.no_grad():
-            for tensor in fixed_tensors(module, formats).values():
-                if tensor.is_floating_point() and not (float32_vectors and tensor.dim() == 1):
-                    tensor.copy_(tensor.to(stored_dtype(tensor)))
         for layer, format in formats.items():
             set_weight(module, layer, self.bank.weight(layer, format))
         RoundedInputs(module, self.bank).apply(formats)

@@ -66,9 +66,9 @@ class Record:
         above = not self.problem.is_feasible(choice.astype(np.int64))
         self.n_above, self.n_within = self.n_above + above, self.n_within + (not above)
 
-    def targets(self, spread: float) -> list[Problem]:
-        """Where the next proposal is sought: every second time at another limit near the budget."""
-        return targets(self.problem, spread, self.n_above, self.n_within)
+    def targets(self, spread: float, every: int = 2) -> list[Problem]:
+        """Where the next proposal is sought: once in `every` at another limit near the budget."""
+        return targets(self.problem, spread, self.n_above, self.n_within, every)
 
     def last_resort(
         self, history: Sequence[Trial], n: int, sweep: Sweep, rng: np.random.Generator
@@ -89,13 +89,13 @@ class Record:
     def taken(self, choices: Iterable[Choice], n: int) -> list[Allocation]:
         """The first `n` new ones, noted; above the budget only while fewer are than within it."""
         found: list[Allocation] = []
-        for choice in choices if n > 0 else ():
+        for choice in choices:
+            if len(found) == n:
+                break
             above = not self.problem.is_feasible(choice)
             if self.is_new(choice) and not (above and self.n_above >= self.n_within):
                 self.add(choice)
                 found.append(self.problem.space.decode(choice))
-            if len(found) == n:
-                break
         return found
 
     def _all(self, spread: float) -> Iterator[Choice]:

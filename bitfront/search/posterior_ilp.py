@@ -15,7 +15,7 @@ from bitfront.search._posterior import Choices, Posterior, Prior, Scales
 from bitfront.search._proposals import NEAR
 from bitfront.search._record import Record
 from bitfront.search._warm_start import warm_start
-from bitfront.search.base import Search, learned_kl, share_of_limits, sides, targets
+from bitfront.search.base import Search, learned_kl, share_of_limits
 from bitfront.search.sweep import Sweep
 from bitfront.solvers import SOLVERS, Solver
 from bitfront.space import SearchSpace
@@ -107,46 +107,34 @@ class PosteriorIlp(Search):
     ) -> list[Allocation]:
         """The solved mean, then solved draws; every fourth one at another limit near the budget."""
         asked = warm_start(problem, history, n, rng, self.n_warm_start, self.spread or 0.01)
-        seen = {trial.allocation for trial in history} | set(asked)
         if len(asked) == n:
             return asked
+        record = Record(problem, history, asked)
         solver = SOLVERS.build(self.solver)
         scales = Scales(self.prior_sd, self.residual_sd, self.entry_sd, self.pair_sd, self.noise_sd)
         most = _affordable(problem.space, self.max_history)
         posterior = Posterior.given(Prior.of(problem, scales), *_measured(problem, history, most))
-        n_above, n_within = sides(problem, history)
-        n_within += len(asked)
         while len(asked) < n:
-            sought = targets(problem, self.spread, n_above, n_within, _ASIDE)
-            tried = (self._new(posterior, target, solver, seen, rng) for target in sought)
-            found = next((allocation for allocation in tried if allocation is not None), None)
+            sought = record.targets(self.spread, _ASIDE)
+            solved = (x for target in sought for x in self._solved(posterior, target, solver, rng))
+            found = next(filter(record.is_new, solved), None)
             if found is None:
-                record, n_left = Record(problem, history, asked), n - len(asked)
-                others = record.taken(self._others(posterior, problem, solver, rng), n_left)
-                if len(others) < n_left:
-                    sweep = Sweep(self.solver, self.spread or 0.01)
-                    others += record.last_resort(history, n_left - len(others), sweep, rng)
-                return asked + others
-            seen.add(found)
-            asked.append(found)
-            above = not problem.is_feasible(problem.space.encode(found))
-            n_above, n_within = n_above + above, n_within + (not above)
+                break
+            record.add(found)
+            asked.append(problem.space.decode(found))
+        if len(asked) < n:
+            asked += record.taken(self._others(posterior, problem, solver, rng), n - len(asked))
+        if len(asked) < n:
+            sweep = Sweep(self.solver, self.spread or 0.01)
+            asked += record.last_resort(history, n - len(asked), sweep, rng)
         return asked
 
-    def _new(
-        self,
-        posterior: Posterior,
-        problem: Problem,
-        solver: Solver,
-        seen: set[Allocation],
-        rng: np.random.Generator,
-    ) -> Allocation | None:
-        """The first solved belief that was not measured, the mean before all."""
+    def _solved(
+        self, posterior: Posterior, problem: Problem, solver: Solver, rng: np.random.Generator
+    ) -> Iterator[Choices]:
+        """The least of each belief within the limits of a problem, that of the mean before all."""
         for belief in posterior.beliefs(self.temperature, rng):
-            allocation = problem.space.decode(belief.minimum(problem, solver))
-            if allocation not in seen:
-                return allocation
-        return None
+            yield belief.minimum(problem, solver)
 
     def _others(
         self, posterior: Posterior, problem: Problem, solver: Solver, rng: np.random.Generator
