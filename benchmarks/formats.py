@@ -18,6 +18,7 @@ import argparse
 import math
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -61,9 +62,11 @@ def main() -> None:
     inputs = prepare(asked(arguments))
     model = inputs.model.module
     originals = {x.name: get_weight(model, x.name).clone() for x in inputs.space.layers}
-    grams, relative = (
-        input_grams(model, inputs.estimation, list(originals), relative=x) for x in (False, True)
-    )
+
+    @cache
+    def grams(relative: bool | None) -> dict[str, torch.Tensor]:
+        return input_grams(model, inputs.estimation, list(originals), relative)
+
     reference = answers_of(model, inputs.evaluation)
     metric = METRIC.get(arguments.task, "kl_divergence")
     metrics = {metric: METRICS.build(metric)}
@@ -77,9 +80,9 @@ def main() -> None:
         start = time.perf_counter()
         quantizer, errors = QUANTIZERS.build(choice.name, choice.params), []
         for layer, weight in originals.items():
-            gram = (relative if quantizer.relative else grams)[layer]
+            gram = grams(quantizer.relative)[layer]
             values = quantizer.quantize(weight, format, gram).dequantize()
-            errors.append(math.log(relative_error(values, weight, grams[layer])))
+            errors.append(math.log(relative_error(values, weight, grams(False)[layer])))
             set_weight(model, layer, values)
         seconds = time.perf_counter() - start
         found = evaluate(model, reference, metrics)

@@ -61,7 +61,9 @@ def finished(request, studies, tmp_path_factory):
     return studies[request.param], run_study(studies[request.param], folder), folder
 
 
-def test_relative_error_feedback_lowers_what_positions_lose_of_their_outputs(studies, tmp_path):
+def test_error_feedback_of_an_encoder_lowers_what_positions_lose_of_their_outputs(
+    studies, tmp_path
+):
     inputs = prepare(studies["sentences"])
     names = [layer.name for layer in inputs.space.layers]
     grams = input_grams(inputs.model.module, inputs.estimation, names, relative=True)
@@ -77,8 +79,19 @@ def test_relative_error_feedback_lowers_what_positions_lose_of_their_outputs(stu
             for name, error in zip(names, errors, strict=True)
         )
 
-    gained = (lost("gptq") - lost("gptq:relative=true")) / len(names)
-    assert gained > 0.01
+    assert lost("gptq") == lost("gptq:relative=true")
+    assert lost("gptq") < lost("gptq:relative=false") - 0.01 * len(names)
+
+
+def test_error_feedback_of_other_models_counts_positions_alike(studies, tmp_path):
+    inputs = prepare(studies["images"])
+    digests = [
+        build_bank(
+            replace(studies["images"], quantizer=Choice.parse(quantizer)), inputs, tmp_path
+        ).digest
+        for quantizer in ("gptq", "gptq:relative=false", "gptq:relative=true")
+    ]
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_the_front_is_over_the_loss_of_the_task(finished):

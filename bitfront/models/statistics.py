@@ -20,7 +20,10 @@ SMALLEST = 1e-6
 
 
 def input_grams(
-    model: nn.Module, tokens: torch.Tensor, layer_names: Sequence[str], relative: bool = False
+    model: nn.Module,
+    tokens: torch.Tensor,
+    layer_names: Sequence[str],
+    relative: bool | None = False,
 ) -> dict[str, torch.Tensor]:
     """Mean of x x^T over the inputs of each layer, float32 `[in_features, in_features]`.
 
@@ -34,12 +37,12 @@ def input_grams(
         tokens: token ids, int64 `[n_sequences, sequence_length]`.
         layer_names: module names; memory is one matrix per distinct input among them.
         relative: the mean of x x^T / |y|^2 instead, y what the layer puts out there; one matrix per
-            layer.
+            layer. `None` for what the task of the model says.
 
     Raises:
         NonFinite: an input holds NaN or infinity; names the layer.
     """
-    sums = (_RelativeGramSums if relative else _GramSums)(task_of(model))
+    sums = _sums_of(task_of(model), relative)
     hooks = [
         model.get_submodule(name).register_forward_hook(sums.hook(name)) for name in layer_names
     ]
@@ -115,7 +118,7 @@ class InputGrams(LayerStatistics):
         tokens: torch.Tensor,
         columns: Mapping[str, int],
         max_bytes: int = 2**31,
-        relative: bool = False,
+        relative: bool | None = False,
     ) -> None:
         # Counted as if nothing were shared: sharing is only known after the first forward.
         sizes = {x: width**2 * n_groups(model.get_submodule(x)) for x, width in columns.items()}
@@ -139,6 +142,11 @@ def _runs(n_numbers: Mapping[str, int], max_bytes: int) -> list[tuple[str, ...]]
             used = 4 * size
         runs[-1].append(name)
     return [tuple(run) for run in runs]
+
+
+def _sums_of(task: Task, relative: bool | None) -> _GramSums:
+    is_relative = task.relative if relative is None else relative
+    return (_RelativeGramSums if is_relative else _GramSums)(task)
 
 
 class _GramSums:

@@ -38,6 +38,9 @@ class Task(ABC):
     alone: ClassVar[bool] = False
     """Whether samples go through a model one by one: others would pad them."""
 
+    relative: ClassVar[bool] = False
+    """Whether an error at a position counts relative to its output in `gptq`, unless told."""
+
     @abstractmethod
     def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
         """Run a model on a batch, `[n_samples, n_outputs, size]`; differentiable.
@@ -206,6 +209,7 @@ class SentenceEmbedding(Task):
     metrics = ("cosine_error", "rank_correlation")
     loss_name = "cosine_error"
     alone = True
+    relative = True
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:

@@ -52,8 +52,11 @@ class Quantizer(ABC):
         return False
 
     @property
-    def relative(self) -> bool:
-        """Whether the Gram matrix it wants is the mean of x x^T / |y|^2, y a position's output."""
+    def relative(self) -> bool | None:
+        """Whether the Gram matrix it wants is the mean of x x^T / |y|^2, y a position's output.
+
+        `None` for what the task of the model says.
+        """
         return False
 
     version: ClassVar[int] = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -37,7 +37,10 @@ class Gptq(Quantizer):
     act-order costs nothing at run time and every format works. U is the inverse of one Cholesky
     factor of H with rows and columns reversed: no explicit H^-1. A column whose input is always
     zero is rounded to nearest. Rows that come in groups with inputs of their own (depthwise
-    convolutions) each have the U of their group, in one order of columns. Cost: n_columns^3 +
+    convolutions) each have the U of their group, in one order of columns. In sentence encoders H is
+    the mean of x x^T / |y|^2, y a position's output: a few positions have outputs many times as
+    large as the others, a layer norm takes their size off, and the plain mean serves them alone.
+    Cost: n_columns^3 +
     n_rows n_columns^2. Prefer it whenever there is calibration text, above all at 2 to 4 bits.
 
     Args:
@@ -47,7 +50,8 @@ class Gptq(Quantizer):
         block_size: columns whose effect on the later ones is applied in one matrix product.
         clip_steps: clips tried besides 1 for the scales; 0 keeps the whole range.
         min_clip: smallest clip tried.
-        relative: each position's error counts relative to what the layer puts out there.
+        relative: whether the error at a position counts relative to |y|^2, y what the layer puts
+            out there: H is the mean of x x^T / |y|^2. `None`: in sentence encoders.
     """
 
     needs_hessian: ClassVar[bool] = True
@@ -57,7 +61,7 @@ class Gptq(Quantizer):
     block_size: int = 128
     clip_steps: int = 8
     min_clip: float = 0.4
-    relative: bool = False
+    relative: bool | None = field(default=None, repr=False)  # what it changes is the Hessian
 
     def __post_init__(self) -> None:
         if not 0 < self.damping <= LARGEST_DAMPING:

@@ -53,6 +53,12 @@ def test_the_whole_correction_is_least_squares():
     assert left < 1.02 * (x @ weight.T - y @ best.float()).norm()
 
 
+def test_relative_errors_are_refused():
+    """H and C are measured with all positions alike."""
+    with pytest.raises(InvalidArgument, match="relative=True"):
+        Gptaq(relative=True)
+
+
 def test_without_a_shift_it_is_gptq():
     weight, (x, _) = gaussian(16, 128), inputs()
     gram = x.T @ x / len(x)
