@@ -39,7 +39,7 @@ class Task(ABC):
     """Whether samples go through a model one by one: others would pad them."""
 
     relative: ClassVar[bool] = False
-    """Whether an error at a position counts relative to its output in `gptq`, unless told."""
+    """Whether quantizers count an error at a position relative to its output, unless told."""
 
     @abstractmethod
     def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:

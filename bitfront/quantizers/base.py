@@ -57,7 +57,7 @@ class Quantizer(ABC):
 
         `None` for what the task of the model says.
         """
-        return False
+        return None
 
     version: ClassVar[int] = 1
     """Raised when the same hyperparameters begin to give other codes; part of every cache key."""
