@@ -31,6 +31,9 @@ PAGE = FOLDER.parents[1] / "docs" / "measurements.md"
 TABLE = re.compile(r"(<!-- table: (.+) -->)\n(?:\|.*\n)*")
 RANGES = ("tau_2_to_3", "tau_3_to_4", "tau_4_to_6")
 FORMATS_OF = {"stories15m": "stories15M", "smollm2-135m": "SmolLM2", "all-mpnet-base-v2": "MPNet"}
+QUANTIZED = {"rtn": "rtn", "gptq": "gptq"}
+ENCODED = {"rtn": "rtn", "gptq": "gptq:relative=false", "gptq:relative=True": "gptq"}
+"""Quantizers of an encoder, as they were called when `gptq` counted all positions alike there."""
 WIDTHS = (2, 3, 4, 6)
 ALLOCATIONS = ("autoscheme", "modelopt", "fisher solved", "fisher_directional solved", "bitfront")
 
@@ -142,7 +145,7 @@ def fronts(asked: argparse.Namespace) -> Iterator[list[str]]:
 
 
 def formats(_asked: argparse.Namespace) -> Iterator[list[str]]:
-    """Loss of every format on each model by `rtn` and `gptq`, the least at a width in bold.
+    """Loss of every format on each model by some quantizers, the least at a width in bold.
 
     Of each model on the texts that most of its rows have.
     """
@@ -156,13 +159,16 @@ def formats(_asked: argparse.Namespace) -> Iterator[list[str]]:
     bits = {f: float(row["bits_per_weight"]) for (m, _, f), row in reversed(found.items())}
     bits |= {f: float(r["bits_per_weight"]) for (m, _, f), r in found.items() if m == "stories15m"}
     losses = {key: float(row["kl"] or row["cosine_error"]) for key, row in found.items()}
-    columns = [(m, q) for m in FORMATS_OF for q in ("rtn", "gptq")]
+    columns = {
+        (model, quantizer): f"`{title}`" if quantizer != "rtn" else f"{name}, `rtn`"
+        for model, name in FORMATS_OF.items()
+        for quantizer, title in (ENCODED if name == "MPNet" else QUANTIZED).items()
+    }
     least = set()
     for column, width in product(columns, WIDTHS):
         of_width = {k: x for k, x in losses.items() if k[:2] == column and near(bits[k[2]], width)}
         least |= {k for k, x in of_width.items() if x == min(of_width.values())}
-    named = (f"{FORMATS_OF[m]}, `rtn`" if q == "rtn" else f"`{q}`" for m, q in columns)
-    yield ["bits per weight", "format", *named]
+    yield ["bits per weight", "format", *columns.values()]
     for name in sorted(bits, key=lambda f: (bits[f], f)):
         keys = [(*column, name) for column in columns]
         cells = [f"{losses[key]:.3g}" if key in losses else "" for key in keys]
