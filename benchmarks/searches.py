@@ -132,9 +132,10 @@ def searched(
             shutil.copytree(out, first, ignore=shutil.ignore_patterns(".lock"))
         n_before = -1
         while len(run) > n_before and (not run or run[-1][1] < most):
-            # A screening search spends several measurements on a trial.
+            # A screening search spends several measurements on a trial: how many shows after some.
             n_before = len(run)
-            n_trials = n_before + max(8, int(most - (run[-1][1] if run else 0)) // 4)
+            n_left = (most - run[-1][1]) * n_before / run[-1][1] if run else 16
+            n_trials = n_before + math.ceil(n_left)
             search_trials(replace(job, study=replace(job.study, n_trials=n_trials)))
             run = spent_by(job.results)
     return run

@@ -54,6 +54,7 @@ def table(arguments: list[str]) -> str:
     made.add_argument("table", choices=TABLES)
     made.add_argument("--model", default="smollm2-135m")
     made.add_argument("--budget", default="3.0bits", help="of searches")
+    made.add_argument("--n-tokens", default="2048", help="that searches measure on")
     made.add_argument("--n-judged", default="1024", help="tokens that estimators are judged on")
     made.add_argument("--n-sequences", default="8", help="that estimators read")
     made.add_argument(
@@ -85,7 +86,7 @@ def estimators(asked: argparse.Namespace) -> Iterator[list[str]]:
 
 def searches(asked: argparse.Namespace) -> Iterator[list[str]]:
     """Hypervolume and smallest KL of each search over those of `sweep`, by measurements."""
-    made = rows("searches", model=asked.model, budget=asked.budget)
+    made = rows("searches", model=asked.model, budget=asked.budget, n_tokens=asked.n_tokens)
     # Shares of volume are of the largest in one run: what ran beside `sweep` is compared to it.
     sweeps = {
         (row["command"], row["seed"], int(row["n_trials"])): row
