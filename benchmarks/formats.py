@@ -17,13 +17,14 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from record import Record
 from studies import parser, untied_study
+from torch import nn
 
 from bitfront import Budget, Choice, Study
 from bitfront.evaluation import METRICS
@@ -33,7 +34,7 @@ from bitfront.formats.base import Format
 from bitfront.inputs import prepare
 from bitfront.models.embeddings import answers_of
 from bitfront.models.layers import get_weight, set_weight
-from bitfront.models.statistics import input_grams
+from bitfront.models.statistics import counts_relative, input_grams
 from bitfront.quantizers import QUANTIZERS
 from bitfront.space import SearchSpace
 
@@ -62,11 +63,10 @@ def main() -> None:
     inputs = prepare(asked(arguments))
     model = inputs.model.module
     originals = {x.name: get_weight(model, x.name).clone() for x in inputs.space.layers}
-
-    @cache
-    def grams(relative: bool | None) -> dict[str, torch.Tensor]:
-        return input_grams(model, inputs.estimation, list(originals), relative)
-
+    choices = Choice.parse_list(arguments.quantizers)
+    quantizers = {named_in(model, x): QUANTIZERS.build(x.name, x.params) for x in choices}
+    kinds = {False, *(counts_relative(model, x.relative) for x in quantizers.values())}
+    grams = {x: input_grams(model, inputs.estimation, list(originals), x) for x in kinds}
     reference = answers_of(model, inputs.evaluation)
     metric = METRIC.get(arguments.task, "kl_divergence")
     metrics = {metric: METRICS.build(metric)}
@@ -76,13 +76,13 @@ def main() -> None:
         "n_tokens": int((inputs.evaluation >= 0).sum()),
         "n_calibration": int((inputs.estimation >= 0).sum()),
     }
-    for format, choice in left(arguments, record, about, inputs.space):
+    for format, name in left(arguments, record, about, inputs.space, quantizers):
         start = time.perf_counter()
-        quantizer, errors = QUANTIZERS.build(choice.name, choice.params), []
+        quantizer, errors = quantizers[name], []
+        seen = grams[counts_relative(model, quantizer.relative)]
         for layer, weight in originals.items():
-            gram = grams(quantizer.relative)[layer]
-            values = quantizer.quantize(weight, format, gram).dequantize()
-            errors.append(math.log(relative_error(values, weight, grams(False)[layer])))
+            values = quantizer.quantize(weight, format, seen[layer]).dequantize()
+            errors.append(math.log(relative_error(values, weight, grams[False][layer])))
             set_weight(model, layer, values)
         seconds = time.perf_counter() - start
         found = evaluate(model, reference, metrics)
@@ -90,7 +90,7 @@ def main() -> None:
         record.add(
             **about,
             format=format.name,
-            quantizer=str(choice),
+            quantizer=name,
             bits_per_weight=round(8 * nbytes / inputs.space.n_weights, 4),
             code_bits=format.code_bits,
             output_error=f"{math.exp(sum(errors) / len(errors)):.4g}",
@@ -114,9 +114,20 @@ def asked(arguments: argparse.Namespace) -> Study:
     )
 
 
+def named_in(model: nn.Module, choice: Choice) -> str:
+    """What rows call a quantizer: `gptq:relative=True` wherever it counts errors so."""
+    quantizer = QUANTIZERS.build(choice.name, choice.params)
+    relative = quantizer.needs_hessian and counts_relative(model, quantizer.relative)
+    return str(replace(choice, params=choice.params | ({"relative": True} if relative else {})))
+
+
 def left(
-    arguments: argparse.Namespace, record: Record, about: dict[str, object], space: SearchSpace
-) -> Iterator[tuple[Format, Choice]]:
+    arguments: argparse.Namespace,
+    record: Record,
+    about: dict[str, object],
+    space: SearchSpace,
+    quantizers: Iterable[str],
+) -> Iterator[tuple[Format, str]]:
     """Formats that fit every layer, with the quantizers that the file has no row of yet."""
     rows = record.rows() if record.path.exists() else []
     done = {(*(row[x] for x in about), row["format"], row["quantizer"]) for row in rows}
@@ -125,9 +136,9 @@ def left(
         if not all(format.fits(x.shape) for x in space.layers):
             print(f"{name} does not fit all layers", flush=True)
             continue
-        for choice in Choice.parse_list(arguments.quantizers):
-            if (*map(str, about.values()), name, str(choice)) not in done:
-                yield format, choice
+        for quantizer in quantizers:
+            if (*map(str, about.values()), name, quantizer) not in done:
+                yield format, quantizer
 
 
 def relative_error(values: torch.Tensor, weight: torch.Tensor, gram: torch.Tensor) -> float:

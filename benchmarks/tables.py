@@ -31,9 +31,8 @@ PAGE = FOLDER.parents[1] / "docs" / "measurements.md"
 TABLE = re.compile(r"(<!-- table: (.+) -->)\n(?:\|.*\n)*")
 RANGES = ("tau_2_to_3", "tau_3_to_4", "tau_4_to_6")
 FORMATS_OF = {"stories15m": "stories15M", "smollm2-135m": "SmolLM2", "all-mpnet-base-v2": "MPNet"}
-QUANTIZED = {"rtn": "rtn", "gptq": "gptq"}
 ENCODED = {"rtn": "rtn", "gptq": "gptq:relative=false", "gptq:relative=True": "gptq"}
-"""Quantizers of an encoder, as they were called when `gptq` counted all positions alike there."""
+"""What rows call the quantizers of an encoder, and what a study calls them."""
 WIDTHS = (2, 3, 4, 6)
 ALLOCATIONS = ("autoscheme", "modelopt", "fisher solved", "fisher_directional solved", "bitfront")
 
@@ -163,7 +162,8 @@ def formats(_asked: argparse.Namespace) -> Iterator[list[str]]:
     columns = {
         (model, quantizer): f"`{title}`" if quantizer != "rtn" else f"{name}, `rtn`"
         for model, name in FORMATS_OF.items()
-        for quantizer, title in (ENCODED if name == "MPNet" else QUANTIZED).items()
+        for quantizer, title in ENCODED.items()
+        if name == "MPNet" or quantizer == title
     }
     least = set()
     for column, width in product(columns, WIDTHS):

@@ -79,7 +79,7 @@ def main() -> None:
         for budget in arguments.budgets.split(",")
     }
     model = Path(arguments.model).name
-    for row in judged(studies, arguments.out / quantizer.name, sets):
+    for row in judged(studies, arguments.out / str(quantizer), sets):
         record.add(model=model, quantizer=str(quantizer), seed=arguments.seed, **row)
 
 

@@ -11,7 +11,7 @@ from bitfront.inputs import Inputs, calibration_samples
 from bitfront.models.bank import WeightBank
 from bitfront.models.fishers import FisherDiagonals
 from bitfront.models.load import LoadedModel
-from bitfront.models.statistics import InputGrams, LayerStatistics
+from bitfront.models.statistics import InputGrams, LayerStatistics, counts_relative
 from bitfront.progress import Progress, counted, silent
 from bitfront.quantizers import QUANTIZERS
 from bitfront.quantizers.base import Quantizer
@@ -112,4 +112,5 @@ def _statistics(
     if quantizer.needs_fisher:
         return FisherDiagonals(model.module, blocks, space.of_weights)
     columns = {x.name: x.shape[1] for x in space.of_weights.layers}
-    return InputGrams(model.module, blocks, columns, relative=quantizer.relative)
+    relative = counts_relative(model.module, quantizer.relative)
+    return InputGrams(model.module, blocks, columns, relative=relative)

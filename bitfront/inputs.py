@@ -26,6 +26,7 @@ from bitfront.models.layers import search_space, stacked_weights
 from bitfront.models.load import LoadedModel, load_model, local_path
 from bitfront.models.offset import base_bytes, with_base
 from bitfront.models.samples import Samples, check_apart, samples_of
+from bitfront.models.statistics import counts_relative
 from bitfront.models.tasks import CausalText, ImageClassification, SentenceEmbedding, task_of
 from bitfront.pricing import built_costs, check_budget, cost_tables
 from bitfront.progress import Event, Progress, silent
@@ -114,6 +115,9 @@ def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> di
     )
     task = task_of(model.module)
     asked = {} if isinstance(task, CausalText) else {"task": repr(task)}
+    reads = quantizer.needs_hessian and not quantizer.needs_fisher
+    if reads and counts_relative(model.module, quantizer.relative):
+        asked["errors of positions"] = "relative to outputs"
     return (
         bars
         | cache

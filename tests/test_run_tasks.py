@@ -80,6 +80,9 @@ def test_error_feedback_of_an_encoder_lowers_what_positions_lose_of_their_output
         )
 
     assert lost("gptq") == lost("gptq:relative=true")
+    plain = replace(studies["sentences"], quantizer=Choice.parse("gptq:relative=false"))
+    differ = dict(inputs.identity(studies["sentences"]).items() - inputs.identity(plain).items())
+    assert differ == {"errors of positions": "relative to outputs"}
     assert lost("gptq") < lost("gptq:relative=false") - 0.01 * len(names)
 
 

@@ -16,14 +16,30 @@ from bitfront.models.tasks import Task, device_of, run, task_of
 
 Inputs = tuple[torch.Tensor, ...]
 SMALLEST = 1e-6
-"""Of |y|^2 over its mean: below it a position counts as if it had that."""
+"""Of |y|^2 over its mean in one call: a position with less counts as if it had that."""
+POST_NORM = frozenset(
+    "albert bert camembert deberta deberta-v2 distilbert electra mpnet roberta xlm-roberta".split()
+)
+"""Types of models with a layer norm after each sum of a layer's output and the residual."""
+
+
+def counts_relative(model: nn.Module, asked: bool | None) -> bool:
+    """Whether quantizers count an error at a position relative to what a layer puts out there.
+
+    Args:
+        model: which; of `POST_NORM` they do, unless told.
+        asked: what a quantizer is told.
+    """
+    if asked is not None:
+        return asked
+    return getattr(getattr(model, "config", None), "model_type", None) in POST_NORM
 
 
 def input_grams(
     model: nn.Module,
     tokens: torch.Tensor,
     layer_names: Sequence[str],
-    relative: bool | None = False,
+    relative: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Mean of x x^T over the inputs of each layer, float32 `[in_features, in_features]`.
 
@@ -37,12 +53,12 @@ def input_grams(
         tokens: token ids, int64 `[n_sequences, sequence_length]`.
         layer_names: module names; memory is one matrix per distinct input among them.
         relative: the mean of x x^T / |y|^2 instead, y what the layer puts out there; one matrix per
-            layer. `None` for what the task of the model says.
+            layer.
 
     Raises:
-        NonFinite: an input holds NaN or infinity; names the layer.
+        NonFinite: an input, with `relative` or an output, holds NaN or infinity; names the layer.
     """
-    sums = _sums_of(task_of(model), relative)
+    sums = (_RelativeGramSums if relative else _GramSums)(task_of(model))
     hooks = [
         model.get_submodule(name).register_forward_hook(sums.hook(name)) for name in layer_names
     ]
@@ -118,7 +134,7 @@ class InputGrams(LayerStatistics):
         tokens: torch.Tensor,
         columns: Mapping[str, int],
         max_bytes: int = 2**31,
-        relative: bool | None = False,
+        relative: bool = False,
     ) -> None:
         # Counted as if nothing were shared: sharing is only known after the first forward.
         sizes = {x: width**2 * n_groups(model.get_submodule(x)) for x, width in columns.items()}
@@ -144,13 +160,10 @@ def _runs(n_numbers: Mapping[str, int], max_bytes: int) -> list[tuple[str, ...]]
     return [tuple(run) for run in runs]
 
 
-def _sums_of(task: Task, relative: bool | None) -> _GramSums:
-    is_relative = task.relative if relative is None else relative
-    return (_RelativeGramSums if is_relative else _GramSums)(task)
-
-
 class _GramSums:
     """Running sums of x x^T; layers called with the same tensor share the first one's sum."""
+
+    read = "input"
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -165,12 +178,13 @@ class _GramSums:
             x = inputs[0]
             self._claim(name, x, reading(module))
             if self.owner[name] == name:
-                self._add(name, self._rows(module, self._weighted(x.detach()), output.detach()))
+                rows = input_rows(module, self._weighted(x.detach()))
+                self._add(name, self._scaled(rows, module, output.detach()))
 
         return add
 
-    def _rows(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        return input_rows(module, x)
+    def _scaled(self, rows: torch.Tensor, module: nn.Module, output: torch.Tensor) -> torch.Tensor:
+        return rows
 
     def _weighted(self, x: torch.Tensor) -> torch.Tensor:
         """Inputs `[..., n_positions, in_features]`, times the root of the weight of each."""
@@ -190,7 +204,7 @@ class _GramSums:
         total = gram(rows)
         if not total.isfinite().all():
             raise NonFinite(
-                f"The input of layer {name!r} holds NaN or infinity: "
+                f"The {self.read} of layer {name!r} holds NaN or infinity: "
                 "check the model's weights, or run it in float32."
             )
         if name in self.totals:
@@ -206,12 +220,17 @@ class _GramSums:
 class _RelativeGramSums(_GramSums):
     """Running sums of x x^T / |y|^2: layers that share x have a y each."""
 
-    def _rows(self, module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        rows = input_rows(module, x).float()
-        outputs = output_rows(module, output)
-        by_group = outputs.reshape(*rows.shape[:-1], -1)
-        power = by_group.float().square().sum(dim=-1, keepdim=True)
-        return rows * power.clamp(min=float(SMALLEST * power.mean()) or 1.0).rsqrt()
+    read = "input or output"
+
+    def _scaled(self, rows: torch.Tensor, module: nn.Module, output: torch.Tensor) -> torch.Tensor:
+        groups = n_groups(module)
+        outputs = output_rows(module, output).float()
+        by_group = outputs.reshape(*outputs.shape[:-1], groups, outputs.shape[-1] // groups)
+        power = by_group.square().sum(dim=-1)
+        floor = float(SMALLEST * power.mean()) or 1.0  # 1 where all of them are 0
+        scale = power.clamp(min=floor).rsqrt().masked_fill(power.isinf(), torch.nan)
+        scaled: torch.Tensor = rows.float() * (scale[..., None] if groups > 1 else scale)
+        return scaled
 
     def _claim(self, name: str, x: torch.Tensor, read: Hashable) -> None:
         self.owner[name] = name

@@ -38,9 +38,6 @@ class Task(ABC):
     alone: ClassVar[bool] = False
     """Whether samples go through a model one by one: others would pad them."""
 
-    relative: ClassVar[bool] = False
-    """Whether quantizers count an error at a position relative to its output, unless told."""
-
     @abstractmethod
     def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
         """Run a model on a batch, `[n_samples, n_outputs, size]`; differentiable.
@@ -209,7 +206,6 @@ class SentenceEmbedding(Task):
     metrics = ("cosine_error", "rank_correlation")
     loss_name = "cosine_error"
     alone = True
-    relative = True
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:

@@ -55,7 +55,7 @@ class Quantizer(ABC):
     def relative(self) -> bool | None:
         """Whether the Gram matrix it wants is the mean of x x^T / |y|^2, y a position's output.
 
-        `None` for what the task of the model says.
+        `None`: in models with a layer norm after each sum (`POST_NORM`).
         """
         return None
 
@@ -72,7 +72,8 @@ class Quantizer(ABC):
         Args:
             weight: `[n_rows, n_columns]`.
             format: target format; it must fit the shape.
-            hessian: float32 `[n_columns, n_columns]`, mean of x x^T over calibration tokens; where
+            hessian: float32 `[n_columns, n_columns]`, mean of x x^T over calibration tokens, or of
+                x x^T / |y|^2 (`relative`); where
                 rows come in groups that read inputs of their own (depthwise convolutions), one
                 matrix a group, `[n_groups, n_columns, n_columns]`; where `needs_fisher`, mean
                 squared gradient of each weight, `[n_rows, n_columns]`, which says nothing of turned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -37,10 +37,12 @@ class Gptaq(Gptq):
     to `gptq` for an allocation that is settled.
 
     Args:
+        relative: `False`: all positions count alike, in C as in H.
         share: of the correction that is applied, above 0, at most 1.
         ridge: added to the diagonal of H for the correction, as a fraction of its mean.
     """
 
+    relative: bool | None = field(default=False, repr=False)
     share: float = 0.5
     ridge: float = 0.1
 

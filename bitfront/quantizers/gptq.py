@@ -37,11 +37,11 @@ class Gptq(Quantizer):
     act-order costs nothing at run time and every format works. U is the inverse of one Cholesky
     factor of H with rows and columns reversed: no explicit H^-1. A column whose input is always
     zero is rounded to nearest. Rows that come in groups with inputs of their own (depthwise
-    convolutions) each have the U of their group, in one order of columns. In sentence encoders H is
-    the mean of x x^T / |y|^2, y a position's output: a few positions have outputs many times as
-    large as the others, a layer norm takes their size off, and the plain mean serves them alone.
-    Cost: n_columns^3 +
-    n_rows n_columns^2. Prefer it whenever there is calibration text, above all at 2 to 4 bits.
+    convolutions) each have the U of their group, in one order of columns. In post-norm
+    models (BERT, MPNet) H is the mean of x x^T / |y|^2, y a position's output: a few positions have
+    outputs many times as large as the others, the layer norm takes their size off, and the plain
+    mean serves them alone. Cost: n_columns^3 + n_rows n_columns^2. Prefer it whenever there is
+    calibration text, above all at 2 to 4 bits.
 
     Args:
         damping: added to the diagonal, as a fraction of its mean; raised tenfold, up to 10, where
@@ -51,7 +51,7 @@ class Gptq(Quantizer):
         clip_steps: clips tried besides 1 for the scales; 0 keeps the whole range.
         min_clip: smallest clip tried.
         relative: whether the error at a position counts relative to |y|^2, y what the layer puts
-            out there: H is the mean of x x^T / |y|^2. `None`: in sentence encoders.
+            out there: H is the mean of x x^T / |y|^2. `None`: in post-norm models.
     """
 
     needs_hessian: ClassVar[bool] = True
@@ -61,7 +61,7 @@ class Gptq(Quantizer):
     block_size: int = 128
     clip_steps: int = 8
     min_clip: float = 0.4
-    relative: bool | None = field(default=None, repr=False)  # what it changes is the Hessian
+    relative: bool | None = field(default=None, repr=False)  # of H, which has its own digest
 
     def __post_init__(self) -> None:
         if not 0 < self.damping <= LARGEST_DAMPING:

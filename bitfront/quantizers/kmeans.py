@@ -24,14 +24,15 @@ from bitfront.quantizers.base import (
 class Kmeans(Quantizer):
     """Nearest level, levels chosen for the least sum F_ij (W_ij - Q(W)_ij)^2.
 
-    F_ij is what a squared error costs: E[x_j^2] of the inputs, for what it does to the output of
-    the layer, as in any4 (Elhoushi and Johnson 2025, arXiv:2507.04610, section 3); or the mean
-    squared gradient of the weight, its Fisher information, for what it does to the loss, as in
-    SqueezeLLM (Kim et al. 2023, arXiv:2306.07629, section 4.1). Turned weights have no gradients of
-    their own: with these, they all count alike. Tables of look-up formats are fitted to each row by
-    weighted k-means; all other formats have the clip of each group searched for, as `rtn` does,
-    under the same weights. Cost: a sort of every row. Prefer it for look-up formats; `gptq` on the
-    same format has less output error.
+    F_ij is what a squared error costs: E[x_j^2] of the inputs (relative to outputs in post-norm
+    models, as of `gptq`), for what it does to the output of the layer, as in any4 (Elhoushi and
+    Johnson 2025, arXiv:2507.04610, section 3); or the mean squared gradient of the weight, its
+    Fisher information, for what it does to the loss, as in SqueezeLLM (Kim et al. 2023,
+    arXiv:2306.07629, section 4.1). Turned weights have no gradients of their own: with these, they
+    all count alike. Tables of look-up formats are fitted to each row by weighted k-means; all other
+    formats have the clip of each group searched for, as `rtn` does, under the same weights. Cost: a
+    sort of every row. Prefer it for look-up formats; `gptq` on the same format has less output
+    error.
 
     Args:
         by: `"inputs"` or `"gradients"`, which take a backward pass over the text.

@@ -87,15 +87,15 @@ class Record:
         return self.taken((*map(space.encode, swept), *self._all(sweep.spread)), n)
 
     def taken(self, choices: Iterable[Choice], n: int) -> list[Allocation]:
-        """The first `n` new ones, noted; above the budget only while fewer are than within it."""
+        """The first `n >= 1` new ones, noted; above the budget only while fewer are than within."""
         found: list[Allocation] = []
         for choice in choices:
-            if len(found) == n:
-                break
             above = not self.problem.is_feasible(choice)
             if self.is_new(choice) and not (above and self.n_above >= self.n_within):
                 self.add(choice)
                 found.append(self.problem.space.decode(choice))
+                if len(found) == n:
+                    break
         return found
 
     def _all(self, spread: float) -> Iterator[Choice]:

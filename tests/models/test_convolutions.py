@@ -21,8 +21,8 @@ from bitfront.models.layers import find_layers, get_weight, search_space, set_we
 from bitfront.models.matrices import as_matrix
 from bitfront.models.patch import PatchedModel
 from bitfront.models.shifted import ShiftedGrams, shifted_grams
-from bitfront.models.statistics import InputGrams, input_grams
-from bitfront.models.tasks import run
+from bitfront.models.statistics import InputGrams, _RelativeGramSums, input_grams
+from bitfront.models.tasks import ImageClassification, run
 from bitfront.quantizers import QUANTIZERS
 from bitfront.space import SearchSpace
 
@@ -160,19 +160,16 @@ def test_gram_matrices_are_those_of_the_patches(tiny_convnet, digit_pixels):
     torch.testing.assert_close(grams[names[1]], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_relative_gram_matrices_are_of_patches_over_what_their_group_puts_out(digit_pixels):
+def test_relative_gram_matrices_are_of_patches_over_what_their_group_puts_out():
     torch.manual_seed(0)
-    model = resnet().eval()
-    first = model.resnet.embedder.embedder.convolution
-    pixels = digit_pixels[:2]
-    grams = input_grams(model, pixels, ["resnet.embedder.embedder.convolution"], relative=True)
-    patches = unfold(pixels, first.kernel_size, padding=first.padding, stride=first.stride).mT
+    module, pixels = nn.Conv2d(3, 6, 3, groups=3, padding=1), torch.randn(2, 3, 8, 8)
+    sums = _RelativeGramSums(ImageClassification())
+    module.register_forward_hook(sums.hook("convolution"))
     with torch.no_grad():
-        power = first(pixels).flatten(2).mT.square().sum(dim=-1)
-    expected = torch.einsum("npc,npd->cd", patches / power[..., None], patches) / power.numel()
-    torch.testing.assert_close(
-        grams["resnet.embedder.embedder.convolution"], expected, rtol=1e-4, atol=1e-5
-    )
+        power = module(pixels).flatten(2).unflatten(1, (3, 2)).square().sum(dim=2)
+    patches = unfold(pixels, 3, padding=1).unflatten(1, (3, 9))
+    expected = torch.einsum("ngcl,ngdl,ngl->gcd", patches, patches, 1 / power) / (2 * 64)
+    torch.testing.assert_close(sums.mean("convolution"), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_shortcut_reads_the_same_tensor_otherwise():

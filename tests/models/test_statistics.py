@@ -8,7 +8,14 @@ from torch import nn
 
 from bitfront.errors import NonFinite
 from bitfront.models.layers import find_layers
-from bitfront.models.statistics import InputGrams, input_grams
+from bitfront.models.statistics import (
+    InputGrams,
+    _GramSums,
+    _RelativeGramSums,
+    counts_relative,
+    input_grams,
+)
+from bitfront.models.tasks import CausalText
 
 TOKENS = torch.randint(32, (3, 16), generator=torch.Generator().manual_seed(0))
 
@@ -88,6 +95,30 @@ def test_relative_grams_are_finite_where_nothing_is_put_out(branches):
     grams = input_grams(branches, TOKENS, ["a", "b", "some"], relative=True)
     assert all(gram.isfinite().all() for gram in grams.values())
     assert not grams["some"].any()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_call_without_positions_adds_nothing(relative):
+    model = nn.Sequential(nn.Linear(8, 4))
+    sums = (_RelativeGramSums if relative else _GramSums)(CausalText())
+    model[0].register_forward_hook(sums.hook("0"))
+    x = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    model(x), model(x[:0])
+    assert sums.mean("0").isfinite().all()
+    assert sums.mean("0").any()
+
+
+def test_an_infinite_output_is_refused_and_not_left_out(branches):
+    with torch.no_grad():
+        branches.a.bias[0] = torch.inf
+    with pytest.raises(NonFinite, match="output of layer 'a'"):
+        input_grams(branches, TOKENS, ["a"], relative=True)
+
+
+def test_models_with_a_norm_after_each_sum_count_relative(tiny_bert, tiny_llama):
+    assert [counts_relative(m, None) for m in (tiny_bert, tiny_llama)] == [True, False]
+    assert not counts_relative(tiny_bert, False)
+    assert counts_relative(tiny_llama, True)
 
 
 def test_hooks_are_removed_even_after_errors(branches):
