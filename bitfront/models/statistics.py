@@ -18,7 +18,10 @@ Inputs = tuple[torch.Tensor, ...]
 SMALLEST = 1e-6
 """Of |y|^2 over its mean in one call: a position with less counts as if it had that."""
 POST_NORM = frozenset(
-    ["albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"]
+    (
+        *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra"),
+        *("mpnet", "roberta", "xlm-roberta"),
+    )
 )
 """Types of models with a layer norm after each sum of a layer's output and the residual."""
 
