@@ -20,20 +20,25 @@ import argparse
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import product
 from statistics import mean
 
 from record import FOLDER
 
 Row = dict[str, str]
+Points = Mapping[str, tuple[float, float]]
 PAGE = FOLDER.parents[1] / "docs" / "measurements.md"
 TABLE = re.compile(r"(<!-- table: (.+) -->)\n(?:\|.*\n)*")
 RANGES = ("tau_2_to_3", "tau_3_to_4", "tau_4_to_6")
 FORMATS_OF = {"stories15m": "stories15M", "smollm2-135m": "SmolLM2", "all-mpnet-base-v2": "MPNet"}
+PLAIN = {"rtn": "rtn", "gptq": "gptq"}
 ENCODED = {"rtn": "rtn", "gptq": "gptq:relative=false", "gptq:relative=True": "gptq"}
 """What rows call the quantizers of an encoder, and what a study calls them."""
-WIDTHS = (2, 3, 4, 6)
+EXACT = "stories15m"
+"""Whose bits per weight the table shows, where it has the format."""
+FLATTERED = {"SmolLM2": ("int4_g32", "int4_g32_cols")}
+"""Formats that a model's weights come from: no part of a mix."""
 ALLOCATIONS = ("autoscheme", "modelopt", "fisher solved", "fisher_directional solved", "bitfront")
 
 
@@ -145,46 +150,61 @@ def fronts(asked: argparse.Namespace) -> Iterator[list[str]]:
 
 
 def formats(_asked: argparse.Namespace) -> Iterator[list[str]]:
-    """Loss of every format on each model by some quantizers, the least at a width in bold.
+    """Loss of every format on each model by some quantizers, and over that of mixes of others.
 
     Of each model on the texts that most of its rows have.
     """
     counted = Counter((row["model"], *texts(row)) for row in rows("formats"))
     most = {m: max((n, t) for (m2, *t), n in counted.items() if m2 == m)[1] for m in FORMATS_OF}
-    found: dict[tuple[str, str, str], Row] = {
-        (row["model"], row["quantizer"], row["format"]): row
-        for row in rows("formats")
-        if texts(row) == most[row["model"]]
-    }
-    bits = {f: float(row["bits_per_weight"]) for (m, _, f), row in reversed(found.items())}
-    bits |= {f: float(r["bits_per_weight"]) for (m, _, f), r in found.items() if m == "stories15m"}
-    losses = {key: float(row["kl"] or row["cosine_error"]) for key, row in found.items()}
-    columns = {
-        (model, quantizer): f"`{title}`" if quantizer != "rtn" else f"{name}, `rtn`"
-        for model, name in FORMATS_OF.items()
-        for quantizer, title in ENCODED.items()
-        if name == "MPNet" or quantizer == title
-    }
-    least = set()
-    for column, width in product(columns, WIDTHS):
-        of_width = {k: x for k, x in losses.items() if k[:2] == column and near(bits[k[2]], width)}
-        least |= {k for k, x in of_width.items() if x == min(of_width.values())}
-    yield ["bits per weight", "format", *columns.values()]
+    measured = [row for row in rows("formats") if texts(row) == most.get(row["model"])]
+    bits = {row["format"]: float(row["bits_per_weight"]) for row in reversed(measured)}
+    bits |= {r["format"]: float(r["bits_per_weight"]) for r in measured if r["model"] == EXACT}
+    columns: dict[str, Points] = {}
+    apart: dict[str, Collection[str]] = {}
+    for model, name in FORMATS_OF.items():
+        for quantizer, title in ENCODED.items() if name == "MPNet" else PLAIN.items():
+            column = f"{name}, `{title}`"
+            columns[column] = {
+                r["format"]: (float(r["bits_per_weight"]), float(r["kl"] or r["cosine_error"]))
+                for r in measured
+                if (r["model"], r["quantizer"]) == (model, quantizer)
+            }
+            apart[column] = FLATTERED.get(name, ())
+    yield ["bits per weight", "format", *columns]
     for name in sorted(bits, key=lambda f: (bits[f], f)):
-        keys = [(*column, name) for column in columns]
-        cells = [f"{losses[key]:.3g}" if key in losses else "" for key in keys]
-        bold = [f"**{x}**" if key in least else x for key, x in zip(keys, cells, strict=True)]
-        yield [f"{bits[name]:.2f}", f"`{name}`", *bold]
+        cells = (compared(name, columns[x], apart[x]) for x in columns)
+        yield [f"{bits[name]:.2f}", f"`{name}`", *cells]
+
+
+def compared(name: str, points: Points, apart: Collection[str]) -> str:
+    """The loss of a format; in brackets over that of the best mix of two others at equal bits.
+
+    In bold where no mix loses less; nothing in brackets where none has so few or so many bits.
+
+    Args:
+        name: of the format.
+        points: exact bits per weight and loss of each; of a mix, which has one format in some
+            layers and another in the rest, both are taken to lie on the line between the two.
+        apart: formats that are no part of a mix.
+    """
+    if name not in points:
+        return ""
+    bits, loss = points[name]
+    others = [point for f, point in points.items() if f not in (name, *apart)]
+    mixes = [
+        low[1] + (high[1] - low[1]) * ((bits - low[0]) / (high[0] - low[0]) if high > low else 0)
+        for low, high in product(others, others)
+        if low[0] <= bits <= high[0] and (low[0] < high[0] or low == high)
+    ]
+    if not mixes:
+        return f"{loss:.3g}"
+    ratio = loss / min(mixes)
+    return f"**{loss:.3g} ({ratio:.2f})**" if ratio <= 1 else f"{loss:.3g} ({ratio:.2f})"
 
 
 def texts(row: Row) -> list[str]:
     """How many tokens a row was judged and calibrated on."""
     return [row["n_tokens"], row["n_calibration"]]
-
-
-def near(bits: float, width: int) -> bool:
-    """Whether a format is compared at a width: its scales may add a quarter bit."""
-    return -0.1 <= bits - width <= 0.27
 
 
 def proposals(_asked: argparse.Namespace) -> Iterator[list[str]]:
