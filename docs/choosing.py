@@ -11,7 +11,12 @@ from bitfront.cli.plugins import plugin_kinds
 from bitfront.plugins import parameters, summary
 
 PAGE = Path(__file__).with_name("choosing.md")
-FACTS = {"cost": r"Cost: ", "prefer it": r"Prefer it:? ", "source": r"Source: "}
+FACTS = {
+    "needs": r"Needs: ",
+    "cost": r"Cost: ",
+    "prefer it": r"Prefer it:? ",
+    "source": r"Source: ",
+}
 """Columns of a plug-in's row, and how the paragraphs of its docstring begin that fill them."""
 WITH_ROWS = ("estimator", "solver", "search")
 INTRODUCTION = """# Choosing
@@ -42,16 +47,15 @@ def _section(kind: str) -> str:
 
 
 def _table(kind: str) -> str:
-    """One row per plug-in: its name, what it needs if its kind says so, its facts."""
+    """One row per plug-in: its name and its facts."""
     folder = plugin_kinds()[kind]
-    plugins = {name: folder.load(name) for name in folder.names()}
-    needs = any(hasattr(plugin, "needs") for plugin in plugins.values())
-    head = ["name", *(["needs"] if needs else []), *FACTS]
-    rows = [head, ["---"] * len(head)]
-    for name, plugin in plugins.items():
-        link = f"[`{name}`](#{_anchor(kind, name)})"
-        rows.append([link, *([plugin.needs] if needs else []), *_facts(plugin)])
-    return "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in rows)
+    head = ["name", *FACTS]
+    rows = [
+        [f"[`{name}`](#{_anchor(kind, name)})", *_facts(folder.load(name))]
+        for name in folder.names()
+    ]
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
 
 
 def _cell(text: str) -> str:
@@ -67,8 +71,12 @@ def _anchor(kind: str, name: str) -> str:
 
 
 def _facts(plugin: type) -> list[str]:
-    """What the docstring says of each of `FACTS`, on one line; empty where it says nothing."""
+    """What the docstring says of each of `FACTS`, on one line; empty where it says nothing.
+
+    What an estimator needs is an attribute.
+    """
     paragraphs = [" ".join(each.split()) for each in _details(plugin).split("\n\n")]
+    paragraphs.append(f"Needs: {getattr(plugin, 'needs', '')}")
     return [
         next((re.sub(begin, "", each, count=1) for each in paragraphs if re.match(begin, each)), "")
         for begin in FACTS.values()

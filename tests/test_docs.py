@@ -56,7 +56,7 @@ def test_every_row_of_the_choosing_page_is_full_and_leads_to_its_section() -> No
             rows.append((section, row[1], row[2]))
             cells = re.split(r" (?<!\\)\| ", row[3])
             assert all(cells)
-            assert len(cells) == (4 if section == "estimators" else 3)
+            assert len(cells) == 4
     assert len(rows) == len(PLUGINS)
     assert set(rows) <= headings
 

@@ -43,6 +43,8 @@ class Amq(Search):
     sensitive first, where they would take more than half of what the budget leaves above the
     cheapest formats.
 
+    Needs: a loss table, and measurements to fit.
+
     Cost: one fit and `population * n_generations` predictions a call.
 
     Prefer it with several hundred measurements, where the whole front is wanted rather than one

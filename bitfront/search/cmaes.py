@@ -29,6 +29,8 @@ class Cmaes(VectorSearch):
     after 64 and 128 measurements, where `qmc`, which learns nothing, has 5 and 5 % (on the problems
     that `tpe` names).
 
+    Needs: a loss table to shift, and measurements.
+
     Cost: a quarter of a second and one solve a proposal.
 
     Prefer it only with many hundred measurements of a small model, if at all.

@@ -34,6 +34,8 @@ class Decoupled(Search):
 
     Without a second text there is nothing to decouple: then this is `sweep`.
 
+    Needs: a loss table of each of two texts.
+
     Cost: one solution a proposal, and two once; nothing is learned from measurements.
 
     Prefer it where a study has a second text (`--second-calibration`) and each text has layers of

@@ -44,6 +44,8 @@ class Evolution(Search):
     and on a quarter of them. With fewer sequences than offspring the first stage costs their ratio,
     four trials with 4 sequences; with one sequence nothing is screened.
 
+    Needs: a loss table to start from, and a text that can be measured in parts.
+
     Cost: milliseconds of arithmetic a proposal, and about one trial for each stage of screening.
 
     Prefer it where the text is long and many measurements can be paid: it assumes nothing of the

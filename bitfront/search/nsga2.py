@@ -24,6 +24,8 @@ class Nsga2(GeneticSearch):
     It models nothing, so nothing but the table guides the formats of a child (3 % under the solved
     table after 64 and 128 measurements, on the problems that `tpe` names).
 
+    Needs: a loss table to start from, and measurements.
+
     Cost: milliseconds to a second or two a proposal.
 
     Prefer it with thousands of measurements.

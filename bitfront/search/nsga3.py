@@ -18,6 +18,8 @@ class Nsga3(GeneticSearch):
     their distance to directions that are laid evenly over the objectives: with three objectives
     and more, neighbours in the crowd say little.
 
+    Needs: as `nsga2`.
+
     Cost: as `nsga2`.
 
     Prefer it over `nsga2` when a cost without a limit matters, such as latency beside bytes.

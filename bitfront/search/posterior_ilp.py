@@ -57,6 +57,8 @@ class PosteriorIlp(Search):
     dominated by whatever they under-rate, and no proposal beats the start. Narrow ones do, once the
     shared corrections carry the rest.
 
+    Needs: a loss table in nats, and measurements to fit.
+
     Cost: one fit of (number of trials)^2 x groups and a few solves a proposal.
 
     Prefer it whenever a measurement costs seconds; `sweep` is as good when only a handful of

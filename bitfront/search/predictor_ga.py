@@ -36,6 +36,8 @@ class PredictorGa(Search):
     The papers fit the predictor once, on thousands of measured networks; here it is fitted after
     each measurement, on the difference to the estimator's table.
 
+    Needs: a loss table, and measurements to fit.
+
     Cost: one fit, and `population * n_generations` predictions a proposal; where many are asked
     for at once of very many groups, one population serves several limits.
 

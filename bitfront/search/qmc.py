@@ -21,6 +21,8 @@ class Qmc(VectorSearch):
     corrections. Nothing is learned from the measurements. The sequence is the one behind Optuna's
     `QMCSampler`, taken from SciPy, because the sampler keeps its place in a study.
 
+    Needs: a loss table to shift.
+
     Cost: one solve a proposal.
 
     Prefer it as the baseline of `tpe`, `gp` and `cmaes`, or as a design to learn from

@@ -21,6 +21,8 @@ class Random(Search):
 
     Each is a draw of the `random` solver at the budget; draws already measured are thrown away.
 
+    Needs: nothing.
+
     Cost: a few passes over the groups a draw.
 
     Prefer it only as the baseline that guided searches must beat.

@@ -26,6 +26,8 @@ class Sweep(Search):
     `n_refinements` times at most. Nothing is learned from the measurements: the baseline of the
     searches that do.
 
+    Needs: a loss table.
+
     Cost: one solver front.
 
     Prefer it when only a handful of measurements can be paid: there it is as good as

@@ -42,6 +42,8 @@ class TrustRegion(Search):
     the step gains. Several steps, bolder and more cautious, are measured from one slope; then the
     best allocation gets a slope of its own. The first proposal is the solved table.
 
+    Needs: gradients of the quantized model, beside a loss table.
+
     Cost: per improvement one forward and backward pass over the estimation blocks (about three
     forward passes), three solves a proposal.
 

@@ -32,7 +32,8 @@ class FisherLowrank(LabelEstimator):
 
     Cost: one forward and backward pass for all formats, and a replay of the layer for each.
 
-    Prefer it to `fisher` where the outputs of a layer are correlated; `fisher_output` also sees
+    Prefer it to `fisher` where `bitfront compare` says so: it is among the first on stories15M (tau
+    0.96) and below `weight_error` on SmolLM2-135M (0.81 against 0.86). `fisher_output` also sees
     which tokens matter.
 
     Source: the diagonal-plus-low-rank form of FIMA-Q (2025).

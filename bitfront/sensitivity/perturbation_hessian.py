@@ -43,8 +43,9 @@ class PerturbationHessian(Estimator):
 
     Cost: two backward passes, and four bytes of memory for every token and output of every layer.
 
-    Prefer it where the curvature of KL is wanted without drawn labels; `fisher_output` sees the
-    correlations that it drops.
+    Prefer it where `bitfront compare` says so: it is among the first on stories15M (tau 0.96) and
+    below `weight_error` on SmolLM2-135M (0.82 against 0.86). It takes the curvature of KL without
+    drawn labels; `fisher_output` sees the correlations that it drops.
 
     Source: the perturbation Hessian of APHQ-ViT (2025).
 

@@ -28,6 +28,8 @@ class CpSat(Solver):
     `lower_bound` allows for the rounding of every group, so it holds for the true losses, and
     `optimal` means optimal up to that rounding.
 
+    Needs: a loss table; any number of limits.
+
     Cost: exponential at worst, seconds in practice.
 
     Prefer it with several limits, where the last 0.1 % matters.

@@ -31,6 +31,8 @@ class DynamicProgramming(Solver):
     `lower_bound` is the Lagrangian one. With fewer than 100 bins a core group that is hopeless, and
     the answer is that of `lagrangian`.
 
+    Needs: a loss table and one limit.
+
     Cost: core groups times formats times bins a limit.
 
     Prefer it to `lagrangian` when the last 0.1 % matters, to `cp_sat` when there is one limit.

@@ -17,6 +17,8 @@ from bitfront.solvers.base import Solution, Solver
 class Exhaustive(Solver):
     """The best of all feasible choices: the truth on small problems, for any number of limits.
 
+    Needs: a loss table; any number of limits.
+
     Cost: formats to the power of groups; refused above `max_choices`.
 
     Prefer it on small problems, as the truth that other solvers are compared with.

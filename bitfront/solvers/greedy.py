@@ -20,7 +20,9 @@ class Greedy(Solver):
     and the others go on (stopping at the first misfit is a known fault). A format hidden behind a
     poor step is found late.
 
-    Cost: one sort of all steps; one limit.
+    Needs: a loss table and one limit.
+
+    Cost: one sort of all steps.
 
     Prefer it only as the usual heuristic to compare with: `lagrangian` avoids its fault at the same
     cost.

@@ -33,6 +33,8 @@ class Lagrangian(Solver):
     met on the way are brought within all limits and improved as before. Where that finds none,
     `cp_sat` says whether there is one.
 
+    Needs: a loss table; any number of limits.
+
     Cost: `O(n log n)` in groups times formats for any number of budgets, plus `O(n)` a budget; some
     hundred times `O(n)` a budget of several limits.
 

@@ -25,6 +25,8 @@ class Quadratic(Solver):
     groups: the tightest linear form of one product. Loss in the solution includes the pairs.
     Without pairs it is `cp_sat`, which it starts from otherwise.
 
+    Needs: a loss table and measured pairs; any number of limits.
+
     Cost: exponential at worst; the bound is weaker than without pairs, so the time limit ends it
     more often.
 

@@ -24,6 +24,8 @@ class Random(Solver):
     several limits it starts from the choice that takes the smallest part of them, if that meets
     all, else from that of `lagrangian`, and a format that costs more of any limit is dearer.
 
+    Needs: no loss table; any number of limits.
+
     Cost: a few passes over the groups.
 
     Prefer it only as the baseline that says what choosing is worth at all.

@@ -19,7 +19,9 @@ class Uniform(Solver):
     Layers that the format does not fit take the next larger one that does. Where no single format
     meets the limits, each layer takes its smallest.
 
-    Cost: one sum per format; any number of limits.
+    Needs: no loss table; any number of limits.
+
+    Cost: one sum per format.
 
     Prefer it only as the baseline that any allocation has to beat.
 

@@ -27,7 +27,9 @@ class Waterfill(Solver):
     over code bits; `b` is the highest whose rounding to the menu fits the limit, and the leftover
     raises the groups that rounding left farthest below. There is no bound.
 
-    Cost: some sums over the table; one limit.
+    Needs: a loss table and one limit.
+
+    Cost: some sums over the table.
 
     Prefer it only as a reference for what theory alone gives: measured losses do not fall fourfold
     a bit.
