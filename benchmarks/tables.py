@@ -71,21 +71,22 @@ def table(arguments: list[str]) -> str:
 
 
 def estimators(asked: argparse.Namespace) -> Iterator[list[str]]:
-    """Tau of each estimator, the best first; seconds, on the usual machine, the least of seeds."""
+    """Tau of each estimator, the best first; seconds, on the usual machine, and MB, least of seeds."""
     found = {
         (row["estimator"], row["seed"]): row
         for row in rows("estimators", model=asked.model, n_judged_tokens=asked.n_judged)
         if row["n_sequences"] == asked.n_sequences and row["n_allocations"] == "60"
     }
     machine = Counter(row["machine"] for row in found.values()).most_common(1)[0][0]
-    yield ["estimator", "seeds", "tau", "2 to 3 bits", "3 to 4", "4 to 6", "seconds"]
+    yield ["estimator", "seeds", "tau", "2 to 3 bits", "3 to 4", "4 to 6", "seconds", "MB"]
     by_name = grouped(found)
     for name in sorted(by_name, key=lambda n: -mean(floats(by_name[n], "tau"))):
         mine = by_name[name]
         taus = [f"{mean(floats(mine, column)):.3f}" for column in RANGES]
         usual = [row for row in mine if row["machine"] == machine]
         seconds = f"{min(floats(usual or mine, 'seconds')):.3g}{'' if usual else ' *'}"
-        yield [f"`{name}`", str(len(mine)), spread(floats(mine, "tau")), *taus, seconds]
+        megabytes = f"{min(floats(mine, 'peak_mb')):.0f}"
+        yield [f"`{name}`", str(len(mine)), spread(floats(mine, "tau")), *taus, seconds, megabytes]
 
 
 def searches(asked: argparse.Namespace) -> Iterator[list[str]]:

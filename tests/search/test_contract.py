@@ -212,7 +212,10 @@ def test_a_new_budget_begins_with_the_solver_again(name):
     assert asked == [problem.space.decode(solved)]
 
 
-@pytest.mark.parametrize("name", ["cmaes", "evolution", "gp", "nsga2", "nsga3", "qmc", "tpe"])
+@pytest.mark.parametrize(
+    "name",
+    ["amq", "cmaes", "evolution", "gp", "nsga2", "nsga3", "qmc", "tpe"],
+)
 def test_a_warm_start_can_be_told_off(name):
     problem, measure = interacting_study(0, n_groups=30)
     solved = problem.space.decode(SOLVERS.build("lagrangian").solve(problem).choice)

@@ -157,6 +157,16 @@ def test_constant_column_gives_no_nan(name, tiny_llama, tokens, small_space, cha
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_gradients_that_are_all_zero_give_no_nan(
+    name, tiny_llama, tokens, small_space, tiny_bank, monkeypatch
+):
+    """A norm of zeros before the head: no layer moves what is predicted."""
+    monkeypatch.setattr(tiny_llama.model.norm, "forward", lambda states: states * 0)
+    values = quick(name).estimate(tiny_llama, tokens, small_space, tiny_bank).values
+    assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_nan_in_the_model_is_refused(name, tiny_llama, tokens, small_space, tiny_bank):
     weight = get_weight(tiny_llama, small_space.layers[4].name)
     kept = weight[0, 0].item()
