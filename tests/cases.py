@@ -65,6 +65,16 @@ FORMATS = {
     "zero": snr_db(zero=0.0),
 }
 
+# What papers say of a format beside another: at most this share of its squared error, on made-up
+# weights of a kind (`tests/formats/test_papers.py`): (format, other, share, weights, paper)
+FORMATS_BESIDE: tuple[tuple[str, str, float, str, str], ...] = (
+    ("fp4_g128", "int4_g128_sym", 0.75, "outliers", "arXiv:2510.25602, abstract"),
+    ("fp6_e3m2_g128", "int4_g32", 0.5, "gaussian", "arXiv:2312.08583, abstract"),
+    ("mxfp6_e2m3", "int6_channel_sym", 0.4, "uneven blocks", "arXiv:2310.10537, section 1"),
+    ("mxint8", "mxfp8_e4m3", 0.12, "gaussian", "arXiv:2510.25602, abstract"),
+    ("nvint4_had", "nvfp4_had", 0.75, "outliers", "arXiv:2510.25602, abstract"),
+)
+
 # signal over rounding error of Gaussian inputs, 512 channels wide
 ACTIVATIONS = {
     "int8": 42.5, "int8_asym": 43.0, "int8_g32": 45.4, "int8_g64": 44.5, "int8_g128": 43.7,
