@@ -33,7 +33,9 @@ FORMATS = {
     "fp6": snr_db(fp6_e2m3_g64=31.6, fp6_e3m2_g64=26.1),
     "fp8": snr_db(fp8_e4m3=31.4),
     "gauss": snr_db(gauss_n4p1_g128=9.3, gauss_n8p1_g64=14.7, gauss_n16p1_g64=20.3),
-    "hadamard": snr_db(int2_g64_had=9.4, int4_g64_had=21.0, fp4_g64_had=19.8, mxfp4_had=18.9),
+    "hadamard": snr_db(
+        int2_g64_had=9.4, int4_g64_had=21.0, fp4_g64_had=19.8, mxfp4_had=18.9, nvint4_had=22.3
+    ),
     "higgs": snr_db(higgs_n16p2_g128=9.6, higgs_n32p2_g128=12.4, higgs_n256p2_g128=20.6),
     "int_grouped": snr_db(
         int1_g64=4.1,
@@ -62,6 +64,16 @@ FORMATS = {
     "weight_activation": snr_db(int4_g64_aint8=21.0, mxfp4_amxfp4=18.9),
     "zero": snr_db(zero=0.0),
 }
+
+# What papers say of a format beside another: at most this share of its squared error, on made-up
+# weights of a kind (`tests/formats/test_papers.py`): (format, other, share, weights, paper)
+FORMATS_BESIDE: tuple[tuple[str, str, float, str, str], ...] = (
+    ("fp4_g128", "int4_g128_sym", 0.75, "outliers", "arXiv:2510.25602, abstract"),
+    ("fp6_e3m2_g128", "int4_g32", 0.5, "gaussian", "arXiv:2312.08583, abstract"),
+    ("mxfp6_e2m3", "int6_channel_sym", 0.4, "uneven blocks", "arXiv:2310.10537, section 1"),
+    ("mxint8", "mxfp8_e4m3", 0.12, "gaussian", "arXiv:2510.25602, abstract"),
+    ("nvint4_had", "nvfp4_had", 0.75, "outliers", "arXiv:2510.25602, abstract"),
+)
 
 # signal over rounding error of Gaussian inputs, 512 channels wide
 ACTIVATIONS = {

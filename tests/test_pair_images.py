@@ -5,9 +5,14 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForImageClassification
+from transformers import (
+    AutoModelForImageClassification,
+    SwinConfig,
+    SwinForImageClassification,
+)
 from typer.testing import CliRunner
 
+from bitfront import Budget, Study, TextSource, export_checkpoint, run_study
 from bitfront.cli import app
 from bitfront.formats import named
 from bitfront.manifest import Manifest
@@ -115,3 +120,43 @@ def test_other_codes_do_not_verify(finished, tmp_path):
 def test_in_bfloat16_packed_weights_may_move_inputs_by_a_step(vit_folder, digit_files, tmp_path):
     searched(vit_folder, "vit", digit_files, tmp_path, "bfloat16", n_trials=4, n_finalists=2)
     assert verify(tmp_path / "checkpoint").differences == ()
+
+
+@pytest.fixture
+def swin_folder(vit_folder, tmp_path):
+    """A Swin of two stages with the image processor of the tiny ViT; its weights are random."""
+    torch.manual_seed(0)
+    config = SwinConfig(
+        image_size=32, patch_size=4, embed_dim=32, depths=[2, 1], num_heads=[2, 2], window_size=4,
+        num_labels=10, initializer_range=0.15,
+    )  # fmt: skip
+    SwinForImageClassification(config).save_pretrained(tmp_path / "swin")
+    shutil.copy(vit_folder / "preprocessor_config.json", tmp_path / "swin")
+    return tmp_path / "swin"
+
+
+def test_a_swin_is_searched_exported_and_verified(swin_folder, digit_files, tmp_path):
+    """Shifted windows and merged patches: layers, pairs and packed weights, not accuracy."""
+    study = Study(
+        str(swin_folder),
+        Budget.parse("5bpw"),
+        TextSource(str(digit_files / "calibration"), 4),
+        TextSource(str(digit_files / "evaluation"), 8),
+        formats=("int2_channel", "int4_channel", EIGHT),
+        n_trials=4,
+        n_search_sequences=4,
+        n_finalists=1,
+        pinned="int8_channel",
+        dtype="float32",
+        device="cpu",
+    )
+    best = run_study(study, tmp_path / "results").best("kl", bits_per_weight=5)
+    assert EIGHT in best.allocation.formats.values()
+    assert len(set(best.allocation.formats.values())) > 1
+    out = tmp_path / "checkpoint"
+    export_checkpoint(study, best, out, results=tmp_path / "results")
+    assert sum(stored_bytes(out).values()) == best.values["bytes"]
+    loaded = AutoModelForImageClassification.from_pretrained(out, dtype=torch.float32)
+    merged = loaded.get_submodule("swin.encoder.layers.0.downsample.reduction")
+    assert isinstance(merged, QuantLinear)
+    assert verify(out).differences == ()

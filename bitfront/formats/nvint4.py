@@ -19,7 +19,7 @@ class Nvint4(Integers, BlockScaled):
     "INT v.s. FP: A Comprehensive Study of Fine-Grained Low-bit Quantization Formats" (Chen et al.
     2025, arXiv:2510.25602), which stops at -7. Here the value of largest size falls on -8 and the
     sign bit of e4m3, idle in NVFP4, says on which side, so that no level is wasted. Has less error
-    than `nvfp4` where weights are rotated or Gaussian; no engine reads it yet.
+    than `nvfp4` where weights are rotated (`nvint4_had`) or Gaussian; no engine reads it yet.
     """
 
     num_bits: int = field(default=4, init=False)

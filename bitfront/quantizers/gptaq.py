@@ -26,7 +26,8 @@ class Gptaq(Gptq):
     Quantization for Asymmetric Calibration", arXiv:2504.02692, section 3). The paper instead adds,
     column by column, the part of C that later columns can mend. Solved at once it was better on
     stories15M at `int3_g32`, calibrated on 3,072 tokens: 0.296 nats with half of the correction,
-    where `gptq` lost 0.344 and the paper's form 0.389, or 0.319 with a quarter of it.
+    where `gptq` lost 0.344 and the paper's form 0.389, or 0.319 with a quarter of it (measured
+    once, by hand; no benchmark makes these figures).
 
     C belongs to one allocation, that of the layers before, and `bitfront.models.shifted` measures
     it. A search quantizes each layer once for all allocations, so a study refuses this quantizer;

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import unfold
+from torch.nn.functional import conv2d, unfold
 from transformers import (
     MobileNetV2Config,
     MobileNetV2ForImageClassification,
@@ -15,15 +15,18 @@ from transformers import (
 
 from bitfront.costs import COSTS
 from bitfront.errors import InvalidArgument
-from bitfront.formats import named
+from bitfront.formats import catalogue, named
+from bitfront.kernels.weights import by_channel, rounded_images
 from bitfront.models.bank import WeightBank
 from bitfront.models.layers import find_layers, get_weight, search_space, set_weight
 from bitfront.models.matrices import as_matrix
 from bitfront.models.patch import PatchedModel
+from bitfront.models.quant_linear import keep_decoded, packed_like
 from bitfront.models.shifted import ShiftedGrams, shifted_grams
 from bitfront.models.statistics import InputGrams, _RelativeGramSums, input_grams
 from bitfront.models.tasks import ImageClassification, run
 from bitfront.quantizers import QUANTIZERS
+from bitfront.quantizers.rtn import Rtn
 from bitfront.space import SearchSpace
 
 MENU = ("int2_channel", "int4_channel", "int8_channel", "bf16")
@@ -228,3 +231,58 @@ def test_the_shift_of_inputs_behind_quantized_convolutions(tiny_convnet, digit_p
     bank = WeightBank.build(tmp_path, tiny_convnet, space, gptaq, grams, used=chosen)
     assert grams[depthwise][1].any()
     assert bank.weight(depthwise, "int3_channel").isfinite().all()
+
+
+CONVOLUTIONS = {
+    "depthwise": lambda: nn.Conv2d(12, 12, 3, padding=1, groups=12),
+    "strided": lambda: nn.Conv2d(3, 5, 7, stride=2, bias=False),
+    "of patches": lambda: nn.Conv2d(16, 4, 4, stride=4),
+    "in groups": lambda: nn.Conv2d(128, 6, 1, groups=2),
+    "of pixels": lambda: nn.Conv2d(256, 4, 1),
+    "of one channel": lambda: nn.Conv2d(1, 1, (1, 5), padding="same", dilation=2),
+}
+
+
+def hostile_convolution(kind):
+    """Weights with tails, taps of zeros and a row of zeros."""
+    torch.manual_seed(0)
+    module = CONVOLUTIONS[kind]().requires_grad_(False)
+    weight = module.weight
+    weight.div_(torch.randn(weight.shape)).mul_(0.1)
+    if len(weight) > 1:
+        weight[:, :, 0, 0] = 0
+        weight[-1] = 0
+    return module
+
+
+def as_decoded(module, inputs, values, format, tensors):
+    """What torch computes of the decoded weight, with inputs as the format says."""
+    seen = rounded_images(inputs, format, format.input_scale(tensors), module.groups)
+    others = module.stride, module.padding, module.dilation, module.groups
+    return conv2d(seen, values.reshape(module.weight.shape), module.bias, *others)
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_every_format_convolves_packed_as_decoded(name):
+    format, n_fitting = named(name), 0
+    for kind in CONVOLUTIONS:
+        module = hostile_convolution(kind)
+        matrix = as_matrix(module, module.weight)
+        has_taps = set(module.kernel_size) != {1}
+        if not format.fits(tuple(matrix.shape)) or (has_taps and by_channel(format)):
+            continue
+        n_fitting += 1
+        quantized = Rtn(clip_steps=0).quantize(matrix, format)
+        values, tensors = quantized.dequantize(), quantized.tensors()
+        packed = packed_like(module, format)
+        packed.load_state_dict(tensors, strict=False)
+        held = sum(t.numel() * t.itemsize for t in packed.tensors().values())
+        assert held == format.nbytes(tuple(matrix.shape)), kind
+        assert torch.equal(packed.matrix(torch.float32), values), kind
+        inputs = torch.randn(2, module.in_channels, 9, 8)
+        expected = as_decoded(module, inputs, values, format, tensors)
+        assert expected.isfinite().all(), kind
+        for _ in range(2):
+            assert (packed(inputs) - expected).norm() <= 1e-6 * expected.norm(), kind
+            keep_decoded(packed)
+    assert n_fitting

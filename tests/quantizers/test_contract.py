@@ -165,11 +165,11 @@ def hard(format):
         yield row, torch.randn(64, width, generator=generator)
 
 
-def statistics(quantizer, weight, inputs):
-    """What a quantizer takes of the inputs: as they are, shifted ones too, or of gradients."""
-    gram = inputs.T @ inputs / len(inputs)
+def statistics(quantizer, weight, gram):
+    """What a quantizer takes: inputs as they are (of groups of rows), shifted too, or gradients."""
     if isinstance(quantizer, Gptaq):
-        return torch.stack([gram, 0.1 * gram.roll(1, dims=0)])[:, None]
+        both = torch.stack([gram, 0.1 * gram.roll(1, dims=-2)])
+        return both if gram.ndim == 3 else both[:, None]
     return weight.square() if quantizer.needs_fisher else gram
 
 
@@ -184,7 +184,7 @@ def test_every_quantizer_in_every_format_on_hard_weights(format_name):
     format = named(format_name)
     for weight, inputs in hard(format):
         for quantizer in map(build, (*QUANTIZER_NAMES, "kmeans:by=gradients")):
-            given = statistics(quantizer, weight, inputs)
+            given = statistics(quantizer, weight, inputs.T @ inputs / len(inputs))
             quantized = quantizer.quantize(weight, format, given)
             values, tensors = quantized.dequantize(), quantized.tensors()
             assert values.isfinite().all(), quantizer
@@ -206,83 +206,6 @@ def test_odd_widths_and_one_row(name, format_name, weight, hessian):
     format, own = named(format_name), weight[:1, :37]
     values = build(name).quantize(own, format, hessian[:37, :37].contiguous()).dequantize()
     assert (values - own).norm() < 0.5 * own.norm()
-
-
-CHANNELWISE = (
-    "bf16",
-    "binary_salient20",
-    "fp8_e4m3",
-    "int2_channel",
-    "int3_channel_had",
-    "int3_channel_sparse10",
-    "int4_channel_sym",
-    "lut3_channel",
-)
-DEPTHWISE = [(12, 9, 12), (1, 25, 1), (8, 27, 1), (6, 49, 3), (4, 147, 1)]
-
-
-def patches(shape, n_groups, seed=0):
-    """A kernel, and the Gram matrix of the correlated patches that each group of its rows reads."""
-    generator = torch.Generator().manual_seed(seed)
-    weight, n_columns = torch.randn(shape, generator=generator), shape[1]
-    seen = torch.randn(n_groups, 300, n_columns, generator=generator)
-    seen = seen @ torch.randn(n_groups, n_columns, n_columns, generator=generator).cumsum(dim=1)
-    grams = seen.mT @ seen / 300
-    return weight, grams if n_groups > 1 else grams[0]
-
-
-def energy(error, grams):
-    by_group = error.unflatten(0, (*grams.shape[:-2], -1))
-    return ((by_group @ grams) * by_group).sum()
-
-
-@pytest.mark.parametrize("format_name", CHANNELWISE)
-@pytest.mark.parametrize("name", QUANTIZER_NAMES)
-def test_kernels_of_convolutions_and_groups_of_rows_with_inputs_of_their_own(name, format_name):
-    quantizer, format = build(name), named(format_name)
-    for rows, columns, n_groups in DEPTHWISE:
-        if not format.fits((rows, columns)):
-            continue
-        weight, grams = patches((rows, columns), n_groups)
-        quantized = quantizer.quantize(weight, format, grams)
-        values = quantized.dequantize()
-        assert values.isfinite().all()
-        assert (values - weight).norm() < (weight.norm() if columns > 1 else 1e-3)
-        written = sum(t.numel() * t.element_size() for t in quantized.tensors().values())
-        assert written == format.nbytes((rows, columns))
-        if n_groups > 1:
-            grams[0] = 0  # a channel that is always zero
-            assert quantizer.quantize(weight, format, grams).dequantize().isfinite().all()
-
-
-@pytest.mark.parametrize("name", ["awq", "gptq", "gptaq", "kmeans", "slim"])
-def test_each_group_of_rows_is_rounded_for_its_own_inputs(name):
-    weight, grams = patches((32, 9), 32)
-    errors = {}
-    for key, seen in (("own", grams), ("others'", grams.roll(1, dims=0))):
-        values = build(name).quantize(weight, named("int2_channel"), seen).dequantize()
-        errors[key] = energy(values - weight, grams)
-    nearest = build("rtn").quantize(weight, named("int2_channel")).dequantize()
-    assert errors["own"] < 0.97 * errors["others'"]
-    assert errors["own"] < 0.9 * energy(nearest - weight, grams)
-
-
-def test_one_group_is_the_same_as_none_and_rows_alone_are_as_in_groups():
-    weight, grams = patches((6, 27), 6)
-    quantizer, format = build("gptq:act_order=false"), named("int3_channel")
-    one, plain = (quantizer.quantize(weight, format, g).codes for g in (grams[:1], grams[0]))
-    assert torch.equal(one, plain)
-    together = quantizer.quantize(weight, format, grams).dequantize()
-    for index in range(6):
-        row = slice(index, index + 1)
-        alone = quantizer.quantize(weight[row], format, grams[index]).dequantize()
-        torch.testing.assert_close(together[row], alone)
-
-
-def test_groups_that_do_not_divide_the_rows_are_refused():
-    weight, grams = patches((6, 9), 4)
-    with pytest.raises(InvalidArgument, match=r"shape \(9, 9\), given shape \(4, 9, 9\)"):
-        build("gptq").quantize(weight, named("int4_channel"), grams)
 
 
 @pytest.mark.parametrize("name", QUANTIZER_NAMES)
