@@ -29,6 +29,7 @@ from bitfront.manifest import NAME as MANIFEST
 from bitfront.manifest import Manifest, digests
 from bitfront.measurement import Measurement
 from bitfront.models.bank import WeightBank
+from bitfront.models.exported import holds_weights
 from bitfront.models.load import LoadedModel
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Answers
@@ -300,13 +301,20 @@ def write_checkpoint(
             exporter.write(model, allocation, bank, folder)
         except StorageError as error:
             raise StorageError(str(error).replace(str(folder), str(directory))) from error
-        if made.requantized and (instead := unmeasured(folder)):
-            raise InvalidArgument(
-                f"Exporter {made.exporter} does not write what {made.requantized.name} made "
-                f"({instead}): leave out requantize, or take packed or fake_quant."
-            )
+        if made.requantized:
+            _check_written(made.exporter, made.requantized.name, folder)
         whole = replace(made, files=digests(folder))
         (folder / MANIFEST).write_text(whole.to_json() + "\n", encoding="utf-8")
+
+
+def _check_written(exporter: str, quantizer: str, folder: Path) -> None:
+    """Refuse a folder without the weights that a point was quantized again to."""
+    instead = unmeasured(folder) if holds_weights(folder) else "it writes a recipe"
+    if instead:
+        raise InvalidArgument(
+            f"Exporter {exporter!r} does not write the weights that {quantizer} made ({instead}): "
+            "leave out requantize, or take packed or fake_quant."
+        )
 
 
 def default_directory(study: Study) -> Path:
