@@ -92,7 +92,7 @@ def test_the_manifest_says_what_was_done(finished, point, requantized) -> None:
 def test_it_is_made_again_from_the_text_or_from_the_results_folder(
     finished, requantized, tmp_path: Path
 ) -> None:
-    folder, made = requantized
+    folder, _ = requantized
     export_again(folder, tmp_path / "again")
     assert weights(tmp_path / "again") == weights(folder)
     assert Manifest.read(tmp_path / "again").requantized == Choice("gptaq", {"share": 0.5})
@@ -180,9 +180,7 @@ def test_sentence_encoders_are_refused(
 ) -> None:
     texts = (str(sentence_files / f"{x}.txt") for x in ("calibration", "evaluation"))
     calibration, evaluation = (TextSource(text, 4, 32) for text in texts)
-    study = replace(
-        *(finished[0],), model=str(bert_folder), calibration=calibration, evaluation=evaluation
-    )
-    study = replace(study, n_search_sequences=4)
+    study = replace(finished[0], model=str(bert_folder), n_search_sequences=4)
+    study = replace(study, calibration=calibration, evaluation=evaluation)
     with pytest.raises(InvalidArgument, match="Only language models are quantized again by gptaq"):
         requantize(study, point, Choice("gptaq"), Results(tmp_path), lambda event: None)
