@@ -11,7 +11,9 @@ from bitfront.inputs import Inputs, calibration_samples
 from bitfront.models.bank import WeightBank
 from bitfront.models.fishers import FisherDiagonals
 from bitfront.models.load import LoadedModel
+from bitfront.models.shifted import ShiftedGrams
 from bitfront.models.statistics import InputGrams, LayerStatistics, counts_relative
+from bitfront.plugins import Choice
 from bitfront.progress import Progress, counted, silent
 from bitfront.quantizers import QUANTIZERS
 from bitfront.quantizers.base import Quantizer
@@ -46,8 +48,19 @@ def stored_bank(
     allocation: Allocation,
     results: Results,
     progress: Progress = silent,
+    again: str | None = None,
 ) -> WeightBank:
     """The quantized weights of one allocation, from the results folder and without any text.
+
+    Args:
+        study: names the quantizer.
+        model: the unquantized model.
+        space: its layers and the menu.
+        allocation: the format of each.
+        results: its folder.
+        progress: called as the work goes on.
+        again: digest of the weights of a point that was quantized again; `None` for those of the
+            study.
 
     Raises:
         MismatchedArtifact: missing or damaged, and the quantizer would need the text; or
@@ -55,6 +68,10 @@ def stored_bank(
     """
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     directory = results.directory / "bank"
+    if again is not None:
+        bank = WeightBank(directory, space, results.bank_entries(again))
+        bank.check(allocation)
+        return bank
     if quantizer.needs_hessian:
         bank = WeightBank(directory, space, results.bank_entries(), model.base_module)
     else:
@@ -74,6 +91,34 @@ def stored_bank(
     return bank
 
 
+def settled_bank(
+    choice: Choice,
+    model: LoadedModel,
+    space: SearchSpace,
+    allocation: Allocation,
+    blocks: torch.Tensor,
+    directory: Path,
+    progress: Progress = silent,
+) -> WeightBank:
+    """One allocation, each layer quantized behind the quantized layers before it.
+
+    Args:
+        choice: one of `SETTLED_QUANTIZERS`.
+        model: the unquantized language model.
+        space: its layers and the menu.
+        allocation: the format of each.
+        blocks: what the layers are fed, int64 `[n_sequences, sequence_length]`.
+        directory: of the weights.
+        progress: called as the work goes on.
+    """
+    quantizer = QUANTIZERS.build(choice.name, choice.params)
+    grams = ShiftedGrams(model.module, blocks, space.of_weights, allocation, quantizer)
+    shown = counted(progress, "quantize")
+    return WeightBank.build(
+        directory, model.module, space, quantizer, grams, shown, used=allocation
+    )
+
+
 def rebuilt_bank(
     study: Study,
     model: LoadedModel,
@@ -81,16 +126,30 @@ def rebuilt_bank(
     allocation: Allocation,
     directory: Path,
     progress: Progress = silent,
+    again: Choice | None = None,
 ) -> WeightBank:
     """The quantized weights of one allocation without a results folder.
+
+    Args:
+        study: names the quantizer and the text.
+        model: the unquantized model.
+        space: its layers and the menu.
+        allocation: the format of each.
+        directory: of the weights.
+        progress: called as the work goes on.
+        again: what the point was quantized again by; `None` for the quantizer of the study.
 
     Raises:
         InvalidText: the quantizer needs the calibration text, and it cannot be read.
     """
     quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     grams = None
-    if quantizer.needs_hessian:
+    if again is not None or quantizer.needs_hessian:
         samples = calibration_samples(study, model)[: study.calibration.n_sequences]
+        if again is not None:
+            return settled_bank(
+                again, model, space, allocation, samples.inputs, directory, progress
+            )
         grams = _statistics(quantizer, model, space, samples.inputs)
     shown = counted(progress, "quantize")
     return WeightBank.build(

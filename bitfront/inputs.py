@@ -28,6 +28,7 @@ from bitfront.models.offset import base_bytes, with_base
 from bitfront.models.samples import Samples, check_apart, samples_of
 from bitfront.models.statistics import counts_relative
 from bitfront.models.tasks import CausalText, ImageClassification, SentenceEmbedding, task_of
+from bitfront.plugins import Choice
 from bitfront.pricing import built_costs, check_budget, cost_tables
 from bitfront.progress import Event, Progress, silent
 from bitfront.quantizers import QUANTIZERS
@@ -105,9 +106,19 @@ class Inputs:
         }
 
 
-def weights_identity(study: Study, model: LoadedModel, space: SearchSpace) -> dict[str, str]:
-    """The part of the identity that is known without any text."""
-    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
+def weights_identity(
+    study: Study, model: LoadedModel, space: SearchSpace, again: Choice | None = None
+) -> dict[str, str]:
+    """The part of the identity that is known without any text.
+
+    Args:
+        study: what was asked.
+        model: the unquantized model.
+        space: its layers and the menu.
+        again: what a point was quantized again by; `None` for the quantizer of the study.
+    """
+    choice = again or study.quantizer
+    quantizer = QUANTIZERS.build(choice.name, choice.params)
     bars = {"runtime": text_digest(repr(space.barred))} if space.barred else {}
     cache = {"KV cache": repr(space.kv_cache)} if space.kv_cache else {}
     base = (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bitfront.errors import BitfrontError, InvalidArgument, MismatchedArtifact
+from bitfront.plugins import Choice
 from bitfront.study import Study
 from bitfront.trial import Trial
 
@@ -36,9 +37,12 @@ class Manifest:
         exporter: what wrote the folder, with parameters.
         identity: digests of what the values depend on: model, formats, quantized weights, tokens of
             each text, seed (`identity.json` of a results folder).
-        measured_with: versions, machine and command of the search.
+        measured_with: versions, machine and command of what measured the values.
         written_with: versions and commit of what wrote the folder.
         files: digest of every file of the folder but this one.
+        requantized: quantizer with parameters that the point was quantized again by, for its
+            allocation alone: `trial` and `identity` are then of these weights, and not those that
+            the search measured. `None` where they are.
     """
 
     study: Study
@@ -48,6 +52,7 @@ class Manifest:
     measured_with: Mapping[str, str]
     written_with: Mapping[str, str]
     files: Mapping[str, Digest]
+    requantized: Choice | None = None
 
     @property
     def command(self) -> str:
@@ -58,7 +63,7 @@ class Manifest:
         """Indented JSON; `from_json` reads it back."""
         trial: dict[str, Any] = json.loads(self.trial.to_json())
         allocation = trial.pop("allocation")["formats"]
-        fields = {
+        fields: dict[str, Any] = {
             "study": json.loads(self.study.to_json()),
             "study_digest": self.study.digest,
             "allocation": allocation,
@@ -70,6 +75,8 @@ class Manifest:
             "files": {name: vars(digest) for name, digest in self.files.items()},
             "command": self.command,
         }
+        if self.requantized is not None:  # without it as manifests always were
+            fields["requantized"] = str(self.requantized)
         return json.dumps(fields, indent=1)
 
     @classmethod
@@ -79,6 +86,7 @@ class Manifest:
         study = Study.from_json(json.dumps(fields["study"]))
         if fields["study_digest"] != study.digest:
             raise InvalidArgument("study_digest is not that of the study")
+        again = fields.get("requantized")
         trial = {**fields["trial"], "allocation": {"formats": fields["allocation"]}}
         return cls(
             study,
@@ -88,6 +96,7 @@ class Manifest:
             _words(fields["measured_with"]),
             _words(fields["written_with"]),
             {str(name): Digest(**each) for name, each in fields["files"].items()},
+            None if again is None else Choice.parse(again),
         )
 
     @classmethod

@@ -45,6 +45,7 @@ class Results:
     comparison.json  what `bitfront compare` found, and comparison.html with its chart
     bank/            quantized weights     references/   predictions of the unquantized model
     bank.json        the file in bank/ of each layer in each format
+    requantized/     the same of points that were quantized again
     environment.json versions, machine and command of that run
     report.html      its page, written by `bitfront search` and `bitfront report`
     ```
@@ -282,18 +283,23 @@ class Results:
         with reading(path):
             return tuple(dict(row) for row in json.loads(path.read_text()))
 
-    def save_bank_entries(self, entries: Mapping[tuple[str, str], str]) -> None:
-        """Store which file of the bank each `(layer name, format name)` is."""
-        words = {f"{layer} {format}": entry for (layer, format), entry in entries.items()}
-        self._write("bank.json", json.dumps(words, indent=1))
+    def save_bank_entries(
+        self, entries: Mapping[tuple[str, str], str], again: str | None = None
+    ) -> None:
+        """Store which file of the bank each `(layer name, format name)` is.
 
-    def bank_entries(self) -> dict[tuple[str, str], str]:
+        Those of a point that was quantized again go by the digest of its weights.
+        """
+        words = {f"{layer} {format}": entry for (layer, format), entry in entries.items()}
+        self._write(_entries_of(again), json.dumps(words, indent=1))
+
+    def bank_entries(self, again: str | None = None) -> dict[tuple[str, str], str]:
         """What `save_bank_entries` stored.
 
         Raises:
             MismatchedArtifact: missing or damaged.
         """
-        path = self.directory / "bank.json"
+        path = self.directory / _entries_of(again)
         if not path.exists():
             raise MismatchedArtifact(f"{path} is missing: run `bitfront search` again to make it.")
         rows = [(key.rpartition(" "), entry) for key, entry in _read_words(path).items()]
@@ -348,6 +354,10 @@ class Results:
                 f"{self.directory} is not a results folder (no {name}): give the --out of a search."
             )
         return path
+
+
+def _entries_of(again: str | None) -> str:
+    return "bank.json" if again is None else f"requantized/{text_digest(again)[:16]}.json"
 
 
 def _remove(path: Path) -> None:

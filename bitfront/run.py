@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from bitfront.allocation import Allocation
 from bitfront.banks import build_bank, stored_bank
 from bitfront.environment import environment, versions
-from bitfront.errors import InvalidModel, InvalidText, MismatchedArtifact, StorageError
+from bitfront.errors import InvalidArgument, InvalidModel, StorageError
 from bitfront.estimates import expert_tokens, loss_table
 from bitfront.experts import TokensSeen
 from bitfront.export import EXPORTERS
@@ -32,21 +29,23 @@ from bitfront.manifest import NAME as MANIFEST
 from bitfront.manifest import Manifest, digests
 from bitfront.measurement import Measurement
 from bitfront.models.bank import WeightBank
-from bitfront.models.embeddings import Embeddings, answers_of
+from bitfront.models.exported import holds_weights
 from bitfront.models.load import LoadedModel
 from bitfront.models.patch import PatchedModel
-from bitfront.models.reference import Answers, Reference
-from bitfront.models.tasks import SentenceEmbedding, task_of
+from bitfront.models.reference import Answers
+from bitfront.notes import unmeasured
 from bitfront.pairs import measured_pairs
 from bitfront.pareto import ParetoFront, objectives
 from bitfront.places import located
 from bitfront.plugins import Choice
 from bitfront.problem import Problem
-from bitfront.progress import Event, Progress, counted, silent
+from bitfront.progress import Event, Progress, silent
+from bitfront.references import reference_of
+from bitfront.requantizing import requantized, settled
 from bitfront.results import Results
 from bitfront.searching import search_trials
 from bitfront.second import SecondLoss
-from bitfront.study import SecondText, Study
+from bitfront.study import Study
 from bitfront.table import LayerTable
 from bitfront.trial import Trial, TrialState
 
@@ -130,7 +129,7 @@ def prepared(
         results.admit(identity)
         # All that can refuse a text comes before the folder is claimed.
         references = {
-            text: _reference(study, results, inputs, text, progress) for text in inputs.measured
+            text: reference_of(study, results, inputs, text, progress) for text in inputs.measured
         }
         bank = build_bank(study, inputs, results.directory / "bank", progress)
         results.claim(inputs.space, identity | {"quantized weights": bank.digest})
@@ -203,7 +202,8 @@ def export_checkpoint(
     results: Path | str | None = None,
     progress: Progress = silent,
     asked: Study | None = None,
-) -> None:
+    requantize: str | None = None,
+) -> Trial:
     """Write the checkpoint of a measured point; needs the model and the results folder, no text.
 
     Its `manifest.json` says what it was made of, for `bitfront verify` and `bitfront check`.
@@ -217,9 +217,17 @@ def export_checkpoint(
         progress: called as the work goes on.
         asked: the study as the manifest is to have it, if not as it is here (with paths of this
             machine).
+        requantize: quantizer that needs settled formats, such as `"gptaq:share=0.5"`: the weights
+            are made anew for this allocation and measured again, better or worse, and that is
+            what the checkpoint and its manifest hold. Needs both texts. `None` for the weights
+            that were measured.
+
+    Returns:
+        The point as the manifest has it: `trial`, or with the values of the new weights.
 
     Raises:
-        InvalidArgument: `results` is not a results folder.
+        InvalidArgument: `results` is not a results folder; or the point cannot be quantized again
+            (`requantizing.settled`), or the exporter would write other weights.
         MismatchedArtifact: the model is no longer the one that was measured, or the quantized
             weights are damaged and only a search can make them anew.
         StorageError: the checkpoint could not be written.
@@ -233,13 +241,6 @@ def export_checkpoint(
             check_target(Path(directory), source)
     # "auto" may mean another dtype here than on the machine that measured.
     known = replace(study, dtype=folder.identity.get("dtype", study.dtype))
-    model, space = load_searched(known, progress)
-    with folder.locked():
-        folder.check(weights_identity(known, model, space))
-        if model.base is not None and asked is not None and asked.base is not None:
-            # Where it was fetched to is no place that a reader of the checkpoint has.
-            model = replace(model, base=replace(model.base, source=asked.base))
-        bank = stored_bank(known, model, space, trial.allocation, folder, progress)
     made = Manifest(
         asked or located(study),
         trial,
@@ -249,7 +250,30 @@ def export_checkpoint(
         versions(),
         {},
     )
+    if requantize is None:
+        model, bank = _as_measured(known, trial, folder, asked, progress)
+    else:
+        quantizer = settled(requantize, study)
+        chosen.writable(trial.allocation, folder.space)
+        new = requantized(known, trial, quantizer, folder, progress)
+        model, bank, trial = new.model, new.bank, new.trial
+        made = replace(made, trial=trial, identity=new.identity, requantized=quantizer)
+        made = replace(made, measured_with=environment())
     write_checkpoint(chosen, model, bank, made, Path(directory))
+    return trial
+
+
+def _as_measured(
+    study: Study, trial: Trial, results: Results, asked: Study | None, progress: Progress
+) -> tuple[LoadedModel, WeightBank]:
+    """The unquantized model, and the weights that were measured."""
+    model, space = load_searched(study, progress)
+    with results.locked():
+        results.check(weights_identity(study, model, space))
+        if model.base is not None and asked is not None and asked.base is not None:
+            # Where it was fetched to is no place that a reader of the checkpoint has.
+            model = replace(model, base=replace(model.base, source=asked.base))
+        return model, stored_bank(study, model, space, trial.allocation, results, progress)
 
 
 def write_checkpoint(
@@ -266,7 +290,8 @@ def write_checkpoint(
 
     Raises:
         InvalidArgument: caches have formats of their own, or differences from a base were
-            quantized, and the exporter cannot write that.
+            quantized, and the exporter cannot write that; or the point was quantized again, and
+            the exporter writes other weights.
         StorageError: it could not be written.
     """
     exporter.check_base(model)
@@ -276,8 +301,20 @@ def write_checkpoint(
             exporter.write(model, allocation, bank, folder)
         except StorageError as error:
             raise StorageError(str(error).replace(str(folder), str(directory))) from error
+        if made.requantized:
+            _check_written(made.exporter, made.requantized.name, folder)
         whole = replace(made, files=digests(folder))
         (folder / MANIFEST).write_text(whole.to_json() + "\n", encoding="utf-8")
+
+
+def _check_written(exporter: str, quantizer: str, folder: Path) -> None:
+    """Refuse a folder without the weights that a point was quantized again to."""
+    instead = unmeasured(folder) if holds_weights(folder) else "it writes a recipe"
+    if instead:
+        raise InvalidArgument(
+            f"Exporter {exporter!r} does not write the weights that {quantizer} made ({instead}): "
+            "leave out requantize, or take packed or fake_quant."
+        )
 
 
 def default_directory(study: Study) -> Path:
@@ -291,48 +328,7 @@ def _estimation(
 ) -> Answers:
     """On the estimation blocks, of the unquantized model: it is restored."""
     patched.apply(Allocation({}))
-    return _reference(study, results, inputs, "estimation", progress)
-
-
-def _reference(
-    study: Study, results: Results, inputs: Inputs, text: str, progress: Progress
-) -> Answers:
-    """The stored one where it is of this model and text, else a new one, stored at once."""
-    path, source = results.reference(text), inputs.model_identity
-    labels = inputs.labels.get(text)
-    if path.exists():
-        with suppress(MismatchedArtifact):
-            is_embedding = isinstance(task_of(inputs.model.module), SentenceEmbedding)
-            kind: type[Answers] = Embeddings if is_embedding else Reference
-            return _labelled(kind.load(path, source, inputs.tokens[text]), labels)
-    reference = _made(study, inputs, text, progress)
-    reference.save(path, source)
-    return _labelled(reference, labels)
-
-
-def _labelled(answers: Answers, labels: torch.Tensor | None) -> Answers:
-    return replace(answers, labels=labels) if isinstance(answers, Reference) else answers
-
-
-def _made(study: Study, inputs: Inputs, text: str, progress: Progress) -> Answers:
-    try:
-        return answers_of(
-            inputs.model.module,
-            inputs.tokens[text],
-            progress=counted(progress, "reference"),
-            # Twice that of guessing: a model with random weights is a little worse than it.
-            max_perplexity=2 * (inputs.model.n_rows or math.inf),
-        )
-    except InvalidText as error:
-        source = _source(study, text)
-        raise InvalidText(f"Cannot use {text} text {source!r}: {error}") from error
-
-
-def _source(study: Study, text: str) -> str:
-    texts: Study | SecondText = study
-    if study.second is not None and text.startswith("second_"):
-        texts = study.second
-    return (texts.evaluation if text.endswith("evaluation") else texts.calibration).source
+    return reference_of(study, results, inputs, "estimation", progress)
 
 
 def measure_finalists(job: Job) -> None:

@@ -204,8 +204,8 @@ class Study:
         if self.quantizer.name in SETTLED_QUANTIZERS:
             raise InvalidArgument(
                 f"Quantizer {self.quantizer.name} needs the formats of all layers before each, and "
-                "a search quantizes before it chooses: there it would be gptq. Search with gptq; "
-                "for an allocation that is settled, bitfront.models.shifted runs it."
+                "a search quantizes before it chooses: there it would be gptq. Search with gptq, "
+                f"then `bitfront export RESULTS --requantize {self.quantizer.name}`."
             )
         Grouping.parse(self.experts)
         self.budget.check_costs({choice.name for choice in self.costs})

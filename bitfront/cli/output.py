@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from bitfront.notes import unmeasured, widened
+from bitfront.trial import BOTH, LOSSES, Trial, loss_unit
 
 
 def print_line(console: Console, text: str) -> None:
@@ -40,3 +41,25 @@ def tell_notes(checkpoint: Path) -> None:
         )
     if more := widened(checkpoint):
         print(f"{more}.", file=sys.stderr)
+
+
+def tell_requantized(quantizer: str, before: Trial, after: Trial) -> None:
+    """Say on the standard error what a point lost before it was quantized again, and loses now.
+
+    Args:
+        quantizer: that it was quantized again by.
+        before: the point as the search measured it.
+        after: the same with the values of the new weights.
+    """
+    title = "KL of both texts" if BOTH in after.values else LOSSES[after.loss_name]
+    unit = loss_unit(after.values)
+    print(
+        f"{quantizer}: {title} was {before.goal:.4g}, is {after.goal:.4g} {unit} "
+        f"on the {after.text} text.",
+        file=sys.stderr,
+    )
+    if not after.goal < before.goal:
+        print(
+            "That is no gain: export without --requantize for the weights that were measured.",
+            file=sys.stderr,
+        )

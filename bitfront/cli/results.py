@@ -13,11 +13,12 @@ import typer
 
 from bitfront.budget import Budget
 from bitfront.cli.options import AsJson, ResultsFolder
-from bitfront.cli.output import tell_notes, written_report
+from bitfront.cli.output import tell_notes, tell_requantized, written_report
 from bitfront.cli.server import connected
 from bitfront.errors import InvalidArgument
 from bitfront.loading import uncollected
 from bitfront.progress import Progress
+from bitfront.trial import Trial
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
 
@@ -62,24 +63,39 @@ def export(
     model: Annotated[
         str | None, typer.Option(help="Where the model is now; default: where it was.")
     ] = None,
+    requantize: Annotated[
+        str | None,
+        typer.Option(
+            help="gptaq, with parameters such as gptaq:share=0.5: make the weights anew for this "
+            "point and measure it again."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the checkpoint of the best measured point within a budget, or one again."""
     from bitfront import manifest
     from bitfront.display import Display
 
+    before: Trial | None = None
     with Display(as_json) as display:
         if (results / manifest.NAME).exists():
-            if at is not None:
-                raise InvalidArgument(f"{results} is a checkpoint: a budget has no meaning there.")
+            for given, what in ((at, "a budget"), (requantize, "requantize")):
+                if given is not None:
+                    raise InvalidArgument(
+                        f"{results} is a checkpoint: {what} has no meaning there."
+                    )
             from bitfront.proof.again import export_again
 
             export_again(results, out, exporter, model, display.show)
         else:
-            _export(results, out, at, exporter, model, display.show)
+            before = _export(results, out, at, exporter, model, requantize, display.show)
     tell_notes(out)
-    values = manifest.Manifest.read(out).trial.values
-    print(json.dumps({"checkpoint": str(out), "values": values}) if as_json else out)
+    trial = manifest.Manifest.read(out).trial
+    row: dict[str, object] = {"checkpoint": str(out), "values": trial.values}
+    if requantize is not None and before is not None:
+        tell_requantized(requantize, before, trial)
+        row["values_before"] = before.values
+    print(json.dumps(row) if as_json else out)
 
 
 def _export(
@@ -88,8 +104,10 @@ def _export(
     at: str | None,
     exporter: str | None,
     model: str | None,
+    requantize: str | None,
     progress: Progress,
-) -> None:
+) -> Trial:
+    """The point that was exported, as the search measured it."""
     with uncollected():
         from bitfront.results import Results
         from bitfront.run import export_checkpoint
@@ -100,4 +118,7 @@ def _export(
     front = folder.front()
     point = front.best(front.goal, **budget.bounds())
     usual = study.deployment.exporter if study.deployment else "packed"
-    export_checkpoint(study, point, out, exporter or usual, results, progress)
+    export_checkpoint(
+        study, point, out, exporter or usual, results, progress, requantize=requantize
+    )
+    return point

@@ -82,7 +82,11 @@ class ShiftedGrams(Mapping[str, torch.Tensor]):
     def _swap(self, name: str, quantizer: Quantizer, statistics: torch.Tensor | None) -> None:
         if name not in self.allocation.formats:
             return
-        format, weight = named(self.allocation.formats[name]), get_weight(self.model, name).float()
+        # As `WeightBank.build` does it: of a pair the weight's format, by `rtn` without inputs.
+        if statistics is not None and not statistics.any():
+            quantizer, statistics = Rtn(), None
+        format = named(self.allocation.formats[name]).weight_format
+        weight = get_weight(self.model, name).float()
         set_weight(self._changed, name, quantizer.quantize(weight, format, statistics).dequantize())
 
     def __iter__(self) -> Iterator[str]:

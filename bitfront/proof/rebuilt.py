@@ -136,17 +136,20 @@ def rebuilt(
     """
     study = study_of(manifest, model, "cpu")
     loaded, space = load_searched(study, progress)
-    _check(manifest, weights_identity(study, loaded, space))
+    again = manifest.requantized
+    _check(manifest, weights_identity(study, loaded, space, again))
     allocation = manifest.trial.allocation
     with tempfile.TemporaryDirectory(prefix="bitfront-") as made:
         if results is not None:
-            bank = stored_bank(study, loaded, space, allocation, Results(results), progress)
+            digest = manifest.identity.get("quantized weights") if again else None
+            bank = stored_bank(study, loaded, space, allocation, Results(results), progress, digest)
         else:
             try:
-                bank = rebuilt_bank(study, loaded, space, allocation, Path(made), progress)
+                bank = rebuilt_bank(study, loaded, space, allocation, Path(made), progress, again)
             except InvalidText as error:
+                name = (again or study.quantizer).name
                 raise InvalidText(
-                    f"Quantizer {study.quantizer.name!r} needs the calibration text: {error} Or "
+                    f"Quantizer {name!r} needs the calibration text: {error} Or "
                     "give the results folder of the search with --results."
                 ) from error
         _check(manifest, {"quantized weights": bank.digest})

@@ -97,7 +97,7 @@ def verify(
     lines = list(manifest.changes(folder))
     study = _placed(study_of(manifest, model), manifest.trial.text, text)
     loaded, space = load_searched(study, progress)
-    lines += differences(manifest, weights_identity(study, loaded, space))
+    lines += differences(manifest, weights_identity(study, loaded, space, manifest.requantized))
     values: dict[str, float] = {}
     noise: dict[str, float] = {}
     try:

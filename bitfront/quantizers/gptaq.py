@@ -30,8 +30,9 @@ class Gptaq(Gptq):
     once, by hand; no benchmark makes these figures).
 
     C belongs to one allocation, that of the layers before, and `bitfront.models.shifted` measures
-    it. A search quantizes each layer once for all allocations, so a study refuses this quantizer;
-    without C it is `gptq`. A C measured behind other weights than there are (`rtn` at 4 bits) made
+    it. A search quantizes each layer once for all allocations, so a study refuses this quantizer:
+    `bitfront export --requantize gptaq` quantizes a measured point again. Without C it is `gptq`.
+    A C measured behind other weights than there are (`rtn` at 4 bits) made
     things worse than none.
 
     Cost: that of `gptq`, and two forward passes per group of layers, one after another. Prefer it

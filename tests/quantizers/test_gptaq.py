@@ -89,6 +89,20 @@ def test_statistics_of_an_unchanged_model_are_its_gram_matrices(tiny_llama, tiny
         assert (found[name][1] == 0).all()
 
 
+def test_matrices_are_measured_behind_the_weights_of_the_bank(tiny_moe, tiny_tokens, tmp_path):
+    """Of a pair those of its weight's format; experts that saw no token are rounded to nearest."""
+    space = search_space(tiny_moe, (named("int2_g32_aint8"),), None, True)
+    allocation = Allocation({layer.name: "int2_g32_aint8" for layer in space.layers})
+    grams = ShiftedGrams(tiny_moe, tiny_tokens[:1, :4], space, allocation, Gptaq())
+    bank = WeightBank.build(tmp_path, tiny_moe, space, Gptaq(), grams, used=allocation)
+    last = space.layers[-1].group
+    before = [layer.name for layer in space.layers if layer.group != last]
+    assert len(before) > 30
+    for name in before:
+        held = get_weight(grams._changed, name)
+        assert torch.equal(held, bank.weight(name, "int2_g32_aint8")), name
+
+
 def test_a_model_quantized_in_order_loses_less(tiny_llama, tiny_tokens, tmp_path):
     space = search_space(tiny_llama, (named("int2_g64"),), None, True)
     allocation = Allocation({layer.name: "int2_g64" for layer in space.layers})
