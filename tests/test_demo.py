@@ -67,7 +67,7 @@ def test_interrupted_texts_are_not_there(tmp_path, monkeypatch):
     wheel = tmp_path / "source.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for member, field in (texts.WIKIPEDIA, texts.NEWS):
-            archive.writestr(member, json.dumps({field: "One sentence of it. " * 50}) + "\n")
+            archive.writestr(member, json.dumps({field: "A whole sentence of it. " * 50}) + "\n")
     monkeypatch.setattr(texts, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
     write = Path.write_text
 
@@ -83,5 +83,5 @@ def test_interrupted_texts_are_not_there(tmp_path, monkeypatch):
             texts.extract(wheel, tmp_path)
     assert not (tmp_path / "evaluation.txt").exists()
     assert tmp_path / "evaluation.txt" in texts.extract(wheel, tmp_path)
-    assert len((tmp_path / "evaluation.txt").read_text()) == 1000
-    assert (tmp_path / "evaluation-sentences.txt").read_text() == "One sentence of it.\n"
+    assert len((tmp_path / "evaluation.txt").read_text()) == 1200
+    assert (tmp_path / "evaluation-sentences.txt").read_text() == "A whole sentence of it.\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -44,7 +44,7 @@ class Gptaq(Gptq):
         ridge: added to the diagonal of H for the correction, as a fraction of its mean.
     """
 
-    relative: bool | None = field(default=False, repr=False)
+    relative: bool | None = False
     share: float = 0.5
     ridge: float = 0.1
 

@@ -89,7 +89,7 @@ def test_what_multiplies_follows_from_dtype_tokens_and_gradients():
 def test_no_copy_outlives_its_weight(change):
     layer, other = packed("int4_g64", 0), packed("int4_g64", 1)
     x = torch.randn(1, 256).bfloat16()
-    keep_decoded(layer)
+    keep_decoded(layer), keep_decoded(other)  # by which a CPU chooses how it multiplies
     before = layer(x), layer(x.float())
     if change == "load":
         layer.load_state_dict(other.state_dict())

@@ -141,4 +141,5 @@ def test_what_timm_itself_writes_is_the_same_model(folder, tmp_path):
     sample = IMAGES.probe(ours.module)
     assert sample.shape == (1, 3, 32, 32)
     with torch.no_grad():
-        assert torch.equal(*(IMAGES.outputs(x.module, sample + 0.5) for x in (ours, theirs)))
+        outputs = (IMAGES.outputs(x.module, sample + 0.5) for x in (ours, theirs))
+        torch.testing.assert_close(*outputs)  # sums depend on where weights lie in memory
