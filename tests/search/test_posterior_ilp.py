@@ -61,8 +61,8 @@ def test_it_goes_on_when_every_draw_was_measured():
 
 def test_a_small_space_is_measured_whole():
     """All of it that meets the budget."""
-    problem, measure = interacting_study(0, n_groups=4)
-    trials = run_search(SEARCHES.build("posterior_ilp"), problem, measure, 300)
-    choices = [np.array(c) for c in product(range(len(problem.space.formats)), repeat=4)]
+    problem, measure = interacting_study(0, n_groups=3)
+    trials = run_search(SEARCHES.build("posterior_ilp"), problem, measure, 100)
+    choices = [np.array(c) for c in product(range(len(problem.space.formats)), repeat=3)]
     within = {problem.space.decode(c) for c in choices if problem.is_feasible(c)}
     assert within <= {t.allocation for t in trials}
