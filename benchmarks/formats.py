@@ -65,7 +65,7 @@ def main() -> None:
     originals = {x.name: get_weight(model, x.name).clone() for x in inputs.space.layers}
     choices = Choice.parse_list(arguments.quantizers)
     quantizers = {named_in(model, x): QUANTIZERS.build(x.name, x.params) for x in choices}
-    kinds = {False, *(counts_relative(model, x.relative) for x in quantizers.values())}
+    kinds = {False, *(counts_relative(model, x) for x in quantizers.values())}
     grams = {x: input_grams(model, inputs.estimation, list(originals), x) for x in kinds}
     reference = answers_of(model, inputs.evaluation)
     metric = METRIC.get(arguments.task, "kl_divergence")
@@ -79,7 +79,7 @@ def main() -> None:
     for format, name in left(arguments, record, about, inputs.space, quantizers):
         start = time.perf_counter()
         quantizer, errors = quantizers[name], []
-        seen = grams[counts_relative(model, quantizer.relative)]
+        seen = grams[counts_relative(model, quantizer)]
         for layer, weight in originals.items():
             values = quantizer.quantize(weight, format, seen[layer]).dequantize()
             errors.append(math.log(relative_error(values, weight, grams[False][layer])))
@@ -116,8 +116,7 @@ def asked(arguments: argparse.Namespace) -> Study:
 
 def named_in(model: nn.Module, choice: Choice) -> str:
     """What rows call a quantizer: `gptq:relative=True` wherever it counts errors so."""
-    quantizer = QUANTIZERS.build(choice.name, choice.params)
-    relative = quantizer.needs_hessian and counts_relative(model, quantizer.relative)
+    relative = counts_relative(model, QUANTIZERS.build(choice.name, choice.params))
     return str(replace(choice, params=choice.params | ({"relative": True} if relative else {})))
 
 

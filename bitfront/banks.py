@@ -171,5 +171,5 @@ def _statistics(
     if quantizer.needs_fisher:
         return FisherDiagonals(model.module, blocks, space.of_weights)
     columns = {x.name: x.shape[1] for x in space.of_weights.layers}
-    relative = counts_relative(model.module, quantizer.relative)
+    relative = counts_relative(model.module, quantizer)
     return InputGrams(model.module, blocks, columns, relative=relative)

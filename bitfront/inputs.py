@@ -126,8 +126,7 @@ def weights_identity(
     )
     task = task_of(model.module)
     asked = {} if isinstance(task, CausalText) else {"task": repr(task)}
-    reads = quantizer.needs_hessian and not quantizer.needs_fisher
-    if reads and counts_relative(model.module, quantizer.relative):
+    if counts_relative(model.module, quantizer):
         asked["errors of positions"] = "relative to outputs"
     return (
         bars

@@ -13,6 +13,7 @@ from bitfront.errors import NonFinite
 from bitfront.models.layers import get_weight
 from bitfront.models.matrices import gram, input_rows, n_groups, n_rows, output_rows, reading
 from bitfront.models.tasks import Task, device_of, run, task_of
+from bitfront.quantizers.base import Quantizer
 
 Inputs = tuple[torch.Tensor, ...]
 SMALLEST = 1e-6
@@ -26,15 +27,17 @@ POST_NORM = frozenset(
 """Types of models with a layer norm after each sum of a layer's output and the residual."""
 
 
-def counts_relative(model: nn.Module, asked: bool | None) -> bool:
-    """Whether quantizers count an error at a position relative to what a layer puts out there.
+def counts_relative(model: nn.Module, quantizer: Quantizer) -> bool:
+    """Whether a quantizer counts an error at a position relative to what a layer puts out there.
 
     Args:
-        model: which; of `POST_NORM` they do, unless told.
-        asked: what a quantizer is told.
+        model: which; of `POST_NORM` those that want Gram matrices do, unless told.
+        quantizer: which.
     """
-    if asked is not None:
-        return asked
+    if not quantizer.needs_hessian or quantizer.needs_fisher:
+        return False
+    if quantizer.relative is not None:
+        return quantizer.relative
     return getattr(getattr(model, "config", None), "model_type", None) in POST_NORM
 
 

@@ -16,6 +16,9 @@ from bitfront.models.statistics import (
     input_grams,
 )
 from bitfront.models.tasks import CausalText
+from bitfront.quantizers.gptq import Gptq
+from bitfront.quantizers.kmeans import Kmeans
+from bitfront.quantizers.rtn import Rtn
 
 TOKENS = torch.randint(32, (3, 16), generator=torch.Generator().manual_seed(0))
 
@@ -116,9 +119,14 @@ def test_an_infinite_output_is_refused_and_not_left_out(branches):
 
 
 def test_models_with_a_norm_after_each_sum_count_relative(tiny_bert, tiny_llama):
-    assert [counts_relative(m, None) for m in (tiny_bert, tiny_llama)] == [True, False]
-    assert not counts_relative(tiny_bert, False)
-    assert counts_relative(tiny_llama, True)
+    assert [counts_relative(m, Gptq()) for m in (tiny_bert, tiny_llama)] == [True, False]
+    assert not counts_relative(tiny_bert, Gptq(relative=False))
+    assert counts_relative(tiny_llama, Gptq(relative=True))
+    assert [counts_relative(tiny_bert, Kmeans(by)) for by in ("inputs", "gradients")] == [
+        True,
+        False,
+    ]
+    assert not counts_relative(tiny_bert, Rtn())
 
 
 def test_hooks_are_removed_even_after_errors(branches):
