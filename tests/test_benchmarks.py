@@ -1,9 +1,8 @@
 """Each benchmark script that runs a model does so, on the tiny one, and writes whole rows."""
 
 import csv
-import os
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -32,7 +31,7 @@ SCRIPTS = {
     "kv_caches": "--points int4_g32+int8_g32 --formats int2_g32,int4_g32 --uniform int8_g32"
     " --kv-formats int2_g32,int8_g32 --at b1c64 --window 8 --sinks 2 --n-trials 5"
     " --n-sequences 1 --n-search 1 --n-evaluation 1",
-    "latency": "--context 16 --n-points 2 --rounds 2",
+    "latency": "--context 16 --n-points 2 --rounds 1",
     "multimodal": "--estimators by_part --budgets 3 --seeds 0 --n-trials 6 --n-sequences 4"
     " --formats int2_channel,int4_channel --n-search 2 --n-evaluation 4",
     "precision": "--n-allocations 4 --n-judged 1",
@@ -44,7 +43,7 @@ MODELS = {"experts": "tiny_moe", "multimodal": "tiny_llava"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_writes_rows(name, tmp_path, tiny_items):
+def test_a_script_writes_rows(name, rows_of, tmp_path, tiny_items):
     script = name.partition(" ")[0]
     model = MODELS.get(script, "tiny_llama")
     texts = [DATA / "alice.txt", DATA / "persuasion.txt"]
@@ -55,10 +54,12 @@ def test_a_script_writes_rows(name, tmp_path, tiny_items):
             write_samples(TASKS[model], x, tmp_path / f"{n}.safetensors") for n, x in parts.items()
         ]
     options = SCRIPTS[name].format(data=DATA, items=tiny_items).split()
-    assert rows_of(script, [DATA / model, *texts, *options, "--length", "64"], tmp_path)
+    assert rows_of(script, [DATA / model, *texts, *options, "--length", "64"])
 
 
-def test_a_vit_is_searched_at_budgets_between_uniform_pairs(tmp_path, vit_folder, digit_files):
+def test_a_vit_is_searched_at_budgets_between_uniform_pairs(
+    rows_of, tmp_path, vit_folder, digit_files
+):
     """Both kinds of budget; bit operations of W4A8 are half of those of W8A8."""
     folder = tmp_path / "images"
     shutil.copytree(vit_folder, folder / "vit")
@@ -72,7 +73,7 @@ def test_a_vit_is_searched_at_budgets_between_uniform_pairs(tmp_path, vit_folder
             path.rename(moved)
     sizes = "--n-calibration 4 --n-search 4 --n-evaluation 8 --n-held-out 20 --n-trials 5"
     options = ["--ratios", "0.623", "--sizes", "0.776", *sizes.split()]
-    rows = rows_of("vit", [folder, *options], tmp_path)
+    rows = rows_of("vit", [folder, *options])
     uniform = {row["allocation"]: row for row in rows if not row["budget"]}
     four, eight = (uniform[f"uniform int{n}_channel_aint8_asym"]["gbops"] for n in (4, 8))
     assert float(four) == pytest.approx(float(eight) / 2, abs=1e-4)
@@ -85,22 +86,25 @@ def test_a_vit_is_searched_at_budgets_between_uniform_pairs(tmp_path, vit_folder
     assert float(by_size["mib"]) < float(uniform["uniform int8_channel_aint8_asym"]["mib"])
 
 
-def rows_of(script, arguments, tmp_path):
-    """Rows that a script writes, in a copy of the folder of scripts."""
-    shutil.copytree(
-        ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("results")
-    )
-    command = [sys.executable, f"benchmarks/{script}.py", *arguments, "--out", tmp_path / "out"]
-    ran = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    with (tmp_path / "benchmarks" / "results" / f"{script}.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert all(None not in row and None not in row.values() for row in rows)
-    return rows
+@pytest.fixture
+def rows_of(tmp_path, monkeypatch):
+    """Run a script in a copy of its folder, in this process; rows that it writes."""
+    folder = tmp_path / "benchmarks"
+    shutil.copytree(ROOT / "benchmarks", folder, ignore=shutil.ignore_patterns("results"))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.chdir(tmp_path)
+    loaded = set(sys.modules)
+
+    def run(script, arguments):
+        words = [str(folder / f"{script}.py"), *map(str, arguments), "--out", str(tmp_path / "out")]
+        monkeypatch.setattr(sys, "argv", words)
+        runpy.run_path(words[0], run_name="__main__")
+        with (folder / "results" / f"{script}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert all(None not in row and None not in row.values() for row in rows)
+        return rows
+
+    yield run
+    for name in set(sys.modules) - loaded:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
+            del sys.modules[name]  # the next script has a copy of its own
