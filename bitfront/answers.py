@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
-from scipy.stats import binomtest
 
 from bitfront.errors import MismatchedArtifact
 from bitfront.trial import ANSWERED
@@ -145,6 +144,8 @@ def wilson(n_right: int, n: int) -> Interval:
     >>> round(interval.low, 4), round(interval.high, 4)
     (0.2366, 0.7634)
     """
+    from scipy.stats import binomtest  # half a second that few studies need
+
     interval = binomtest(n_right, n).proportion_ci(_CONFIDENCE, method="wilson")
     return Interval(float(interval.low), float(interval.high))
 
@@ -155,6 +156,8 @@ def mcnemar(n_lost: int, n_gained: int) -> float:
     >>> round(mcnemar(8, 1), 4), mcnemar(0, 0)
     (0.0391, 1.0)
     """
+    from scipy.stats import binomtest
+
     n = n_lost + n_gained
     return float(binomtest(n_lost, n).pvalue) if n else 1.0
 

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 from bitfront.errors import InvalidArgument
 from bitfront.evaluation.base import Metric, Values
@@ -41,6 +40,8 @@ class RankCorrelation(Metric):
 
     def reduce(self, means: Values) -> dict[str, float]:
         """`rank_correlation_error`, of `means [n_sentences, 2, width]`; NaN below 3 sentences."""
+        from scipy.stats import spearmanr  # half a second, for sentences alone
+
         rows, columns = np.triu_indices(len(means), 1)
         ours, theirs = (x[rows, columns] for x in (v @ v.T for v in means.transpose(1, 0, 2)))
         rho = spearmanr(ours, theirs).statistic if len(rows) > 2 else np.nan

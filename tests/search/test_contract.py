@@ -83,7 +83,7 @@ def test_several_limits_hold_together(search):
     """Bits, bytes and a time by which a smaller format may be the slower one."""
     problem, measure = interacting_study(0)
     problem = with_time(problem)
-    trials = run_search(search, problem, measure, 12)
+    trials = run_search(search, problem, measure, 12, batch=4)
     proposed = [t.allocation for t in trials if t.origin != "uniform"]
     assert len(proposed) == len(set(proposed)) == 8
     within = [problem.is_feasible(problem.space.encode(allocation)) for allocation in proposed]

@@ -111,13 +111,14 @@ def test_workers_measure_what_a_run_in_this_process_does(store, environment, tin
     assert all(artifacts.has(digest) for digest in store.files.of(study.id).values())
 
 
+@pytest.mark.parametrize("database_url", n(["postgresql"], ["sqlite", "postgresql"]), indirect=True)
 def test_killed_workers_change_nothing(store, environment, tiny_study, tmp_path):
     request = tiny_study(4, 4, device="cpu", dtype="float32", n_parallel=2, **CHOICES)
     front = run_study(request, tmp_path / "alone")
     study, _ = store.studies.create(request, "anna")
     rng = random.Random(0)
     with LocalWorkers(2, ["cpu"], {**environment, "BITFRONT_LEASE_SECONDS": "5"}) as workers:
-        for _ in range(5):
+        for _ in range(n(3, 5)):
             progresses(store, study.id)
             until(lambda: may_be_killed(store, study.id))
             if (pids := workers.pids) and not is_over(store, study.id):
