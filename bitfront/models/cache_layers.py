@@ -96,7 +96,7 @@ def _check_kinds(model: Any) -> None:
 
 def _tokens(model: Any) -> Tensor:
     """Eight ids, int64 `[1, 8]`, all different where the vocabulary has as many."""
-    n_rows = model.get_input_embeddings().weight.shape[0]
+    n_rows = int(model.get_input_embeddings().weight.shape[0])
     return torch.arange(8, device=device_of(model))[None] % n_rows
 
 
@@ -106,8 +106,7 @@ def _logits(model: nn.Module) -> Tensor:
     task, samples = task_of(model), _tokens(model)
     if isinstance(task, ImageText):
         task, samples = task.behind_noise(samples.cpu())
-    logits: Tensor = task.outputs(model, samples.to(device_of(model)))
-    return logits.float()
+    return task.outputs(model, samples.to(device_of(model))).float()
 
 
 def _check_rotation(model: nn.Module) -> None:
