@@ -1,14 +1,18 @@
 """Keys and values of models that see: the language model's alone, images' tokens included."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from multimodal import DATA, TASKS, loaded, with_longer_text, write_samples
+from safetensors import safe_open
 from scipy.stats import spearmanr
-from transformers import AutoModelForImageTextToText
+from transformers import (
+    AutoModelForImageTextToText,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+)
 from typer.testing import CliRunner
 
 from bitfront import Budget, Study, TextSource
@@ -25,7 +29,6 @@ from bitfront.models.image_text import ImageText
 from bitfront.models.layers import search_space
 from bitfront.models.packed_cache import PackedCache
 from bitfront.models.patch import PatchedModel
-from bitfront.models.prefix import BlockStart
 from bitfront.models.reference import Reference
 from bitfront.models.slopes import slopes
 from bitfront.models.tasks import run, set_task
@@ -119,43 +122,51 @@ def test_one_pass_is_step_by_step_decoding_of_image_and_text(made, name, pre_rop
     assert torch.equal(run(made.module, samples), own)
 
 
-def test_rows_of_caches_rank_as_measured_and_on_the_same_scale(made, both):
+def mean_kl(reference, logits):
+    """In nats a scored token; logits may be of the first samples alone."""
+    return float(np.mean([reference.kl(x, i).mean().item() for i, x in enumerate(logits)]))
+
+
+def measured(module, space, formats, reference, n=None):
+    """KL of caches in formats, on the first n samples."""
+    with torch.no_grad(), RoundedCaches(module, space) as caches:
+        caches.apply(formats)
+        return mean_kl(reference, run(module, reference.tokens[:n]))
+
+
+def test_rows_of_caches_are_in_the_nats_that_are_measured(made, both):
     space, bank = both
     rows = caches_of(space)
-    alone = replace(space, layers=tuple(space.layers[row] for row in rows))
     columns = [space.column(x) for x in MENU[:2]]
-    values = {
-        kind: ESTIMATORS.build(kind, params)
-        .whole_table(made.module, made.samples[:48], alone, bank)
-        .values[:, columns]
-        for kind, params in (
-            ("leave_one_in", {"max_sequences": 48}),
-            ("fisher_directional", {}),
-            ("kv_norms", {"max_sequences": 48}),
-        )
-    }
-    truth = values.pop("leave_one_in")
-    for kind, at_least in (("fisher_directional", 0.95), ("kv_norms", 0.7)):
-        assert spearmanr(values[kind].ravel(), truth.ravel()).statistic > at_least, kind
-        assert 0.8 < np.median(values[kind] / truth) < 1.25, kind
+    alone = replace(space, layers=tuple(space.layers[row] for row in rows))
+    samples = made.samples[:48]
+    reference = Reference.of(made.module, samples)
+    truth = [
+        [measured(made.module, space, {x.name: name}, reference) for name in MENU[:2]]
+        for x in alone.layers
+    ]
+    fisher = ESTIMATORS.build("fisher").whole_table(made.module, samples, alone, bank).values
+    assert spearmanr(fisher[:, columns].ravel(), np.ravel(truth)).statistic > 0.95
+    assert 0.8 < np.median(fisher[:, columns] / truth) < 1.25
+    norms = ESTIMATORS.build("kv_norms").whole_table(made.module, samples, alone, bank).values
+    keys = {x.name: MENU[0] for x in alone.layers if x.cache == "k"}
+    of_keys = measured(made.module, space, keys, reference, 4)
+    assert norms[[x.cache == "k" for x in alone.layers], columns[0]].sum() == pytest.approx(of_keys)
 
 
-def test_one_table_and_slopes_are_of_weights_of_every_part_and_of_caches(made, both):
+def test_tables_and_slopes_are_of_weights_of_every_part_and_of_caches(made, both):
     space, bank = both
-    samples, rows = made.samples[:4], caches_of(space)
-    for kind in ("fisher_directional", "by_part"):
+    samples, rows = made.samples[:2], caches_of(space)
+    for kind in ("fisher_directional", "leave_one_in", "by_part"):
         table = ESTIMATORS.build(kind).whole_table(made.module, samples, space, bank)
         assert (table.values[space.allowed] > 0).all()
-    harsh = {x.name: "int2_g16" if x.cache else "int4_channel" for x in space.layers}
+    held = Allocation({x.name: MENU[0] if x.cache else "int4_channel" for x in space.layers})
     reference = Reference.of(made.module, samples)
     with PatchedModel(made.module, bank) as patched:
-        patched.apply(Allocation(harsh))
-        found = slopes(made.module, reference, space, bank, Allocation(harsh)).values
-        before = BlockStart(made.module, reference).kl()
-        patched.apply(Allocation(harsh | {space.layers[x].name: "int4_g16" for x in rows}))
-        gained = BlockStart(made.module, reference).kl() - before
+        patched.apply(held)
+        found = slopes(made.module, reference, space, bank, held).values
     assert np.isfinite(found[space.allowed]).all()
-    print(found[rows, space.column("int4_g16")].sum(), gained)
+    assert found[rows, space.column(MENU[1])].sum() < 0 == found[rows, space.column(MENU[0])].sum()
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +176,8 @@ def finished(name, made, tmp_path_factory):
     parts = {"calibration": made.samples[:12], "evaluation": made.samples[12:20]}
     command = ["search", str(DATA / name), "--budget", "110KB,4.5bpw", "--dtype", "float32"]
     command += ["--formats", "int2_channel,int4_channel,int8_channel", "--pin", "int8_g32"]
-    command += ["--kv-formats", ",".join(MENU), "--kv-at", f"b2c{made.task.length}"]
-    command += ["--kv-window", "4", "--kv-sinks", "2", "--n-trials", "6", "--n-sequences", "8"]
+    command += ["--kv-formats", ",".join(MENU[:2]), "--kv-at", f"b2c{made.task.length}"]
+    command += ["--kv-window", "4", "--kv-sinks", "2", "--n-trials", "5", "--n-sequences", "8"]
     command += ["--n-search-sequences", "4", "--n-evaluation-sequences", "8"]
     command += ["--n-finalists", "3", "--sequence-length", "8", "--out", str(out / "results")]
     command += ["--checkpoint", str(out / "checkpoint")]
@@ -175,14 +186,45 @@ def finished(name, made, tmp_path_factory):
         command += [f"--{text}", str(path)]
     run = CliRunner().invoke(app, command)
     assert run.exit_code == 0, run.output
-    print(run.output)
     return Results(out / "results"), out / "checkpoint", parts["evaluation"]
 
 
-def test_a_front_is_of_weights_and_caches_and_its_checkpoint_decodes_as_measured(made, finished):
+def test_the_checkpoint_decodes_images_and_text_as_measured_in_the_bytes_it_states(made, finished):
     results, folder, samples = finished
-    best = json.loads((folder / "bitfront.json").read_text())["trial"]
-    print(best)
+    best = results.front().best("kl", bytes=110_000, bits_per_weight=4.5)
+    formats = {x.name: best.allocation.formats[x.name] for x in results.space.layers if x.cache}
+    assert len(formats) == 4
+    assert set(formats.values()) <= set(MENU[:2])
+    module = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    set_task(module, made.task)
+    steps = by_steps(module, PackedCache.of(module), samples, made.task)
+    reference = Reference.of(made.module, samples)
+    assert mean_kl(reference, steps) == pytest.approx(best.values["kl"], rel=1e-3)
+    with torch.no_grad():
+        at_16_bits = mean_kl(reference, run(module, samples))
+    assert abs(at_16_bits / best.values["kl"] - 1) > 0.05
+    generated_bytes(module, made.task, samples[:2], best.values["cache_bytes"])
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        stored = sum(t.numel() * t.itemsize for t in map(file.get_tensor, file.keys()))
+    assert stored + best.values["cache_bytes"] == best.values["bytes"] <= 110_000
+
+
+def generated_bytes(module, task, samples, expected):
+    """Generate from image and the first caption; check what the cache then holds."""
+    n_given, cache = task.length - 18, PackedCache.of(module)
+    given = {"input_ids": task.tokens(samples)[:, :n_given]}
+    given["attention_mask"] = torch.ones_like(given["input_ids"])
+    given["pixel_values"] = samples[:, task.length :].reshape(-1, *task.pixels)
+    if task.grid is not None:
+        given["pixel_values"] = given["pixel_values"].flatten(0, 1)
+        given["image_grid_thw"] = torch.tensor([task.grid] * len(samples))
+        given["mm_token_type_ids"] = (given["input_ids"] == task.image_token).int()
+    n_new = task.length + 1 - n_given  # the last token is never put into the cache
+    made = module.generate(
+        **given, past_key_values=cache, min_new_tokens=n_new, max_new_tokens=n_new, do_sample=False
+    )
+    assert made.shape == (len(samples), task.length + 1)
+    assert cache.nbytes == expected
 
 
 def test_the_checkpoint_verifies_with_its_cache(finished):
@@ -190,3 +232,52 @@ def test_the_checkpoint_verifies_with_its_cache(finished):
     run = CliRunner().invoke(app, ["verify", str(folder)])
     assert run.exit_code == 0, run.output
     assert "as recorded" in run.output.lower()
+
+
+def test_samples_that_end_before_a_key_is_quantized_are_refused(name, made, tmp_path):
+    files = [
+        write_samples(made.task, x, tmp_path / f"{len(x)}.safetensors")
+        for x in (made.samples[:8], made.samples[8:11])
+    ]
+    texts = [TextSource(str(path), n, 16) for path, n in zip(files, (4, 2), strict=True)]
+    study = Study(
+        str(DATA / name),
+        Budget.parse("110KB"),
+        *texts,
+        formats=("int4_channel",),
+        pinned="int8_g32",
+        kv_cache=replace(CACHE, window=made.task.length - 18),
+    )
+    with pytest.raises(InvalidArgument, match=f"Sequences of {made.task.length} tokens end before"):
+        prepare(study)
+
+
+def test_models_for_images_have_no_cache(tiny_vit):
+    with pytest.raises(InvalidModel, match="has no KV cache"):
+        find_caches(tiny_vit, CACHE)
+
+
+def test_only_the_language_model_must_attend_as_we_do():
+    module = loaded("tiny_llava").module
+    module.config.vision_config._attn_implementation = "eager"
+    assert len(find_caches(module, CACHE)) == 4
+    assert module.config.vision_config._attn_implementation == "eager"
+    module.config.text_config._attn_implementation = "eager"
+    with pytest.raises(InvalidModel, match="attends by eager"):
+        find_caches(module, CACHE)
+
+
+def test_a_model_whose_images_see_later_tokens_is_refused():
+    of_text = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    of_images = {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+    size = {"hidden_size": 32, "intermediate_size": 64}
+    config = PaliGemmaConfig(
+        text_config={"model_type": "gemma", "vocab_size": 24, "head_dim": 16, **of_text, **size},
+        vision_config={"model_type": "siglip_vision_model", **of_images, **size},
+        image_token_index=1,
+        projection_dim=32,
+    )
+    module = PaliGemmaForConditionalGeneration(config).eval()
+    set_task(module, ImageText.of(module.config))
+    with pytest.raises(InvalidModel, match="earlier tokens"):
+        find_caches(module, CACHE)
