@@ -211,7 +211,8 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
         InvalidModel: the model cannot be used.
         InvalidText: a text is too short or has tokens that the model lacks, or the two texts
             overlap (`check_disjoint`).
-        InvalidArgument: the menu does not fit the model, or the budget is too large.
+        InvalidArgument: the menu does not fit the model, the budget is too large, or samples end
+            before anything of a KV cache is quantized.
         InfeasibleBudget: the budget is too small.
     """
     model, space = load_searched(study, progress)
@@ -224,6 +225,9 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     progress(Event("text", 1, 2))
     evaluation = measured_samples(study, model, "evaluation")
     progress(Event("text", 2, 2))
+    if study.kv_cache is not None:
+        n_tokens = map(task_of(model.module).n_positions, (both.inputs, evaluation.inputs))
+        study.kv_cache.check_length(min(n_tokens))
     check_apart(both, evaluation, (study.calibration.source, study.evaluation.source), model)
     n = study.calibration.n_sequences
     first, rest = both[:n], both[n:]

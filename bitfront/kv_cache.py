@@ -113,6 +113,24 @@ class KVCache:
         low = format.nbytes(shape) if n_low else 0
         return self.batch * (low + 2 * n_channels * (self.context - n_low))
 
+    def check_length(self, n_tokens: int) -> None:
+        """Refuse sequences in which nothing is ever quantized.
+
+        Args:
+            n_tokens: of a sequence.
+
+        Raises:
+            InvalidArgument: it ends before a group of keys has left the window.
+        """
+        group = max(named(name).group_columns or 1 for name in self.formats)
+        least = self.sinks + self.window + group
+        if n_tokens <= least:
+            raise InvalidArgument(
+                f"Sequences of {n_tokens} tokens end before keys are quantized: {self.sinks} "
+                f"sinks, a window of {self.window} and a group of {group} come first. Give "
+                f"sequences of more than {least} tokens, or a smaller window."
+            )
+
     def to_fields(self) -> dict[str, Any]:
         """Plain fields for JSON; `from_fields` reads them back."""
         return asdict(self)

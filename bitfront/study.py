@@ -15,6 +15,7 @@ from bitfront.experts import Grouping
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice
 from bitfront.runtimes.base import Runtime
+from bitfront.seeing import IMAGE_TEXT, SAMPLES
 
 TASKS = ("auto", "text", "images", "sentences", "image-text")
 """What a model is for: `"auto"` looks at its configuration."""
@@ -246,7 +247,7 @@ class Study:
     def _check_cache(self) -> None:
         if self.kv_cache is None:
             return
-        if self.task not in {"auto", "text"}:
+        if self.task not in {"auto", "text", IMAGE_TEXT}:
             raise InvalidArgument(f"Models for {self.task} have no KV cache: leave out kv_cache.")
         if not {"bytes", "latency_ns"} & self.budget.bounds().keys():
             raise InvalidArgument(
@@ -260,16 +261,9 @@ class Study:
                 f"Budget {time} is not at {cache.point}, where the KV cache is counted: "
                 "say both at one batch and context."
             )
-        groups = [formats.named(name).group_columns or 1 for name in self.kv_cache.formats]
-        least = self.kv_cache.sinks + self.kv_cache.window + max(groups)
-        shortest = min(self.calibration.sequence_length, self.evaluation.sequence_length)
-        if shortest <= least:
-            raise InvalidArgument(
-                f"Sequences of {shortest} tokens end before keys are quantized: "
-                f"{self.kv_cache.sinks} sinks, a window of {self.kv_cache.window} and a group of "
-                f"{max(groups)} come first. Give sequences of more than {least} tokens, or a "
-                "smaller window."
-            )
+        texts = self.calibration, self.evaluation
+        if self.task != IMAGE_TEXT and not texts[0].source.endswith(SAMPLES):  # they say how long
+            cache.check_length(min(text.sequence_length for text in texts))
         profile = self.deployment
         if profile is not None and profile.exporter != "packed":
             raise InvalidArgument(

@@ -5,7 +5,7 @@ and `evaluation.safetensors` (the other 197) for both models.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -90,6 +90,17 @@ def loaded(name: str) -> Multimodal:
     module = AutoModelForImageTextToText.from_pretrained(DATA / name, dtype=torch.float32).eval()
     set_task(module, TASKS[name])
     return Multimodal(module, TASKS[name], samples_for(TASKS[name])[N_TRAINING:])
+
+
+def with_longer_text(made: Multimodal, n_captions: int) -> Multimodal:
+    """The same model, which knows of it, with samples that say their caption so many times."""
+    start = made.task.image_start + made.task.n_image_tokens
+    tokens = made.task.tokens(made.samples)
+    tokens = torch.cat([tokens[:, :start], tokens[:, start:].repeat(1, n_captions)], dim=1)
+    pixels = made.samples[:, made.task.length :]
+    task = replace(made.task, length=tokens.shape[1])
+    set_task(made.module, task)
+    return Multimodal(made.module, task, task.sample(tokens, pixels))
 
 
 def accuracy(made: Multimodal) -> float:

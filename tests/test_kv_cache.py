@@ -153,6 +153,7 @@ def test_a_study_with_a_cache_survives_json_and_one_without_has_no_trace_of_it()
         ({"budget": Budget.parse("4bpw")}, "does not bound the KV cache"),
         ({"runtime": "vllm", "formats": ("int4_g128_sym",), "pinned": None}, "for transformers"),
         ({"kv_cache": replace(CACHE, window=40)}, "before keys are quantized"),
+        ({"task": "images"}, "Models for images have no KV cache"),
         (
             {"budget": Budget.parse("1MB,2ms@b1"), "costs": (Choice("memory"), Choice("roofline"))},
             "2ms@b1 is not at b3c100, where",
@@ -162,6 +163,13 @@ def test_a_study_with_a_cache_survives_json_and_one_without_has_no_trace_of_it()
 def test_studies_that_would_say_nothing_of_a_cache_are_refused(choices, message):
     with pytest.raises(InvalidArgument, match=message):
         study(**choices)
+
+
+def test_how_long_samples_are_is_not_known_before_they_are_read():
+    text = TextSource("a.safetensors", 4, 8)
+    for choices in ({"task": "image-text"}, {"calibration": text}):
+        given = {"calibration": replace(text, source="a"), "evaluation": text} | choices
+        assert Study("model", Budget.parse("1MB"), **given, kv_cache=CACHE).kv_cache == CACHE
 
 
 def test_estimators_that_only_rank_are_refused_beside_a_cache():

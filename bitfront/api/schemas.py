@@ -18,6 +18,7 @@ from bitfront.formats._activations import ACTIVATIONS
 from bitfront.formats.weight_activation import SEPARATOR
 from bitfront.kv_cache import KVCache
 from bitfront.plugins import Choice, Param
+from bitfront.seeing import IMAGES
 from bitfront.study import SETTLED_QUANTIZERS, SecondText, Study, TextSource, default_menu
 
 MAX_INT = 2**31 - 1
@@ -277,10 +278,14 @@ class StudyBody(Body):
         Raises:
             BitfrontError: a place that is not allowed, or nothing for this model.
         """
-        if fed.is_seeing and (self.second or self.items or self.kv_cache):
+        if fed.is_seeing and (self.second or self.items):
             raise InvalidArgument(
-                f"Model {self.model[:80]!r} sees, and a second text, items and KV caches are for "
-                "language models: leave them out."
+                f"Model {self.model[:80]!r} sees, and a second text and items are for language "
+                "models: leave them out."
+            )
+        if fed.task == IMAGES and self.kv_cache:
+            raise InvalidArgument(
+                f"Model {self.model[:80]!r} is for images, and has no KV cache: leave out kv_cache."
             )
         first, second = map(_source, (self.calibration, self.evaluation))
         n_seen = first.n_sequences + self.n_search_sequences

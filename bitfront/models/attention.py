@@ -15,6 +15,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from bitfront.errors import InvalidModel
+from bitfront.models.image_text import language_modules
 
 _NAME = "bitfront"
 _OWN = "sdpa"
@@ -49,12 +50,14 @@ _ATTENDING: WeakKeyDictionary[nn.Module, Attend] = WeakKeyDictionary()
 
 @contextmanager
 def intercepted(model: nn.Module, attend: Attend) -> Iterator[None]:
-    """Ask `attend` whenever a module of the model attends, within the block.
+    """Ask `attend` whenever a module of the language model attends, within the block.
+
+    A vision tower, and what lies between it and the language model, attend by themselves.
 
     Raises:
         InvalidModel: the model has an attention of its own, not that of torch.
     """
-    modules = list(model.modules())
+    modules = language_modules(model)
     configs = {id(c): c for m in modules if (c := getattr(m, "config", None)) is not None}
     before = {key: c._attn_implementation for key, c in configs.items()}
     if not {_OWN, _NAME} & set(before.values()):

@@ -14,7 +14,7 @@ from bitfront.models.caches import RoundedCaches
 from bitfront.models.gradients import LogitGradient, frozen, passes, require_finite
 from bitfront.models.losses import KlLoss, LabelLoss
 from bitfront.models.reference import Reference
-from bitfront.models.tasks import run
+from bitfront.models.tasks import run, task_of
 from bitfront.space import SearchSpace
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -36,8 +36,8 @@ def cache_fisher(
     weights are 0. One forward and backward pass for each group size of the menu.
 
     Args:
-        model: the unquantized causal language model; left as it was.
-        tokens: int64 `[n_sequences, length]`.
+        model: unquantized; left as it was.
+        tokens: samples of its task, such as token ids int64 `[n_sequences, length]`.
         space: its caches are looked at.
         labels: whose next tokens the loss is of, draws and seed, as in `LabelEstimator`.
         progress: called with `(passes done, passes in all)`.
@@ -45,9 +45,10 @@ def cache_fisher(
     Raises:
         NonFinite: outputs or gradients overflow; names the cache.
     """
-    loss = LabelLoss.of(tokens, *labels)
+    task = task_of(model)
+    loss = LabelLoss.of(tokens, *labels, task)
     values = np.zeros(space.allowed.shape)
-    n_scored = tokens[:, 1:].numel() * labels[1]
+    n_scored = len(tokens) * task.n_scored(tokens) * labels[1]
 
     for caches, row, columns, exact, _, gradient in _passes(
         model, tokens, space, loss, _NOTHING, labels[1], progress
@@ -71,7 +72,7 @@ def cache_slopes(
     """
     tokens = reference.tokens
     values = np.zeros(space.allowed.shape)
-    n_scored = tokens.shape[0] * (tokens.shape[1] - 1)
+    n_scored = len(tokens) * reference.n_scored
     for caches, row, columns, exact, seen, gradient in _passes(
         model, tokens, space, KlLoss(reference), held, 1, None
     ):
@@ -105,7 +106,7 @@ def _passes(
     groups = [f.group_columns or 0 for f in space.formats]
     # Keys leave the window group by group: each size of a group has a pass of its own.
     sizes = sorted({groups[c] for c in np.flatnonzero(space.allowed[first])} - {0}) or [1]
-    chunks = passes(tokens)
+    chunks = passes(tokens, task=task_of(model))
     for index, size in enumerate(sizes):
         wanted = {size} if index else {0, size}
         of_pass = [column for column, group in enumerate(groups) if group in wanted]

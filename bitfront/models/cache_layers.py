@@ -14,10 +14,11 @@ from bitfront import formats as catalogue
 from bitfront.errors import InvalidModel
 from bitfront.kv_cache import KVCache
 from bitfront.models.attention import Call, intercepted, mixed_attention
+from bitfront.models.image_text import ImageText
 from bitfront.models.layers import blocks
 from bitfront.models.reference import is_causal
 from bitfront.models.rotation import Rotation
-from bitfront.models.tasks import CausalText, device_of, run, task_of
+from bitfront.models.tasks import TEXT, device_of, task_of
 from bitfront.space import Layer, SearchSpace
 
 
@@ -26,7 +27,7 @@ def with_caches(space: SearchSpace, model: nn.Module, cache: KVCache) -> SearchS
 
     Args:
         space: layers with weights, and their menu.
-        model: a causal language model.
+        model: a causal language model, or one that sees.
         cache: menu and shape of its cache.
 
     Raises:
@@ -48,7 +49,8 @@ def find_caches(model: nn.Module, cache: KVCache) -> tuple[Layer, ...]:
     """The keys and the values of every block, each a layer and a group of its own.
 
     Args:
-        model: a causal language model whose blocks all cache keys and values of every token.
+        model: a causal language model whose blocks all cache keys and values of every token. Of
+            one that sees, those of images too; its vision tower has no cache.
         cache: gives the number of tokens, and whether keys are quantized before their rotation.
 
     Raises:
@@ -56,8 +58,8 @@ def find_caches(model: nn.Module, cache: KVCache) -> tuple[Layer, ...]:
     """
     _check_kinds(model)
     calls: list[Call] = []
-    with torch.no_grad(), intercepted(model, lambda call: calls.append(call)):
-        run(model, torch.zeros(1, 4, dtype=torch.long))
+    with intercepted(model, lambda call: calls.append(call)):
+        _logits(model)
     places = {id(m): (i, block) for i, block in enumerate(blocks(model)) for m in block.modules()}
     names = {id(m): name for name, m in model.named_modules()}
     if len(calls) != len({id(c.module) for c in calls} & places.keys()) or not calls:
@@ -66,7 +68,7 @@ def find_caches(model: nn.Module, cache: KVCache) -> tuple[Layer, ...]:
             "block: its KV cache cannot be searched; leave out kv_cache."
         )
     if cache.pre_rope:
-        _check_rotation(model, calls)
+        _check_rotation(model)
     _check_attention(model)
     found = []
     for call in calls:
@@ -81,7 +83,7 @@ def find_caches(model: nn.Module, cache: KVCache) -> tuple[Layer, ...]:
 
 
 def _check_kinds(model: Any) -> None:
-    if not isinstance(task_of(model), CausalText):
+    if not task_of(model).decodes:
         raise InvalidModel(f"{type(model).__name__} has no KV cache: leave out kv_cache.")
     config = model.config.get_text_config(decoder=True)
     kinds = set(get_layer_types_and_kwargs(config)[0]) - {"full_attention"}
@@ -92,9 +94,41 @@ def _check_kinds(model: Any) -> None:
         )
 
 
-def _check_rotation(model: nn.Module, calls: list[Call]) -> None:
-    """Four times one token: before their rotation its keys are alike in every causal model."""
-    rotation = Rotation.of(model)
+def _tokens(model: Any) -> Tensor:
+    """Eight ids, int64 `[1, 8]`, all different where the vocabulary has as many."""
+    n_rows = int(model.get_input_embeddings().weight.shape[0])
+    return torch.arange(8, device=device_of(model))[None] % n_rows
+
+
+@torch.no_grad()
+def _logits(model: nn.Module) -> Tensor:
+    """Logits for `_tokens`, float32; behind an image where the model sees."""
+    task, samples = task_of(model), _tokens(model)
+    if isinstance(task, ImageText):
+        task, samples = task.behind_noise(samples.cpu())
+    return task.outputs(model, samples.to(device_of(model))).float()
+
+
+def _check_rotation(model: nn.Module) -> None:
+    """Keys must turn by halves, by their place among all tokens, those of an image included."""
+    rotation, places, calls = Rotation.of(model), list[Tensor](), list[Call]()
+
+    def watch(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        places.append(inputs[1] if len(inputs) > 1 else named["position_ids"])
+
+    hook = rotation.module.register_forward_pre_hook(watch, with_kwargs=True)
+    try:
+        _logits(model)
+    finally:
+        hook.remove()
+    if any(x.ndim != 2 or (x != torch.arange(x.shape[1]).to(x)).any() for x in places):
+        raise InvalidModel(
+            f"{type(model).__name__} rotates keys by their place in an image (M-RoPE), not by "
+            "that among all tokens: leave out pre_rope."
+        )
+    # Four times one token: before their rotation its keys are alike in every causal model.
+    with torch.no_grad(), intercepted(model, lambda call: calls.append(call)):
+        TEXT.outputs(model, torch.zeros(1, 4, dtype=torch.long, device=device_of(model)))
     for call in calls:
         keys = rotation.turned(call.key.float(), back=True)
         if not torch.allclose(keys, keys[:, :, :1].expand_as(keys), atol=0.02 * float(keys.std())):
@@ -115,15 +149,11 @@ def _check_attention(model: nn.Module) -> None:
             (none, none),
         )
 
-    language_model: Any = model
-    n_rows = language_model.get_input_embeddings().weight.shape[0]
-    tokens = torch.arange(8, device=device_of(model))[None] % n_rows
-    causal = is_causal(model, tokens[0])
-    with torch.no_grad():
-        own = run(model, tokens).float()
-        with intercepted(model, attend):
-            ours = run(model, tokens).float()
+    own = _logits(model)
+    with intercepted(model, attend):
+        ours = _logits(model)
     tolerance = math.sqrt(torch.finfo(next(model.parameters()).dtype).eps) * own.std()
+    causal = is_causal(model, _tokens(model)[0])
     if not causal or not (own - ours).abs().max() <= tolerance:
         raise InvalidModel(
             f"{type(model).__name__} attends by more than the softmax of scores of earlier tokens: "

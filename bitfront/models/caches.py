@@ -31,7 +31,8 @@ class RoundedCaches:
             caches.apply({"model.layers.0.self_attn.k_cache": "int4_g32"})
 
     Args:
-        model: causal language model; its own attention is back at the end of the block.
+        model: causal language model, or one that sees, of whose vision tower nothing is cached; its
+            own attention is back at the end of the block.
         space: says which layers are caches, and how.
     """
 

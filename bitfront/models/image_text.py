@@ -54,6 +54,7 @@ class ImageText(Task):
     name = "image-text"
     fed = "images and text"
     metrics = ("kl_divergence", "top1_error")
+    decodes = True
 
     def __repr__(self) -> str:
         return f"ImageText(balanced={self.balanced})"  # the samples have a digest of their own
@@ -121,6 +122,20 @@ class ImageText(Task):
         """Tokens 0 and a black image."""
         tokens = torch.where(self.is_image, self.image_token, 0)[None]
         return self.sample(tokens, torch.zeros(1, *self.pixels)).to(device_of(model))
+
+    def behind_noise(self, tokens: Tensor) -> tuple[ImageText, Tensor]:
+        """Samples of texts behind an image of Gaussian noise, and their layout.
+
+        Args:
+            tokens: ids, int64 `[n, n_tokens]`; that of images becomes 0.
+        """
+        tokens = tokens.where(tokens != self.image_token, 0)
+        layout = replace(self, length=self.image_start + self.n_image_tokens + tokens.shape[1])
+        before = tokens[:, :1].expand(-1, self.image_start)
+        of_image = torch.full((len(tokens), self.n_image_tokens), self.image_token)
+        noise = torch.Generator().manual_seed(0)
+        pixels = torch.randn(len(tokens), *self.pixels, generator=noise)
+        return layout, layout.sample(torch.cat([before, of_image, tokens], dim=1), pixels)
 
     def n_positions(self, samples: Tensor) -> int:
         """Tokens of a sample."""
@@ -242,3 +257,9 @@ def parts_of(model: nn.Module) -> Mapping[str, str]:
         name: next((p for x, p in roots.items() if f"{name}.".startswith(f"{x}.")), between)
         for name, _ in model.named_modules()
     }
+
+
+def language_modules(model: nn.Module) -> list[nn.Module]:
+    """Modules of the language model, which caches keys and values; all without a vision tower."""
+    part_of = parts_of(model)
+    return [module for name, module in model.named_modules() if part_of[name] == LANGUAGE]

@@ -19,7 +19,7 @@ from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact, No
 from bitfront.files import replacing
 from bitfront.kernels.base import is_fused
 from bitfront.models.data import digest
-from bitfront.models.tasks import CausalText, scored_outputs, task_of
+from bitfront.models.tasks import TEXT, CausalText, device_of, scored_outputs, task_of
 
 _CHUNK = 2**20
 """Logits at a time: 4 MB of float32 stay in a processor's cache."""
@@ -260,13 +260,14 @@ def is_causal(model: nn.Module, sequence: torch.Tensor) -> bool:
     """Whether what a model predicts is the same whatever tokens come later: two short passes.
 
     Args:
-        model: language model.
+        model: language model, or one that sees, whose text has no image then.
         sequence: any token ids, int64 `[sequence_length]`, at least 2.
     """
     short = sequence[:16]
     n_kept = len(short) // 2
-    other = torch.cat([short[:n_kept], (short[n_kept:] - 1).abs()])
-    first, second = (next_token_logits(model, x)[:n_kept] for x in (short, other))
+    other = torch.cat([short[:n_kept], (short[n_kept:] - 1).abs()]).to(device_of(model))
+    with torch.no_grad():
+        first, second = (TEXT.outputs(model, x[None])[0, :n_kept] for x in (short, other))
     # Experts round differently with the tokens that they share a product with.
     tolerance = math.sqrt(torch.finfo(first.dtype).eps) * first.float().std()
     return bool((first.float() - second.float()).abs().max() <= tolerance)

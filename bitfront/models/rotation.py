@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfront.errors import InvalidModel
+from bitfront.models.image_text import language_modules
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +23,13 @@ class Rotation:
 
     @classmethod
     def of(cls, model: nn.Module) -> Rotation:
-        """That of a model.
+        """That of a model, or of the language model in one that sees.
 
         Raises:
             InvalidModel: it has none, or several.
         """
-        found = [m for m in model.modules() if isinstance(getattr(m, "inv_freq", None), Tensor)]
+        modules = language_modules(model)
+        found = [m for m in modules if isinstance(getattr(m, "inv_freq", None), Tensor)]
         if len(found) != 1:
             raise InvalidModel(
                 f"{type(model).__name__} has {len(found)} rotary embeddings, not one: "

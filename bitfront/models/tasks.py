@@ -38,6 +38,9 @@ class Task(ABC):
     alone: ClassVar[bool] = False
     """Whether samples go through a model one by one: others would pad them."""
 
+    decodes: ClassVar[bool] = False
+    """Whether models say token after token, with a cache of keys and values."""
+
     @abstractmethod
     def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
         """Run a model on a batch, `[n_samples, n_outputs, size]`; differentiable.
@@ -99,6 +102,7 @@ class CausalText(Task):
     name = "text"
     fed = "token ids"
     metrics = ("kl_divergence", "perplexity", "top1_error")
+    decodes = True
 
     def outputs(self, model: nn.Module, samples: Tensor) -> Tensor:
         """Logits `[n_sequences, length, vocabulary]`."""

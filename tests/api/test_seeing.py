@@ -168,15 +168,26 @@ def test_too_few_are_counted_as_the_search_takes_them(client, here):
 
 def test_what_is_for_language_models_is_refused_with_others(client, here):
     body = {"model": "vit", "calibration": text("train"), "evaluation": text("val")}
-    for more in (
-        {"second": {"calibration": "a.txt", "evaluation": "a.txt"}},
-        {"kv_cache": {"formats": ["int4_g32"]}, "budget": "1MB"},
-    ):
-        told = asked(client, **body, **more).json()["detail"]
-        assert "are for language models: leave them out" in told
+    second = {"calibration": "a.txt", "evaluation": "a.txt"}
+    told = asked(client, **body, second=second).json()["detail"]
+    assert "are for language models: leave them out" in told
     told = asked(client, **body | {"model": "llama", "task": "images"}).json()["detail"]
     assert told == (
         "Model 'llama' is not for the task images (it is LlamaForCausalLM): leave out task."
+    )
+
+
+def test_a_kv_cache_is_searched_where_images_are_told_of_and_not_where_they_are_classified(
+    client, here
+):
+    cache = {"formats": ["int4_g32"]}
+    told = {}
+    for model, end in (("vit", ""), ("llava", ".safetensors")):
+        body = {"model": model, "calibration": text(f"train{end}"), "evaluation": text(f"val{end}")}
+        told[model] = asked(client, **body | {"budget": "1MB", "kv_cache": cache})
+    assert told["llava"].json()["request"]["kv_cache"]["formats"] == ["int4_g32"]
+    assert told["vit"].json()["detail"] == (
+        "Model 'vit' is for images, and has no KV cache: leave out kv_cache."
     )
 
 
