@@ -69,6 +69,7 @@ FORMATS = {
 # weights of a kind (`tests/formats/test_papers.py`): (format, other, share, weights, paper)
 FORMATS_BESIDE: tuple[tuple[str, str, float, str, str], ...] = (
     ("fp4_g128", "int4_g128_sym", 0.75, "outliers", "arXiv:2510.25602, abstract"),
+    ("fp8_e4m3", "int8_channel_sym", 0.25, "rare outliers", "arXiv:2208.09225, abstract"),
     ("fp6_e3m2_g128", "int4_g32", 0.5, "gaussian", "arXiv:2312.08583, abstract"),
     ("mxfp6_e2m3", "int6_channel_sym", 0.4, "uneven blocks", "arXiv:2310.10537, section 1"),
     ("mxint8", "mxfp8_e4m3", 0.12, "gaussian", "arXiv:2510.25602, abstract"),

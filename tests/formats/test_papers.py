@@ -12,7 +12,13 @@ def weights(kind):
     generator = torch.Generator().manual_seed(0)
     gaussian = torch.randn(64, 512, generator=generator)
     sizes = torch.exp2(-8 * torch.rand(64, 16, generator=generator)).repeat_interleave(32, dim=1)
-    return {"gaussian": gaussian, "outliers": gaussian**3, "uneven blocks": gaussian * sizes}[kind]
+    rare = gaussian * (1 + 40 * (torch.rand(64, 512, generator=generator) < 1 / 256))
+    return {
+        "gaussian": gaussian,
+        "outliers": gaussian**3,
+        "rare outliers": rare,
+        "uneven blocks": gaussian * sizes,
+    }[kind]
 
 
 @pytest.mark.parametrize(("name", "other", "share", "kind", "paper"), cases.FORMATS_BESIDE)
