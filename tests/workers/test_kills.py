@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import httpx2
 import pytest
@@ -24,7 +25,10 @@ from bitfront.store.tables import tasks
 BODY = {"model": "org/model@main", "budget": "4.5bpw", "formats": list(request().formats)}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+DATABASES = ("sqlite", "postgresql")
+
+
+@pytest.fixture(params=DATABASES)
 def database(request):
     return request.param
 
@@ -109,6 +113,14 @@ def watched(parts, study_id):
 
 
 @pytest.mark.fault("F1")
+@pytest.mark.parametrize(
+    ("database", "transport"),
+    n(
+        list(zip(DATABASES, ("local", "celery"), strict=True)),
+        list(product(DATABASES, ("local", "celery"))),
+    ),
+    indirect=["transport"],
+)
 def test_whatever_is_killed_every_trial_counts_once(tmp_path, database, transport, record_property):
     """API, worker, the process that measures, Redis with all it knows, PostgreSQL.
 
@@ -172,6 +184,7 @@ def test_submissions_are_made_once_however_often_the_api_dies(tmp_path, database
 
 
 @pytest.mark.fault("F5", transport="celery")
+@pytest.mark.parametrize("database", n(["postgresql"], DATABASES))
 def test_submissions_do_not_wait_for_a_broker_that_is_away(tmp_path, database, record_property):
     """F5: half a second is promised; a broker that is waited for takes twenty."""
     seconds = []
