@@ -19,7 +19,7 @@ from bitfront.items import read_items
 from bitfront.models.bank import format_digest
 from bitfront.models.cache_layers import with_caches
 from bitfront.models.choices import Questions
-from bitfront.models.data import check_source, digest
+from bitfront.models.data import digest
 from bitfront.models.experts import separate_experts
 from bitfront.models.fixed import FixedTensors
 from bitfront.models.layers import search_space, stacked_weights
@@ -28,6 +28,7 @@ from bitfront.models.offset import base_bytes, with_base
 from bitfront.models.samples import Samples, check_apart, samples_of
 from bitfront.models.statistics import counts_relative
 from bitfront.models.tasks import CausalText, ImageClassification, SentenceEmbedding, task_of
+from bitfront.models.texts import check_source
 from bitfront.plugins import Choice
 from bitfront.pricing import built_costs, check_budget, cost_tables
 from bitfront.progress import Event, Progress, silent

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bitfront.errors import InvalidModel, InvalidText, first_line
 from bitfront.files import link_or_copy, replacing
-from bitfront.models.data import save_rows, split_revision
-from bitfront.models.load import HUB_PATTERNS, downloaded
+from bitfront.models.downloads import HUB_PATTERNS, downloaded
+from bitfront.models.texts import save_rows, split_revision
 from bitfront.notes import base_of
 from bitfront.seeing import check_fed, read_config, task_that_sees
 from bitfront.study import Study, TextSource

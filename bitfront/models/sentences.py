@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from bitfront.errors import InvalidModel, InvalidText
-from bitfront.models.data import texts_of
 from bitfront.models.tasks import POOLINGS, SentenceEmbedding
+from bitfront.models.texts import texts_of
 
 _MODULES, _POOLING = "modules.json", "1_Pooling/config.json"
 PADDING = -1

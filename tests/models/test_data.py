@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from bitfront.errors import InvalidText
-from bitfront.models import data
+from bitfront.models import data, texts
 from bitfront.models.data import check_disjoint, digest, starting_ids, token_blocks
 
 DIGEST = "80d652f1c9c2b260175566eb3d0e0331412a144c0f1c28518d93d1e6554ad61c"
@@ -102,7 +102,7 @@ def test_pieces_of_a_long_text_lose_nothing(monkeypatch, tiny_tokenizer, calibra
 
 
 def test_text_beyond_the_limit_is_not_read(monkeypatch, blocks, calibration_file, tmp_path):
-    monkeypatch.setattr(data, "_MAX_CHARACTERS", 5000)
+    monkeypatch.setattr(texts, "MAX_CHARACTERS", 5000)
     start = tmp_path / "start.txt"
     start.write_text(calibration_file.read_text()[:5000])
     assert torch.equal(blocks(calibration_file, n=60), blocks(start, n=60))
@@ -138,7 +138,7 @@ def test_records_beyond_the_limit_are_not_read(monkeypatch, blocks, tmp_path, as
     records = [{"text": text} for text in texts]
     path.write_text(json.dumps(records) if as_list else "\n".join(map(json.dumps, records)))
     plain.write_text("\n\n".join(texts))
-    monkeypatch.setattr(data, "_MAX_CHARACTERS", 5000)
+    monkeypatch.setattr(data, "MAX_CHARACTERS", 5000)
     assert torch.equal(blocks(path, n=60), blocks(plain, n=60))
 
 
