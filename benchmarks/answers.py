@@ -2,15 +2,15 @@
 
     python benchmarks/items.py ITEMS
     python benchmarks/answers.py MODEL CALIBRATION EVALUATION --out DIRECTORY
-        --items ITEMS/arc_easy.jsonl,ITEMS/piqa.jsonl [--n-items 250] [--budgets 3bits,4bits]
-        [--dtype float32]
+        --items ITEMS/arc_easy.jsonl,ITEMS/piqa.jsonl | --tasks bundled_arc_easy --include ITEMS
+        [--n-items 250] [--budgets 3bits,4bits] [--dtype float32]
 
-For each file of items a row of the unquantized model, of the uniform baseline of each budget in
-whole bits, and of the best point within it. Changes are against the unquantized model on the same
-items: `acc_p` is McNemar's exact test, `margin_p` that of random signs of the differences in margin
-(log-likelihood of the right choice above the best wrong one); `_low` and `_high` are 95 %
-intervals, Wilson's of an accuracy and by bootstrap over items of a change. Appends to
-`benchmarks/results/answers.csv`.
+For each file of items, or task of lm-eval, a row of the unquantized model, of the uniform baseline
+of each budget in whole bits, and of the best point within it. Changes are against the unquantized
+model on the same items: `acc_p` is McNemar's exact test, `margin_p` that of random signs of the
+differences in margin (log-likelihood of the right choice above the best wrong one); `_low` and
+`_high` are 95 % intervals, Wilson's of an accuracy and by bootstrap over items of a change.
+Appends to `benchmarks/results/answers.csv`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from record import Record
 from studies import MENU, SIZES, parser, searched_study
 
 from bitfront import Budget, Choice, run_study
-from bitfront.exam import Examined, examined, of_files, points
+from bitfront.exam import Ask, Examined, examined, of_files, of_tasks, points
 from bitfront.formats import named
 from bitfront.results import Results
 
@@ -60,8 +60,7 @@ def main() -> None:
         and named(format := min(trial.allocation.formats.values())).code_bits in wanted
     }
     names = uniform | {number: f"searched {text}" for number, text in chosen.items()}
-    asked = of_files([Path(x) for x in arguments.items.split(",")], arguments.n_items)
-    for row in examined(points(arguments.out, trials=list(names)), asked):
+    for row in examined(points(arguments.out, trials=list(names)), asked(arguments)):
         number = int(row.point.partition(" ")[2] or -1)
         kl = measured[number].values["kl"] if number >= 0 else 0.0
         record.add(
@@ -73,6 +72,13 @@ def main() -> None:
             seed=arguments.seed,
             **columns(row),
         )
+
+
+def asked(arguments: argparse.Namespace) -> Ask:
+    """What is put to the models: files by our own scorer, or tasks by lm-eval's."""
+    if arguments.tasks:
+        return of_tasks(arguments.tasks.split(","), arguments.include, arguments.n_items)
+    return of_files([Path(x) for x in arguments.items.split(",")], arguments.n_items)
 
 
 def columns(row: Examined) -> dict[str, object]:
@@ -101,7 +107,10 @@ def parse() -> argparse.Namespace:
         **SIZES,
         dtype="float32",
     )
-    made.add_argument("--items", required=True, help="JSON lines, separated by commas")
+    given = made.add_mutually_exclusive_group(required=True)
+    given.add_argument("--items", help="JSON lines, separated by commas")
+    given.add_argument("--tasks", help="tasks of lm-eval, separated by commas")
+    made.add_argument("--include", type=Path, help="folder with tasks as YAML")
     return made.parse_args()
 
 

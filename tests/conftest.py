@@ -48,6 +48,11 @@ N_HELD_OUT = 24_000
 collect_ignore = ["data"]  # programs that are run by hand
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of worker processes first: their files take longest, and the last of all ends alone."""
+    items.sort(key=lambda item: "workers" not in item.path.parts)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
     """Libraries and tests stay to the end: no search for garbage goes through them again."""
