@@ -2,18 +2,20 @@
 
     python benchmarks/searches.py MODEL CALIBRATION EVALUATION --out DIRECTORY --budget 3.5bits
         [--searches random,sweep,posterior_ilp,evolution@2000] [--steps 16,32,64,128]
-        [--seeds 0,1,2]
+        [--seeds 0,1,2] [--n-pairs 24]
 
 A search is one or several plug-ins joined by "+", which then propose in turn; `@2000` runs it to
 so many measurements, others to the last step. All share bank, texts and loss table. Uniform
-baselines count as measurements, and a screening counts by its share of the tokens. Hypervolume is
-over (log KL, bytes) within 15 % of the budget's bytes, relative to the largest found by any search
-of the same seed within the last step. Appends to `benchmarks/results/searches.csv`.
+baselines count as measurements, a screening by its share of the tokens, and so do those of the
+`--n-pairs` pairs that a search with `solver=quadratic` starts from. Hypervolume is over (log KL,
+bytes) within 15 % of the budget's bytes, relative to the largest found by any search of the same
+seed within the last step. Appends to `benchmarks/results/searches.csv`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -86,6 +88,7 @@ def parse() -> argparse.Namespace:
     made.add_argument("--estimator", default=str(Study.estimator))
     made.add_argument("--steps", default="16,32,64,128")
     made.add_argument("--seeds", default="0,1,2")
+    made.add_argument("--n-pairs", type=int, default=24)
     made.add_argument("--n-calibration", type=int, default=8)
     made.add_argument("--n-search", type=int, default=4)
     made.add_argument("--length", type=int, default=256)
@@ -104,6 +107,7 @@ def study_of(arguments: argparse.Namespace, search: str, seed: int, n_trials: in
         searches=tuple(map(Choice.parse, search.split("+"))),
         n_trials=n_trials,
         n_search_sequences=arguments.n_search,
+        n_pairs=arguments.n_pairs if "quadratic" in search else 0,
         seed=seed,
         pinned="int8_channel",
     )
@@ -142,11 +146,12 @@ def searched(
 
 
 def spent_by(results: Results) -> list[tuple[Trial, float]]:
-    """Calibration trials with the measurements spent until each, screenings by their share."""
+    """Calibration trials with the measurements spent until each; screenings by their share."""
     shares: dict[int, float] = {}
     for screened in results.screened():
         shares[screened.number] = shares.get(screened.number, 0.0) + screened.share
-    run, spent = [], 0.0
+    pairs = results.directory / "pairs.json"
+    run, spent = [], float(len(json.loads(pairs.read_text()))) if pairs.exists() else 0.0
     for trial in results.trials("calibration"):
         spent += 1 + shares.get(trial.number, 0.0)
         run.append((trial, spent))
