@@ -111,7 +111,10 @@ def parse() -> argparse.Namespace:
     given.add_argument("--items", help="JSON lines, separated by commas")
     given.add_argument("--tasks", help="tasks of lm-eval, separated by commas")
     made.add_argument("--include", type=Path, help="folder with tasks as YAML")
-    return made.parse_args()
+    arguments = made.parse_args()
+    if arguments.include and not arguments.tasks:
+        made.error("--include is the folder of --tasks: leave it out, or name a task.")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def searched(
         return run
     with opened(study_of(arguments, search, seed, most), out) as job:
         if not first.exists():
-            shutil.copytree(out, first, ignore=shutil.ignore_patterns(".lock"))
+            shutil.copytree(out, first, ignore=shutil.ignore_patterns(".lock", "pairs.json"))
         n_before = -1
         while len(run) > n_before and (not run or run[-1][1] < most):
             # A screening search spends several measurements on a trial: how many shows after some.

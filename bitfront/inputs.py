@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bitfront import formats
-from bitfront.errors import InvalidArgument
+from bitfront.errors import InvalidArgument, InvalidText
 from bitfront.experts import Grouping
 from bitfront.formats.base import Format
 from bitfront.items import digest as items_digest
@@ -211,7 +211,7 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     Raises:
         InvalidModel: the model cannot be used.
         InvalidText: a text is too short or has tokens that the model lacks, or the two texts
-            overlap (`check_disjoint`).
+            overlap (`check_disjoint`) or have samples of different layouts.
         InvalidArgument: the menu does not fit the model, the budget is too large, or samples end
             before anything of a KV cache is quantized.
         InfeasibleBudget: the budget is too small.
@@ -223,13 +223,19 @@ def prepare(study: Study, progress: Progress = silent) -> Inputs:
     _check_task(model, study)
     progress(Event("text", 0, 2))
     both = calibration_samples(study, model)
+    task = task_of(model.module)
     progress(Event("text", 1, 2))
     evaluation = measured_samples(study, model, "evaluation")
     progress(Event("text", 2, 2))
+    sources = study.calibration.source, study.evaluation.source
+    if task != task_of(model.module):
+        raise InvalidText(
+            f"Samples of {sources[0]} and {sources[1]} differ in their layout: give two files with "
+            "as many tokens a sample, and an image of the same size in the same place."
+        )
     if study.kv_cache is not None:
-        n_tokens = map(task_of(model.module).n_positions, (both.inputs, evaluation.inputs))
-        study.kv_cache.check_length(min(n_tokens))
-    check_apart(both, evaluation, (study.calibration.source, study.evaluation.source), model)
+        study.kv_cache.check_length(min(map(task.span, (both.inputs, evaluation.inputs))))
+    check_apart(both, evaluation, sources, model)
     n = study.calibration.n_sequences
     first, rest = both[:n], both[n:]
     parts = {"estimation": first, "calibration": rest, "evaluation": evaluation}
@@ -308,8 +314,8 @@ def _check_task(model: LoadedModel, study: Study) -> None:
     timed = {"latency", "roofline"} & {cost.name for cost in study.costs}
     if timed and not isinstance(task, CausalText):
         raise InvalidArgument(
-            f"Cost {timed.pop()!r} is the time of a decoding step, and {study.model} is no "
-            "language model: leave it out, with any budget in time."
+            f"Cost {timed.pop()!r} is the time of a decoding step of a model for text, and "
+            f"{study.model} is for {task.fed}: leave it out, with any budget in time."
         )
     if not isinstance(task, CausalText) and (study.second or study.items):
         raise InvalidArgument(

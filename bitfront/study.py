@@ -261,9 +261,9 @@ class Study:
                 f"Budget {time} is not at {cache.point}, where the KV cache is counted: "
                 "say both at one batch and context."
             )
-        texts = self.calibration, self.evaluation
-        if self.task != IMAGE_TEXT and not texts[0].source.endswith(SAMPLES):  # they say how long
-            cache.check_length(min(text.sequence_length for text in texts))
+        # Samples with images have a length of their own.
+        if self.task != IMAGE_TEXT and not self.calibration.source.endswith(SAMPLES):
+            cache.check_length(min(text.sequence_length for text in self.texts.values()))
         profile = self.deployment
         if profile is not None and profile.exporter != "packed":
             raise InvalidArgument(

@@ -1,6 +1,7 @@
 """Each benchmark script that runs a model does so, on the tiny one, and writes whole rows."""
 
 import csv
+import json
 import runpy
 import shutil
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from multimodal import N_TRAINING, TASKS, samples_for, write_samples
+
+from bitfront.harness import task_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(__file__).parent / "data"
@@ -17,6 +20,9 @@ SCRIPTS = {
     " --n-sequences 1 --n-search 1 --n-evaluation 1",
     "answers": "--items {items} --n-items 3 --budgets 4bits --formats int4_g32,int8_g32"
     " --pin int8_g32 --search sweep --n-trials 3 --n-sequences 1 --n-search 1 --n-evaluation 1",
+    "answers --tasks": "--tasks book --include {include} --n-items 3 --budgets 4bits"
+    " --formats int4_g32,int8_g32 --pin int8_g32 --search sweep --n-trials 3 --n-sequences 1"
+    " --n-search 1 --n-evaluation 1",
     "decoupled": "--second-calibration {data}/alice.txt --second-evaluation {data}/persuasion.txt"
     " --arms decoupled --budget 4bits --formats int2_g32,int8_g32 --n-trials 4 --n-sequences 1"
     " --n-search 1 --n-evaluation 1 --n-finalists 2",
@@ -36,6 +42,8 @@ SCRIPTS = {
     " --formats int2_channel,int4_channel --n-search 2 --n-evaluation 4",
     "precision": "--n-allocations 4 --n-judged 1",
     "searches": "--budget 3.5bits --searches sweep,trust_region --steps 7 --seeds 0 --n-search 1",
+    "searches --n-pairs": "--budget 3.5bits --searches sweep:solver=quadratic,sweep --n-pairs 1"
+    " --steps 9 --seeds 0 --n-search 1",
     "task_vectors": "--steps 2 --budgets 3.0 --formats zero,int2_g32,int4_g32 --shared int4_g32"
     " --pin int4_g32 --n-trials 3 --n-sequences 1 --n-search 1 --n-evaluation 1",
 }
@@ -53,7 +61,9 @@ def test_a_script_writes_rows(name, rows_of, tmp_path, tiny_items):
         texts = [
             write_samples(TASKS[model], x, tmp_path / f"{n}.safetensors") for n, x in parts.items()
         ]
-    options = SCRIPTS[name].format(data=DATA, items=tiny_items).split()
+    task = json.dumps(task_of(tiny_items, "book"))  # JSON is YAML
+    (tmp_path / "book.yaml").write_text(task)
+    options = SCRIPTS[name].format(data=DATA, items=tiny_items, include=tmp_path).split()
     assert rows_of(script, [DATA / model, *texts, *options, "--length", "64"])
 
 
@@ -91,6 +101,8 @@ def rows_of(tmp_path, monkeypatch):
     """Run a script in a copy of its folder, in this process; rows that it writes."""
     folder = tmp_path / "benchmarks"
     shutil.copytree(ROOT / "benchmarks", folder, ignore=shutil.ignore_patterns("results"))
+    for path in folder.glob("*.py"):
+        monkeypatch.delitem(sys.modules, path.stem, raising=False)  # of another folder
     monkeypatch.syspath_prepend(folder)
     monkeypatch.chdir(tmp_path)
     loaded = set(sys.modules)

@@ -15,10 +15,10 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from bitfront import Budget, Study, TextSource
+from bitfront import Budget, Choice, Study, TextSource
 from bitfront.allocation import Allocation
 from bitfront.cli import app
-from bitfront.errors import InvalidArgument, InvalidModel
+from bitfront.errors import InvalidArgument, InvalidModel, InvalidText
 from bitfront.formats import named
 from bitfront.inputs import prepare
 from bitfront.kv_cache import KVCache
@@ -249,6 +249,40 @@ def test_samples_that_end_before_a_key_is_quantized_are_refused(name, made, tmp_
         kv_cache=replace(CACHE, window=made.task.length - 18),
     )
     with pytest.raises(InvalidArgument, match=f"Sequences of {made.task.length} tokens end before"):
+        prepare(study)
+
+
+def test_what_nothing_is_predicted_from_is_no_part_of_a_sample_for_its_cache():
+    task = ImageText(26, 1, 16, 1, (3, 8, 8))
+    assert task.span(torch.zeros(2, 26)) == 26
+    last = replace(task, image_start=10)
+    assert last.span(torch.zeros(2, 26)) == 10  # position 8 predicts the last token of the text
+
+
+def test_two_files_of_different_layouts_are_refused(tmp_path, made, name):
+    longer = replace(made.task, length=made.task.length + 4)
+    samples = made.samples[:12]
+    tokens = torch.cat([made.task.tokens(samples), torch.full((12, 4), 2)], dim=1)
+    others = longer.sample(tokens, samples[:, made.task.length :])
+    write_samples(made.task, samples[:8], tmp_path / "calibration.safetensors")
+    write_samples(longer, others[8:], tmp_path / "evaluation.safetensors")
+    files = [tmp_path / f"{x}.safetensors" for x in ("calibration", "evaluation")]
+    texts = [TextSource(str(path), 2) for path in files]
+    menu = {"formats": ("int4_channel",), "pinned": "int8_g32"}
+    study = Study(str(DATA / name), Budget.parse("5bits"), *texts, **menu)
+    with pytest.raises(InvalidText, match="differ in their layout: give two files with as many"):
+        prepare(study)
+
+
+def test_a_time_is_that_of_models_for_text(tmp_path, made, name):
+    files = [tmp_path / f"{n}.safetensors" for n in (8, 4)]
+    for path, rows in zip(files, (slice(8), slice(8, 12)), strict=True):
+        write_samples(made.task, made.samples[rows], path)
+    texts = [TextSource(str(path), 2) for path in files]
+    menu = {"formats": ("int4_channel",), "pinned": "int8_g32"}
+    costs = (Choice("memory"), Choice("roofline", {"device": "h200"}))
+    study = Study(str(DATA / name), Budget.parse("2ms"), *texts, costs=costs, **menu)
+    with pytest.raises(InvalidArgument, match="is for images and text: leave it out, with any"):
         prepare(study)
 
 

@@ -95,9 +95,10 @@ def _check_kinds(model: Any) -> None:
 
 
 def _tokens(model: Any) -> Tensor:
-    """Eight ids, int64 `[1, 8]`, all different where the vocabulary has as many."""
-    n_rows = int(model.get_input_embeddings().weight.shape[0])
-    return torch.arange(8, device=device_of(model))[None] % n_rows
+    """Eight ids of text, int64 `[1, 8]`, different where the vocabulary has as many."""
+    n_rows, task = int(model.get_input_embeddings().weight.shape[0]), task_of(model)
+    tokens = torch.arange(8, device=device_of(model))[None] % n_rows
+    return tokens.where(tokens != task.image_token, 0) if isinstance(task, ImageText) else tokens
 
 
 @torch.no_grad()

@@ -127,9 +127,8 @@ class ImageText(Task):
         """Samples of texts behind an image of Gaussian noise, and their layout.
 
         Args:
-            tokens: ids, int64 `[n, n_tokens]`; that of images becomes 0.
+            tokens: ids of text, int64 `[n, n_tokens]`.
         """
-        tokens = tokens.where(tokens != self.image_token, 0)
         layout = replace(self, length=self.image_start + self.n_image_tokens + tokens.shape[1])
         before = tokens[:, :1].expand(-1, self.image_start)
         of_image = torch.full((len(tokens), self.n_image_tokens), self.image_token)
@@ -140,6 +139,10 @@ class ImageText(Task):
     def n_positions(self, samples: Tensor) -> int:
         """Tokens of a sample."""
         return self.length
+
+    def span(self, samples: Tensor) -> int:
+        """Without an image's tokens at the end, which nothing is predicted from."""
+        return int(self.scored[-1]) + 2
 
     def weights(self, n_positions: int) -> Tensor | None:
         """See `Task.weights`: those of the language model, where kinds are balanced."""

@@ -246,16 +246,6 @@ class Reference(Answers):
         return _outcomes(log_p, log_q).sum(dim=-1) + _outcomes(log_p_tail, log_q_tail)
 
 
-def next_token_logits(model: nn.Module, sequence: torch.Tensor) -> torch.Tensor:
-    """Logits at every position that has a next token, `[n_scored, vocabulary]`, without gradients.
-
-    Args:
-        model: causal language model.
-        sequence: token ids, int64 `[sequence_length]`.
-    """
-    return scored_outputs(model, sequence)
-
-
 def is_causal(model: nn.Module, sequence: torch.Tensor) -> bool:
     """Whether what a model predicts is the same whatever tokens come later: two short passes.
 
@@ -263,9 +253,9 @@ def is_causal(model: nn.Module, sequence: torch.Tensor) -> bool:
         model: language model, or one that sees, whose text has no image then.
         sequence: any token ids, int64 `[sequence_length]`, at least 2.
     """
-    short = sequence[:16]
+    short = sequence[:16].to(device_of(model))
     n_kept = len(short) // 2
-    other = torch.cat([short[:n_kept], (short[n_kept:] - 1).abs()]).to(device_of(model))
+    other = torch.cat([short[:n_kept], (short[n_kept:] - 1).abs()])
     with torch.no_grad():
         first, second = (TEXT.outputs(model, x[None])[0, :n_kept] for x in (short, other))
     # Experts round differently with the tokens that they share a product with.

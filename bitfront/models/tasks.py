@@ -79,6 +79,10 @@ class Task(ABC):
     def n_positions(self, samples: Tensor) -> int:
         """About how many positions one sample has inside a model: what memory grows with."""
 
+    def span(self, samples: Tensor) -> int:
+        """Positions of a sample up to the last that is predicted."""
+        return self.n_positions(samples)
+
     def weights(self, n_positions: int) -> Tensor | None:
         """Weight of each of so many positions in input statistics, mean 1; `None` for the same."""
         return None

@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 from bitfront.errors import NonFinite
 from bitfront.evaluation import METRICS, evaluate, sequence_values
 from bitfront.models.layers import find_layers, get_weight
-from bitfront.models.reference import Reference, next_token_logits
+from bitfront.models.reference import Reference
+from bitfront.models.tasks import scored_outputs
 
 NAMES = [name for name in METRICS.names() if METRICS.load(name).of == "predictions"]
 ALL = {name: METRICS.build(name) for name in NAMES}
@@ -49,7 +50,7 @@ def test_default_constructible_and_picklable(name):
 def test_one_finite_value_per_predicted_token_and_logits_untouched(
     name, tiny_llama, reference, tokens
 ):
-    logits = next_token_logits(tiny_llama, tokens[0]).to(torch.bfloat16)
+    logits = scored_outputs(tiny_llama, tokens[0]).to(torch.bfloat16)
     kept = logits.clone()
     values = ALL[name].per_token(logits, reference, 0)
     assert values.shape == (tokens.shape[1] - 1,)

@@ -6,7 +6,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from bitfront.models.layers import blocks, find_layers, get_weight
 from bitfront.models.prefix import BlockStart
-from bitfront.models.reference import Reference, next_token_logits
+from bitfront.models.reference import Reference
+from bitfront.models.tasks import scored_outputs
 
 TINY = {
     "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 2, "n_positions": 128},
@@ -48,7 +49,7 @@ def test_predictions_from_any_block_are_those_of_the_whole_model(model, referenc
         for block in range(start.n_blocks + 1):
             start.move_to(block)
             for index, sequence in enumerate(reference.tokens):
-                assert torch.equal(start.logits(index), next_token_logits(model, sequence))
+                assert torch.equal(start.logits(index), scored_outputs(model, sequence))
 
 
 def test_changes_of_any_layer_are_seen(model, reference):
@@ -61,7 +62,7 @@ def test_changes_of_any_layer_are_seen(model, reference):
             kept = weight.clone()
             try:
                 weight.mul_(0.5)
-                expected = reference.kl(next_token_logits(model, reference.tokens[1]), 1)
+                expected = reference.kl(scored_outputs(model, reference.tokens[1]), 1)
                 assert torch.equal(reference.kl(start.logits(1), 1), expected)
                 assert start.kl() > 0
             finally:

@@ -8,7 +8,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BertConfig, MixtralConfig
 
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact, NonFinite
-from bitfront.models.reference import Reference, next_token_logits
+from bitfront.models.reference import Reference, is_causal
+from bitfront.models.tasks import scored_outputs
 
 N, LENGTH, VOCABULARY = 2, 40, 300
 
@@ -122,7 +123,7 @@ def test_kl_is_dense_when_the_vocabulary_is_small(table, tokens, top_k):
 def test_equal_predictions_have_zero_kl(table, tokens, top_k, sharpness):
     model = Logits(sharpness * table)
     reference = Reference.of(model, tokens, top_k)
-    assert reference.kl(next_token_logits(model, tokens[1]), 1).abs().max() == 0
+    assert reference.kl(scored_outputs(model, tokens[1]), 1).abs().max() == 0
 
 
 @pytest.mark.parametrize("top_k", [16, 512])
@@ -171,6 +172,19 @@ def test_gradient_is_the_difference_of_the_predictions(table, tokens):
     z = noisy(p, 1.0).requires_grad_()
     reference.kl(z, 0).sum().backward()
     torch.testing.assert_close(z.grad, z.detach().softmax(-1) - p.softmax(-1), rtol=1e-3, atol=1e-5)
+
+
+def test_whether_a_model_is_causal_is_asked_where_the_model_is():
+    class Elsewhere(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+
+        def forward(self, tokens, use_cache):
+            assert tokens.device.type == "meta"
+            return SimpleNamespace(logits=torch.zeros(*tokens.shape, 4))
+
+    assert is_causal(Elsewhere(), torch.arange(8))
 
 
 def test_save_and_load_round_trip(table, tokens, tmp_path):

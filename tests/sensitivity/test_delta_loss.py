@@ -8,7 +8,8 @@ from torch.nn.functional import cross_entropy
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.models.patch import PatchedModel
-from bitfront.models.reference import Reference, next_token_logits
+from bitfront.models.reference import Reference
+from bitfront.models.tasks import scored_outputs
 from bitfront.sensitivity.delta_loss import DeltaLoss
 
 
@@ -21,7 +22,7 @@ def uniform_kl(model, tokens, space, bank, format):
     with PatchedModel(model, bank) as patched:
         patched.apply(uniform(space, format))
         return np.mean(
-            [reference.kl(next_token_logits(model, s), i).mean() for i, s in enumerate(tokens)]
+            [reference.kl(scored_outputs(model, s), i).mean() for i, s in enumerate(tokens)]
         )
 
 
