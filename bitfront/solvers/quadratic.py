@@ -30,7 +30,8 @@ class Quadratic(Solver):
     Cost: exponential at worst; the bound is weaker than without pairs, so the time limit ends it
     more often.
 
-    Prefer it with some dozens of measured pairs (`n_pairs` of a study).
+    Prefer it with measured pairs (`n_pairs` of a study) where layers are known to interact: on
+    stories15M 24 pairs of neighbours gained nothing.
 
     Source: Deng et al., CLADO (2023), section 3, which chooses widths by such a quadratic program
     over measured interactions.
