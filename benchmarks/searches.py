@@ -146,7 +146,7 @@ def searched(
 
 
 def spent_by(results: Results) -> list[tuple[Trial, float]]:
-    """Calibration trials with the measurements spent until each; screenings by their share."""
+    """Calibration trials with the measurements spent until each, pairs and screenings too."""
     shares: dict[int, float] = {}
     for screened in results.screened():
         shares[screened.number] = shares.get(screened.number, 0.0) + screened.share

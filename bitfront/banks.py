@@ -66,12 +66,12 @@ def stored_bank(
         MismatchedArtifact: missing or damaged, and the quantizer would need the text; or
             not the weights that were measured.
     """
-    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     directory = results.directory / "bank"
     if again is not None:
         bank = WeightBank(directory, space, results.bank_entries(again))
         bank.check(allocation)
         return bank
+    quantizer = QUANTIZERS.build(study.quantizer.name, study.quantizer.params)
     if quantizer.needs_hessian:
         bank = WeightBank(directory, space, results.bank_entries(), model.base_module)
     else:

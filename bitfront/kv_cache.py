@@ -122,7 +122,7 @@ class KVCache:
         Raises:
             InvalidArgument: it ends before a group of keys has left the window.
         """
-        group = max(named(name).group_columns or 1 for name in self.formats)
+        group = max(self.group("k", named(name)) for name in self.formats)
         least = self.sinks + self.window + group
         if n_tokens <= least:
             raise InvalidArgument(

@@ -234,20 +234,23 @@ def test_the_checkpoint_verifies_with_its_cache(finished):
     assert "as recorded" in run.output.lower()
 
 
-def test_samples_that_end_before_a_key_is_quantized_are_refused(name, made, tmp_path):
-    files = [
-        write_samples(made.task, x, tmp_path / f"{len(x)}.safetensors")
-        for x in (made.samples[:8], made.samples[8:11])
+def two_files(made, folder):
+    """Of the samples, eight for calibration and four others for evaluation."""
+    parts = {"calibration": made.samples[:8], "evaluation": made.samples[8:12]}
+    return [
+        write_samples(made.task, x, folder / f"{part}.safetensors") for part, x in parts.items()
     ]
-    texts = [TextSource(str(path), n, 16) for path, n in zip(files, (4, 2), strict=True)]
-    study = Study(
-        str(DATA / name),
-        Budget.parse("110KB"),
-        *texts,
-        formats=("int4_channel",),
-        pinned="int8_g32",
-        kv_cache=replace(CACHE, window=made.task.length - 18),
-    )
+
+
+def study_of(name, budget, files, **choices):
+    texts = [TextSource(str(path), 2) for path in files]
+    menu = {"formats": ("int4_channel",), "pinned": "int8_g32"}
+    return Study(str(DATA / name), Budget.parse(budget), *texts, **menu, **choices)
+
+
+def test_samples_that_end_before_a_key_is_quantized_are_refused(name, made, tmp_path):
+    cache = replace(CACHE, window=made.task.length - 18)
+    study = study_of(name, "110KB", two_files(made, tmp_path), kv_cache=cache)
     with pytest.raises(InvalidArgument, match=f"Sequences of {made.task.length} tokens end before"):
         prepare(study)
 
@@ -264,24 +267,16 @@ def test_two_files_of_different_layouts_are_refused(tmp_path, made, name):
     samples = made.samples[:12]
     tokens = torch.cat([made.task.tokens(samples), torch.full((12, 4), 2)], dim=1)
     others = longer.sample(tokens, samples[:, made.task.length :])
-    write_samples(made.task, samples[:8], tmp_path / "calibration.safetensors")
-    write_samples(longer, others[8:], tmp_path / "evaluation.safetensors")
-    files = [tmp_path / f"{x}.safetensors" for x in ("calibration", "evaluation")]
-    texts = [TextSource(str(path), 2) for path in files]
-    menu = {"formats": ("int4_channel",), "pinned": "int8_g32"}
-    study = Study(str(DATA / name), Budget.parse("5bits"), *texts, **menu)
+    files = two_files(made, tmp_path)
+    write_samples(longer, others[8:], files[1])
+    study = study_of(name, "5bits", files)
     with pytest.raises(InvalidText, match="differ in their layout: give two files with as many"):
         prepare(study)
 
 
 def test_a_time_is_that_of_models_for_text(tmp_path, made, name):
-    files = [tmp_path / f"{n}.safetensors" for n in (8, 4)]
-    for path, rows in zip(files, (slice(8), slice(8, 12)), strict=True):
-        write_samples(made.task, made.samples[rows], path)
-    texts = [TextSource(str(path), 2) for path in files]
-    menu = {"formats": ("int4_channel",), "pinned": "int8_g32"}
     costs = (Choice("memory"), Choice("roofline", {"device": "h200"}))
-    study = Study(str(DATA / name), Budget.parse("2ms"), *texts, costs=costs, **menu)
+    study = study_of(name, "2ms", two_files(made, tmp_path), costs=costs)
     with pytest.raises(InvalidArgument, match="is for images and text: leave it out, with any"):
         prepare(study)
 
