@@ -71,7 +71,7 @@ class GeneticSearch(Search):
     def ask(
         self, problem: Problem, history: Sequence[Trial], n: int, rng: np.random.Generator
     ) -> list[Allocation]:
-        """The solver's front, then children; every second one at another limit near the budget."""
+        """The solver's front, then children; every second one at a smaller limit."""
         spread = self.spread or 0.01
         asked = warm_start(problem, history, n, rng, self.n_warm_start, spread)
         if len(asked) >= n:

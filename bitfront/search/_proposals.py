@@ -1,9 +1,10 @@
-"""From ranked candidates to proposals: what is new, on both sides of the budget, one at a time."""
+"""From ranked candidates to proposals: what is new, at the budget and below it, one at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
 from bitfront.problem import Problem
-from bitfront.search._genetic import Ladder, fill_of, fits
+from bitfront.search._genetic import Ladder, fill_of
 from bitfront.search._record import key_of
-from bitfront.search.base import learned_kl, targets
+from bitfront.search.base import learned_kl, n_proposed, targets
 from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial
 
@@ -32,15 +33,13 @@ class Past:
         choices: of every trial, failed ones too, `[n_trials, n_groups]`.
         spent: costs that have a limit, in the order of the limits, `[n_limits, n_trials]`.
         log_kl: of the trials that can be learned from, NaN for the others, `[n_trials]`.
-        n_above: proposals above the budget.
-        n_within: proposals within it.
+        n_proposed: how many of them were proposed.
     """
 
     choices: Choices
     spent: Floats
     log_kl: Floats
-    n_above: int
-    n_within: int
+    n_proposed: int
 
     @classmethod
     def of(cls, problem: Problem, history: Sequence[Trial], asked: Sequence[Allocation]) -> Past:
@@ -49,13 +48,10 @@ class Past:
         choices = np.empty((len(allocations), len(problem.space.groups)), dtype=np.int16)
         for row, allocation in enumerate(allocations):
             choices[row] = problem.space.encode(allocation)
-        proposed = [*(trial.origin != "uniform" for trial in history), *(True for _ in asked)]
         spent = Ladder.of(problem).spent(choices)
-        within = fits(spent, problem.limit_values)[np.array(proposed, dtype=bool)]
         kl = np.full(len(allocations), np.nan)
         kl[: len(history)] = [learned_kl(trial) for trial in history]
-        n_within = int(within.sum())
-        return cls(choices, spent, np.log(kl), len(within) - n_within, n_within)
+        return cls(choices, spent, np.log(kl), n_proposed(history) + len(asked))
 
     def measured(self) -> tuple[Choices, Floats, Floats]:
         """Choices, costs and log kl of the trials that can be learned from, oldest first."""
@@ -78,37 +74,28 @@ def picked(
     spread: float,
     ranked: Callable[[Problem], Choices],
 ) -> list[Allocation]:
-    """At most `n` new allocations, every second one at another limit near the budget.
+    """At most `n` new allocations, every second one at a smaller limit than the budget.
 
     Args:
         problem: as in `Search.ask`.
         past: of the history.
         n: how many are wanted.
         solver: name of the solver of the front that is swept when the candidates are used up.
-        spread: how far every second one goes from the budget, as a fraction of it.
+        spread: how far every second one goes below the budget, as a fraction of it.
         ranked: candidates within the limits of a problem, the most promising first.
     """
     seen = set(map(key_of, past.choices))
     asked: list[Allocation] = []
-    n_above, n_within = past.n_above, past.n_within
-    for _ in range(n):
-        sought = targets(problem, spread, n_above, n_within)
+    for index in range(past.n_proposed, past.n_proposed + n):
+        sought = targets(problem, spread, index)
         candidates = (c for target in sought for c in ranked(target))
         found = next((c for c in candidates if key_of(c) not in seen), None)
         if found is None:
             break
         seen.add(key_of(found))
         asked.append(problem.space.decode(found))
-        above = not problem.is_feasible(found)
-        n_above, n_within = n_above + above, n_within + (not above)
-    if len(asked) == n:
-        return asked
-    for choice in Sweep(solver, spread or 0.01).choices(problem):
-        if len(asked) >= n:
-            break
-        above = not problem.is_feasible(choice)
-        is_new = key_of(choice) not in seen
-        if is_new and (n_above < n_within or not above):
-            asked.append(problem.space.decode(choice))
-            n_above, n_within = n_above + above, n_within + (not above)
+    if len(asked) < n:
+        swept = Sweep(solver, spread or 0.01).choices(problem)
+        new = (choice for choice in swept if key_of(choice) not in seen)
+        asked += map(problem.space.decode, islice(new, n - len(asked)))
     return asked

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bitfront.allocation import Allocation
 from bitfront.problem import Problem
-from bitfront.search.base import targets
+from bitfront.search.base import n_proposed, targets
 from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial
 
@@ -27,7 +27,7 @@ def key_of(choice: NDArray[np.signedinteger]) -> bytes:
 
 
 class Record:
-    """Choices of a history, which of them are new, and on which side of the budget the next goes.
+    """Choices of a history, which of them are new, and at which limit the next is sought.
 
     Args:
         problem: as in `Search.ask`.
@@ -39,19 +39,11 @@ class Record:
         self, problem: Problem, history: Sequence[Trial], asked: Sequence[Allocation] = ()
     ) -> None:
         self.problem = problem
-        self.n_above = self.n_within = 0
+        self.n_proposed = n_proposed(history)
         self.choices = [problem.space.encode(t.allocation).astype(np.int16) for t in history]
         self._seen = set(map(key_of, self.choices))
-        for trial, choice in zip(history, self.choices, strict=True):
-            if trial.origin != "uniform":
-                self._count(choice)
         for allocation in asked:
             self.add(problem.space.encode(allocation))
-
-    @property
-    def n_proposed(self) -> int:
-        """Proposals so far."""
-        return self.n_above + self.n_within
 
     def is_new(self, choice: Choice) -> bool:
         """Whether a choice was neither measured nor proposed."""
@@ -60,15 +52,11 @@ class Record:
     def add(self, choice: Choice) -> None:
         """Note a proposal."""
         self._seen.add(key_of(choice))
-        self._count(choice)
-
-    def _count(self, choice: NDArray[np.signedinteger]) -> None:
-        above = not self.problem.is_feasible(choice.astype(np.int64))
-        self.n_above, self.n_within = self.n_above + above, self.n_within + (not above)
+        self.n_proposed += 1
 
     def targets(self, spread: float, every: int = 2) -> list[Problem]:
-        """Where the next proposal is sought: once in `every` at another limit near the budget."""
-        return targets(self.problem, spread, self.n_above, self.n_within, every)
+        """Where the next proposal is sought: once in `every` at a smaller limit."""
+        return targets(self.problem, spread, self.n_proposed, every)
 
     def last_resort(
         self, history: Sequence[Trial], n: int, sweep: Sweep, rng: np.random.Generator
@@ -82,29 +70,24 @@ class Record:
             rng: as in `Search.ask`.
         """
         space = self.problem.space
-        n_asked = self.n_proposed - sum(trial.origin != "uniform" for trial in history)
-        swept = sweep.ask(self.problem, history, n + n_asked, rng)
-        return self.taken((*map(space.encode, swept), *self._all(sweep.spread)), n)
+        swept = sweep.ask(self.problem, history, n + self.n_proposed - n_proposed(history), rng)
+        return self.taken((*map(space.encode, swept), *self._all()), n)
 
     def taken(self, choices: Iterable[Choice], n: int) -> list[Allocation]:
-        """The first `n >= 1` new ones, noted; above the budget only while fewer are than within."""
+        """The first `n >= 1` new ones, noted."""
         found: list[Allocation] = []
         for choice in choices:
-            above = not self.problem.is_feasible(choice)
-            if self.is_new(choice) and not (above and self.n_above >= self.n_within):
+            if self.is_new(choice):
                 self.add(choice)
                 found.append(self.problem.space.decode(choice))
                 if len(found) == n:
                     break
         return found
 
-    def _all(self, spread: float) -> Iterator[Choice]:
-        """Every choice of a small space within the limits that come next."""
+    def _all(self) -> Iterator[Choice]:
+        """Every choice of a small space within the limits."""
         columns = [np.flatnonzero(row) for row in self.problem.space.group_allowed]
         if sum(math.log(len(each)) for each in columns) > math.log(_MAX_CHOICES):
             return
-        targets = self.targets(spread)
-        for each in product(*columns):
-            choice = np.array(each, dtype=np.int64)
-            if any(target.is_feasible(choice) for target in targets):
-                yield choice
+        choices = (np.array(each, dtype=np.int64) for each in product(*columns))
+        yield from filter(self.problem.is_feasible, choices)

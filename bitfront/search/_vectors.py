@@ -79,7 +79,7 @@ class VectorSearch(Search):
     def ask(
         self, problem: Problem, history: Sequence[Trial], n: int, rng: np.random.Generator
     ) -> list[Allocation]:
-        """The solver's front, then solved samples; every second one at another limit."""
+        """The solver's front, then solved samples; every second one at a smaller limit."""
         spread = self.spread or 0.01
         asked = warm_start(problem, history, n, rng, self.n_warm_start, spread)
         if len(asked) >= n:

@@ -1,4 +1,4 @@
-"""Where searches begin: the solver's front around the budget."""
+"""Where searches begin: the solver's front below the budget."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def warm_start(
         n: how many are wanted.
         rng: as in `Search.ask`.
         n_points: with how many a search begins; 0 for none.
-        spread: how far they go from the budget, as a fraction of it.
+        spread: how far they go below the budget, as a fraction of it.
     """
     farthest = max(spread, _FARTHEST)
     known = (trial for trial in history if trial.origin != "uniform")

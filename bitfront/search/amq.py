@@ -31,7 +31,7 @@ class Amq(Search):
     Groups whose estimated loss at the fewest bits exceeds `pin_ratio` times the median never take
     the fewest bits. In what is left, NSGA-II breeds the front of (predicted loss, size) from the
     measured front; candidates spread along the size are measured, the predictor is refitted, and
-    so on. At the budget and, in turn, at limits around it, the proposal is the candidate within the
+    so on. At the budget and, in turn, at limits below it, the proposal is the candidate within the
     limit with the smallest predicted loss.
 
     In the paper the menu is 2, 3 and 4 bits with pins at 4 and a ratio of 2, the predictor radial
@@ -62,7 +62,7 @@ class Amq(Search):
         n_generations: most generations; fewer where there are very many groups.
         crossover_rate: share of the children that have two parents.
         n_warm_start: proposals of the solver's front before the first of its own; 0 for none.
-        spread: how far every second proposal goes from the budget, as a fraction of it.
+        spread: how far every second proposal goes below the budget, as a fraction of it.
     """
 
     predictor: str = "rbf"
@@ -96,7 +96,7 @@ class Amq(Search):
     def ask(
         self, problem: Problem, history: Sequence[Trial], n: int, rng: np.random.Generator
     ) -> list[Allocation]:
-        """Members of the bred front, at the budget and around it in turn."""
+        """Members of the bred front, at the budget and below it in turn."""
         asked = warm_start(problem, history, n, rng, self.n_warm_start, self.spread or 0.01)
         if len(asked) >= n:
             return asked
@@ -106,7 +106,7 @@ class Amq(Search):
         n_design = self.n_warm_start + self.n_random
 
         def ranked(target: Problem) -> Choices:
-            if past.n_above + past.n_within < n_design:
+            if past.n_proposed < n_design:
                 ladder = Ladder.of(target, allowed)
                 return ladder.filled(_random(ladder, allowed, 4, rng), rng)
             return front.choices[fits(front.spent, target.limit_values)]
@@ -154,7 +154,7 @@ class _Front:
     """The last population of NSGA-II, the smallest prediction first.
 
     Args:
-        choices: `[n, n_groups]`, costs up to `1 + spread` times the budget.
+        choices: `[n, n_groups]`, all within the budget.
         spent: their costs, `[n_limits, n]`.
     """
 
@@ -171,14 +171,12 @@ class _Front:
         rng: np.random.Generator,
     ) -> _Front:
         """Breed it from the measured front and the solver's solutions."""
-        factor = 1 + search.spread
-        widest = problem.with_limits({q: np.floor(x * factor) for q, x in problem.limits.items()})
-        ladder, around = Ladder.of(widest, allowed), Ladder.of(problem)
+        ladder = Ladder.of(problem, allowed)
         predictor = Predictor.fitted(search.predictor, problem, *past.near(problem), rng)
         solver = SOLVERS.build(search.solver)
-        solved = np.array([solver.solve(each).choice for each in (problem, widest)])
+        solved = solver.solve(problem).choice[None]
         measured, spent, log_kl = past.measured()
-        within = fits(spent, widest.limit_values)
+        within = fits(spent, problem.limit_values)
         at = np.stack([log_kl, fill_of(spent, problem.limit_values)], axis=1)[within]
         best = measured[within][survivors(at, search.population)]
         choices = ladder.repaired(ladder.admitted(np.concatenate([solved, best])), rng)
@@ -187,10 +185,10 @@ class _Front:
         n = search.population
         for _ in range(affordable(search.n_generations, n, choices.shape[1])):
             children = offspring(ladder, choices, n, search.crossover_rate, rng)
-            children = children[around.fill(children) >= floor]
+            children = children[ladder.fill(children) >= floor]
             choices = np.concatenate([choices, children])
             predicted = np.concatenate([predicted, predictor.predict(children)])
-            kept = survivors(np.stack([predicted, around.fill(choices)], axis=1), n)
+            kept = survivors(np.stack([predicted, ladder.fill(choices)], axis=1), n)
             choices, predicted = choices[kept], predicted[kept]
         choices = choices[np.argsort(predicted, kind="stable")]
         return cls(choices, ladder.spent(choices))

@@ -42,13 +42,11 @@ class Search(ABC):
     def ask(
         self, problem: Problem, history: Sequence[Trial], n: int, rng: np.random.Generator
     ) -> list[Allocation]:
-        """At most `n` new allocations, each within its limit and none measured before.
+        """At most `n` new allocations, each within the budget and none measured before.
 
         Args:
-            problem: the estimated loss, the costs and the budget. Proposals may spread over
-                smaller and larger costs to find the front around the budget, but at least one
-                in two meets the budget's limits, counted over this answer and the proposals
-                in the history together.
+            problem: the estimated loss, the costs and the budget, whose limits every proposal
+                meets. Some may cost less, to find the front below the budget.
             history: finished trials on the calibration text, baselines included, oldest first.
             n: how many are wanted; fewer come back when the space is exhausted.
             rng: the only source of randomness.
@@ -90,11 +88,9 @@ def share_of_limits(problem: Problem, trial: Trial) -> float:
     return max(shares, default=1.0)
 
 
-def sides(problem: Problem, history: Sequence[Trial]) -> tuple[int, int]:
-    """How many earlier proposals were above the budget and how many within it."""
-    proposals = [trial for trial in history if trial.origin != "uniform"]
-    within = [problem.is_feasible(problem.space.encode(t.allocation)) for t in proposals]
-    return len(within) - sum(within), sum(within)
+def n_proposed(history: Sequence[Trial]) -> int:
+    """How many trials of a history a search proposed; uniform baselines are measured anyway."""
+    return sum(trial.origin != "uniform" for trial in history)
 
 
 def per_group(problem: Problem, values: NDArray[np.float64]) -> LayerTable:
@@ -104,39 +100,35 @@ def per_group(problem: Problem, values: NDArray[np.float64]) -> LayerTable:
     return LayerTable(space, shares[space.group_of], problem.loss.quantity, "search")
 
 
-def beside(problem: Problem, spread: float, index: int) -> Problem:
-    """The problem at other limits within `spread` of its own; itself when they cannot be met.
+def below(problem: Problem, spread: float, index: int) -> Problem:
+    """The problem at smaller limits, down to `1 - spread` times its own; itself if they are unmet.
 
     All limits change by one factor. Multiples of the golden ratio modulo 1 cover the range evenly
     however many are asked for.
     """
-    factor = 1 + spread * (2 * (index * _GOLDEN % 1) - 1)
+    factor = 1 - spread * ((index + 1) * _GOLDEN % 1)
     limits = {q: float(np.floor(limit * factor)) for q, limit in problem.limits.items()}
     try:
         other = problem.with_limits(limits)
-        # Each limit can be met. All can together where they are no less than the problem's own, or
-        # where what is least in one is within the others; else only a solver tells.
+        # Each limit can be met. All can together where what is least in one is within the others;
+        # else only a solver tells.
         cheapest = other.group_costs.argmin(axis=2)
-        if factor < 1 and len(limits) > 1 and not any(map(other.is_feasible, cheapest)):
+        if len(limits) > 1 and not any(map(other.is_feasible, cheapest)):
             SOLVERS.build("lagrangian").solve(other)
     except InfeasibleBudget:
         return problem
     return other
 
 
-def targets(
-    problem: Problem, spread: float, n_above: int, n_within: int, every: int = 2
-) -> list[Problem]:
-    """Where the next proposal is sought: at the budget, now and then at another limit before it.
+def targets(problem: Problem, spread: float, index: int, every: int = 2) -> list[Problem]:
+    """Where a proposal is sought: at the budget; now and then at a smaller limit before it.
 
     Args:
         problem: as in `Search.ask`.
-        spread: how far other limits go, as a fraction of the budget; 0 for no others.
-        n_above: proposals above the budget so far; others wait until they are fewer.
-        n_within: proposals within it.
-        every: one proposal in so many is sought at another limit.
+        spread: how far smaller limits go, as a fraction of the budget; 0 for none.
+        index: how many were proposed before it.
+        every: one proposal in so many is sought at a smaller limit.
     """
-    index = n_above + n_within
-    if spread > 0 and index % every == every - 1 and n_above < n_within:
-        return [beside(problem, spread, index // every), problem]
+    if spread > 0 and index % every == every - 1:
+        return [below(problem, spread, index // every), problem]
     return [problem]

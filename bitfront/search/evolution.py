@@ -14,7 +14,7 @@ from bitfront.problem import Problem
 from bitfront.search._levels import Levels
 from bitfront.search._record import key_of
 from bitfront.search._warm_start import warm_start
-from bitfront.search.base import Screening, Search, targets
+from bitfront.search.base import Screening, Search, n_proposed, targets
 from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial, TrialState
 
@@ -37,7 +37,7 @@ class Evolution(Search):
     switches, the smaller of two uniform draws. All offspring are screened on few sequences, a
     quarter of them on four times as many, and so on; the best one is proposed and measured whole.
     It is the next parent if it beats all before it (elitism), so luck in a screening costs a
-    trial and no more. Every second proposal works at a limit beside the budget, from the
+    trial and no more. Every second proposal works at a smaller limit, from the
     point of the measured front that is nearest to it.
 
     With 16 offspring and at least 16 sequences there are two stages of screening, on a sixteenth
@@ -59,7 +59,7 @@ class Evolution(Search):
         max_switches: the most switches of an offspring, until none of them is new.
         n_warm_start: proposals of the solver's front before all others; with 0 the table is not
             used at all and the start is random.
-        spread: how far every second proposal goes from the budget, as a fraction of it; 0 to stay.
+        spread: how far every second proposal goes below the budget, as a fraction of it; 0 to stay.
     """
 
     n_offspring: int = 16
@@ -80,9 +80,8 @@ class Evolution(Search):
         self, problem: Problem, history: Sequence[Trial], rng: np.random.Generator
     ) -> Screening | None:
         """The offspring that are left, on the sequences of their stage."""
-        n_proposed = sum(trial.origin != "uniform" for trial in history)
         stages = self._stages(problem.n_sequences)
-        if not stages or n_proposed < self.n_warm_start:
+        if not stages or n_proposed(history) < self.n_warm_start:
             return None
         offspring = self._offspring(problem, _Past.of(problem, history), rng)
         return self._selected([problem.space.decode(x) for x in offspring], problem)[1]
@@ -139,8 +138,8 @@ class Evolution(Search):
         return offspring[0], None
 
     def _offspring(self, problem: Problem, past: _Past, rng: np.random.Generator) -> list[Choice]:
-        """New allocations of one parent, at a limit beside the budget when that is due."""
-        *aside, _ = targets(problem, self.spread, past.n_above, past.n_within)
+        """New allocations of one parent, at a smaller limit when that is due."""
+        *aside, _ = targets(problem, self.spread, past.n_proposed)
         for target in aside:
             if found := self._mutated(past.nearest(target), target, past, rng):
                 return found
@@ -180,8 +179,7 @@ class _Past:
         totals: their costs, `[n, n_limits]`.
         within: whether they meet the budget, `[n]`.
         seen: all that may not be proposed again.
-        n_above: proposals above the budget.
-        n_within: proposals within it.
+        n_proposed: how many were proposed.
     """
 
     choices: list[NDArray[np.int16]]
@@ -189,20 +187,16 @@ class _Past:
     totals: NDArray[np.float64]
     within: NDArray[np.bool_]
     seen: set[bytes]
-    n_above: int
-    n_within: int
+    n_proposed: int
 
     @classmethod
     def of(cls, problem: Problem, history: Sequence[Trial]) -> _Past:
         rows = np.arange(len(problem.space.groups))
         seen, choices, kl, totals, within = set(), [], [], [], []
-        n_proposed = n_within = 0
         for trial in history:
             choice = problem.space.encode(trial.allocation)
             is_within = problem.is_feasible(choice)
             seen.add(key_of(choice))
-            n_proposed += trial.origin != "uniform"
-            n_within += trial.origin != "uniform" and is_within
             if trial.state is TrialState.COMPLETE:
                 choices.append(choice.astype(np.int16))
                 kl.append(trial.loss)
@@ -210,14 +204,12 @@ class _Past:
                 within.append(is_within)
         shape = (len(choices), len(problem.limits))
         arrays = np.array(kl), np.array(totals).reshape(shape), np.array(within, dtype=bool)
-        return cls(choices, *arrays, seen, n_proposed - n_within, n_within)
+        return cls(choices, *arrays, seen, n_proposed(history))
 
     def add(self, problem: Problem, choice: Choice) -> None:
         """Count a proposal of this answer."""
-        is_within = problem.is_feasible(choice)
         self.seen.add(key_of(choice))
-        self.n_within += is_within
-        self.n_above += not is_within
+        self.n_proposed += 1
 
     def best(self) -> Choice | None:
         """The complete trial of smallest KL within the budget."""

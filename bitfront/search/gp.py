@@ -37,7 +37,7 @@ class Gp(VectorSearch):
     Args:
         solver: name of the solver that decodes a vector.
         prior_sd: standard deviation of a correction, in log units; vectors go to three times that.
-        spread: how far every second proposal goes from the budget, as a fraction of it.
+        spread: how far every second proposal goes below the budget, as a fraction of it.
         n_warm_start: with how many points of the solver's front the search begins.
         max_trials: how many of the past trials the process is fitted to.
         reach: how far samples go, in prior standard deviations.

@@ -22,7 +22,7 @@ from bitfront.space import SearchSpace
 from bitfront.trial import Trial
 
 _ASIDE = 4
-"""One proposal in so many looks at another limit."""
+"""One proposal in so many looks at a smaller limit."""
 
 _SWITCHES = 32
 """Switches around the best choice tried for one proposal, once all else was measured."""
@@ -75,7 +75,7 @@ class PosteriorIlp(Search):
         pair_sd: that of all pair terms together, for the first few measurements.
         noise_sd: what the model cannot explain of a measured log kl, for the first few.
         temperature: width of the draws around the mean, 1 for the posterior itself.
-        spread: how far every fourth proposal goes from the budget, as a fraction of it.
+        spread: how far every fourth proposal goes below the budget, as a fraction of it.
         n_warm_start: points of the solver's front measured first.
         max_history: most measurements that are learned from, those of smallest kl near the budget.
     """
@@ -107,7 +107,7 @@ class PosteriorIlp(Search):
     def ask(
         self, problem: Problem, history: Sequence[Trial], n: int, rng: np.random.Generator
     ) -> list[Allocation]:
-        """The solved mean, then solved draws; every fourth one at another limit near the budget."""
+        """The solved mean, then solved draws; every fourth one at a smaller limit."""
         asked = warm_start(problem, history, n, rng, self.n_warm_start, self.spread or 0.01)
         if len(asked) == n:
             return asked

@@ -54,7 +54,7 @@ class PredictorGa(Search):
         n_generations: most generations; fewer for very many groups or proposals at once.
         crossover_rate: share of the children that have two parents.
         n_warm_start: proposals of the solver's front before the first of its own; 0 for none.
-        spread: how far every second proposal goes from the budget, as a fraction of it.
+        spread: how far every second proposal goes below the budget, as a fraction of it.
     """
 
     predictor: str = "gaussian_process"
@@ -82,7 +82,7 @@ class PredictorGa(Search):
     def ask(
         self, problem: Problem, history: Sequence[Trial], n: int, rng: np.random.Generator
     ) -> list[Allocation]:
-        """The best unmeasured of a bred population; every second one at another limit."""
+        """The best unmeasured of a bred population; every second one at a smaller limit."""
         spread = self.spread or 0.01
         asked = warm_start(problem, history, n, rng, self.n_warm_start, spread)
         if len(asked) >= n:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +13,18 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.errors import InfeasibleBudget, InvalidArgument
 from bitfront.problem import Problem
-from bitfront.search.base import Search, sides
+from bitfront.search.base import Search
 from bitfront.solvers import SOLVERS, Solution, Solver
 from bitfront.trial import Trial
 
 
 @dataclass(frozen=True)
 class Sweep(Search):
-    """The solver's front around the budget: the budget itself first, then limits below and above.
+    """The solver's front below the budget: the budget itself first, then smaller limits.
 
-    Limits are `factor * budget` with factors evenly spread over `1 - spread` to `1 + spread`;
-    limits that give nothing new are skipped, and when all are used up, twice as many are laid,
-    `n_refinements` times at most. Nothing is learned from the measurements: the baseline of the
+    Limits are `factor * budget` with factors evenly spread over `1 - spread` to 1; limits that give
+    nothing new are skipped, and when all are used up, twice as many are laid, `n_refinements` times
+    at most. Nothing is learned from the measurements: the baseline of the
     searches that do.
 
     Needs: a loss table.
@@ -38,7 +39,7 @@ class Sweep(Search):
     Args:
         solver: name of the solver; `lagrangian` gives 200 limits in seconds.
         spread: how far limits go from the budget, as a fraction of it.
-        n_limits: limits on each side before the first refinement.
+        n_limits: limits before the first refinement.
         n_refinements: how often the limits are doubled.
     """
 
@@ -64,19 +65,8 @@ class Sweep(Search):
     ) -> list[Allocation]:
         """New points of the front, the nearest to the budget of each refinement first."""
         seen = {trial.allocation for trial in history}
-        n_above, n_within = sides(problem, history)
-        asked: list[Allocation] = []
-        for choice in self.choices(problem):
-            if len(asked) >= n:
-                break
-            above = not problem.is_feasible(choice)
-            allocation = problem.space.decode(choice)
-            if allocation in seen or (above and n_above >= n_within):
-                continue
-            seen.add(allocation)
-            asked.append(allocation)
-            n_above, n_within = n_above + above, n_within + (not above)
-        return asked
+        allocations = map(problem.space.decode, self.choices(problem))
+        return list(islice((a for a in allocations if a not in seen), n))
 
     def choices(self, problem: Problem) -> Iterator[NDArray[np.int64]]:
         """Points of the front: at the budget, then level by level until one brings nothing new."""
@@ -93,13 +83,13 @@ class Sweep(Search):
                 return
 
     def _limits(self, problem: Problem, level: int) -> list[dict[str, float]]:
-        """Limits that a level adds, in turn below and above, without those that cannot be met."""
+        """Limits that a level adds, the largest first, without those that cannot be met."""
         n_limits = self.n_limits * 2**level
         steps = np.arange(1, n_limits + 1, 2 if level else 1) * (self.spread / n_limits)
         smallest = {q: float(problem.cost(q).grouped.min(axis=1).sum()) for q in problem.limits}
         scaled = (
             {q: float(np.floor(factor * limit)) for q, limit in problem.limits.items()}
-            for factor in np.stack([1 - steps, 1 + steps], axis=1).ravel()
+            for factor in 1 - steps
         )
         return [each for each in scaled if all(each[q] >= smallest[q] for q in each)]
 

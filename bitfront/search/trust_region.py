@@ -10,14 +10,14 @@ import numpy as np
 from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
-from bitfront.search.base import Search, per_group, sides, targets
+from bitfront.search.base import Search, n_proposed, per_group, targets
 from bitfront.search.sweep import Sweep
 from bitfront.solvers import SOLVERS
 from bitfront.table import LayerTable
 from bitfront.trial import Trial, TrialState
 
 _ASIDE = 4
-"""One proposal in so many looks at another limit."""
+"""One proposal in so many looks at a smaller limit."""
 
 _SCALES = (1.0, 2.0, 1.4, 4.0, 0.7, 2.8, 8.0, 16.0, 0.5)
 """Multiples of the damping, in the order they are tried at one allocation.
@@ -57,7 +57,7 @@ class TrustRegion(Search):
         damping: weight of the curvature in the first step from an allocation, 1 for the plain
             second-order model; the following steps take more of it.
         n_steps: steps from an allocation before a new slope is measured at the best one.
-        spread: how far every fourth proposal goes from the budget, as a fraction of it.
+        spread: how far every fourth proposal goes below the budget, as a fraction of it.
     """
 
     solver: str = "lagrangian"
@@ -94,7 +94,7 @@ class TrustRegion(Search):
         seen.add(solved)
         base = _base(problem, _within(problem, history))
         if base is not None and len(asked) < n:
-            target = targets(problem, self.spread, *sides(problem, history), _ASIDE)[0]
+            target = targets(problem, self.spread, n_proposed(history), _ASIDE)[0]
             for allocation in self._steps(target, base, problem.slopes[base.allocation]):
                 if allocation not in seen:
                     seen.add(allocation)

@@ -85,7 +85,8 @@ def test_every_choice_has_a_vector_within_the_bounds(tables):
 def test_scores_compare_allocations_of_different_budgets():
     """Along the solver's front they hardly change, and random allocations score worse."""
     problem, measure = interacting_study(3, 40)
-    front = run_search(Sweep(), problem, measure, 20)
+    larger = problem.with_limits({q: np.floor(1.15 * x) for q, x in problem.limits.items()})
+    front = run_search(Sweep(spread=0.26), larger, measure, 20)
     both = [*front, *run_search(Random(), problem, measure, 10)[4:]]
     failed = replace(both[-1], state=TrialState.FAIL, values={})
     corrections = Corrections.of(problem, 0.35, "lagrangian")
