@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
 from bitfront.search._corrections import Floats
+from bitfront.search._levels import Levels
 from bitfront.search._posterior import Choices, Posterior, Prior, Scales
 from bitfront.search._proposals import NEAR
 from bitfront.search._record import Record
@@ -49,9 +51,11 @@ class PosteriorIlp(Search):
     A proposal minimizes the posterior mean, or, when that was measured, a draw (Thompson
     sampling): the knapsack is solved exactly without pairs, then followed along the pair terms,
     linear around each solution, with an exact solve a step. Draws differ from the incumbent in many
-    layers at once, which is the design that the regression needs. When all draws solve to what was
-    measured, the front of the table follows, then the mean solved with one or more layers kept from
-    their best format, as Lawler (1972) finds next best solutions; of small spaces, all the rest.
+    layers at once, which is the design that the regression needs; with `switch_every` some
+    proposals switch layers at random, whatever is believed of them. When all draws solve to what
+    was measured, the front of the table follows, then the mean solved with one or more layers kept
+    from their best format, as Lawler (1972) finds next best solutions; of small spaces, all the
+    rest.
 
     Wide independent corrections per (layer, format) do not work: measured, their draws are
     dominated by whatever they under-rate, and no proposal beats the start. Narrow ones do, once the
@@ -76,6 +80,9 @@ class PosteriorIlp(Search):
         noise_sd: what the model cannot explain of a measured log kl, for the first few.
         temperature: width of the draws around the mean, 1 for the posterior itself.
         spread: how far every fourth proposal goes below the budget, as a fraction of it.
+        switch_every: one proposal in so many switches random groups of the incumbent, half of them
+            up and half of them down within the budget; 0 for none.
+        n_switches: groups that such a proposal takes up.
         n_warm_start: points of the solver's front measured first.
         max_history: most measurements that are learned from, those of smallest kl near the budget.
     """
@@ -88,6 +95,8 @@ class PosteriorIlp(Search):
     noise_sd: float = 0.01
     temperature: float = 0.5
     spread: float = 0.15
+    switch_every: int = 0
+    n_switches: int = 8
     n_warm_start: int = 1
     max_history: int = 400
 
@@ -98,10 +107,14 @@ class PosteriorIlp(Search):
                 raise InvalidArgument(f"{name} is {getattr(self, name)}: give a positive number.")
         if not 0 <= self.spread < 1:
             raise InvalidArgument(f"spread is {self.spread}: give 0 <= spread < 1.")
-        if self.n_warm_start < 0 or self.max_history < 1:
+        if (
+            min(self.n_warm_start, self.switch_every) < 0
+            or min(self.n_switches, self.max_history) < 1
+        ):
             raise InvalidArgument(
-                f"n_warm_start is {self.n_warm_start}, max_history {self.max_history}: give "
-                "n_warm_start >= 0 and max_history >= 1."
+                f"n_warm_start is {self.n_warm_start}, switch_every {self.switch_every}, "
+                f"n_switches {self.n_switches}, max_history {self.max_history}: give "
+                "n_warm_start >= 0, switch_every >= 0, n_switches >= 1, max_history >= 1."
             )
 
     def ask(
@@ -119,6 +132,8 @@ class PosteriorIlp(Search):
         while len(asked) < n:
             sought = record.targets(self.spread, _ASIDE)
             solved = (x for target in sought for x in self._solved(posterior, target, solver, rng))
+            if self.switch_every and (record.n_proposed - 1) % self.switch_every == 0:
+                solved = chain(self._switched(problem, history, rng), solved)
             found = next(filter(record.is_new, solved), None)
             if found is None:
                 break
@@ -137,6 +152,17 @@ class PosteriorIlp(Search):
         """The least of each belief within the limits of a problem, that of the mean before all."""
         for belief in posterior.beliefs(self.temperature, rng):
             yield belief.minimum(problem, solver)
+
+    def _switched(
+        self, problem: Problem, history: Sequence[Trial], rng: np.random.Generator
+    ) -> Iterator[Choices]:
+        """The best allocation within the budget with random switches, if one was measured."""
+        learned = (t for t in sorted(history, key=learned_kl) if learned_kl(t) > 0)
+        choices = (problem.space.encode(trial.allocation) for trial in learned)
+        best = next(filter(problem.is_feasible, choices), None)
+        if best is not None:
+            levels = Levels.of(problem)
+            yield levels.choice(levels.switched(levels.of_choice(best), self.n_switches, rng))
 
     def _others(
         self, posterior: Posterior, problem: Problem, solver: Solver, rng: np.random.Generator

@@ -66,3 +66,23 @@ def test_a_small_space_is_measured_whole():
     choices = [np.array(c) for c in product(range(len(problem.space.formats)), repeat=3)]
     within = {problem.space.decode(c) for c in choices if problem.is_feasible(c)}
     assert within <= {t.allocation for t in trials}
+
+
+def test_designs_switch_the_best_allocation_within_the_budget():
+    """Every fourth proposal: as many groups up as were asked for, others down, no draw."""
+    problem, measure = interacting_study(0, n_groups=30)
+    search = SEARCHES.build("posterior_ilp", {"switch_every": 4, "n_switches": 5})
+    trials = run_search(search, problem, measure, 24)
+    proposed = [t for t in trials if t.origin == "search"]
+    for index in range(5, len(proposed), 4):
+        known = [*trials[: proposed[index].number]]
+        encoded = [problem.space.encode(t.allocation) for t in known]
+        best = min(
+            (t.loss, c.tolist())
+            for t, c in zip(known, encoded, strict=True)
+            if problem.is_feasible(c)
+        )[1]
+        choice = problem.space.encode(proposed[index].allocation)
+        assert 5 <= (choice > best).sum() <= 12
+        assert (choice < best).any()
+        assert problem.is_feasible(choice)
