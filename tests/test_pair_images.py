@@ -7,6 +7,8 @@ import pytest
 import torch
 from transformers import (
     AutoModelForImageClassification,
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
     SwinConfig,
     SwinForImageClassification,
 )
@@ -122,23 +124,39 @@ def test_in_bfloat16_packed_weights_may_move_inputs_by_a_step(vit_folder, digit_
     assert verify(tmp_path / "checkpoint").differences == ()
 
 
-@pytest.fixture
-def swin_folder(vit_folder, tmp_path):
-    """A Swin of two stages with the image processor of the tiny ViT; its weights are random."""
-    torch.manual_seed(0)
-    config = SwinConfig(
+def swin():
+    """Two stages: shifted windows and merged patches."""
+    return SwinForImageClassification(SwinConfig(
         image_size=32, patch_size=4, embed_dim=32, depths=[2, 1], num_heads=[2, 2], window_size=4,
         num_labels=10, initializer_range=0.15,
-    )  # fmt: skip
-    SwinForImageClassification(config).save_pretrained(tmp_path / "swin")
-    shutil.copy(vit_folder / "preprocessor_config.json", tmp_path / "swin")
-    return tmp_path / "swin"
+    ))  # fmt: skip
 
 
-def test_a_swin_is_searched_exported_and_verified(swin_folder, digit_files, tmp_path):
-    """Shifted windows and merged patches: layers, pairs and packed weights, not accuracy."""
+def deit():
+    """Three blocks, with the token of distillation and both heads, as the checkpoints have them."""
+    return DeiTForImageClassificationWithTeacher(DeiTConfig(
+        image_size=32, patch_size=8, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
+        num_attention_heads=2, num_labels=10, initializer_range=0.15,
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("build", "kind", "packed"),
+    [
+        (swin, SwinForImageClassification, "swin.encoder.layers.0.downsample.reduction"),
+        (deit, DeiTForImageClassificationWithTeacher, "distillation_classifier"),
+    ],
+)
+def test_other_transformers_are_searched_exported_and_verified(
+    build, kind, packed, vit_folder, digit_files, tmp_path
+):
+    """Layers, pairs and packed weights, not accuracy: the weights are random."""
+    torch.manual_seed(0)
+    model = tmp_path / "model"
+    build().save_pretrained(model)
+    shutil.copy(vit_folder / "preprocessor_config.json", model)
     study = Study(
-        str(swin_folder),
+        str(model),
         Budget.parse("5bpw"),
         TextSource(str(digit_files / "calibration"), 4),
         TextSource(str(digit_files / "evaluation"), 8),
@@ -156,7 +174,6 @@ def test_a_swin_is_searched_exported_and_verified(swin_folder, digit_files, tmp_
     out = tmp_path / "checkpoint"
     export_checkpoint(study, best, out, results=tmp_path / "results")
     assert sum(stored_bytes(out).values()) == best.values["bytes"]
-    loaded = AutoModelForImageClassification.from_pretrained(out, dtype=torch.float32)
-    merged = loaded.get_submodule("swin.encoder.layers.0.downsample.reduction")
-    assert isinstance(merged, QuantLinear)
+    loaded = kind.from_pretrained(out, dtype=torch.float32)
+    assert isinstance(loaded.get_submodule(packed), QuantLinear)
     assert verify(out).differences == ()
