@@ -6,7 +6,8 @@
 A budget is what uniform weights and a uniform cache take together: `int3_g32+int4_g32`. At each one
 the cache is searched beside the weights, and then kept in each format of the menu while the weights
 are searched with what is left. All see the same texts and as many measurements. Reported is the KL
-on the evaluation text of the best within the budget. Appends to `benchmarks/results/kv_caches.csv`.
+on the evaluation text of the best within the budget; of an image-text model, whose texts are files of
+samples, no perplexity. Appends to `benchmarks/results/kv_caches.csv`.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def add_row(
         seed=study.seed,
         n_judged_tokens=arguments.n_evaluation * arguments.length,
         sequence_length=arguments.length,
-        **{quantity: best.values[quantity] for quantity in said},
+        **{quantity: best.values.get(quantity, "") for quantity in said},
         **{x: getattr(study.kv_cache, x) for x in _OF_CACHE},
     )
 
