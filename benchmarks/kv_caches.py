@@ -6,8 +6,8 @@
 A budget is what uniform weights and a uniform cache take together: `int3_g32+int4_g32`. At each one
 the cache is searched beside the weights, and then kept in each format of the menu while the weights
 are searched with what is left. All see the same texts and as many measurements. Reported is the KL
-on the evaluation text of the best within the budget; of an image-text model, whose texts are files of
-samples, no perplexity. Appends to `benchmarks/results/kv_caches.csv`.
+on the evaluation text of the best within the budget; perplexity is not of image-text models, whose
+texts are files of samples. Appends to `benchmarks/results/kv_caches.csv`.
 """
 
 from __future__ import annotations

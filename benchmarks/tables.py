@@ -59,6 +59,8 @@ def table(arguments: list[str]) -> str:
     made.add_argument("--model", default="smollm2-135m")
     made.add_argument("--budget", default="3.0bits", help="of searches")
     made.add_argument("--n-tokens", default="2048", help="that searches measure on")
+    made.add_argument("--since", default="", help="day from which rows of searches count")
+    made.add_argument("--until", default="9", help="day before which rows of searches count")
     made.add_argument("--n-judged", default="1024", help="tokens that estimators are judged on")
     made.add_argument("--n-sequences", default="8", help="that estimators read")
     made.add_argument(
@@ -91,7 +93,11 @@ def estimators(asked: argparse.Namespace) -> Iterator[list[str]]:
 
 def searches(asked: argparse.Namespace) -> Iterator[list[str]]:
     """Hypervolume and smallest KL of each search over those of `sweep`, by measurements."""
-    made = rows("searches", model=asked.model, budget=asked.budget, n_tokens=asked.n_tokens)
+    made = [
+        row
+        for row in rows("searches", model=asked.model, budget=asked.budget, n_tokens=asked.n_tokens)
+        if asked.since <= row["date"] < asked.until
+    ]
     # Shares of volume are of the largest in one run: what ran beside `sweep` is compared to it.
     sweeps = {
         (row["command"], row["seed"], int(row["n_trials"])): row
