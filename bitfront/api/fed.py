@@ -10,9 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bitfront.api import weights
 from bitfront.api.sources import Sources
 from bitfront.errors import InvalidArgument
-from bitfront.seeing import FED, SEEING, architectures, classes_of, read_config, task_that_sees
+from bitfront.seeing import (
+    FED,
+    IMAGE_TEXT,
+    SEEING,
+    architectures,
+    classes_of,
+    kind_of,
+    read_config,
+    task_that_sees,
+)
+from bitfront.study import Study
 
 _TEXT = "text"
 
@@ -102,3 +113,19 @@ class Fed:
         if kind == "image-text":
             return self.sources.samples(text, n_needed)
         return self.sources.text(text)
+
+
+def check_samples(study: Study) -> None:
+    """Refuse samples that end before anything of a KV cache is quantized, by their whole length.
+
+    A worker, which opens the file, leaves out image tokens at the end as well.
+
+    Args:
+        study: whose files of samples requests may name.
+
+    Raises:
+        InvalidArgument: they are too short.
+    """
+    files = [x.source for x in study.texts.values() if kind_of(x.source) == IMAGE_TEXT]
+    if study.kv_cache is not None and files:
+        study.kv_cache.check_length(min(weights.sample_length(Path(file)) for file in files))

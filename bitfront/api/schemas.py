@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from bitfront import formats, runtimes
 from bitfront.api import kinds
-from bitfront.api.fed import Fed
+from bitfront.api.fed import Fed, check_samples
 from bitfront.api.sources import MAX_LENGTH, Sources
 from bitfront.budget import Budget
 from bitfront.errors import InvalidArgument
@@ -270,6 +270,7 @@ class StudyBody(Body):
             **same,
         )
         study.check_texts()
+        check_samples(study)
         return study
 
     def _samples(self, fed: Fed) -> tuple[TextSource, TextSource]:

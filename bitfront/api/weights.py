@@ -143,6 +143,11 @@ def header(file: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def sample_length(file: Path) -> int:
+    """Tokens of each sample of a file that requests may name."""
+    return header(file)["input_ids"][1]
+
+
 def _is_head(name: str) -> bool:
     """Whether a weight lies in no block, or in what models call their head."""
     return re.search(r"\.\d+\.", name) is None or name.startswith(("classifier.", "head.", "fc."))

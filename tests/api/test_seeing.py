@@ -16,6 +16,8 @@ from bitfront.models.layers import search_space
 from tests.api.test_catalogue import safetensors
 
 BUDGET = {"budget": "4bpw", "n_search_sequences": 2}
+N_TOKENS = 40
+"""Of a sample of image and text."""
 
 
 def images(folder, n, label=""):
@@ -66,7 +68,8 @@ def laid_out(bench, vit_folder):
     for part, n in (("train", 5), ("val", 3)):
         for digit in (3, 7):
             images(texts / part, n, f"digit {digit}")
-        rows = {"input_ids": torch.zeros(n, 6).long(), "pixel_values": torch.zeros(n, 3, 2, 2)}
+        tokens, pixels = torch.zeros(n, N_TOKENS).long(), torch.zeros(n, 3, 2, 2)
+        rows = {"input_ids": tokens, "pixel_values": pixels}
         save_file(rows, texts / f"{part}.safetensors")
     for name in ("a.txt", "b.txt"):
         (texts / name).write_text("x")
@@ -180,7 +183,7 @@ def test_what_is_for_language_models_is_refused_with_others(client, here):
 def test_a_kv_cache_is_searched_where_images_are_told_of_and_not_where_they_are_classified(
     client, here
 ):
-    cache = {"formats": ["int4_g32"]}
+    cache = {"formats": ["int4_g32"], "window": 4, "sinks": 2}
     told = {}
     for model, end in (("vit", ""), ("llava", ".safetensors")):
         body = {"model": model, "calibration": text(f"train{end}"), "evaluation": text(f"val{end}")}
@@ -189,6 +192,20 @@ def test_a_kv_cache_is_searched_where_images_are_told_of_and_not_where_they_are_
     assert told["vit"].json()["detail"] == (
         "Model 'vit' is for images, and has no KV cache: leave out kv_cache."
     )
+
+
+@pytest.mark.parametrize("model", ["llava", "org/any@main"])
+def test_samples_that_end_before_a_key_is_quantized_are_refused_at_once(refusing, untouched, model):
+    body = {"model": model, "calibration": text("train.safetensors"), "budget": "1MB"}
+    body["evaluation"] = text("val.safetensors", 2)
+    cache = {"formats": ["int4_g32", "int2_g16"], "window": 6, "sinks": 2}
+    answer = asked(refusing, **body, kv_cache=cache)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["detail"] == (
+        "Sequences of 40 tokens end before keys are quantized: 2 sinks, a window of 6 and a group "
+        "of 32 come first. Give sequences of more than 40 tokens, or a smaller window."
+    )
+    assert untouched.store.studies.page() == []
 
 
 def test_labels_of_a_hostile_file_are_one_line(client, here):
@@ -246,4 +263,4 @@ def test_an_estimate_counts_tokens_of_samples(client, here):
     }
     told = client.post("/v1/estimate", json={**BUDGET, **body}).json()
     assert told["unit"] == "tokens"
-    assert told["n_tokens"] == {"calibration": 10 * 2 * 6, "evaluation": 3 * 3 * 6}
+    assert told["n_tokens"] == {"calibration": 10 * 2 * N_TOKENS, "evaluation": 3 * 3 * N_TOKENS}

@@ -64,7 +64,7 @@ def _length(text: TextSource) -> int:
     """Tokens of one sample, of image-text as the file says; 1 for an image."""
     kind = kind_of(text.source)
     if kind == IMAGE_TEXT:
-        return weights.header(Path(text.source))["input_ids"][1]
+        return weights.sample_length(Path(text.source))
     return 1 if kind == IMAGES else text.sequence_length
 
 
