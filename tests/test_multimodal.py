@@ -5,16 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from multimodal import DATA, TASKS, accuracy, loaded, write_samples
+from multimodal import DATA, IMAGE, TASKS, accuracy, loaded, write_samples
+from transformers import AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 from typer.testing import CliRunner
 
 from bitfront.allocation import Allocation
 from bitfront.cli import app
-from bitfront.errors import InvalidText
+from bitfront.errors import InvalidModel, InvalidText
 from bitfront.formats import named
 from bitfront.models.bank import WeightBank
 from bitfront.models.image_text import ImageText, check_none_shared, parts_of, read_samples
 from bitfront.models.layers import find_pinned, search_space
+from bitfront.models.load import load_model
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Reference
 from bitfront.models.statistics import input_grams
@@ -222,3 +224,18 @@ def test_the_same_samples_twice_and_files_of_something_else_are_refused(name, ma
 def spearman(a, b):
     ranks = [np.argsort(np.argsort(x)) for x in (a, b)]
     return float(np.corrcoef(*ranks)[0, 1])
+
+
+def test_a_model_whose_images_look_at_later_tokens_when_told_of_them_is_refused(tmp_path):
+    small = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32}
+    of_text = {"vocab_size": 24, "head_dim": 16, "layer_types": ["full_attention"]}
+    config = Gemma3Config(
+        text_config=small | of_text | {"intermediate_size": 64, "num_key_value_heads": 1},
+        vision_config=small | {"intermediate_size": 64, "image_size": 8, "patch_size": 2},
+        image_token_index=IMAGE,
+        mm_tokens_per_image=16,
+    )
+    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(DATA / "tiny_llava").save_pretrained(tmp_path)
+    with pytest.raises(InvalidModel, match="Images of gemma3 look at later tokens where its"):
+        load_model(str(tmp_path))

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bitfront.errors import InvalidText
+from bitfront.errors import InvalidModel, InvalidText
 from bitfront.models.tasks import Task, device_of
 
 _ONE_LAYOUT = "make all of one layout, with one image each."
@@ -61,7 +61,17 @@ class ImageText(Task):
 
     @classmethod
     def of(cls, config: Any) -> ImageText:
-        """The layout of one small image between two tokens, as a model's configuration has it."""
+        """The layout of one small image between two tokens, as a model's configuration has it.
+
+        Raises:
+            InvalidModel: its images look at later tokens once it is told which these are.
+        """
+        if config.model_type == "gemma3":
+            raise InvalidModel(
+                "Images of gemma3 look at later tokens where its processor marks them, and "
+                "bitfront feeds no marks: take a model of LLaVA's or Qwen2-VL's shape, or task "
+                "text, which judges its language model alone."
+            )
         vision, token = config.vision_config, int(config.image_token_id)
         if merged := getattr(vision, "spatial_merge_size", None):
             n_numbers = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
