@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 from multimodal import DATA, IMAGE, TASKS, accuracy, loaded, write_samples
-from transformers import AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
+from transformers import (
+    AutoTokenizer,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+)
 from typer.testing import CliRunner
 
 from bitfront.allocation import Allocation
@@ -235,7 +241,24 @@ def test_a_model_whose_images_look_at_later_tokens_when_told_of_them_is_refused(
         image_token_index=IMAGE,
         mm_tokens_per_image=16,
     )
-    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(DATA / "tiny_llava").save_pretrained(tmp_path)
+    write_model(Gemma3ForConditionalGeneration(config), tmp_path)
     with pytest.raises(InvalidModel, match="Images of gemma3 look at later tokens where its"):
         load_model(str(tmp_path))
+
+
+def test_a_model_with_images_of_an_unknown_layout_is_refused(tmp_path):
+    small = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32}
+    config = InternVLConfig(
+        text_config=small | {"model_type": "llama", "vocab_size": 24, "intermediate_size": 64},
+        vision_config=small | {"intermediate_size": 64, "image_size": 8, "patch_size": 2},
+        image_token_id=IMAGE,
+    )
+    write_model(InternVLForConditionalGeneration(config), tmp_path)
+    with pytest.raises(InvalidModel, match="internvl has images of a layout that bitfront"):
+        load_model(str(tmp_path))
+
+
+def write_model(module, folder):
+    """With the tokenizer of the tiny LLaVA."""
+    module.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(DATA / "tiny_llava").save_pretrained(folder)

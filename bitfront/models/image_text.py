@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bitfront.errors import InvalidModel, InvalidText
+from bitfront.errors import InvalidModel, InvalidText, first_line
 from bitfront.models.tasks import Task, device_of
 
 _ONE_LAYOUT = "make all of one layout, with one image each."
@@ -64,7 +64,8 @@ class ImageText(Task):
         """The layout of one small image between two tokens, as a model's configuration has it.
 
         Raises:
-            InvalidModel: its images look at later tokens once it is told which these are.
+            InvalidModel: the layout is another one, or its images look at later tokens once it is
+                told which these are.
         """
         if config.model_type == "gemma3":
             raise InvalidModel(
@@ -72,6 +73,16 @@ class ImageText(Task):
                 "bitfront feeds no marks: take a model of LLaVA's or Qwen2-VL's shape, or task "
                 "text, which judges its language model alone."
             )
+        try:
+            return cls._laid_out(config)
+        except (AttributeError, TypeError) as error:
+            raise InvalidModel(
+                f"{config.model_type} has images of a layout that bitfront does not know "
+                f"({first_line(error)}): take a model of LLaVA's or Qwen2-VL's shape."
+            ) from error
+
+    @classmethod
+    def _laid_out(cls, config: Any) -> ImageText:
         vision, token = config.vision_config, int(config.image_token_id)
         if merged := getattr(vision, "spatial_merge_size", None):
             n_numbers = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
