@@ -16,6 +16,7 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, InvalidModel
 from bitfront.export import EXPORTERS
 from bitfront.models.experts import SeparateExperts, separate_experts
+from bitfront.models.fixed import FixedTensors
 from bitfront.models.layers import get_weight, search_space
 from bitfront.models.quant_linear import QuantLinear
 from tests.export.exports import Export, load, logits, relative_error, stored_bytes
@@ -101,6 +102,35 @@ def test_a_checkpoint_with_stacked_experts_at_16_bits_still_loads(tiny_tokenizer
     loaded = load("packed", tmp_path / "out", dtype=torch.float32)
     assert not any(isinstance(m, SeparateExperts) for m in loaded.modules())
     assert relative_error(logits(loaded, tokens()), logits(e.expected(), tokens())) < 1e-6
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "deepseek_v3", "gpt_oss"])
+@pytest.mark.parametrize("separate", [True, False], ids=["separate", "stacked"])
+def test_tensors_without_a_format_are_measured_as_the_checkpoint_stores_them(
+    family, separate, tiny_tokenizer, tmp_path
+):
+    model = build(family)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():  # zeros and ones would not change
+            tensor.add_(torch.rand_like(tensor) / 50)
+    if separate:
+        separate_experts(model)
+    e = Export.of(model, tiny_tokenizer, MENU, formats.named("int8_g64_sym"))
+    EXPORTERS.build("packed").write(e.model, e.allocation, e.bank, tmp_path / "out")
+    stored = load("packed", tmp_path / "out", dtype=torch.float32).state_dict()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fixed = FixedTensors(model, e.space)
+    fixed.round()
+    rounded = {x for x, t in model.state_dict().items() if not torch.equal(t, before[x])}
+    of_layers = {f"{x}.weight" for x in e.allocation.formats}
+    assert not rounded & of_layers
+    assert any(x.endswith("norm.weight") for x in rounded)
+    assert any(re.search(r"experts\.(gate_)?up_proj$", x) for x in rounded) != separate
+    assert any("experts.0." in x for x in rounded) == (separate and family == "gpt_oss")  # biases
+    for name in before.keys() - of_layers:
+        assert torch.equal(model.state_dict()[name], stored[name]), name
+    fixed.restore()
+    assert all(torch.equal(t, before[x]) for x, t in model.state_dict().items())
 
 
 UNIFORM = ("int4_channel_sym", "int8_channel_sym")
