@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bitfront.errors import BitfrontError, MismatchedArtifact, StorageError
+from bitfront.errors import BitfrontError, InvalidText, MismatchedArtifact, StorageError
 
 
 @contextmanager
@@ -86,6 +86,23 @@ def reading(path: Path, replaceable: bool = True, line: int | None = None) -> It
         raise MismatchedArtifact(
             f"{path} is damaged ({reason}): give another folder with --out{remedy}."
         ) from error
+
+
+@contextmanager
+def reading_text(path: Path) -> Iterator[None]:
+    """The block reads a text that a user gave.
+
+    Raises:
+        InvalidText: it cannot be read, or is not UTF-8.
+    """
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InvalidText(
+            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}."
+        ) from error
+    except OSError as error:
+        raise InvalidText(f"Cannot read {path}: {error.strerror}.") from error
 
 
 def drop_cut_line(file: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from bitfront.errors import InvalidText
+from bitfront.files import reading_text
 
 DELIMITER = " "
 """Between a context and a choice, as lm-eval's `target_delimiter`."""
@@ -125,12 +126,5 @@ def _is_utf8(text: str) -> bool:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines that are not empty, with their numbers."""
-    try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            yield from ((n, line) for n, line in enumerate(file, 1) if line.strip())
-    except UnicodeDecodeError as error:
-        raise InvalidText(
-            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}."
-        ) from error
-    except OSError as error:
-        raise InvalidText(f"Cannot read items {path}: {error.strerror}.") from error
+    with reading_text(path), path.open(encoding="utf-8", newline="\n") as file:
+        yield from ((n, line) for n, line in enumerate(file, 1) if line.strip())

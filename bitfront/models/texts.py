@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bitfront.errors import InvalidText, first_line
-from bitfront.files import replacing
+from bitfront.files import reading_text, replacing
 from bitfront.items import Item
 
 MAX_CHARACTERS = 20_000_000
@@ -24,7 +24,8 @@ def texts_of(source: str, tokenizer: Any) -> Iterator[str]:
         for place, record in _records(path):
             yield _text_of(record, f"{place} of {source}", tokenizer)
     elif path.is_file():
-        yield _read(path)
+        with reading_text(path), path.open(encoding="utf-8") as file:
+            yield file.read(MAX_CHARACTERS)
     else:
         check_source(source)
         for place, record in _dataset_rows(source):
@@ -47,27 +48,12 @@ def _looks_like_a_path(source: str) -> bool:
     return Path(source).suffix in _SUFFIXES or source.startswith(("/", "~", "."))
 
 
-def _read(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.read(MAX_CHARACTERS)
-    except UnicodeDecodeError as error:
-        raise InvalidText(
-            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}."
-        ) from error
-    except OSError as error:
-        raise InvalidText(f"Cannot read {path}: {error.strerror}.") from error
-
-
 def _records(path: Path) -> Iterator[tuple[str, Any]]:
     """Each record of a JSON-lines file, or of one JSON list, with its place, read as needed."""
-    try:
-        with path.open("rb") as file:
-            is_list = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-            file.seek(0)
-            yield from _list(file, path) if is_list else _lines(file, path)
-    except OSError as error:
-        raise InvalidText(f"Cannot read {path}: {error.strerror}.") from error
+    with reading_text(path), path.open("rb") as file:
+        is_list = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+        file.seek(0)
+        yield from _list(file, path) if is_list else _lines(file, path)
 
 
 def _list(file: BinaryIO, path: Path) -> Iterator[tuple[str, Any]]:

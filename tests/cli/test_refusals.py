@@ -76,7 +76,7 @@ BAD_OPTIONS = {
     "missing text": (["--calibration", "nowhere.txt"], "nowhere.txt"),
     "too short text": (["--n-sequences", "100000"], "tokens"),
     "half a second text": (["--second-evaluation", "other.txt"], "Give --second-calibration and"),
-    "missing items": (["--items", "nowhere.jsonl"], "Cannot read items nowhere.jsonl"),
+    "missing items": (["--items", "nowhere.jsonl"], "Cannot read nowhere.jsonl"),
     "unknown option": (["--bugdet", "4bpw"], "--bugdet"),
 }
 

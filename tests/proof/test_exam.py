@@ -72,7 +72,7 @@ def test_the_command_prints_a_table_and_json(proven, tiny_items, run):
 
 BAD = {
     "nothing to answer": ([], "Give either --items FILE or --tasks NAMES"),
-    "no file": (["--items", "nowhere.jsonl"], "Cannot read items nowhere.jsonl"),
+    "no file": (["--items", "nowhere.jsonl"], "Cannot read nowhere.jsonl"),
     "no trial": (["--trial", "99"], "has no trial 99"),
     "no budget": (["--at", "1bpw"], "No point of the front"),
 }
