@@ -115,13 +115,17 @@ def digest(items: tuple[Item, ...]) -> str:
     return hashlib.sha256("\n".join(item.to_json() for item in items).encode()).hexdigest()
 
 
+def is_utf8(text: str) -> bool:
+    """Whether it has no half of a character, which JSON can spell and no text has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _are_texts(value: Any) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(x, str) and x and _is_utf8(x) for x in value)
-
-
-def _is_utf8(text: str) -> bool:
-    """JSON can spell halves of characters, which no text has."""
-    return not any("\ud800" <= x <= "\udfff" for x in text)
+    return isinstance(value, list) and all(isinstance(x, str) and x and is_utf8(x) for x in value)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from bitfront.errors import InvalidText, first_line
 from bitfront.files import reading_text, replacing
-from bitfront.items import Item
+from bitfront.items import Item, is_utf8
 
 MAX_CHARACTERS = 20_000_000
 """Text beyond this is not read: a constant, so that blocks of two calls stay comparable."""
@@ -20,16 +20,19 @@ _SUFFIXES = {".txt", ".md", ".jsonl", ".json"}
 def texts_of(source: str, tokenizer: Any) -> Iterator[str]:
     """Text of each record of a source of `token_blocks`; of a text file all at once."""
     path = Path(source).expanduser()
-    if path.is_file() and path.suffix in {".jsonl", ".json"}:
-        for place, record in _records(path):
-            yield _text_of(record, f"{place} of {source}", tokenizer)
-    elif path.is_file():
+    if path.is_file() and path.suffix not in {".jsonl", ".json"}:
         with reading_text(path), path.open(encoding="utf-8") as file:
             yield file.read(MAX_CHARACTERS)
-    else:
-        check_source(source)
-        for place, record in _dataset_rows(source):
-            yield _text_of(record, f"{place} of {source}", tokenizer)
+        return
+    check_source(source)
+    for place, record in _records(path) if path.is_file() else _dataset_rows(source):
+        text = _text_of(record, f"{place} of {source}", tokenizer)
+        if not is_utf8(text):
+            raise InvalidText(
+                f"Half a character in {place} of {source}: JSON can spell it, but no text has it. "
+                "Remove it."
+            )
+        yield text
 
 
 def check_source(source: str) -> None:
@@ -59,7 +62,7 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
 def _list(file: BinaryIO, path: Path) -> Iterator[tuple[str, Any]]:
     try:
         records = json.loads(file.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidText(f"{path} is not JSON: {error}.") from error
     yield from ((f"record {number}", record) for number, record in enumerate(records, start=1))
 
@@ -70,7 +73,7 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[str, Any]]:
         if line.strip():
             try:
                 yield f"line {number}", json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InvalidText(f"Line {number} of {path} is not JSON: {error}.") from error
 
 
