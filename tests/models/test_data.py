@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from bitfront.errors import InvalidText
-from bitfront.models import data, texts
+from bitfront.models import data
 from bitfront.models.data import check_disjoint, digest, starting_ids, token_blocks
 
 DIGEST = "80d652f1c9c2b260175566eb3d0e0331412a144c0f1c28518d93d1e6554ad61c"
@@ -75,20 +75,6 @@ def test_bos_takes_its_place_of_the_tokens_that_are_needed(tmp_path, tiny_tokeni
         token_blocks(str(path), tokenizer, 1, n_tokens + 2, 0)
 
 
-def test_items_are_texts_of_their_right_choices(blocks, tmp_path, tiny_tokenizer):
-    path = tmp_path / "items.jsonl"
-    row = {"context": "Alice opened", "choices": ["of it", "the little door"], "answer": 1}
-    path.write_text(f"{json.dumps(row)}\n" * 9)
-    assert "Alice opened the little door\n\nAlice" in tiny_tokenizer.decode(blocks(path, 1)[0])
-
-
-def test_a_bad_item_among_texts_is_named(refused, tmp_path):
-    path = tmp_path / "items.jsonl"
-    path.write_text(json.dumps({"context": "a", "choices": ["b", "c"], "answer": 2}))
-    assert "item in line 1 of" in refused(path)
-    assert "answer is 2" in refused(path)
-
-
 def test_the_seed_chooses_the_blocks(blocks, calibration_file):
     assert torch.equal(blocks(calibration_file), blocks(calibration_file))
     assert not torch.equal(blocks(calibration_file), blocks(calibration_file, seed=1))
@@ -101,32 +87,9 @@ def test_pieces_of_a_long_text_lose_nothing(monkeypatch, tiny_tokenizer, calibra
     assert len(list(data._pieces(text))) > 20
 
 
-def test_text_beyond_the_limit_is_not_read(monkeypatch, blocks, calibration_file, tmp_path):
-    monkeypatch.setattr(texts, "MAX_CHARACTERS", 5000)
-    start = tmp_path / "start.txt"
-    start.write_text(calibration_file.read_text()[:5000])
-    assert torch.equal(blocks(calibration_file, n=60), blocks(start, n=60))
-
-
-# JSON lines
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        {"text": "Alice was here. "},
-        {"prompt": "Alice was", "completion": " here. "},
-        {"prompt": "Alice was", "response": " here. "},
-        {"prompt": "Alice was here. "},
-        {"messages": [{"role": "user", "content": "Alice was here. "}]},
-    ],
-    ids=["text", "prompt+completion", "prompt+response", "prompt", "messages"],
-)
-@pytest.mark.parametrize("as_list", [False, True], ids=["lines", "list"])
-def test_every_kind_of_record_gives_its_text(blocks, tmp_path, record, as_list):
-    path, plain = tmp_path / "records.json", tmp_path / "plain.txt"
-    records = [record] * 100
-    path.write_text(json.dumps(records) if as_list else "\n".join(map(json.dumps, records)))
+def test_records_are_joined_by_an_empty_line(blocks, tmp_path):
+    path, plain = tmp_path / "records.jsonl", tmp_path / "plain.txt"
+    path.write_text('{"text": "Alice was here. "}\n' * 100)
     plain.write_text("\n\n".join(["Alice was here. "] * 100))
     assert torch.equal(blocks(path), blocks(plain))
 
@@ -140,33 +103,6 @@ def test_records_beyond_the_limit_are_not_read(monkeypatch, blocks, tmp_path, as
     plain.write_text("\n\n".join(texts))
     monkeypatch.setattr(data, "MAX_CHARACTERS", 5000)
     assert torch.equal(blocks(path, n=60), blocks(plain, n=60))
-
-
-def test_only_line_feeds_end_a_record(blocks, tmp_path):
-    path, plain = tmp_path / "records.jsonl", tmp_path / "plain.txt"
-    text = "Alice\u2028was\x85here,\u2029she said. "
-    lines = [json.dumps({"text": text}, ensure_ascii=False)] * 100
-    path.write_text("\r\n".join(lines), encoding="utf-8", newline="")
-    plain.write_text("\n\n".join([text] * 100), encoding="utf-8")
-    assert torch.equal(blocks(path), blocks(plain))
-
-
-def test_a_byte_order_mark_is_no_part_of_a_record(blocks, tmp_path):
-    path, plain = tmp_path / "records.jsonl", tmp_path / "plain.txt"
-    path.write_text('{"text": "Alice was here. "}\n' * 100, encoding="utf-8-sig")
-    plain.write_text("\n\n".join(["Alice was here. "] * 100))
-    assert torch.equal(blocks(path), blocks(plain))
-
-
-def test_messages_go_through_the_chat_template(tmp_path, tiny_tokenizer):
-    path = tmp_path / "chat.jsonl"
-    path.write_text(json.dumps({"messages": [{"role": "user", "content": "Who?"}] * 50}))
-    tiny_tokenizer = type(tiny_tokenizer).from_pretrained(tiny_tokenizer.name_or_path)
-    tiny_tokenizer.chat_template = (
-        "{% for m in messages %}<{{ m.role }}> {{ m.content }}{% endfor %}"
-    )
-    tokens = token_blocks(str(path), tiny_tokenizer, 1, 64, 0)
-    assert "<user> Who?<user> Who?" in tiny_tokenizer.decode(tokens[0])
 
 
 # Refusals
@@ -183,75 +119,6 @@ def test_too_short_says_how_many_there_are_and_are_needed(refused, tmp_path, tin
 def test_empty_text(refused, tmp_path):
     (tmp_path / "empty.txt").write_text("")
     assert "0 tokens" in refused(tmp_path / "empty.txt")
-
-
-def test_missing_file(refused, tmp_path):
-    assert "No text file" in refused(tmp_path / "nothing")
-    assert "No text file" in refused("nothing.txt")
-
-
-def test_text_that_is_not_utf8(refused, tmp_path):
-    (tmp_path / "latin.txt").write_bytes("déjà vu".encode("latin-1"))
-    assert "not UTF-8" in refused(tmp_path / "latin.txt")
-    (tmp_path / "latin.jsonl").write_bytes('{"text": "déjà vu"}'.encode("latin-1"))
-    assert "Line 1 of" in refused(tmp_path / "latin.jsonl")
-
-
-def test_bad_json_names_the_line(refused, tmp_path):
-    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n\n{"text": \n')
-    assert "Line 3 of" in refused(tmp_path / "bad.jsonl")
-
-
-def test_unknown_keys_are_listed(refused, tmp_path):
-    (tmp_path / "keys.jsonl").write_text('{"text": "a"}\n{"title": "b", "body": "c"}\n')
-    message = refused(tmp_path / "keys.jsonl")
-    assert "title, body in line 2" in message
-    assert "text, messages or prompt" in message
-
-
-# Datasets: no hub is reachable here, so a local folder in hub layout stands in for it.
-
-
-@pytest.fixture
-def dataset_folder(tmp_path, calibration_file):
-    paragraphs = calibration_file.read_text().split("\n\n")
-    for config in ("plain", "other"):
-        (tmp_path / "books" / config).mkdir(parents=True)
-        for split in ("train", "test"):
-            rows = paragraphs if split == "train" else paragraphs[::-1]
-            (tmp_path / "books" / config / f"{split}.jsonl").write_text(
-                "\n".join(json.dumps({"text": row}) for row in rows)
-            )
-    (tmp_path / "books" / "README.md").write_text(
-        "---\nconfigs:\n"
-        + "".join(
-            f"- config_name: {config}\n  data_files:\n"
-            f"  - split: train\n    path: {config}/train.jsonl\n"
-            f"  - split: test\n    path: {config}/test.jsonl\n"
-            for config in ("plain", "other")
-        )
-        + "---\n"
-    )
-    return tmp_path / "books"
-
-
-def test_a_dataset_gives_the_text_of_its_rows(blocks, dataset_folder):
-    for split, source in (("train", "plain"), ("test", "plain:test")):
-        rows = dataset_folder / "plain" / f"{split}.jsonl"
-        assert torch.equal(blocks(f"{dataset_folder}:{source}"), blocks(rows))
-
-
-def test_a_dataset_that_cannot_be_loaded(refused, dataset_folder):
-    assert "Cannot load" in refused(f"{dataset_folder}:missing")
-
-
-def test_an_unreachable_dataset_name(refused, monkeypatch):
-    import datasets
-    import huggingface_hub
-
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert "Cannot load 'no_such_dataset'" in refused("no_such_dataset")
 
 
 # Digest and disjointness

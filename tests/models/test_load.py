@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
@@ -289,38 +290,13 @@ def test_broken_gguf(tmp_path):
 # Hub ids: no hub is reachable here, so the cache in hub layout stands in for it.
 
 
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    import huggingface_hub.constants as constants
-
+def test_a_hub_id_loads_from_the_hub_layout(monkeypatch, tmp_path, tiny_folder):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
-
-
-def test_an_unreachable_hub_id_is_one_line(hub):
-    assert "Cannot get 'org/model' from the hub" in refused("org/model")
-
-
-def put_on(hub: Path, folder: Path) -> None:
-    repository = hub / "models--org--tiny"
-    commit = "0" * 40
-    shutil.copytree(folder, repository / "snapshots" / commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository, commit = tmp_path / "models--org--tiny", "0" * 40
+    shutil.copytree(tiny_folder, repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
-
-
-def test_a_hub_id_without_safetensors_says_what_to_take(hub, folder):
-    """Pickles are not downloaded, so that the snapshot lacks weights altogether."""
-    (folder / "model.safetensors").unlink()
-    put_on(hub, folder)
-    message = refused("org/tiny")
-    assert "org/tiny has no safetensors on the hub" in message
-    assert str(hub) not in message
-
-
-def test_a_hub_id_loads_from_the_hub_layout(hub, tiny_folder):
-    put_on(hub, tiny_folder)
     loaded = load_model("org/tiny", device="cpu")
     assert loaded.digest == load_model(str(tiny_folder), device="cpu").digest
     assert loaded.source == "org/tiny"
