@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -44,12 +44,12 @@ def check_timm(config: Mapping[str, Any], source: str) -> None:
             _check_installed(source)
 
 
-def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A configuration and all that are nested in it."""
-    yield config
-    for value in config.values():
-        if isinstance(value, dict):
-            yield from _parts(value)
+def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A configuration and all that are nested in it, however deep."""
+    found = [config]
+    for part in found:  # it grows on the way
+        found += [value for value in part.values() if isinstance(value, dict)]
+    return found
 
 
 def _check_names(named: object, arguments: object, source: str) -> None:

@@ -17,6 +17,7 @@ import torch
 from bitfront.errors import InvalidArgument, InvalidModel
 from bitfront.models.exported import load_exported
 from bitfront.models.load import load_model
+from bitfront.models.timm_models import check_timm
 from bitfront.seeing import classes_of, n_classes, task_that_sees
 
 TESTS = Path(__file__).with_name("with_timm.py")
@@ -101,6 +102,14 @@ def test_no_configuration_is_too_long_to_be_looked_at(folder):
         load_model(str(long))
     with pytest.raises(InvalidModel, match=says):
         load_exported(long, torch.float32, "cpu")
+
+
+def test_no_part_is_too_deep_to_be_looked_at():
+    config = {"model_type": "timm_backbone"}
+    for _ in range(5_000):
+        config = {"part": config}
+    with pytest.raises(InvalidModel, match="takes a backbone from elsewhere"):
+        check_timm(config, "model")
 
 
 @pytest.mark.parametrize("kind", [{}, {"model_type": "timm_wrapper"}])
