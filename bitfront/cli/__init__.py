@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import typer
 
@@ -26,6 +27,7 @@ from bitfront.cli import (
     watch,
 )
 from bitfront.errors import BitfrontError
+from bitfront.loading import leave
 
 app = typer.Typer(
     help="Mixed-precision bit allocation: a model and a budget in, a measured Pareto front and a "
@@ -88,40 +90,48 @@ _KEPT = {
 """What an interrupted command leaves."""
 
 
-def main() -> None:
-    """Run the command line; errors of the user are one line and exit code 2."""
+def main() -> NoReturn:
+    """Run the command line of this process, and end it."""
+    leave(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run a command and give its exit code; errors of the user are one line and exit code 2.
+
+    Args:
+        words: the command and its arguments.
+    """
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app([*words] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
     except BitfrontError as error:
-        _fail(" ".join(str(error).split()))
+        return _failed(" ".join(str(error).split()))
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except BrokenPipeError:
         # As in `bitfront front | head`.
         _stop_writing()
-        sys.exit(1)
+        return 1
     except OSError as error:
         if error.filename is not None:  # not the standard output
             raise
         _stop_writing()
-        _fail(f"Cannot write standard output: {error.strerror}.")
+        return _failed(f"Cannot write standard output: {error.strerror}.")
     except Exception as error:
         # Typer's usage errors are click exceptions, whichever click it was built on.
         if not hasattr(error, "format_message"):
             raise
-        _fail(error.format_message())
+        return _failed(error.format_message())
     if code == _INTERRUPTED:
-        print(f"Stopped.{_KEPT.get(''.join(sys.argv[1:2]), '')}", file=sys.stderr)
-    if isinstance(code, int) and code:
-        sys.exit(code)
+        print(f"Stopped.{_KEPT.get(''.join(words[:1]), '')}", file=sys.stderr)
+    return code if isinstance(code, int) else 0
 
 
-def _fail(message: str) -> None:
+def _failed(message: str) -> int:
     print(f"Error: {message}", file=sys.stderr)
-    sys.exit(2)
+    return 2
 
 
 def _stop_writing() -> None:
-    """Write nothing more: the interpreter flushes once more at its end, which would fail again."""
+    """Write nothing more: what is left is flushed once more at the end, which would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,6 +9,7 @@ import sys
 
 from bitfront.dashboard.access import check_host
 from bitfront.errors import BitfrontError
+from bitfront.loading import leave
 from bitfront.logs import set_up_logs
 from bitfront.settings import Settings
 from bitfront.store import Store
@@ -47,4 +48,4 @@ def run(rebuild: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

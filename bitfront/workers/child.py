@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bitfront.artifacts import Artifacts
 from bitfront.errors import BitfrontError, InvalidArgument, StorageError
-from bitfront.loading import uncollected
+from bitfront.loading import leave, uncollected
 from bitfront.logs import set_up_logs
 from bitfront.processes import PARENT, end_when_stuck
 from bitfront.settings import Settings
@@ -171,4 +171,4 @@ def is_large(gigabytes: float) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bitfront import errors
 from bitfront.errors import BitfrontError, StorageError
+from bitfront.loading import leave
 from bitfront.processes import PARENT, end_with_parent
 from bitfront.settings import Settings
 from bitfront.study import Study
@@ -102,4 +103,4 @@ def _refused(error: BitfrontError) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -25,7 +25,7 @@ from celery.signals import (
 
 from bitfront.artifacts import Artifacts
 from bitfront.broker import WORK, celery_app
-from bitfront.loading import uncollected
+from bitfront.loading import leave, uncollected
 from bitfront.logs import set_up_logs
 from bitfront.processes import end_when_stuck, end_with_parent
 from bitfront.relay import Relay, ring_due
@@ -150,3 +150,4 @@ if __name__ == "__main__":
     from bitfront.workers import tasks
 
     tasks.main(sys.argv[1:])
+    leave(0)

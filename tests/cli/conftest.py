@@ -1,7 +1,6 @@
 """The command in this process, and a results folder that it made."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,11 @@ from tests.cli.commands import MENU, bitfront
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def run(capsys: pytest.CaptureFixture[str]):
     """Call the command in this process: (exit code, standard output, standard error)."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bitfront", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
+        code = cli.run([str(word) for word in arguments])
         output = capsys.readouterr()
         return code, output.out, output.err
 

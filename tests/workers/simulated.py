@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from store.studies import outcome
 
+from bitfront.loading import leave
 from bitfront.logs import set_up_logs
 from bitfront.processes import end_when_stuck
 from bitfront.settings import Settings
@@ -124,4 +125,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -8,6 +8,7 @@ from functools import cache
 
 from workers.simulated import STAGES, SimulatedBench
 
+from bitfront.loading import leave
 from bitfront.processes import end_when_stuck
 from bitfront.store import Store
 from bitfront.workers import tasks
@@ -27,3 +28,4 @@ if __name__.startswith("__"):  # else it is only looked through for tests
 
 if __name__ == "__main__":
     tasks.main(sys.argv[1:])
+    leave(0)
