@@ -17,6 +17,7 @@ from tokenizers import (
     processors,
     trainers,
 )
+from trained import DATA
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bitfront import formats
@@ -24,7 +25,6 @@ from bitfront.errors import InvalidModel, StorageError
 from bitfront.export import EXPORTERS
 from bitfront.export._ggml import ggml_type
 from bitfront.models.load import LoadedModel, load_model
-from tests.conftest import DATA
 from tests.export.exports import Export
 from tests.export.llama_cpp import asked
 from tests.models.test_layers import build
