@@ -11,6 +11,7 @@ import typer
 
 from bitfront.cli.installation import open_store, read_settings
 from bitfront.errors import InvalidArgument
+from bitfront.loading import uncollected
 
 Host = Annotated[str, typer.Option(help="Address to listen at.")]
 Port = Annotated[int, typer.Option(min=0, max=65_535, help="0 for any free one.")]
@@ -49,10 +50,11 @@ def serve(
 ) -> None:
     """Serve the API and its pages, and work on what is submitted; Ctrl-C stops it."""
     settings = read_settings()
-    from bitfront.cli.serving import Plan, listening
-    from bitfront.cli.serving import serve as serve_until_stopped
-    from bitfront.logs import set_up_logs
-    from bitfront.traces import set_up_traces
+    with uncollected():
+        from bitfront.cli.serving import Plan, listening
+        from bitfront.cli.serving import serve as serve_until_stopped
+        from bitfront.logs import set_up_logs
+        from bitfront.traces import set_up_traces
 
     settings = settings.model_copy(
         update={

@@ -17,10 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import (
     URL,
     Connection,
@@ -36,10 +32,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
-from bitfront.errors import InvalidArgument, MismatchedArtifact, StorageError, first_line
+from bitfront.errors import InvalidArgument, StorageError, first_line
 from bitfront.store.clock import NOW
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
 _ASKS_SECONDS = 0.002
 _N_CONNECTIONS = 16
@@ -198,14 +193,12 @@ class Database:
             patient.pool.dispose()
 
     def _upgrade(self) -> None:
+        from bitfront.store.schema import upgrade
+
         with self.writing() as connection:
             if not self._is_sqlite:
                 connection.execute(text(f"select pg_advisory_xact_lock({_UPGRADE_LOCK})"))
-            self._refuse_newer(connection)
-            config = Config()
-            config.set_main_option("script_location", str(_MIGRATIONS))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            upgrade(connection)
 
     def check_schema(self) -> None:
         """Refuse a database of another version.
@@ -213,23 +206,10 @@ class Database:
         Raises:
             MismatchedArtifact: not upgraded yet, or made by a newer version.
         """
-        with self.reading() as connection:
-            self._refuse_newer(connection)
-            found = MigrationContext.configure(connection).get_current_revision()
-        if found != _scripts().get_current_head():
-            raise MismatchedArtifact(
-                f"The database has schema {found or 'none'}: start `bitfront serve` or run "
-                "`bitfront upgrade` to bring it up to date."
-            )
+        from bitfront.store.schema import check
 
-    def _refuse_newer(self, connection: Connection) -> None:
-        found = MigrationContext.configure(connection).get_current_revision()
-        known = {script.revision for script in _scripts().walk_revisions()}
-        if found is not None and found not in known:
-            raise MismatchedArtifact(
-                f"The database has schema {found}, which this version does not know: "
-                "use the bitfront that made it, or a newer one."
-            )
+        with self.reading() as connection:
+            check(connection)
 
     def wait(self, seconds: float) -> None:
         """Until the database answers.
@@ -277,10 +257,6 @@ def insert_new(connection: Connection, table: Table, row: Mapping[str, object]) 
     insert = sqlite.insert(table) if is_sqlite else postgresql.insert(table)
     new = insert.values(row).on_conflict_do_nothing().returning(*table.primary_key)
     return connection.execute(new).first() is not None
-
-
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory(str(_MIGRATIONS))
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
