@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -137,15 +138,18 @@ def module_of(path):
     return ".".join(("bitfront", *(part for part in parts if part != "__init__")))
 
 
+@cache
 def imported(path):
     """Modules that a file imports, at its top or inside functions."""
+    found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: relative import"
             whole = node.module == "bitfront"
-            yield from ([f"bitfront.{a.name}" for a in node.names] if whole else [node.module])
+            found += [f"bitfront.{a.name}" for a in node.names] if whole else [node.module]
+    return found
 
 
 def edges():
