@@ -129,6 +129,7 @@ def test_killed_workers_change_nothing(store, environment, tiny_study, tmp_path)
     assert measured(store.trials.front(study.id).trials) == measured(front.trials)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_worker_told_to_stop_gives_its_task_back(store, environment, tiny_study):
     study, _ = store.studies.create(tiny_study(4, 4, **CHOICES), "anna")
     with LocalWorkers(1, ["cpu"], environment):
@@ -162,6 +163,7 @@ def _measures(store, study_id):
     return [task for task in running if task.stage is Stage.EVALUATE]
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_model_that_cannot_be_loaded_fails_the_study_in_one_line(store, environment, tiny_study):
     request = tiny_study(4, 4, **CHOICES)
     study, _ = store.studies.create(replace(request, model=f"{request.model}-not"), "anna")
