@@ -131,10 +131,10 @@ class PosteriorIlp(Search):
         posterior = Posterior.given(Prior.of(problem, scales), *_measured(problem, history, most))
         while len(asked) < n:
             sought = record.targets(self.spread, _ASIDE)
-            solved = (x for target in sought for x in self._solved(posterior, target, solver, rng))
+            tried = [self._solved(posterior, target, solver, rng) for target in sought]
             if self.switch_every and (record.n_proposed - 1) % self.switch_every == 0:
-                solved = chain(self._switched(problem, history, rng), solved)
-            found = next(filter(record.is_new, solved), None)
+                tried.insert(0, self._switched(problem, history, rng))
+            found = next(filter(record.is_new, chain.from_iterable(tried)), None)
             if found is None:
                 break
             record.add(found)
