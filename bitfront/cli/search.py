@@ -144,7 +144,7 @@ def search(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search the best allocation of MODEL within a budget and measure the front around it."""
+    """Search the best allocation of MODEL within a budget and measure the front below it."""
     usual, pinned = default_menu(runtime, base)
     study = Study(
         model=model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.problem import Problem
 from bitfront.search._genetic import Ladder, fill_of
-from bitfront.search._record import key_of
+from bitfront.search._record import every_choice, key_of
 from bitfront.search.base import learned_kl, n_proposed, targets
 from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial
@@ -80,7 +80,8 @@ def picked(
         problem: as in `Search.ask`.
         past: of the history.
         n: how many are wanted.
-        solver: name of the solver of the front that is swept when the candidates are used up.
+        solver: name of the solver of the front that is swept when the candidates are used up,
+            before whatever is left of a small space.
         spread: how far every second one goes below the budget, as a fraction of it.
         ranked: candidates within the limits of a problem, the most promising first.
     """
@@ -95,7 +96,7 @@ def picked(
         seen.add(key_of(found))
         asked.append(problem.space.decode(found))
     if len(asked) < n:
-        swept = Sweep(solver, spread or 0.01).choices(problem)
-        new = (choice for choice in swept if key_of(choice) not in seen)
-        asked += map(problem.space.decode, islice(new, n - len(asked)))
+        left = chain(Sweep(solver, spread or 0.01).choices(problem), every_choice(problem))
+        new = {key_of(choice): choice for choice in left if key_of(choice) not in seen}
+        asked += map(problem.space.decode, islice(new.values(), n - len(asked)))
     return asked

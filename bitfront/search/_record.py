@@ -71,7 +71,7 @@ class Record:
         """
         space = self.problem.space
         swept = sweep.ask(self.problem, history, n + self.n_proposed - n_proposed(history), rng)
-        return self.taken((*map(space.encode, swept), *self._all()), n)
+        return self.taken((*map(space.encode, swept), *every_choice(self.problem)), n)
 
     def taken(self, choices: Iterable[Choice], n: int) -> list[Allocation]:
         """The first `n >= 1` new ones, noted."""
@@ -84,10 +84,10 @@ class Record:
                     break
         return found
 
-    def _all(self) -> Iterator[Choice]:
-        """Every choice of a small space within the limits."""
-        columns = [np.flatnonzero(row) for row in self.problem.space.group_allowed]
-        if sum(math.log(len(each)) for each in columns) > math.log(_MAX_CHOICES):
-            return
+
+def every_choice(problem: Problem) -> Iterator[Choice]:
+    """Every choice of a small space within the limits; nothing of a large one."""
+    columns = [np.flatnonzero(row) for row in problem.space.group_allowed]
+    if sum(math.log(len(each)) for each in columns) <= math.log(_MAX_CHOICES):
         choices = (np.array(each, dtype=np.int64) for each in product(*columns))
-        yield from filter(self.problem.is_feasible, choices)
+        yield from filter(problem.is_feasible, choices)

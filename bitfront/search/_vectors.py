@@ -46,7 +46,7 @@ class VectorSearch(Search):
     Args:
         solver: name of the solver that decodes a vector.
         prior_sd: standard deviation of a correction, in log units; vectors go to three times that.
-        spread: how far every second proposal goes from the budget, as a fraction of it.
+        spread: how far every second proposal goes below the budget, as a fraction of it.
         n_warm_start: with how many points of the solver's front the search begins.
     """
 

@@ -28,8 +28,8 @@ def warm_start(
 
     Args:
         problem: as in `Search.ask`.
-        history: as in `Search.ask`; proposals of other searches count, those of budgets farther
-            away than `spread`, or 15 %, do not.
+        history: as in `Search.ask`; proposals of other searches count, those above the budget or
+            farther below it than `spread`, or 15 %, do not.
         n: how many are wanted.
         rng: as in `Search.ask`.
         n_points: with how many a search begins; 0 for none.
@@ -37,7 +37,7 @@ def warm_start(
     """
     farthest = max(spread, _FARTHEST)
     known = (trial for trial in history if trial.origin != "uniform")
-    near = (trial for trial in known if abs(share_of_limits(problem, trial) - 1) <= farthest)
+    near = (t for t in known if 1 - farthest <= share_of_limits(problem, t) <= 1)
     # No more are counted than matter: a cost is a sum over all groups.
     wanted = min(n, n_points - sum(1 for _ in islice(near, n_points)))
     return Sweep(spread=spread).ask(problem, history, wanted, rng) if wanted > 0 else []

@@ -180,12 +180,16 @@ class _Front:
         at = np.stack([log_kl, fill_of(spent, problem.limit_values)], axis=1)[within]
         best = measured[within][survivors(at, search.population)]
         choices = ladder.repaired(ladder.admitted(np.concatenate([solved, best])), rng)
+        if not len(choices):  # several limits, which pins or the order of repairs do not meet
+            choices = solved
         predicted = predictor.predict(choices)
-        floor = 1 - search.spread if problem.limits else 0.0
+        floor = min(1 - search.spread, float(ladder.fill(choices).max()))
         n = search.population
         for _ in range(affordable(search.n_generations, n, choices.shape[1])):
             children = offspring(ladder, choices, n, search.crossover_rate, rng)
             children = children[ladder.fill(children) >= floor]
+            if not len(children):
+                continue
             choices = np.concatenate([choices, children])
             predicted = np.concatenate([predicted, predictor.predict(children)])
             kept = survivors(np.stack([predicted, ladder.fill(choices)], axis=1), n)

@@ -48,7 +48,7 @@ class Search(ABC):
             problem: the estimated loss, the costs and the budget, whose limits every proposal
                 meets. Some may cost less, to find the front below the budget.
             history: finished trials on the calibration text, baselines included, oldest first.
-            n: how many are wanted; fewer come back when the space is exhausted.
+            n: how many are wanted; fewer come back when the search finds nothing new.
             rng: the only source of randomness.
         """
 
@@ -129,6 +129,7 @@ def targets(problem: Problem, spread: float, index: int, every: int = 2) -> list
         index: how many were proposed before it.
         every: one proposal in so many is sought at a smaller limit.
     """
+    smaller = problem
     if spread > 0 and index % every == every - 1:
-        return [below(problem, spread, index // every), problem]
-    return [problem]
+        smaller = below(problem, spread, index // every)
+    return [problem] if smaller is problem else [smaller, problem]

@@ -25,7 +25,7 @@ _KEPT = 4
 _ATTEMPTS = 64
 """Switches tried beyond eight for each offspring before the space counts as exhausted."""
 _LEAST_SPREAD = 0.01
-"""How far the solver's front goes where no proposal leaves the budget."""
+"""How far the solver's front goes below the budget where proposals stay at it."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Evolution(Search):
             problem, history, n, rng, self.n_warm_start, self.spread or _LEAST_SPREAD
         )
         for allocation in asked:
-            past.add(problem, problem.space.encode(allocation))
+            past.add(problem.space.encode(allocation))
         while len(asked) < n:
             choices = self._offspring(problem, past, rng)
             if not choices:
@@ -104,7 +104,7 @@ class Evolution(Search):
             if problem.screened:
                 offspring = [problem.space.decode(choice) for choice in choices]
                 chosen = self._selected(offspring, problem)[0]
-            past.add(problem, problem.space.encode(chosen))
+            past.add(problem.space.encode(chosen))
             asked.append(chosen)
         if len(asked) < n and self.n_warm_start:
             # Where one format is smaller and another faster, no single switch may keep all limits.
@@ -206,7 +206,7 @@ class _Past:
         arrays = np.array(kl), np.array(totals).reshape(shape), np.array(within, dtype=bool)
         return cls(choices, *arrays, seen, n_proposed(history))
 
-    def add(self, problem: Problem, choice: Choice) -> None:
+    def add(self, choice: Choice) -> None:
         """Count a proposal of this answer."""
         self.seen.add(key_of(choice))
         self.n_proposed += 1

@@ -31,7 +31,7 @@ class Nsga3(GeneticSearch):
         population_size: how many of the measured allocations may be parents.
         n_mutations: genes of a child that are drawn anew, on average.
         repair_sd: noise of the loss table by which children are repaired, in log units.
-        spread: how far every second proposal goes from the budget, as a fraction of it.
+        spread: how far every second proposal goes below the budget, as a fraction of it.
         n_warm_start: with how many points of the solver's front the search begins.
     """
 

@@ -80,9 +80,9 @@ class PosteriorIlp(Search):
         noise_sd: what the model cannot explain of a measured log kl, for the first few.
         temperature: width of the draws around the mean, 1 for the posterior itself.
         spread: how far every fourth proposal goes below the budget, as a fraction of it.
-        switch_every: one proposal in so many switches random groups of the incumbent, half of them
-            up and half of them down within the budget; 0 for none.
-        n_switches: groups that such a proposal takes up.
+        switch_every: one proposal of a study in so many, counting those of other searches, switches
+            random groups of the incumbent if it falls to this search; 0 for none.
+        n_switches: groups that such a proposal takes up; others go down until the limits hold.
         n_warm_start: points of the solver's front measured first.
         max_history: most measurements that are learned from, those of smallest kl near the budget.
     """
@@ -157,7 +157,7 @@ class PosteriorIlp(Search):
         self, problem: Problem, history: Sequence[Trial], rng: np.random.Generator
     ) -> Iterator[Choices]:
         """The best allocation within the budget with random switches, if one was measured."""
-        learned = (t for t in sorted(history, key=learned_kl) if learned_kl(t) > 0)
+        learned = sorted((t for t in history if learned_kl(t) > 0), key=learned_kl)
         choices = (problem.space.encode(trial.allocation) for trial in learned)
         best = next(filter(problem.is_feasible, choices), None)
         if best is not None:

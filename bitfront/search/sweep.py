@@ -38,7 +38,7 @@ class Sweep(Search):
 
     Args:
         solver: name of the solver; `lagrangian` gives 200 limits in seconds.
-        spread: how far limits go from the budget, as a fraction of it.
+        spread: how far limits go below the budget, as a fraction of it.
         n_limits: limits before the first refinement.
         n_refinements: how often the limits are doubled.
     """

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from instances import interacting_study, random_problem
+from instances import interacting_study, many_limits, random_problem, run_search
 
 from bitfront.errors import InvalidArgument
 from bitfront.pareto import non_dominated
@@ -83,3 +83,26 @@ def test_pinned_groups_never_take_the_fewest_bits():
 def test_refuses_unknown_predictors():
     with pytest.raises(InvalidArgument, match="Did you mean 'ridge'"):
         Amq(predictor="rigde")
+
+
+@pytest.mark.parametrize("seed", [20, 53])
+def test_amq_goes_on_where_no_start_or_no_child_is_within_reach(seed):
+    """Limits of which the order of repairs meets none, and sizes too coarse for the spread."""
+    rng = np.random.default_rng(seed)
+    if seed % 2:
+        n_groups = int(rng.integers(2, 8))
+        problem = random_problem(rng, n_groups, 4, fraction=rng.uniform(0.02, 1))
+    else:
+        problem = many_limits(rng, int(rng.integers(3, 8)), 4, 2 + seed % 3 // 2)
+    noise = rng.lognormal(0, 0.3, 99)
+
+    def measure(allocation):
+        choice = problem.space.encode(allocation)
+        kl = float(abs(problem.loss.total(choice) * noise[int(choice.sum())])) + 1e-9
+        costs = {table.quantity: table.total(choice) for table in problem.costs}
+        return {"kl": kl, "kl_stderr": 0.001, **costs, "bits": 1.0, "bits_per_weight": 1.0}
+
+    trials = run_search(Amq(), problem, measure, 26)
+    proposed = [problem.space.encode(t.allocation) for t in trials if t.origin != "uniform"]
+    assert len(proposed) > 0
+    assert all(map(problem.is_feasible, proposed))
