@@ -1,6 +1,6 @@
-"""A tiny trained Llama and two texts unknown to it, from `tests/data/train_tiny_llama.py`.
+"""What tests share: tiny trained models with texts and images unknown to them, and databases.
 
-Also databases: every test of `store` runs on SQLite and on a real PostgreSQL.
+Models are made by programs of `tests/data`; every test of `store` runs on SQLite and PostgreSQL.
 """
 
 import json
@@ -141,9 +141,9 @@ def tiny_convnet(convnet_folder: Path) -> nn.Module:
 
 
 @pytest.fixture(scope="session")
-def digit_pixels() -> torch.Tensor:
+def digit_pixels(unseen_digits: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Images that it was not trained on, float32 `[597, 3, 32, 32]`."""
-    return small_digits()[0][N_TRAINED:]
+    return unseen_digits[0]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
 from bitfront.search._levels import Levels
 from bitfront.search._optuna import quiet, seed_of
-from bitfront.search._record import Choice, Record
+from bitfront.search._record import Choice, Record, last_resort
 from bitfront.search._warm_start import warm_start
 from bitfront.search.base import Search, learned_kl
 from bitfront.search.sweep import Sweep
@@ -81,8 +81,8 @@ class GeneticSearch(Search):
         while len(asked) < n:
             found = self._new(problem, parents, record, rng)
             if found is None:
-                sweep = Sweep(spread=spread)
-                return asked + record.last_resort(history, n - len(asked), sweep, rng)
+                left = last_resort(problem, Sweep(spread=spread))
+                return asked + record.taken(left, n - len(asked))
             record.add(found)
             asked.append(problem.space.decode(found))
         return asked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bitfront.allocation import Allocation
 from bitfront.problem import Problem
 from bitfront.search._genetic import Ladder, fill_of
-from bitfront.search._record import every_choice, key_of
+from bitfront.search._record import key_of, last_resort, unseen
 from bitfront.search.base import learned_kl, n_proposed, targets
 from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial
@@ -90,13 +90,11 @@ def picked(
     for index in range(past.n_proposed, past.n_proposed + n):
         sought = targets(problem, spread, index)
         candidates = (c for target in sought for c in ranked(target))
-        found = next((c for c in candidates if key_of(c) not in seen), None)
+        found = next(unseen(candidates, seen), None)
         if found is None:
             break
-        seen.add(key_of(found))
         asked.append(problem.space.decode(found))
     if len(asked) < n:
-        left = chain(Sweep(solver, spread or 0.01).choices(problem), every_choice(problem))
-        new = {key_of(choice): choice for choice in left if key_of(choice) not in seen}
-        asked += map(problem.space.decode, islice(new.values(), n - len(asked)))
+        left = unseen(last_resort(problem, Sweep(solver, spread or 0.01)), seen)
+        asked += map(problem.space.decode, islice(left, n - len(asked)))
     return asked

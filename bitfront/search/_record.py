@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,31 +58,25 @@ class Record:
         """Where the next proposal is sought: once in `every` at a smaller limit."""
         return targets(self.problem, spread, self.n_proposed, every)
 
-    def last_resort(
-        self, history: Sequence[Trial], n: int, sweep: Sweep, rng: np.random.Generator
-    ) -> list[Allocation]:
-        """At most `n` where a search finds nothing new: the solver's front, then whatever is left.
-
-        Args:
-            history: as in `Search.ask`.
-            n: how many are wanted.
-            sweep: the front.
-            rng: as in `Search.ask`.
-        """
-        space = self.problem.space
-        swept = sweep.ask(self.problem, history, n + self.n_proposed - n_proposed(history), rng)
-        return self.taken((*map(space.encode, swept), *every_choice(self.problem)), n)
-
     def taken(self, choices: Iterable[Choice], n: int) -> list[Allocation]:
-        """The first `n >= 1` new ones, noted."""
-        found: list[Allocation] = []
-        for choice in choices:
-            if self.is_new(choice):
-                self.add(choice)
-                found.append(self.problem.space.decode(choice))
-                if len(found) == n:
-                    break
-        return found
+        """The first `n` new ones, noted."""
+        found = list(islice(unseen(choices, self._seen), n))
+        self.n_proposed += len(found)
+        return [self.problem.space.decode(choice) for choice in found]
+
+
+def unseen(choices: Iterable[Choice], seen: set[bytes]) -> Iterator[Choice]:
+    """Choices whose keys are not among the seen, where each is noted as it is given."""
+    for choice in choices:
+        if (key := key_of(choice)) not in seen:
+            seen.add(key)
+            yield choice
+
+
+def last_resort(problem: Problem, sweep: Sweep) -> Iterator[Choice]:
+    """What a search that finds nothing new takes: the solver's front, then whatever is left."""
+    yield from sweep.choices(problem)
+    yield from every_choice(problem)
 
 
 def every_choice(problem: Problem) -> Iterator[Choice]:

@@ -14,7 +14,7 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
 from bitfront.search._corrections import BOUND, Corrections
-from bitfront.search._record import Choice, Record, key_of
+from bitfront.search._record import Choice, Record, key_of, last_resort
 from bitfront.search._warm_start import warm_start
 from bitfront.search.base import Search
 from bitfront.search.sweep import Sweep
@@ -93,8 +93,8 @@ class VectorSearch(Search):
         while len(asked) < n:
             found = self._new(corrections, record, sampler, known, rng)
             if found is None:
-                sweep = Sweep(self.solver, spread)
-                return asked + record.last_resort(history, n - len(asked), sweep, rng)
+                left = last_resort(problem, Sweep(self.solver, spread))
+                return asked + record.taken(left, n - len(asked))
             record.add(found)
             asked.append(problem.space.decode(found))
         return asked

@@ -170,7 +170,7 @@ class _Front:
         past: Past,
         rng: np.random.Generator,
     ) -> _Front:
-        """Breed it from the measured front and the solver's solutions."""
+        """Breed it from the measured front and the solver's solution."""
         ladder = Ladder.of(problem, allowed)
         predictor = Predictor.fitted(search.predictor, problem, *past.near(problem), rng)
         solver = SOLVERS.build(search.solver)

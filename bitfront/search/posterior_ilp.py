@@ -15,7 +15,7 @@ from bitfront.search._corrections import Floats
 from bitfront.search._levels import Levels
 from bitfront.search._posterior import Choices, Posterior, Prior, Scales
 from bitfront.search._proposals import NEAR
-from bitfront.search._record import Record
+from bitfront.search._record import Record, every_choice
 from bitfront.search._warm_start import warm_start
 from bitfront.search.base import Search, learned_kl, share_of_limits
 from bitfront.search.sweep import Sweep
@@ -133,7 +133,7 @@ class PosteriorIlp(Search):
             sought = record.targets(self.spread, _ASIDE)
             tried = [self._solved(posterior, target, solver, rng) for target in sought]
             if self.switch_every and (record.n_proposed - 1) % self.switch_every == 0:
-                tried.insert(0, self._switched(problem, history, rng))
+                tried.insert(0, self._switched(posterior, problem, rng))
             found = next(filter(record.is_new, chain.from_iterable(tried)), None)
             if found is None:
                 break
@@ -141,9 +141,6 @@ class PosteriorIlp(Search):
             asked.append(problem.space.decode(found))
         if len(asked) < n:
             asked += record.taken(self._others(posterior, problem, solver, rng), n - len(asked))
-        if len(asked) < n:
-            sweep = Sweep(self.solver, self.spread or 0.01)
-            asked += record.last_resort(history, n - len(asked), sweep, rng)
         return asked
 
     def _solved(
@@ -154,12 +151,10 @@ class PosteriorIlp(Search):
             yield belief.minimum(problem, solver)
 
     def _switched(
-        self, problem: Problem, history: Sequence[Trial], rng: np.random.Generator
+        self, posterior: Posterior, problem: Problem, rng: np.random.Generator
     ) -> Iterator[Choices]:
-        """The best allocation within the budget with random switches, if one was measured."""
-        learned = sorted((t for t in history if learned_kl(t) > 0), key=learned_kl)
-        choices = (problem.space.encode(trial.allocation) for trial in learned)
-        best = next(filter(problem.is_feasible, choices), None)
+        """The best that was learned from within the budget, if any, with random switches."""
+        best = next(filter(problem.is_feasible, posterior.choices), None)  # by kl, see `_measured`
         if best is not None:
             levels = Levels.of(problem)
             yield levels.choice(levels.switched(levels.of_choice(best), self.n_switches, rng))
@@ -167,7 +162,7 @@ class PosteriorIlp(Search):
     def _others(
         self, posterior: Posterior, problem: Problem, solver: Solver, rng: np.random.Generator
     ) -> Iterator[Choices]:
-        """The table's front, then the mean solved when some groups lose their best formats."""
+        """The table's front, the mean solved without some best formats, then all that is left."""
         yield from Sweep(self.solver, self.spread or 0.01).choices(problem)
         mean = next(posterior.beliefs(self.temperature, rng))
         best = mean.minimum(problem, solver)
@@ -175,6 +170,7 @@ class PosteriorIlp(Search):
             n_barred = min(1 + step // 4, len(best))
             belief = mean.without(rng.choice(len(best), n_barred, replace=False), best)
             yield belief.minimum(problem, solver)
+        yield from every_choice(problem)
 
 
 def _affordable(space: SearchSpace, max_history: int) -> int:

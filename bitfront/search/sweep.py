@@ -24,8 +24,7 @@ class Sweep(Search):
 
     Limits are `factor * budget` with factors evenly spread over `1 - spread` to 1; limits that give
     nothing new are skipped, and when all are used up, twice as many are laid, `n_refinements` times
-    at most. Nothing is learned from the measurements: the baseline of the
-    searches that do.
+    at most. Nothing is learned from the measurements: the baseline of the searches that do.
 
     Needs: a loss table.
 
