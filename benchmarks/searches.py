@@ -2,14 +2,15 @@
 
     python benchmarks/searches.py MODEL CALIBRATION EVALUATION --out DIRECTORY --budget 3.5bits
         [--searches random,sweep,posterior_ilp,evolution@2000] [--steps 16,32,64,128]
-        [--seeds 0,1,2] [--n-pairs 24]
+        [--seeds 0,1,2] [--n-pairs 24] [--costs memory,latency:table=gpu.json]
 
 A search is one or several plug-ins joined by "+", which then propose in turn; `@2000` runs it to
 so many measurements, others to the last step. All share bank, texts and loss table. Uniform
 baselines count as measurements, a screening by its share of the tokens, and so do those of the
-`--n-pairs` pairs that a search with `solver=quadratic` starts from. Hypervolume is over (log KL,
-bytes) within 15 % of the budget's bytes, relative to the largest found by any search of the same
-seed within the last step. Appends to `benchmarks/results/searches.csv`.
+`--n-pairs` pairs that a search with `solver=quadratic` starts from. Hypervolume is over log KL,
+bytes and, where the costs give one, latency, within 15 % of the budget's bytes, relative to the
+largest found by any search of the same seed within the last step. Appends to
+`benchmarks/results/searches.csv`.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from record import Record
 from studies import MENU, parser, untied_study
 
 from bitfront import Budget, Choice, Study, Trial
-from bitfront.pareto import hypervolume
+from bitfront.pareto import LATENCY, hypervolume
 from bitfront.results import Results
 from bitfront.run import opened
 from bitfront.searching import search_trials
 
 COLUMNS = (
     *("model", "budget", "search", "seed", "n_trials", "hypervolume_share", "best_kl"),
-    *("estimator", "n_layers", "n_tokens"),
+    *("estimator", "n_layers", "n_tokens", "objectives"),
 )
 NEAR = 0.15
 
@@ -71,6 +72,7 @@ def main() -> None:
                 estimator=arguments.estimator,
                 n_layers=len(trials[0].allocation.formats),
                 n_tokens=arguments.n_search * arguments.length,
+                objectives="+".join(objectives(trials[0])),
             )
 
 
@@ -84,6 +86,7 @@ def parse() -> argparse.Namespace:
     made = parser(__doc__)
     made.add_argument("--budget", default="3.5bits")
     made.add_argument("--formats", default=",".join(MENU))
+    made.add_argument("--costs", default="memory")
     made.add_argument("--searches", default="random,sweep,posterior_ilp,trust_region")
     made.add_argument("--estimator", default=str(Study.estimator))
     made.add_argument("--steps", default="16,32,64,128")
@@ -105,6 +108,7 @@ def study_of(arguments: argparse.Namespace, search: str, seed: int, n_trials: in
         formats=tuple(arguments.formats.split(",")),
         estimator=Choice.parse(arguments.estimator),
         searches=tuple(map(Choice.parse, search.split("+"))),
+        costs=tuple(map(Choice.parse, arguments.costs.split(","))),
         n_trials=n_trials,
         n_search_sequences=arguments.n_search,
         n_pairs=arguments.n_pairs if "quadratic" in search else 0,
@@ -170,20 +174,29 @@ def budget_bytes(arguments: argparse.Namespace, seed: int, search: str) -> float
     return max(within)
 
 
-def reference_point(trials: list[Trial], limit: float) -> np.ndarray:
-    """Just beyond the worst point near the budget, `(log kl, bytes)`."""
+def objectives(trial: Trial) -> list[str]:
+    """What hypervolumes are over."""
+    return ["kl", "bytes", *([LATENCY] if LATENCY in trial.values else [])]
+
+
+def near_points(trials: list[Trial], limit: float) -> np.ndarray:
+    """Of the trials near the budget, `[n, n_objectives]`, the KL as its logarithm."""
     near = [t for t in trials if abs(t.values["bytes"] / limit - 1) <= NEAR]
-    return np.array([max(math.log(t.values["kl"]) for t in near) + 1e-9, limit * (1 + NEAR)])
+    names = objectives(trials[0])
+    points = np.array([[t.values[name] for name in names] for t in near]).reshape(-1, len(names))
+    points[:, 0] = np.log(points[:, 0])
+    return points
+
+
+def reference_point(trials: list[Trial], limit: float) -> np.ndarray:
+    """Just beyond the worst point near the budget, `[n_objectives]`."""
+    log_kl, _, *latency = near_points(trials, limit).max(axis=0)
+    return np.array([log_kl + 1e-9, limit * (1 + NEAR), *(worst + 1 for worst in latency)])
 
 
 def near_volume(trials: list[Trial], limit: float, reference: np.ndarray) -> float:
     """Hypervolume of the trials near the budget."""
-    points = [
-        (math.log(t.values["kl"]), t.values["bytes"])
-        for t in trials
-        if abs(t.values["bytes"] / limit - 1) <= NEAR
-    ]
-    return hypervolume(np.array(points).reshape(-1, 2), reference)
+    return hypervolume(near_points(trials, limit), reference)
 
 
 if __name__ == "__main__":

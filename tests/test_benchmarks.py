@@ -42,6 +42,8 @@ SCRIPTS = {
     " --formats int2_channel,int4_channel --n-search 2 --n-evaluation 4",
     "precision": "--n-allocations 4 --n-judged 1",
     "searches": "--budget 3.5bits --searches sweep,trust_region --steps 7 --seeds 0 --n-search 1",
+    "searches --costs": "--budget 3.5bits --searches sweep --steps 7 --seeds 0 --n-search 1"
+    " --costs memory,roofline:device=l4",
     "searches --n-pairs": "--budget 3.5bits --searches sweep:solver=quadratic,sweep --n-pairs 1"
     " --steps 9 --seeds 0 --n-search 1",
     "task_vectors": "--steps 2 --budgets 3.0 --formats zero,int2_g32,int4_g32 --shared int4_g32"
