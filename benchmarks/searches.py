@@ -53,10 +53,15 @@ def main() -> None:
         trials = [t for run in runs.values() for t, _ in run]
         limit = budget_bytes(arguments, seed, wanted[0][0])
         reference = reference_point(trials, limit)
-        volume = {
-            (name, step): near_volume(until(run, step), limit, reference)
+        # A run with nothing left to propose has one row for all later steps.
+        reached = dict.fromkeys(
+            (name, min(step, math.ceil(run[-1][1])))
             for name, run in runs.items()
             for step in [*steps, *(int(most) for n, _, most in wanted if most and n == name)]
+        )
+        volume = {
+            (name, step): near_volume(until(runs[name], step), limit, reference)
+            for name, step in reached
         }
         largest = max(found for (_, step), found in volume.items() if step <= steps[-1])
         for (name, step), found in volume.items():
@@ -66,7 +71,7 @@ def main() -> None:
                 budget=arguments.budget,
                 search=name,
                 seed=seed,
-                n_trials=step if len(done) < len(runs[name]) else round(runs[name][-1][1]),
+                n_trials=step,
                 hypervolume_share=round(found / largest, 4),
                 best_kl=min(t.values["kl"] for t in done if t.values["bytes"] <= limit),
                 estimator=arguments.estimator,
