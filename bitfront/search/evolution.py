@@ -84,6 +84,8 @@ class Evolution(Search):
         if not stages or n_proposed(history) < self.n_warm_start:
             return None
         offspring = self._offspring(problem, _Past.of(problem, history), rng)
+        if len(offspring) < 2:
+            return None
         return self._selected([problem.space.decode(x) for x in offspring], problem)[1]
 
     def ask(

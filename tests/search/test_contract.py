@@ -237,6 +237,8 @@ def test_an_exhausted_space_gives_fewer_then_none(search):
     trials = run_search(search, problem, measure, 40, batch=4)
     assert len(trials) <= 16
     assert search.ask(problem, tuple(trials), 4, np.random.default_rng(0)) == []
+    many = replace(problem, n_sequences=16)
+    assert search.screen(many, tuple(trials), np.random.default_rng(0)) is None
 
 
 WARM = [name for name in NAMES if name != "random"]
