@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from bitfront.errors import InvalidArgument
 from bitfront.models.accumulators import Accumulator, LayerView
 from bitfront.models.matrices import products
+from bitfront.models.tasks import CausalText, task_of
 from bitfront.sensitivity.base import LabelEstimator
 from bitfront.space import SearchSpace
 
@@ -48,6 +50,8 @@ class FisherLowrank(LabelEstimator):
 
     rank: int = 8
 
+    version: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rank < 1:
@@ -55,17 +59,20 @@ class FisherLowrank(LabelEstimator):
 
     def accumulator(self, model: nn.Module, space: SearchSpace) -> Accumulator:
         """See `PassEstimator.accumulator`."""
-        return _Forms(space, self.rank, self.seed)
+        n_unscored = 1 if isinstance(task_of(model), CausalText) else 0
+        return _Forms(space, self.rank, self.seed, n_unscored)
 
 
 class _Forms(Accumulator):
-    def __init__(self, space: SearchSpace, rank: int, seed: int) -> None:
+    """Arguments as of `FisherLowrank`; `n_unscored` of the last positions have no gradient."""
+
+    def __init__(self, space: SearchSpace, rank: int, seed: int, n_unscored: int) -> None:
         self.sums = np.zeros(space.allowed.shape)
-        self.rank, self.seed = rank, seed
+        self.rank, self.seed, self.n_unscored = rank, seed, n_unscored
 
     def layer(self, view: LayerView) -> None:
         gradients = view.slopes.flatten(0, 1).float()
-        n = max(view.slopes.shape[0] * (view.slopes.shape[1] - 1), 1)
+        n = max(view.slopes.shape[0] * (view.slopes.shape[1] - self.n_unscored), 1)
         vectors, values = leading(gradients, self.rank, self.seed)
         rest = gradients.square().sum(dim=0) - vectors.square() @ values
         rest = rest.clamp(min=0)
