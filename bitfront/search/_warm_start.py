@@ -24,14 +24,27 @@ def warm_start(
     n_points: int,
     spread: float,
 ) -> list[Allocation]:
-    """At most `n` points of the solver's front, while fewer than `n_points` were proposed near it.
+    """At most `n` points of the solver's front, as many of them as are due.
+
+    Args:
+        problem: as in `Search.ask`.
+        history: as in `Search.ask`.
+        n: how many are wanted.
+        rng: as in `Search.ask`.
+        n_points: as of `n_due`.
+        spread: as of `n_due`.
+    """
+    wanted = min(n, n_due(problem, history, n_points, spread))
+    return Sweep(spread=spread).ask(problem, history, wanted, rng) if wanted > 0 else []
+
+
+def n_due(problem: Problem, history: Sequence[Trial], n_points: int, spread: float) -> int:
+    """How many points of the solver's front come before anything else that a search proposes.
 
     Args:
         problem: as in `Search.ask`.
         history: as in `Search.ask`; proposals of other searches count, those above the budget or
             farther below it than `spread`, or 15 %, do not.
-        n: how many are wanted.
-        rng: as in `Search.ask`.
         n_points: with how many a search begins; 0 for none.
         spread: how far they go below the budget, as a fraction of it.
     """
@@ -39,5 +52,4 @@ def warm_start(
     known = (trial for trial in history if trial.origin != "uniform")
     near = (t for t in known if 1 - farthest <= share_of_limits(problem, t) <= 1)
     # No more are counted than matter: a cost is a sum over all groups.
-    wanted = min(n, n_points - sum(1 for _ in islice(near, n_points)))
-    return Sweep(spread=spread).ask(problem, history, wanted, rng) if wanted > 0 else []
+    return n_points - sum(1 for _ in islice(near, n_points))

@@ -13,7 +13,7 @@ from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
 from bitfront.search._levels import Levels
 from bitfront.search._record import key_of
-from bitfront.search._warm_start import warm_start
+from bitfront.search._warm_start import n_due, warm_start
 from bitfront.search.base import Screening, Search, n_proposed, targets
 from bitfront.search.sweep import Sweep
 from bitfront.trial import Trial, TrialState
@@ -80,8 +80,9 @@ class Evolution(Search):
         self, problem: Problem, history: Sequence[Trial], rng: np.random.Generator
     ) -> Screening | None:
         """The offspring that are left, on the sequences of their stage."""
-        stages = self._stages(problem.n_sequences)
-        if not stages or n_proposed(history) < self.n_warm_start:
+        if not self._stages(problem.n_sequences):
+            return None
+        if n_due(problem, history, self.n_warm_start, self.spread or _LEAST_SPREAD):
             return None
         offspring = self._offspring(problem, _Past.of(problem, history), rng)
         if len(offspring) < 2:

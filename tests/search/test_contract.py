@@ -254,6 +254,8 @@ def test_a_new_budget_begins_with_the_solver_again(name):
     asked = search.ask(problem, tuple(other), 1, np.random.default_rng(0))
     solved = SOLVERS.build("lagrangian").solve(problem).choice
     assert asked == [problem.space.decode(solved)]
+    many = replace(problem, n_sequences=16)
+    assert search.screen(many, tuple(other), np.random.default_rng(0)) is None
 
 
 @pytest.mark.parametrize(
