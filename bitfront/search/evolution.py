@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
 from bitfront.search._levels import Levels
-from bitfront.search._record import key_of
+from bitfront.search._record import every_choice, key_of, last_resort, unseen
 from bitfront.search._warm_start import n_due, warm_start
 from bitfront.search.base import Screening, Search, n_proposed, targets
 from bitfront.search.sweep import Sweep
@@ -109,11 +110,13 @@ class Evolution(Search):
                 chosen = self._selected(offspring, problem)[0]
             past.add(problem.space.encode(chosen))
             asked.append(chosen)
-        if len(asked) < n and self.n_warm_start:
+        if len(asked) < n:
             # Where one format is smaller and another faster, no single switch may keep all limits.
-            sweep = Sweep(spread=self.spread or _LEAST_SPREAD).ask(problem, history, n, rng)
-            asked += [a for a in sweep if key_of(problem.space.encode(a)) not in past.seen]
-        return asked[:n]
+            sweep = Sweep(spread=self.spread or _LEAST_SPREAD)
+            left = last_resort(problem, sweep) if self.n_warm_start else every_choice(problem)
+            new = islice(unseen(left, past.seen), n - len(asked))
+            asked += map(problem.space.decode, new)
+        return asked
 
     def _stages(self, n_sequences: int) -> list[tuple[int, int]]:
         """How many offspring are screened on how many sequences, first to last."""

@@ -1,6 +1,7 @@
 """Evolution keeps the budget, halves what it screens, and proposes what screened best."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -146,6 +147,15 @@ def test_a_start_without_the_table_ignores_it(study):
     search = Evolution(n_warm_start=0)
     asked = [search.ask(p, trials, 3, np.random.default_rng(0)) for p in (problem, other)]
     assert asked[0] == asked[1]
+
+
+@pytest.mark.parametrize("n_warm_start", [0, 1])
+def test_a_small_space_is_proposed_to_its_end(n_warm_start):
+    problem, measure = interacting_study(1, n_groups=3)
+    trials = run_search(Evolution(n_warm_start=n_warm_start), problem, measure, 70, batch=4)
+    formats = range(len(problem.space.formats))
+    left = filter(problem.is_feasible, map(np.array, product(formats, repeat=3)))
+    assert {problem.space.decode(choice) for choice in left} <= {t.allocation for t in trials}
 
 
 @pytest.mark.parametrize(
