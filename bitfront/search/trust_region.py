@@ -115,8 +115,8 @@ class TrustRegion(Search):
         solver = SOLVERS.build(self.solver)
         choice = problem.space.encode(base.allocation)
         rows = np.arange(len(choice))
-        table = problem.group_loss
-        scale = base.loss / max(float(np.abs(table[rows, choice]).sum()), 1e-300)
+        table = np.where(problem.space.group_allowed, problem.group_loss, 0.0)
+        scale = max(base.loss, 0.0) / max(float(np.abs(table[rows, choice]).sum()), 1e-300)
         curvature = scale * (table + table[rows, choice][:, None])
         curvature[rows, choice] = 0.0
         for multiple in _SCALES:

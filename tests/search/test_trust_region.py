@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-from instances import interacting_study
+import pytest
+from instances import interacting_study, random_problem
 
 from bitfront.search.trust_region import TrustRegion
 from bitfront.solvers.lagrangian import Lagrangian
@@ -79,3 +80,18 @@ def test_no_more_is_asked_than_wanted_when_a_slope_is_known_before_the_solved_ta
 def test_nothing_is_asked_when_nothing_is_wanted():
     problem, _ = interacting_study(0)
     assert TrustRegion().ask(problem, [], 0, np.random.default_rng(0)) == []
+
+
+@pytest.mark.parametrize("loss", [0.0, -1e-9])
+def test_steps_start_where_nothing_was_lost(loss):
+    """Some groups lack a format; NumPy's warnings are errors here."""
+    problem = random_problem(np.random.default_rng(2), 8, 4, fraction=0.4)
+    space = problem.space
+    assert not space.group_allowed.all()
+    base = space.decode(problem.group_costs[0].argmin(axis=1))
+    slope = LayerTable(space, np.ones(space.allowed.shape), "kl")
+    trials = [Trial(0, base, "calibration", "x", values={"kl": loss})]
+    known = replace(problem, slopes={base: slope})
+    asked = TrustRegion().ask(known, trials, 3, np.random.default_rng(0))
+    assert asked
+    assert all(problem.is_feasible(space.encode(allocation)) for allocation in asked)
