@@ -38,8 +38,8 @@ class ActivationEntropy(PassEstimator):
 
     Cost: one forward pass.
 
-    Prefer it only to compare with: it ranks below `weight_error`, see
-    benchmarks/results/estimators.csv.
+    Prefer it only to compare with: it ranks about as `weight_error` does, which reads nothing, see
+    docs/measurements.md.
 
     Source: LUQ (2025), which ranks the layers of multimodal models by this entropy.
     """
