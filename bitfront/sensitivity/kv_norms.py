@@ -41,8 +41,10 @@ class KvNorms(Estimator):
     Cost: a forward pass for the norms and, on `max_sequences`, one for the keys and one for the
     values in each format of the cache; beside it that of the other estimator.
 
-    Prefer it where gradients are out of reach; the rows of caches that estimators in nats get by
-    default (squared gradients times squared error) rank better on the tiny trained model.
+    Prefer it where gradients are out of reach, with `weights=leave_one_in` or `weights=linearity`:
+    only the estimator of weights takes any, as the default does, and formats of inputs do. The
+    rows of caches that estimators in nats get by default (squared gradients times squared error)
+    rank better on the tiny trained model.
 
     Source: KV-AdaQuant (Hariri et al. 2025), theorems on spectral and Frobenius norms; the scaling
     to nats is ours.
@@ -57,7 +59,7 @@ class KvNorms(Estimator):
     weights: str = "fisher_directional"
     max_sequences: int = 4
 
-    needs: ClassVar[str] = "forwards"
+    needs: ClassVar[str] = "gradients"
     in_nats: ClassVar[bool] = True
     cache_source: ClassVar[str] = ""
 

@@ -180,6 +180,23 @@ def test_every_estimator_in_nats_makes_one_table_of_weights_and_caches(
     assert tables["kv_norms"].values[keys, column].sum() == pytest.approx(kl)
 
 
+def test_norms_need_gradients_only_where_the_estimator_of_weights_does(
+    tiny_llama, everything, tokens, monkeypatch
+):
+    space, bank = everything
+
+    def refused(*_args, **_kwargs):
+        raise RuntimeError("a backward pass")
+
+    monkeypatch.setattr(torch.autograd, "backward", refused)
+    assert ESTIMATORS.load("kv_norms").needs == "gradients"
+    with pytest.raises(RuntimeError, match="backward"):
+        ESTIMATORS.build("kv_norms").whole_table(tiny_llama, tokens[:1], space, bank)
+    measuring = ESTIMATORS.build("kv_norms", {"weights": "leave_one_in"})
+    table = measuring.whole_table(tiny_llama, tokens[:1], space, bank)
+    assert (table.values[space.allowed] > 0).all()
+
+
 def test_slopes_say_what_leaving_a_format_of_a_cache_gains(tiny_llama, everything, tokens):
     space, bank = everything
     allocation = space.decode(np.zeros(len(space.groups), dtype=int))
