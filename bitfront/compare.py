@@ -97,9 +97,9 @@ def _known(job: Job, row: Compared | None, estimator: Estimator) -> bool:
     return table is not None and table.source.startswith(estimator.label)
 
 
-def _rank(row: Compared) -> float:
+def _rank(row: Compared) -> tuple[bool, float]:
     tau = row.tau.get("all")
-    return 2.0 if tau is None else -tau
+    return row.error is not None, 2.0 if tau is None else -tau
 
 
 def read_comparison(directory: Path) -> list[Compared]:

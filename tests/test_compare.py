@@ -126,6 +126,11 @@ def test_what_ranks_nothing_comes_before_what_ranks_the_wrong_way() -> None:
     assert [row.tau["all"] for row in sorted(rows, key=_rank)] == [0.5, 0.0, -0.5, None]
 
 
+def test_what_failed_comes_after_what_ranks_nothing() -> None:
+    rows = [Compared("failed", error="why"), Compared("no order", {"all": None}), Compared("none")]
+    assert [row.estimator for row in sorted(rows, key=_rank)] == ["no order", "none", "failed"]
+
+
 def test_the_folder_keeps_json_rows(folder: Path) -> None:
     rows = json.loads((folder / "comparison.json").read_text())
     assert {"estimator", "tau", "seconds", "peak_mb", "shared", "note", "error"} == set(rows[0])
