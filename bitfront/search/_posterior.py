@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_solve, solve_triangular
 from scipy.sparse import csr_array
 
 from bitfront.problem import Problem
@@ -102,7 +104,7 @@ class Posterior:
 
     Args:
         prior: with the scales that the measurements make most likely.
-        choices: `[n, n_groups]`.
+        choices: `[n, n_groups]`, the best first.
         mode: `[n_parameters]`.
         jacobian: of the first terms at the mode, `[n, n_parameters]`.
         weights: w of the measured choices where the fit began, `[n, n_groups]`.
@@ -135,6 +137,10 @@ class Posterior:
         if scales == prior.scales:
             return fitted
         return _fitted(replace(prior, scales=scales), choices, target, fitted.mode)
+
+    def best(self, problem: Problem) -> Choices | None:
+        """The best measured choice within the limits of a problem, if any."""
+        return next(filter(problem.is_feasible, self.choices), None)
 
     def beliefs(self, temperature: float, rng: np.random.Generator) -> Iterator[Belief]:
         """The mean, then ever wider draws around it (Matheron's rule)."""
@@ -169,7 +175,7 @@ class Posterior:
     def _solved(self, values: Floats) -> Floats:
         if not len(values):
             return values
-        return np.asarray(np.linalg.solve(self.factor.T, np.linalg.solve(self.factor, values)))
+        return np.asarray(cho_solve((self.factor, True), values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,13 +201,22 @@ class Belief:
     def minimum(self, problem: Problem, solver: Solver) -> Choices:
         """The choice of smallest log kl found within the problem's limits.
 
-        Without pair terms it is exact. Then pair terms are followed: linear around the choice they
-        are one more table, solved exactly again, and a step is kept when the belief agrees.
+        Without pair terms it is exact. Then pair terms are followed, from there and from the best
+        that was measured within the limits, near which the least often lies.
         """
-        table = self.posterior.prior.table(self.theta) * np.exp(self.entries)
-        choice = solver.solve(problem.with_loss(per_group(problem, table))).choice
-        lowest = self._value(table, choice)
-        rows = np.arange(len(choice))
+        starts = [solver.solve(problem.with_loss(per_group(problem, self.table))).choice]
+        best = self.posterior.best(problem)
+        starts += [] if best is None else [best]
+        return min((self._followed(x, problem, solver) for x in starts), key=self.value)
+
+    def _followed(self, choice: Choices, problem: Problem, solver: Solver) -> Choices:
+        """Where steps along the pair terms lead from a choice.
+
+        Linear around it they are one more table, solved exactly; a step is kept when the belief
+        agrees.
+        """
+        lowest = self.value(choice)
+        table, rows = self.table, np.arange(len(choice))
         for damping in _DAMPINGS:
             share = table / table[rows, choice].sum()
             switching = damping * (share + share[rows, choice][:, None])
@@ -210,7 +225,7 @@ class Belief:
             tried = solver.solve(problem.with_loss(per_group(problem, around))).choice
             if (tried == choice).all():
                 continue
-            value = self._value(table, tried)
+            value = self.value(tried)
             if value < lowest:
                 choice, lowest = tried, value
         return choice
@@ -221,10 +236,15 @@ class Belief:
         entries[groups, choice[groups]] += _BARRED
         return replace(self, entries=entries)
 
-    def _value(self, table: Floats, choice: Choices) -> float:
+    @cached_property
+    def table(self) -> Floats:
+        """Without pair terms, `[n_groups, n_formats]`."""
+        return self.posterior.prior.table(self.theta) * np.exp(self.entries)
+
+    def value(self, choice: Choices) -> float:
         """Log kl of a choice, but for the constant."""
         rows = np.arange(len(choice))
-        terms = table[rows, choice]
+        terms = self.table[rows, choice]
         weights = terms / terms.sum()
         value = (1 + self.theta[1]) * np.log(terms.sum())
         measured = self.posterior
@@ -307,7 +327,7 @@ def _fitted(prior: Prior, choices: Choices, target: Floats, theta: Floats) -> Po
         predicted, jacobian, _ = prior.predict(choices, theta)
         factor = _factor(_covariance(prior, jacobian, kernels))
         residual = target - predicted + jacobian @ theta
-        dual = np.linalg.solve(factor.T, np.linalg.solve(factor, residual))
+        dual = np.asarray(cho_solve((factor, True), residual))
         step = prior.sd**2 * (jacobian.T @ dual) - theta
         theta = theta + step
         if np.abs(step).max() < 1e-3:  # log units: below what any measurement tells
@@ -329,7 +349,7 @@ def _likeliest(fitted: Posterior, target: Floats) -> Scales:
     def evidence(scales: Scales) -> float:
         own = scales.entry**2 * entry + scales.pair**2 * pair + scales.noise**2 * np.eye(n)
         factor = _factor(linear + own)
-        whitened = np.linalg.solve(factor, residual)
+        whitened = solve_triangular(factor, residual, lower=True)
         return float(-whitened @ whitened / 2 - np.log(np.diag(factor)).sum())
 
     tried = [

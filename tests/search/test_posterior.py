@@ -1,11 +1,15 @@
-"""The mode that the posterior's few Gauss-Newton steps end at, against that of an optimizer."""
+"""What the posterior's few steps end at: the mode of an optimizer, and no bad minimum."""
+
+from itertools import islice
 
 import numpy as np
 import pytest
-from instances import interacting_study
+from instances import interacting_study, run_search
 from scipy.optimize import least_squares
 
+from bitfront.search import SEARCHES
 from bitfront.search._posterior import Posterior, Prior, Scales
+from bitfront.solvers import SOLVERS
 
 SCALES = Scales(shared=0.35, group=0.15, entry=0.15, pair=0.2, noise=0.01)
 LOG_KL = SCALES.noise
@@ -50,3 +54,20 @@ def test_mode_and_entries_are_those_of_the_exact_mode(n_groups, n):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=LOG_KL)
         ours, theirs = (found.entries(x) for x in (found.dual, dual))
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=LOG_KL)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_minimum_is_above_the_best_measured(seed):
+    """By its own belief, of the mean and of draws: that one is within reach at no cost."""
+    rng = np.random.default_rng(seed)
+    problem, measure = interacting_study(seed, 24)
+    trials = run_search(SEARCHES.build("sweep"), problem, measure, 24)
+    trials.sort(key=lambda trial: trial.loss)
+    choices = np.array([problem.space.encode(t.allocation) for t in trials])
+    target = np.log([trial.loss for trial in trials])
+    found = Posterior.given(Prior.of(problem, SCALES), choices, target)
+    best = found.best(problem)
+    for belief in islice(found.beliefs(1.0, rng), 8):
+        least = belief.minimum(problem, SOLVERS.build("lagrangian"))
+        assert problem.is_feasible(least)
+        assert belief.value(least) <= belief.value(best)
