@@ -60,8 +60,8 @@ def test_mode_and_entries_are_those_of_the_exact_mode(n_groups, n):
 def test_no_minimum_is_above_the_best_measured(seed):
     """By its own belief, of the mean and of draws: that one is within reach at no cost."""
     rng = np.random.default_rng(seed)
-    problem, measure = interacting_study(seed, 24)
-    trials = run_search(SEARCHES.build("sweep"), problem, measure, 24)
+    problem, measure = interacting_study(seed, 12)
+    trials = run_search(SEARCHES.build("posterior_ilp"), problem, measure, 60)
     trials.sort(key=lambda trial: trial.loss)
     choices = np.array([problem.space.encode(t.allocation) for t in trials])
     target = np.log([trial.loss for trial in trials])
