@@ -9,6 +9,7 @@ import pytest
 from bitfront import Budget, Choice, Study, TextSource, export_checkpoint, run_study
 from bitfront.banks import build_bank
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact
+from bitfront.exam import examined, of_files, points
 from bitfront.inputs import prepare
 from bitfront.models.exported import load_exported
 from bitfront.models.layers import get_weight
@@ -125,6 +126,13 @@ def test_a_finished_folder_goes_on_from_what_it_has(finished, tmp_path):
     before = (tmp_path / "trials.jsonl").read_text()
     assert run_study(study, tmp_path).trials == front.trials
     assert (tmp_path / "trials.jsonl").read_text() == before
+
+
+def test_items_are_put_to_language_models_only(finished, tiny_items):
+    study, _, folder = finished
+    with pytest.raises(InvalidArgument, match="to language models only") as refused:
+        list(examined(points(folder), of_files([tiny_items])))
+    assert study.model in str(refused.value)
 
 
 def test_the_page_names_the_loss(finished):
