@@ -275,5 +275,6 @@ def test_layers_are_left_out_of_differences_only(tiny_study):
     for choices in ({"formats": ("zero", "int2_g64")}, {"pinned": "zero"}):
         with pytest.raises(InvalidArgument, match="only a difference can bear"):
             of(tiny_study, **choices)
-    with pytest.raises(InvalidArgument, match="cannot load a base and an offset"):
-        of(tiny_study, base="org/base", runtime="transformers")
+    for runtime in ("transformers", "vllm"):
+        with pytest.raises(InvalidArgument, match="cannot load a base and an offset"):
+            of(tiny_study, base="org/base", runtime=runtime)
