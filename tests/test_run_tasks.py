@@ -197,3 +197,10 @@ def test_other_pooling_is_another_study(finished, bert_folder, tmp_path):
 def test_two_sentences_have_no_ranks(studies, tmp_path):
     with pytest.raises(InvalidArgument, match="2 sentences have no rank correlation"):
         run_study(replace(studies["sentences"], n_search_sequences=2), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["calibration", "evaluation"])
+def test_a_model_of_images_asks_for_what_was_not_given(name, studies, tmp_path):
+    study = replace(studies["images"], **{name: getattr(Study, name)})
+    with pytest.raises(InvalidArgument, match=f"reads a folder of images.*give --{name}"):
+        run_study(study, tmp_path)
