@@ -101,6 +101,8 @@ class Budget:
     def parse(cls, text: str) -> Budget:
         """Read numbers with their units, separated by commas.
 
+        Case is free, but for the B of bytes: a b may be bits.
+
         Raises:
             InvalidArgument: no number, no unit, an unknown one, or a quantity bounded twice.
         """
@@ -111,9 +113,9 @@ class Budget:
     def _one(cls, text: str) -> Budget:
         match = _BUDGET.fullmatch(text)
         try:
-            if match:
+            if match and (unit := _unit(match.group(2), text)) in _UNITS:
                 batch, context = (None if x is None else int(x) for x in match.group(3, 4))
-                return cls(float(match.group(1)), match.group(2), batch, context)
+                return cls(float(match.group(1)), unit, batch, context)
         except InvalidArgument:
             raise
         except ValueError:
@@ -249,3 +251,17 @@ class Budget:
             outside = space.outside_bytes if self.quantity == "bytes" else table.outside
             exact = Fraction(int(total) + int(outside)) / Fraction(_UNITS[self.unit][1])
         return replace(self, value=math.ceil(exact * 10_000) / 10_000, others=())
+
+
+def _unit(typed: str, text: str) -> str:
+    """The unit that is meant, in its own case; what is none, as it is.
+
+    Raises:
+        InvalidArgument: only bytes are spelled so, and not with a B.
+    """
+    alike = next((unit for unit in _UNITS if unit.lower() == typed.lower()), typed)
+    if alike.endswith("B") and not typed.endswith("B"):
+        raise InvalidArgument(
+            f"Cannot read budget {text!r}: {typed} may be bits; write {alike} for bytes."
+        )
+    return alike

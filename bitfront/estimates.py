@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -25,8 +24,6 @@ from bitfront.sensitivity.base import Estimator
 from bitfront.space import SearchSpace
 from bitfront.study import Study
 from bitfront.table import LayerTable
-
-logger = logging.getLogger(__name__)
 
 
 def expert_tokens(inputs: Inputs, results: Results) -> TokensSeen:
@@ -88,10 +85,7 @@ def loss_table(
             table = replace(table, quantity=task_of(inputs.model.module).loss_name)
         model, text = inputs.model.module, inputs.estimation
         by = tokens_of_estimator(estimator, model, text, seen)
-        if by.n_unseen:
-            logger.warning("%s.", by.summary)
-            return imputed(table, by, model, bank)
-        return table
+        return imputed(table, by, model, bank)
 
     if estimator.by_block:
         return _table_by_block(name, space, estimate, finish, results, progress)

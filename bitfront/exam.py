@@ -19,6 +19,7 @@ from bitfront.models.choices import Questions
 from bitfront.models.exported import holds_weights, load_exported
 from bitfront.models.load import LoadedModel
 from bitfront.models.patch import PatchedModel
+from bitfront.models.tasks import check_language_model
 from bitfront.progress import Progress, counted, silent
 from bitfront.proof.rebuilt import study_of
 from bitfront.results import Results
@@ -100,10 +101,17 @@ def examined(points: Iterator[Point], ask: Ask, progress: Progress = silent) -> 
         Point by point as they are answered, each file or task in its order.
 
     Raises:
+        InvalidArgument: a model is for something else than text.
         BitfrontError: as `points` and `ask`.
     """
     first: dict[str, Answers] = {}
     for point in points:
+        check_language_model(
+            point.model.module,
+            "Items are put to",
+            point.model.source,
+            "`bitfront verify` measures a checkpoint of it",
+        )
         for name, answers in ask(point.model, progress).items():
             paired = Paired.of(answers, first[name]) if name in first else None
             first.setdefault(name, answers)

@@ -74,7 +74,7 @@ class TokensSeen:
     counts: Mapping[str, tuple[int, ...]]
 
     def least(self, module: str) -> float:
-        """Tokens below which the score of an expert is imputed.
+        """Tokens below which an estimator that uses text imputes the score of an expert.
 
         That is 10 % of what each would see if all saw the same, and 16 at least.
         """
@@ -116,7 +116,7 @@ class TokensSeen:
         every = sorted(count for counts in self.counts.values() for count in counts)
         if not every:
             return ""
-        few = f"; {self.n_unseen} saw too few, their scores are imputed" if self.n_unseen else ""
+        few = f"; {self.n_unseen} saw too few" if self.n_unseen else ""
         return (
             f"{len(every)} experts in {len(self.counts)} blocks saw {every[0]:,} to {every[-1]:,} "
             f"calibration tokens, median {every[len(every) // 2]:,}{few}"

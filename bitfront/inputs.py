@@ -35,6 +35,7 @@ from bitfront.progress import Event, Progress, silent
 from bitfront.quantizers import QUANTIZERS
 from bitfront.results import text_digest
 from bitfront.search import SEARCHES
+from bitfront.seeing import FED
 from bitfront.sensitivity import ESTIMATORS
 from bitfront.sensitivity.base import Estimator
 from bitfront.space import SearchSpace
@@ -311,6 +312,12 @@ def load_searched(study: Study, progress: Progress = silent) -> tuple[LoadedMode
 def _check_task(model: LoadedModel, study: Study) -> None:
     """Refuse what does not go with the task of the model."""
     task = task_of(model.module)
+    for name in ("calibration", "evaluation"):
+        if task.name in FED and getattr(study, name).source == getattr(Study, name).source:
+            raise InvalidArgument(
+                f"{study.model} reads {FED[task.name]}, and the {name} that is taken where none is "
+                f"given is a text: give --{name}."
+            )
     timed = {"latency", "roofline"} & {cost.name for cost in study.costs}
     if timed and not isinstance(task, CausalText):
         raise InvalidArgument(

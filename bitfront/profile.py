@@ -32,6 +32,7 @@ from bitfront.models.device import device_name, empty
 from bitfront.models.experts import separate_experts
 from bitfront.models.layers import search_space
 from bitfront.models.load import load_model, quiet
+from bitfront.models.tasks import check_language_model
 from bitfront.pareto import LATENCY
 from bitfront.pricing import time_point
 from bitfront.progress import Event, Progress, silent
@@ -103,6 +104,9 @@ class Bench:
     Args:
         request: what is to be timed.
         progress: called as the work goes on.
+
+    Raises:
+        InvalidArgument: the model is for something else than text.
     """
 
     def __init__(self, request: Request, progress: Progress = silent) -> None:
@@ -113,6 +117,12 @@ class Bench:
             progress(Event("load", 0, 1))
             loaded = load_model(request.model, request.revision, request.dtype, request.device)
             progress(Event("load", 1, 1))
+            check_language_model(
+                loaded.module,
+                "Decoding is timed on",
+                request.model,
+                "give shapes to time single layers",
+            )
             menu = tuple(map(formats.named, request.formats))
             pinned = formats.named(request.pinned) if request.pinned else None
             separate_experts(loaded.module)

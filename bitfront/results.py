@@ -24,6 +24,7 @@ from bitfront.table import LayerTable
 from bitfront.trial import Screened, Trial, TrialState, priced
 
 _SIZES = ("bytes", "code_bits", "weight_bytes")
+_SAID = {"layers": "layers (of ties, experts, KV cache, runtime)"}  # a digest says nothing
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ class Results:
         differing = [k for k in sorted(identity) if stored.get(k) != identity[k]]
         if differing:
             detail = "; ".join(
-                f"{k} was {_short(stored.get(k))}, is {_short(identity.get(k))}" for k in differing
+                f"{_SAID.get(k, k)} was {_short(stored.get(k))}, is {_short(identity.get(k))}"
+                for k in differing
             )
             raise MismatchedArtifact(
                 f"{self.directory} holds another study ({detail}): give another folder with --out."

@@ -232,16 +232,10 @@ class Study:
         self._check_base()
 
     def _check_base(self) -> None:
-        if self.base is None:
-            if "zero" in {*self.formats, self.pinned}:
-                raise InvalidArgument(
-                    "Format 'zero' leaves out a whole layer, which only a difference can bear: "
-                    "name the base that the model was fine-tuned from, or another format."
-                )
-        elif self.runtime is not None:
+        if self.base is None and "zero" in {*self.formats, self.pinned}:
             raise InvalidArgument(
-                f"Runtime {self.runtime!r} cannot load a base and an offset: leave out the runtime "
-                "and export with fake_quant for it, or leave out the base."
+                "Format 'zero' leaves out a whole layer, which only a difference can bear: "
+                "name the base that the model was fine-tuned from, or another format."
             )
 
     def _check_cache(self) -> None:
@@ -280,6 +274,11 @@ class Study:
                     f"{', '.join(runtimes.names())}."
                 )
             return
+        if self.base is not None:
+            raise InvalidArgument(
+                f"Runtime {self.runtime!r} cannot load a base and an offset: leave out the runtime "
+                "and export with fake_quant for it, or leave out the base."
+            )
         for name in self.formats:
             if profile.rule(name) is None:
                 raise InvalidArgument(

@@ -33,6 +33,7 @@ def costs(space):
         ("250us @b16", "250us@b16", {"latency_ns": 250e3}),
         ("0.5s", "0.5s", {"latency_ns": 5e8}),
         ("2.5Gbops", "2.5Gbops", {"bops": 2.5e9}),
+        ("400kB,3 BPW", "400KB,3bpw", {"bytes": 4e5, "bits_per_weight": 3.0}),
         (
             "3.5bpw, 60MB,10ms@b1",
             "3.5bpw,60MB,10ms@b1",
@@ -64,6 +65,8 @@ def test_batch_and_context_of_a_time_are_kept():
         ("3bpw,", "Cannot read"),
         ("3ms@c9", "Cannot read"),
         ("3ms@b1k2", "Cannot read"),
+        ("400xy", "Cannot read budget '400xy'"),
+        ("1.5mib", "Cannot read budget '1.5mib': mib may be bits; write MiB for bytes"),
     ],
 )
 def test_what_makes_no_sense_is_refused(text, why):

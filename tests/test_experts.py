@@ -52,12 +52,9 @@ def test_too_few_is_a_tenth_of_an_even_share_and_sixteen_at_least():
 
 
 def test_one_line_says_it_all():
-    expected = (
-        "8 experts in 2 blocks saw 0 to 1,990 calibration tokens, median 40; "
-        "4 saw too few, their scores are imputed"
-    )
+    expected = "8 experts in 2 blocks saw 0 to 1,990 calibration tokens, median 40; 4 saw too few"
     assert SEEN.summary == expected
-    assert "imputed" not in TokensSeen({"a": (100, 120)}).summary
+    assert "too few" not in TokensSeen({"a": (100, 120)}).summary
     assert TokensSeen({}).summary == ""
 
 

@@ -7,17 +7,23 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 from tuned import rounded, tune
 from typer.testing import CliRunner
 
 from bitfront.cli import app
 from bitfront.errors import InvalidArgument, InvalidModel, MismatchedArtifact
+from bitfront.export.packed import Packed
 from bitfront.formats import named
 from bitfront.inputs import load_searched
+from bitfront.models.bank import WeightBank
 from bitfront.models.layers import get_weight
 from bitfront.models.load import load_model
 from bitfront.models.offset import load_offset
+from bitfront.models.patch import PatchedModel
+from bitfront.models.tasks import run
+from bitfront.quantizers.rtn import Rtn
 from bitfront.results import Results
 from bitfront.run import export_checkpoint
 from bitfront.sensitivity import ESTIMATORS
@@ -114,6 +120,44 @@ def test_the_checkpoint_is_the_measured_model(finished, tuned):
         offset = format.decode_stored(tensors, layer.shape)
         whole = get_weight(base, layer.name) + offset
         assert torch.equal(get_weight(made.module, layer.name), whole)
+
+
+def changed(folder, out, **configuration):
+    """A copy of a model whose config.json says something else; a head of its own is another one."""
+    shutil.copytree(folder, out)
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | configuration))
+    if configuration.get("tie_word_embeddings") is False:
+        head = {"lm_head.weight": stored(out)["model.embed_tokens.weight"].flip(1) * 1.1}
+        save_file(stored(out) | head, out / "model.safetensors", {"format": "pt"})
+    return out
+
+
+@pytest.mark.parametrize(
+    ("of_tuned", "of_base"),
+    [
+        ({"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}, {}),
+        ({"tie_word_embeddings": False}, {}),
+        ({}, {"tie_word_embeddings": False}),
+    ],
+    ids=["another rotation", "head of its own", "base with a head of its own"],
+)
+def test_the_configuration_is_that_of_the_fine_tune(
+    of_tuned, of_base, tuned, tiny_folder, tiny_study, tiny_tokens, tmp_path
+):
+    fine_tuned = changed(tuned["alice"], tmp_path / "tuned", **of_tuned)
+    base = changed(tiny_folder, tmp_path / "base", **of_base)
+    study = of(tiny_study, formats=("int4_g64",), model=str(fine_tuned), base=str(base))
+    model, space = load_searched(study)
+    bank = WeightBank.build(tmp_path / "bank", model.module, space, Rtn(), base=model.base_module)
+    chosen = space.decode(space.uniform(0))
+    Packed().write(model, chosen, bank, tmp_path / "offset")
+    with PatchedModel(model.module, bank, as_stored=True) as patched:
+        patched.apply(chosen)
+        measured = run(model.module, tiny_tokens[:1])
+    made = load_offset(tmp_path / "offset", "float32", "cpu").module
+    with torch.no_grad():
+        assert torch.allclose(run(made, tiny_tokens[:1]), measured, atol=1e-4)
 
 
 def test_the_checkpoint_verifies(finished):
@@ -231,5 +275,6 @@ def test_layers_are_left_out_of_differences_only(tiny_study):
     for choices in ({"formats": ("zero", "int2_g64")}, {"pinned": "zero"}):
         with pytest.raises(InvalidArgument, match="only a difference can bear"):
             of(tiny_study, **choices)
-    with pytest.raises(InvalidArgument, match="cannot load a base and an offset"):
-        of(tiny_study, base="org/base", runtime="transformers")
+    for runtime in ("transformers", "vllm"):
+        with pytest.raises(InvalidArgument, match="cannot load a base and an offset"):
+            of(tiny_study, base="org/base", runtime=runtime)

@@ -22,6 +22,7 @@ from bitfront.run import run_study
 from bitfront.timings import LayerCall, RestOfStep, Timings
 
 MENU = ("int2_g32", "int4_g32", "int8_g32")
+DATA = Path(__file__).parent / "data"
 SHAPES = {(64, 64), (32, 64), (128, 64), (64, 128)}
 
 
@@ -57,6 +58,13 @@ def searched(timed, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("searched") / "out"
     run_study(timed(), out)
     return out
+
+
+@pytest.mark.parametrize("name", ["tiny_vit", "tiny_bert", "tiny_llava"])
+def test_only_language_models_are_timed(name):
+    request = Request(MENU, model=str(DATA / name), device="cpu")
+    with pytest.raises(InvalidArgument, match="on language models only, and"):
+        Bench(request)
 
 
 def test_every_shape_format_and_batch_is_timed_and_the_rest_of_the_step(table):

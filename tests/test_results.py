@@ -195,6 +195,11 @@ def test_a_claim_is_refused_while_the_folder_holds_trials_of_another(folder: Pat
     assert left(folder) == before
 
 
+def test_a_claim_of_other_layers_names_what_makes_layers(folder: Path) -> None:
+    with pytest.raises(MismatchedArtifact, match=r"of ties, experts, KV cache, runtime\) was"):
+        claim(folder, model="a digest", layers="another")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\n", b'{"number": 0, "alloc'])
 def test_a_claim_drops_what_is_left_of_another_without_trials(folder: Path, content) -> None:
     (folder / "trials.jsonl").unlink()

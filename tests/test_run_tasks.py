@@ -9,6 +9,7 @@ import pytest
 from bitfront import Budget, Choice, Study, TextSource, export_checkpoint, run_study
 from bitfront.banks import build_bank
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact
+from bitfront.exam import examined, of_files, points
 from bitfront.inputs import prepare
 from bitfront.models.exported import load_exported
 from bitfront.models.layers import get_weight
@@ -127,6 +128,13 @@ def test_a_finished_folder_goes_on_from_what_it_has(finished, tmp_path):
     assert (tmp_path / "trials.jsonl").read_text() == before
 
 
+def test_items_are_put_to_language_models_only(finished, tiny_items):
+    study, _, folder = finished
+    with pytest.raises(InvalidArgument, match="to language models only") as refused:
+        list(examined(points(folder), of_files([tiny_items])))
+    assert study.model in str(refused.value)
+
+
 def test_the_page_names_the_loss(finished):
     _, front, folder = finished
     made = page.html(report_data(folder))
@@ -189,3 +197,10 @@ def test_other_pooling_is_another_study(finished, bert_folder, tmp_path):
 def test_two_sentences_have_no_ranks(studies, tmp_path):
     with pytest.raises(InvalidArgument, match="2 sentences have no rank correlation"):
         run_study(replace(studies["sentences"], n_search_sequences=2), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["calibration", "evaluation"])
+def test_a_model_of_images_asks_for_what_was_not_given(name, studies, tmp_path):
+    study = replace(studies["images"], **{name: getattr(Study, name)})
+    with pytest.raises(InvalidArgument, match=f"reads a folder of images.*give --{name}"):
+        run_study(study, tmp_path)

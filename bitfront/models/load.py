@@ -167,10 +167,8 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype, task: str) -> tupl
     except Exception as error:
         raise InvalidModel(f"Cannot load {source}: {first_line(error)}.") from error
     missing = sorted(found["missing_keys"])
-    if kind == "image-text":
-        set_task(module, ImageText.of(module.config))
+    give_task(module, kind, path)
     if kind == "sentences":
-        set_task(module, pooling_of(path))
         # Nothing reads what transformers calls the pooler, and many encoders come without.
         if any(name.startswith("pooler.") for name in missing):
             module.pooler = None
@@ -180,6 +178,23 @@ def _from_folder(path: Path, source: str, dtype: torch.dtype, task: str) -> tupl
             f"{source} lacks {len(missing)} tensors, first {missing[0]!r}: download it again."
         )
     return module, tokenizer
+
+
+def give_task(module: nn.Module, kind: str, folder: Path) -> None:
+    """Tell a model its task where its class does not.
+
+    Args:
+        module: the model.
+        kind: name of the task.
+        folder: of the model; says how an encoder pools.
+
+    Raises:
+        InvalidModel: images of an unknown layout.
+    """
+    if kind == "image-text":
+        set_task(module, ImageText.of(module.config))
+    if kind == "sentences":
+        set_task(module, pooling_of(folder))
 
 
 def _kind(path: Path, config: Mapping[str, Any]) -> str:

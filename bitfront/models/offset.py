@@ -9,20 +9,25 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import AutoConfig
+from transformers.initialization import no_init_weights
 
 from bitfront import formats
 from bitfront.errors import InvalidModel, MismatchedArtifact, first_line
 from bitfront.models import weight_files
-from bitfront.models.experts import expert_modules, separate_experts
+from bitfront.models.experts import expert_modules, restacked, separate_experts
 from bitfront.models.layers import fixed_tensors, get_weight, set_weight, stored_dtype
 from bitfront.models.load import (
+    AUTO_CLASSES,
     LoadedModel,
+    give_task,
     load_model,
     load_tokenizer,
     local_path,
     placed,
+    quiet,
 )
-from bitfront.models.tasks import ImageClassification, task_of
+from bitfront.models.tasks import ImageClassification, device_of, task_of
 from bitfront.notes import MARK, base_of
 
 
@@ -61,6 +66,8 @@ def load_offset(
 
         model = load_offset("out/checkpoint").module
 
+    The configuration is that of the folder: a fine-tune may change what no tensor shows.
+
     Args:
         folder: what the exporter `packed` wrote for a study with a base.
         dtype: as of `load_model`.
@@ -92,14 +99,15 @@ def load_offset(
         )
     weight_files.check(folder)
     try:
-        _add(folder, loaded.module)
+        module = _filled(folder, loaded.module)
+        _add(folder, module)
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
         raise InvalidModel(
             f"Cannot add the offsets of {folder} ({first_line(error)}): export them again."
         ) from error
-    sees = isinstance(task_of(loaded.module), ImageClassification)
+    sees = isinstance(task_of(module), ImageClassification)
     tokenizer = loaded.tokenizer if sees else load_tokenizer(folder, str(folder))
-    module = loaded.module.to(placed(device, dtype)[1])
+    module = module.to(placed(device, dtype)[1])
     return LoadedModel(module, tokenizer, weight_files.digest(folder), str(folder))
 
 
@@ -169,6 +177,27 @@ def whole_place(source: str) -> str:
     """
     path = local_path(source)
     return str(path.resolve()) if path is not None else source
+
+
+def _filled(folder: Path, base: nn.Module) -> nn.Module:
+    """The model of a folder's own configuration with the tensors of its base."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    del config.quantization_config
+    kind = task_of(base).name
+    with quiet(), no_init_weights():
+        module: Any = AUTO_CLASSES[kind].from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        )
+        module.tie_weights()
+    give_task(module, kind, folder)
+    held = restacked(base, base.state_dict())
+    if kind == "sentences" and not any(name.startswith("pooler.") for name in held):
+        module.pooler = None
+    # A head that is tied only here follows the base's embedding.
+    held |= {name: held[source] for name, source in module.all_tied_weights_keys.items()}
+    module.load_state_dict(held)
+    filled: nn.Module = module.to(device_of(base)).eval()
+    return filled
 
 
 def _add(folder: Path, module: nn.Module) -> None:

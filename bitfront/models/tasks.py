@@ -298,6 +298,27 @@ def set_task(model: nn.Module, task: Task) -> None:
     setattr(model, _GIVEN, task)
 
 
+def check_language_model(model: nn.Module, what: str, source: object, instead: str) -> None:
+    """Refuse models for anything but text.
+
+    Args:
+        model: the model.
+        what: is for language models only, as a sentence that ends in its preposition.
+        source: of the model, for the message.
+        instead: what to do.
+
+    Raises:
+        InvalidArgument: of `no_language_model`.
+    """
+    if not isinstance(task_of(model), CausalText):
+        raise no_language_model(what, source, instead)
+
+
+def no_language_model(what: str, source: object, instead: str) -> InvalidArgument:
+    """The refusal of `check_language_model`."""
+    return InvalidArgument(f"{what} language models only, and {source} is none: {instead}.")
+
+
 def run(model: nn.Module, samples: Tensor) -> Tensor:
     """`Task.outputs` of a model on samples that may lie on another device."""
     return task_of(model).outputs(model, samples.to(device_of(model)))

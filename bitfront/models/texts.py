@@ -44,7 +44,8 @@ def check_source(source: str) -> None:
     there = Path(source).expanduser().is_file()
     is_folder = Path(source.partition(":")[0]).expanduser().is_dir()
     if _looks_like_a_path(source) and not there and not is_folder:
-        raise InvalidText(f"No text file at {source}: check the path.")
+        kind = "text file" if Path(source).suffix in _SUFFIXES else "file or folder"
+        raise InvalidText(f"No {kind} at {source}: check the path.")
 
 
 def _looks_like_a_path(source: str) -> bool:

@@ -22,7 +22,7 @@ from bitfront.errors import InvalidArgument, MismatchedArtifact
 from bitfront.files import replacing
 from bitfront.manifest import NAME, VERDICT, Manifest
 from bitfront.models.load import LoadedModel
-from bitfront.models.tasks import run
+from bitfront.models.tasks import no_language_model, run
 from bitfront.notes import unmeasured
 from bitfront.progress import Event, Progress, silent
 from bitfront.proof.rebuilt import Rebuilt, rebuilt, rounded_activations
@@ -107,9 +107,8 @@ def _checked_exporter(manifest: Manifest, folder: Path, profile: Runtime) -> str
         InvalidArgument: an engine cannot be held to it; says why.
     """
     if manifest.identity.get("task"):
-        raise InvalidArgument(
-            f"Engines are checked on language models only, and {folder} is none: "
-            "`bitfront verify` measures it again."
+        raise no_language_model(
+            "Engines are checked on", folder, "`bitfront verify` measures it again"
         )
     exporter = manifest.exporter.partition(":")[0]
     if exporter not in profile.loads:

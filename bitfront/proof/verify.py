@@ -63,7 +63,8 @@ class Remeasured:
         recorded: by quantity, those of the manifest.
         n_files: files whose digest was compared.
         differences: one line for everything that is not as the manifest says.
-        note: why the weights were not measured; empty where they were, or there are none.
+        note: why the weights were not measured, or that sizes are not those of the folder; empty
+            where neither is so.
     """
 
     values: Mapping[str, float]
@@ -126,6 +127,8 @@ def verify(
         if name in recorded and (line := _difference(name, value, recorded[name], noise))
     ]
     note = f"the weights are not the measured ones: {instead}" if instead else ""
+    if manifest.exporter == "fake_quant":
+        note = "sizes are those of the point; the folder has plain weights of 16 bits"
     return Remeasured(values, recorded, len(manifest.files), tuple(lines), note)
 
 

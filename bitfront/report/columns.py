@@ -58,6 +58,9 @@ def _loss(trial: Trial) -> str:
 TIMED = (Column("ms/step", lambda t: number(t, LATENCY, ".3f", ".1f", scale=1e-6), "ms"),)
 """Columns of a front with latencies, besides the others."""
 
+OPERATED = (Column("Gbops", lambda t: number(t, "bops", ".4g", ".3g", ".2g", scale=1e-9)),)
+"""Columns of a front with bit operations, besides the others."""
+
 CACHED = (Column("KV MB", lambda t: number(t, CACHE_BYTES, ".3f", ".1f", scale=1e-6, width=6)),)
 """Columns of a front with KV caches: what of the megabytes they are."""
 
@@ -108,12 +111,12 @@ def measured_columns(values: Mapping[str, float]) -> tuple[Column, ...]:
 
 
 def columns_of(trials: Sequence[Trial], narrow: bool = False) -> tuple[Column, ...]:
-    """The columns of a front, with those of a cache, a time, a second text, items where they are.
+    """The columns of a front, and of caches, times, operations, a second text, items it has.
 
     Args:
         trials: its points.
-        narrow: leave out code bits beside any of these, and perplexity beside the last two, for 80
-            columns.
+        narrow: leave out code bits beside any of these, and perplexity beside the last two or
+            several, for 80 columns.
     """
     stated = {quantity for trial in trials for quantity in trial.values}
     judged = [
@@ -125,10 +128,11 @@ def columns_of(trials: Sequence[Trial], narrow: bool = False) -> tuple[Column, .
         *judged,
         *(CACHED if CACHE_BYTES in stated else ()),
         *(TIMED if LATENCY in stated else ()),
+        *(OPERATED if "bops" in stated else ()),
     )
     usual = measured_columns(trials[0].values if trials else {})
     if not added:
         return usual
-    dropped = {"bits", "ppl"} if judged else {"bits"}
+    dropped = {"bits", "ppl"} if judged or len(added) > 1 else {"bits"}
     kept = [column for column in usual[:-1] if not (narrow and column.title in dropped)]
     return (*kept, *added, COLUMNS[-1])

@@ -53,8 +53,10 @@ def test_text_that_is_not_utf8(tmp_path):
 
 @pytest.mark.parametrize("name", ["./nothing", "nothing.txt", "/nowhere/a", "~/nothing.jsonl"])
 def test_what_is_named_like_a_file_must_be_there(name):
-    assert refused(name) == f"No text file at {name}: check the path."
-    with pytest.raises(InvalidText, match="No text file at"):
+    # Without an ending it may have been meant for the images of a model that sees.
+    kind = "text file" if "." in name[1:] else "file or folder"
+    assert refused(name) == f"No {kind} at {name}: check the path."
+    with pytest.raises(InvalidText, match=f"No {kind} at"):
         check_source(name)
 
 

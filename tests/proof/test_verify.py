@@ -30,6 +30,14 @@ def test_what_was_measured_is_measured_again(exporter, exported):
         assert found.values["kl"] == pytest.approx(found.recorded["kl"], rel=1e-6)
 
 
+def test_sizes_that_are_not_those_of_the_folder_are_said_to_be_the_points(exported, run):
+    noted = {
+        name: "sizes are those of the point" in run("verify", exported(name))[1]
+        for name in ("packed", "fake_quant")
+    }
+    assert noted == {"packed": False, "fake_quant": True}
+
+
 @pytest.fixture(scope="module")
 def asymmetric(proven, tmp_path_factory):
     """A study whose asymmetric integers GGUF and compressed-tensors do not hold."""

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from bitfront.pareto import ParetoFront
-from bitfront.report.columns import COLUMNS, TIMED
+from bitfront.report.columns import COLUMNS, TIMED, columns_of
 from bitfront.report.terminal import front_table
 from tests.report.studies import made_up, timed
 
@@ -56,6 +56,23 @@ def test_times_fit_beside_the_others(latency):
     assert "posterior_ilp" in row
     assert "ms origin" in " ".join(next(line for line in lines if "KL" in line).split())
     assert "…" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("bops", "shown"), [(9.4372e6, "0.00944"), (4.483e11, "448.3"), (1.2345e15, "1.234e6")]
+)
+@pytest.mark.parametrize("more", [{}, {"latency_ns": 9.87654e9}])
+def test_operations_fit_beside_the_others(bops, shown, more):
+    made = made_up().chosen
+    trial = replace(made, number=1234, origin="posterior_ilp")
+    trial = replace(trial, values={**made.values, "bops": bops, **more})
+    lines = printed(front_table(ParetoFront((trial,)), trial), width=80)
+    row = next(line for line in lines if "→" in line)
+    assert shown in row
+    assert "posterior_ilp" in row
+    assert "Gbops origin" in " ".join(next(line for line in lines if "KL" in line).split())
+    assert "…" not in "".join(lines)
+    assert [column.title for column in columns_of((trial,))][-2] == "Gbops"
 
 
 @pytest.mark.parametrize("more", [{}, {"answer_error": 1.0}])
