@@ -198,15 +198,18 @@ class Belief:
     signs: tuple[Floats, ...]
     size: float
 
-    def minimum(self, problem: Problem, solver: Solver) -> Choices:
+    def minimum(self, problem: Problem, solver: Solver, near: Choices | None = None) -> Choices:
         """The choice of smallest log kl found within the problem's limits.
 
-        Without pair terms it is exact. Then pair terms are followed, from there and from the best
-        that was measured within the limits, near which the least often lies.
+        Without pair terms it is exact; then pair terms are followed.
+
+        Args:
+            problem: gives limits and costs.
+            solver: of each step.
+            near: a choice within the limits; pair terms are followed from there as well.
         """
         starts = [solver.solve(problem.with_loss(per_group(problem, self.table))).choice]
-        best = self.posterior.best(problem)
-        starts += [] if best is None else [best]
+        starts += [] if near is None else [near]
         return min((self._followed(x, problem, solver) for x in starts), key=self.value)
 
     def _followed(self, choice: Choices, problem: Problem, solver: Solver) -> Choices:

@@ -13,9 +13,9 @@ from bitfront.errors import InvalidArgument
 from bitfront.problem import Problem
 from bitfront.search._corrections import Floats
 from bitfront.search._levels import Levels
-from bitfront.search._posterior import Belief, Choices, Posterior, Prior, Scales
+from bitfront.search._posterior import Choices, Posterior, Prior, Scales
 from bitfront.search._proposals import NEAR
-from bitfront.search._record import Record, every_choice, key_of
+from bitfront.search._record import Record, every_choice
 from bitfront.search._warm_start import warm_start
 from bitfront.search.base import Search, learned_kl, share_of_limits
 from bitfront.search.sweep import Sweep
@@ -25,9 +25,6 @@ from bitfront.trial import Trial
 
 _ASIDE = 4
 """One proposal in so many looks at a smaller limit."""
-
-_STALLED = 16
-"""After so many measurements without a better one draws are twice as wide."""
 
 _SWITCHES = 32
 """Switches around the best choice tried for one proposal, once all else was measured."""
@@ -52,13 +49,13 @@ class PosteriorIlp(Search):
     measurements themselves (largest evidence).
 
     A proposal minimizes the posterior mean, or, when that was measured, a draw (Thompson
-    sampling): the knapsack is solved exactly without pairs, then pair terms are followed, linear
-    around each solution, with an exact solve a step, from there and from the incumbent, the best
-    that was measured. Draws differ from it in several layers at once, which is the design that the
-    regression needs; with `switch_every` some proposals switch layers at random, whatever is
-    believed of them. When all draws solve to what was measured, the front of the table follows,
-    then the mean solved with one or more layers kept from their best format, as Lawler (1972) finds
-    next best solutions; of small spaces, all the rest.
+    sampling): the knapsack is solved exactly without pairs, then followed along the pair terms,
+    linear around each solution, with an exact solve a step; that of the mean also from the
+    incumbent, the best that was measured. Draws differ from it in many layers at once, which is the
+    design that the regression needs; with `switch_every` some proposals switch layers at random,
+    whatever is believed of them. When all draws solve to what was measured, the front of the table
+    follows, then the mean solved with one or more layers kept from their best format, as Lawler
+    (1972) finds next best solutions; of small spaces, all the rest.
 
     Wide independent corrections per (layer, format) do not work: measured, their draws are
     dominated by whatever they under-rate, and no proposal beats the start. Narrow ones do, once the
@@ -81,8 +78,7 @@ class PosteriorIlp(Search):
         entry_sd: that of each entry's own correction, for the first few measurements.
         pair_sd: that of all pair terms together, for the first few measurements.
         noise_sd: what the model cannot explain of a measured log kl, for the first few.
-        temperature: width of the draws around the mean, 1 for the posterior itself; it grows to 1
-            while measurements bring nothing better.
+        temperature: width of the draws around the mean, 1 for the posterior itself.
         spread: how far every fourth proposal goes below the budget, as a fraction of it.
         switch_every: one proposal of a study in so many, counting those of other searches, switches
             random groups of the incumbent if it falls to this search; 0 for none.
@@ -133,10 +129,9 @@ class PosteriorIlp(Search):
         scales = Scales(self.prior_sd, self.residual_sd, self.entry_sd, self.pair_sd, self.noise_sd)
         most = _affordable(problem.space, self.max_history)
         posterior = Posterior.given(Prior.of(problem, scales), *_measured(problem, history, most))
-        temperature = self._temperature(record, posterior.best(problem))
         while len(asked) < n:
             sought = record.targets(self.spread, _ASIDE)
-            tried = [_solved(posterior.beliefs(temperature, rng), t, solver) for t in sought]
+            tried = [self._solved(posterior, target, solver, rng) for target in sought]
             if self.switch_every and (record.n_proposed - 1) % self.switch_every == 0:
                 tried.insert(0, self._switched(posterior, problem, rng))
             found = next(filter(record.is_new, chain.from_iterable(tried)), None)
@@ -148,12 +143,17 @@ class PosteriorIlp(Search):
             asked += record.taken(self._others(posterior, problem, solver, rng), n - len(asked))
         return asked
 
-    def _temperature(self, record: Record, best: Choices | None) -> float:
-        """Width of the draws: grows to that of the posterior while nothing better is found."""
-        held = None if best is None else key_of(best)
-        newest = reversed(record.choices)
-        n_stalled = next((n for n, choice in enumerate(newest) if key_of(choice) == held), 0)
-        return max(self.temperature, min(1.0, self.temperature * (1 + n_stalled / _STALLED)))
+    def _solved(
+        self, posterior: Posterior, problem: Problem, solver: Solver, rng: np.random.Generator
+    ) -> Iterator[Choices]:
+        """The least of each belief within the limits of a problem, that of the mean before all.
+
+        That of the mean is sought near the incumbent too, as draws are not: they explore.
+        """
+        beliefs = posterior.beliefs(self.temperature, rng)
+        yield next(beliefs).minimum(problem, solver, near=posterior.best(problem))
+        for draw in beliefs:
+            yield draw.minimum(problem, solver)
 
     def _switched(
         self, posterior: Posterior, problem: Problem, rng: np.random.Generator
@@ -176,11 +176,6 @@ class PosteriorIlp(Search):
             belief = mean.without(rng.choice(len(best), n_barred, replace=False), best)
             yield belief.minimum(problem, solver)
         yield from every_choice(problem)
-
-
-def _solved(beliefs: Iterator[Belief], problem: Problem, solver: Solver) -> Iterator[Choices]:
-    """The least of each belief within the limits of a problem."""
-    return (belief.minimum(problem, solver) for belief in beliefs)
 
 
 def _affordable(space: SearchSpace, max_history: int) -> int:

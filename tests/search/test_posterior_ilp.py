@@ -99,21 +99,3 @@ def test_designs_start_from_the_best_whatever_teaches_nothing(place):
     encoded = [(t.loss, problem.space.encode(t.allocation)) for t in trials if t.loss > 0]
     best = min((x for x in encoded if problem.is_feasible(x[1])), key=lambda x: x[0])[1]
     assert 2 <= (problem.space.encode(asked) > best).sum() <= 6
-
-
-def test_draws_differ_more_from_the_best_once_nothing_better_was_found_for_long():
-    """Of the same measurements, the best of them first or last."""
-    search, long_ago, just_now = SEARCHES.build("posterior_ilp"), 0, 0
-    for seed in (1, 3):
-        problem, measure = interacting_study(seed, n_groups=24)
-        trials = sorted(run_search(search, problem, measure, 60), key=lambda trial: trial.loss)
-        choices = [problem.space.encode(trial.allocation) for trial in trials]
-        best = next(filter(problem.is_feasible, choices))
-        for draw in range(8):
-            first, last = (
-                search.ask(problem, tuple(known), 1, np.random.default_rng(draw))[0]
-                for known in (trials, trials[::-1])
-            )
-            long_ago += (problem.space.encode(first) != best).sum()
-            just_now += (problem.space.encode(last) != best).sum()
-    assert long_ago > 1.1 * just_now
