@@ -198,26 +198,20 @@ class Belief:
     signs: tuple[Floats, ...]
     size: float
 
-    def minimum(self, problem: Problem, solver: Solver, near: Choices | None = None) -> Choices:
+    def minimum(self, problem: Problem, solver: Solver, start: Choices | None = None) -> Choices:
         """The choice of smallest log kl found within the problem's limits.
 
-        Without pair terms it is exact; then pair terms are followed.
+        Without pair terms it is exact. Then pair terms are followed: linear around the choice they
+        are one more table, solved exactly again, and a step is kept when the belief agrees.
 
         Args:
             problem: gives limits and costs.
             solver: of each step.
-            near: a choice within the limits; pair terms are followed from there as well.
+            start: where pair terms are followed from, instead of the exact one without them.
         """
-        starts = [solver.solve(problem.with_loss(per_group(problem, self.table))).choice]
-        starts += [] if near is None else [near]
-        return min((self._followed(x, problem, solver) for x in starts), key=self.value)
-
-    def _followed(self, choice: Choices, problem: Problem, solver: Solver) -> Choices:
-        """Where steps along the pair terms lead from a choice.
-
-        Linear around it they are one more table, solved exactly; a step is kept when the belief
-        agrees.
-        """
+        choice = start
+        if choice is None:
+            choice = solver.solve(problem.with_loss(per_group(problem, self.table))).choice
         lowest = self.value(choice)
         table, rows = self.table, np.arange(len(choice))
         for damping in _DAMPINGS:

@@ -50,12 +50,12 @@ class PosteriorIlp(Search):
 
     A proposal minimizes the posterior mean, or, when that was measured, a draw (Thompson
     sampling): the knapsack is solved exactly without pairs, then followed along the pair terms,
-    linear around each solution, with an exact solve a step; that of the mean also from the
-    incumbent, the best that was measured. Draws differ from it in many layers at once, which is the
-    design that the regression needs; with `switch_every` some proposals switch layers at random,
-    whatever is believed of them. When all draws solve to what was measured, the front of the table
-    follows, then the mean solved with one or more layers kept from their best format, as Lawler
-    (1972) finds next best solutions; of small spaces, all the rest.
+    linear around each solution, with an exact solve a step. Before the draws, pair terms of the
+    mean are followed from the incumbent too. Draws differ from it in many layers at once, which is
+    the design that the regression needs; with `switch_every` some proposals switch layers at
+    random, whatever is believed of them. When all draws solve to what was measured, the front of
+    the table follows, then the mean solved with one or more layers kept from their best format, as
+    Lawler (1972) finds next best solutions; of small spaces, all the rest.
 
     Wide independent corrections per (layer, format) do not work: measured, their draws are
     dominated by whatever they under-rate, and no proposal beats the start. Narrow ones do, once the
@@ -146,12 +146,15 @@ class PosteriorIlp(Search):
     def _solved(
         self, posterior: Posterior, problem: Problem, solver: Solver, rng: np.random.Generator
     ) -> Iterator[Choices]:
-        """The least of each belief within the limits of a problem, that of the mean before all.
+        """The least of each belief within the limits of a problem.
 
-        That of the mean is sought near the incumbent too, as draws are not: they explore.
+        That of the mean before all, then what the mean has least of near the best measured.
         """
-        beliefs = posterior.beliefs(self.temperature, rng)
-        yield next(beliefs).minimum(problem, solver, near=posterior.best(problem))
+        beliefs, best = posterior.beliefs(self.temperature, rng), posterior.best(problem)
+        mean = next(beliefs)
+        yield mean.minimum(problem, solver)
+        if best is not None:
+            yield mean.minimum(problem, solver, best)
         for draw in beliefs:
             yield draw.minimum(problem, solver)
 

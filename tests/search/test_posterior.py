@@ -57,8 +57,8 @@ def test_mode_and_entries_are_those_of_the_exact_mode(n_groups, n):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_no_minimum_is_above_a_choice_that_it_is_sought_near(seed):
-    """By its own belief, of the mean and of draws."""
+def test_no_minimum_is_above_the_choice_that_its_steps_start_from(seed):
+    """By its own belief, of the mean and of draws"""
     rng = np.random.default_rng(seed)
     problem, measure = interacting_study(seed, 12)
     trials = run_search(SEARCHES.build("posterior_ilp"), problem, measure, 60)
@@ -66,8 +66,8 @@ def test_no_minimum_is_above_a_choice_that_it_is_sought_near(seed):
     choices = np.array([problem.space.encode(t.allocation) for t in trials])
     target = np.log([trial.loss for trial in trials])
     found = Posterior.given(Prior.of(problem, SCALES), choices, target)
-    best = found.best(problem)
+    best, solver = found.best(problem), SOLVERS.build("lagrangian")
     for belief in islice(found.beliefs(1.0, rng), 8):
-        least = belief.minimum(problem, SOLVERS.build("lagrangian"), near=best)
+        least = belief.minimum(problem, solver, best)
         assert problem.is_feasible(least)
         assert belief.value(least) <= belief.value(best)
