@@ -122,12 +122,13 @@ def test_the_checkpoint_is_the_measured_model(finished, tuned):
         assert torch.equal(get_weight(made.module, layer.name), whole)
 
 
-def changed(folder, out, **configuration):
+def changed(folder, out, own_head=False, **configuration):
     """A copy of a model whose config.json says something else; a head of its own is another one."""
     shutil.copytree(folder, out)
+    (out / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
     config = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(config | configuration))
-    if configuration.get("tie_word_embeddings") is False:
+    if own_head or configuration.get("tie_word_embeddings") is False:
         head = {"lm_head.weight": stored(out)["model.embed_tokens.weight"].flip(1) * 1.1}
         save_file(stored(out) | head, out / "model.safetensors", {"format": "pt"})
     return out
@@ -138,9 +139,10 @@ def changed(folder, out, **configuration):
     [
         ({"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}, {}),
         ({"tie_word_embeddings": False}, {}),
+        ({"own_head": True}, {}),
         ({}, {"tie_word_embeddings": False}),
     ],
-    ids=["another rotation", "head of its own", "base with a head of its own"],
+    ids=["another rotation", "head of its own", "untold head", "base with a head of its own"],
 )
 def test_the_configuration_is_that_of_the_fine_tune(
     of_tuned, of_base, tuned, tiny_folder, tiny_study, tiny_tokens, tmp_path
@@ -158,6 +160,18 @@ def test_the_configuration_is_that_of_the_fine_tune(
     made = load_offset(tmp_path / "offset", "float32", "cpu").module
     with torch.no_grad():
         assert torch.allclose(run(made, tiny_tokens[:1]), measured, atol=1e-4)
+    assert made.generation_config.eos_token_id == [2, 7]
+
+
+def test_a_model_in_bfloat16_rotates_as_one_that_was_loaded_so(finished, tiny_folder):
+    _, folder, _ = finished
+    made, loaded = (
+        dict(load(str(path), dtype="bfloat16", device="cpu").module.named_buffers())
+        for load, path in ((load_offset, folder), (load_model, tiny_folder))
+    )
+    assert {name: (x.dtype, x.tolist()) for name, x in made.items()} == {
+        name: (x.dtype, x.tolist()) for name, x in loaded.items()
+    }
 
 
 def test_the_checkpoint_verifies(finished):

@@ -206,6 +206,9 @@ def _save_configuration(
     config = copy.deepcopy(module.config)
     config.architectures = [type(module).__name__]
     config.dtype = torch.bfloat16
+    head = module.get_output_embeddings()
+    if head is not None and head.weight is not module.get_input_embeddings().weight:
+        config.tie_word_embeddings = False  # whatever it said: the file has both
     if quantization_config is not None:
         config.quantization_config = dict(quantization_config)
     config.save_pretrained(folder)

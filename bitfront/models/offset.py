@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, GenerationConfig
 from transformers.initialization import no_init_weights
 
 from bitfront import formats
@@ -107,7 +107,7 @@ def load_offset(
         ) from error
     sees = isinstance(task_of(module), ImageClassification)
     tokenizer = loaded.tokenizer if sees else load_tokenizer(folder, str(folder))
-    module = module.to(placed(device, dtype)[1])
+    module = _rounded(module, placed(device, dtype)[1])
     return LoadedModel(module, tokenizer, weight_files.digest(folder), str(folder))
 
 
@@ -196,8 +196,18 @@ def _filled(folder: Path, base: nn.Module) -> nn.Module:
     # A head that is tied only here follows the base's embedding.
     held |= {name: held[source] for name, source in module.all_tied_weights_keys.items()}
     module.load_state_dict(held)
+    if (folder / "generation_config.json").is_file():
+        module.generation_config = GenerationConfig.from_pretrained(folder)
     filled: nn.Module = module.to(device_of(base)).eval()
     return filled
+
+
+def _rounded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Every tensor that checkpoints hold in a dtype; others, such as rotary frequencies, stay."""
+    for tensor in module.state_dict(keep_vars=True).values():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+    return module
 
 
 def _add(folder: Path, module: nn.Module) -> None:
