@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,8 @@ from bitfront.models.bank import WeightBank
 from bitfront.models.gradients import errors
 from bitfront.models.layers import get_weight
 from bitfront.table import LayerTable
+
+logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
@@ -50,6 +53,7 @@ def imputed(table: LayerTable, seen: TokensSeen, model: nn.Module, bank: WeightB
         found = squares[row] * rate
         values[row] = np.where(np.isfinite(found), found, table.values[row])
     of = f"{seen.n_unseen} of {seen.n_experts} experts saw too few tokens: their scores are imputed"
+    logger.warning("%s.", of)
     return replace(table, values=values, note="; ".join(filter(None, (table.note, of))))
 
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from bitfront.errors import InvalidArgument
 from bitfront.models.accumulators import Accumulator, LayerView
 from bitfront.models.matrices import products
-from bitfront.models.tasks import CausalText, task_of
 from bitfront.sensitivity.base import LabelEstimator
 from bitfront.space import SearchSpace
 
@@ -59,20 +58,18 @@ class FisherLowrank(LabelEstimator):
 
     def accumulator(self, model: nn.Module, space: SearchSpace) -> Accumulator:
         """See `PassEstimator.accumulator`."""
-        n_unscored = 1 if isinstance(task_of(model), CausalText) else 0
-        return _Forms(space, self.rank, self.seed, n_unscored)
+        return _Forms(space, self.rank, self.seed)
 
 
 class _Forms(Accumulator):
-    """Arguments as of `FisherLowrank`; `n_unscored` of the last positions have no gradient."""
-
-    def __init__(self, space: SearchSpace, rank: int, seed: int, n_unscored: int) -> None:
+    def __init__(self, space: SearchSpace, rank: int, seed: int) -> None:
         self.sums = np.zeros(space.allowed.shape)
-        self.rank, self.seed, self.n_unscored = rank, seed, n_unscored
+        self.rank, self.seed = rank, seed
 
     def layer(self, view: LayerView) -> None:
         gradients = view.slopes.flatten(0, 1).float()
-        n = max(view.slopes.shape[0] * (view.slopes.shape[1] - self.n_unscored), 1)
+        # A text's last token has no loss, and an expert sees few of the positions.
+        n = max(int(gradients.any(dim=1).sum()), 1)
         vectors, values = leading(gradients, self.rank, self.seed)
         rest = gradients.square().sum(dim=0) - vectors.square() @ values
         rest = rest.clamp(min=0)
