@@ -101,7 +101,7 @@ class Budget:
     def parse(cls, text: str) -> Budget:
         """Read numbers with their units, separated by commas.
 
-        Case is free, but for the B of bytes: a b may be bits.
+        The case of units is free, but for the B of bytes: a b may be bits.
 
         Raises:
             InvalidArgument: no number, no unit, an unknown one, or a quantity bounded twice.

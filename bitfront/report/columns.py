@@ -116,7 +116,7 @@ def columns_of(trials: Sequence[Trial], narrow: bool = False) -> tuple[Column, .
     Args:
         trials: its points.
         narrow: leave out code bits beside any of these, and perplexity beside the last two or
-            several, for 80 columns.
+            two of the others, for 80 columns; three of these do not fit.
     """
     stated = {quantity for trial in trials for quantity in trial.values}
     judged = [
