@@ -61,7 +61,6 @@ def table(arguments: list[str]) -> str:
     made.add_argument("--objectives", default="kl+bytes", help="that volumes of searches are over")
     made.add_argument("--n-tokens", default="2048", help="that searches measure on")
     made.add_argument("--since", default="", help="day from which rows of searches count")
-    made.add_argument("--until", default="9", help="day before which rows of searches count")
     made.add_argument("--n-judged", default="1024", help="tokens that estimators are judged on")
     made.add_argument("--n-sequences", default="8", help="that estimators read")
     made.add_argument(
@@ -97,7 +96,7 @@ def searches(asked: argparse.Namespace) -> Iterator[list[str]]:
     made = [
         row
         for row in rows("searches", model=asked.model, budget=asked.budget, n_tokens=asked.n_tokens)
-        if row["objectives"] == asked.objectives and asked.since <= row["date"] < asked.until
+        if row["objectives"] == asked.objectives and asked.since <= row["date"]
     ]
     # Shares of volume are of the largest in one run: what ran beside `sweep` is compared to it.
     sweeps = {
