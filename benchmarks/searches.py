@@ -113,7 +113,7 @@ def study_of(arguments: argparse.Namespace, search: str, seed: int, n_trials: in
         formats=tuple(arguments.formats.split(",")),
         estimator=Choice.parse(arguments.estimator),
         searches=tuple(map(Choice.parse, search.split("+"))),
-        costs=tuple(map(Choice.parse, arguments.costs.split(","))),
+        costs=Choice.parse_list(arguments.costs),
         n_trials=n_trials,
         n_search_sequences=arguments.n_search,
         n_pairs=arguments.n_pairs if "quadratic" in search else 0,
