@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -89,11 +90,14 @@ class Examined:
         return made
 
 
-def examined(points: Iterator[Point], ask: Ask, progress: Progress = silent) -> Iterator[Examined]:
+def examined(
+    points: Generator[Point, None, None], ask: Ask, progress: Progress = silent
+) -> Iterator[Examined]:
     """Put items to the unquantized model and to others, and pair their answers.
 
     Args:
-        points: of `points`; the unquantized model comes first.
+        points: of `points`; the unquantized model comes first. Closed at the end, however that
+            comes: it holds the lock of a results folder.
         ask: puts the items.
         progress: called as the work goes on.
 
@@ -105,17 +109,18 @@ def examined(points: Iterator[Point], ask: Ask, progress: Progress = silent) -> 
         BitfrontError: as `points` and `ask`.
     """
     first: dict[str, Answers] = {}
-    for point in points:
-        check_language_model(
-            point.model.module,
-            "Items are put to",
-            point.model.source,
-            "`bitfront verify` measures a checkpoint of it",
-        )
-        for name, answers in ask(point.model, progress).items():
-            paired = Paired.of(answers, first[name]) if name in first else None
-            first.setdefault(name, answers)
-            yield Examined(name, point.name, point.sizes, answers, paired)
+    with closing(points):
+        for point in points:
+            check_language_model(
+                point.model.module,
+                "Items are put to",
+                point.model.source,
+                "`bitfront verify` measures a checkpoint of it",
+            )
+            for name, answers in ask(point.model, progress).items():
+                paired = Paired.of(answers, first[name]) if name in first else None
+                first.setdefault(name, answers)
+                yield Examined(name, point.name, point.sizes, answers, paired)
 
 
 def of_files(paths: Sequence[Path], n: int | None = None) -> Ask:
@@ -166,7 +171,7 @@ def points(
     trials: Sequence[int] = (),
     model: str | None = None,
     progress: Progress = silent,
-) -> Iterator[Point]:
+) -> Generator[Point, None, None]:
     """The unquantized model, then points of a results folder or the model of a checkpoint.
 
     Args:
@@ -203,7 +208,7 @@ def points(
 
 def _of_results(
     results: Results, trials: Sequence[Trial], model: str | None, progress: Progress
-) -> Iterator[Point]:
+) -> Generator[Point, None, None]:
     study = results.study
     dtype = results.identity.get("dtype", study.dtype)
     study = replace(study, model=model or study.model, dtype=dtype)
@@ -218,7 +223,9 @@ def _of_results(
                 yield Point(f"trial {trial.number}", loaded, _sizes(trial))
 
 
-def _of_checkpoint(folder: Path, model: str | None, progress: Progress) -> Iterator[Point]:
+def _of_checkpoint(
+    folder: Path, model: str | None, progress: Progress
+) -> Generator[Point, None, None]:
     if not holds_weights(folder):
         raise InvalidArgument(f"{folder} has a recipe, not weights: carry it out, or export anew.")
     manifest = Manifest.read(folder)
