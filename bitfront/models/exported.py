@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from bitfront.errors import InvalidModel, first_line
-from bitfront.models.load import AUTO_CLASSES, quiet
+from bitfront.models.load import AUTO_CLASSES, give_task, quiet
 from bitfront.models.offset import is_offset, load_offset
-from bitfront.models.sentences import pooling_of
-from bitfront.models.tasks import set_task, task_named
+from bitfront.models.tasks import task_named
 from bitfront.models.timm_models import check_timm
 from bitfront.seeing import config_of
 
@@ -49,8 +48,7 @@ def load_exported(folder: Path, dtype: torch.dtype, device: str) -> nn.Module:
             module: nn.Module = AUTO_CLASSES[task].from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **file
             )
-            if task == "sentences":
-                set_task(module, pooling_of(folder))
+            give_task(module, task, folder)
             return module.to(device).eval()
     except Exception as error:
         raise InvalidModel(f"Cannot load {folder}: {first_line(error)}.") from error
