@@ -179,7 +179,7 @@ def whole_place(source: str) -> str:
     return str(path.resolve()) if path is not None else source
 
 
-def _filled(folder: Path, base: nn.Module) -> nn.Module:
+def _filled(folder: Path, base: Any) -> nn.Module:
     """The model of a folder's own configuration with the tensors of its base."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     del config.quantization_config
@@ -193,9 +193,12 @@ def _filled(folder: Path, base: nn.Module) -> nn.Module:
     held = restacked(base, base.state_dict())
     if kind == "sentences" and not any(name.startswith("pooler.") for name in held):
         module.pooler = None
+    for name in base.all_tied_weights_keys.keys() - module.all_tied_weights_keys.keys():
+        held[name] = held[name].clone()  # a head that is tied in the base alone
     # A head that is tied only here follows the base's embedding.
     held |= {name: held[source] for name, source in module.all_tied_weights_keys.items()}
-    module.load_state_dict(held)
+    module.load_state_dict(held, assign=True)  # the base's own storage: not held twice
+    module.tie_weights()
     if (folder / "generation_config.json").is_file():
         module.generation_config = GenerationConfig.from_pretrained(folder)
     filled: nn.Module = module.to(device_of(base)).eval()
