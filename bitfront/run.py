@@ -226,8 +226,9 @@ def export_checkpoint(
         The point as the manifest has it: `trial`, or with the values of the new weights.
 
     Raises:
-        InvalidArgument: `results` is not a results folder; or the point cannot be quantized again
-            (`requantizing.settled`), or the exporter would write other weights.
+        InvalidArgument: `results` is not a results folder; the exporter cannot write such a point;
+            or the point cannot be quantized again (`requantizing.settled`), or the exporter would
+            write other weights.
         MismatchedArtifact: the model is no longer the one that was measured, or the quantized
             weights are damaged and only a search can make them anew.
         StorageError: the checkpoint could not be written.
@@ -239,6 +240,8 @@ def export_checkpoint(
     for source in (study.model, study.base):
         if source is not None:
             check_target(Path(directory), source)
+    chosen.check_base((asked or study).base)
+    chosen.writable(trial.allocation, folder.space)
     # "auto" may mean another dtype here than on the machine that measured.
     known = replace(study, dtype=folder.identity.get("dtype", study.dtype))
     made = Manifest(
@@ -254,7 +257,6 @@ def export_checkpoint(
         model, bank = _as_measured(known, trial, folder, asked, progress)
     else:
         quantizer = settled(requantize, study)
-        chosen.writable(trial.allocation, folder.space)
         new = requantized(known, trial, quantizer, folder, progress)
         model, bank, trial = new.model, new.bank, new.trial
         made = replace(made, trial=trial, identity=new.identity, requantized=quantizer)
@@ -294,7 +296,7 @@ def write_checkpoint(
             the exporter writes other weights.
         StorageError: it could not be written.
     """
-    exporter.check_base(model)
+    exporter.check_base(model.base.source if model.base else None)
     allocation = exporter.writable(made.trial.allocation, bank.space)
     with replacing_folder(directory) as folder:
         try:

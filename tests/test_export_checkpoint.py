@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bitfront import Choice, Study, TextSource, Trial, export_checkpoint, run_study
+from bitfront.allocation import Allocation
 from bitfront.errors import InvalidArgument, MismatchedArtifact
 from bitfront.models import bank, load
 from bitfront.results import Results
@@ -143,6 +144,19 @@ def test_a_folder_without_results_is_refused(study, tmp_path: Path) -> None:
     study, out = study
     with pytest.raises(InvalidArgument, match="not a results folder"):
         export_checkpoint(study, point(out), tmp_path / "checkpoint", results=tmp_path / "empty")
+
+
+def test_what_an_exporter_cannot_write_is_refused_before_the_model_is_read(
+    finished, tmp_path: Path
+) -> None:
+    study, out = finished["rtn"]
+    lost, best = replace(study, model=str(tmp_path / "gone")), point(out)
+    rounded = dict.fromkeys(best.allocation.formats, "int4_g64_aint8")
+    pairs, offset = replace(best, allocation=Allocation(rounded)), replace(lost, base="alice/base")
+    with pytest.raises(InvalidArgument, match="This point rounds inputs"):
+        export_checkpoint(lost, pairs, tmp_path / "out", "fake_quant", results=out)
+    with pytest.raises(InvalidArgument, match="differences from alice/base"):
+        export_checkpoint(offset, best, tmp_path / "out", "gguf", results=out)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[1]", "{}", '{"a": "b"}'])

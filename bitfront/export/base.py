@@ -45,17 +45,17 @@ class Exporter(ABC):
     carries_offsets: ClassVar[bool] = False
     """Whether it writes what quantized differences from a base come to."""
 
-    def check_base(self, model: LoadedModel) -> None:
-        """Refuse a model whose differences from a base were quantized where weights are expected.
+    def check_base(self, base: str | None) -> None:
+        """Refuse a base whose differences were quantized where weights are expected.
 
         Raises:
             InvalidArgument: says what to take.
         """
-        if model.base is not None and not self.carries_offsets:
+        if base is not None and not self.carries_offsets:
             raise InvalidArgument(
                 f"{type(self).__name__} stores quantized weights, and this point has quantized "
-                f"differences from {model.base.source}: take packed for the offset alone, or "
-                "fake_quant for plain weights."
+                f"differences from {base}: take packed for the offset alone, or fake_quant for "
+                "plain weights."
             )
 
     def writable(self, allocation: Allocation, space: SearchSpace) -> Allocation:
