@@ -114,10 +114,13 @@ class HuggingFaceFolder(Exporter):
     def __post_init__(self) -> None:
         try:
             split_torch_state_dict_into_shards({}, max_shard_size=self.max_shard_size)
-        except ValueError:
+            is_size = float(self.max_shard_size.strip()[:-2]) > 0  # two letters of a unit
+        except (ValueError, OverflowError):
+            is_size = False
+        if not is_size:
             raise InvalidArgument(
                 f"max_shard_size is {self.max_shard_size!r}: give a size such as 5GB or 500MB."
-            ) from None
+            )
 
     def write_folder(
         self,

@@ -80,8 +80,9 @@ def test_large_checkpoints_are_cut(name, exportable, tiny_tokens, tmp_path):
     loaded = [load(name, tmp_path / part, dtype=torch.float32) for part in ("whole", "cut")]
     expected, cut = (logits(module, tiny_tokens[:1]) for module in loaded)
     assert torch.equal(cut, expected)
-    with pytest.raises(InvalidArgument, match="max_shard_size is 'huge': give a size such as"):
-        EXPORTERS.build(name, {"max_shard_size": "huge"})
+    for size in ("huge", "0GB", "-1GB", "infGB"):
+        with pytest.raises(InvalidArgument, match=f"max_shard_size is '{size}': give a size such"):
+            EXPORTERS.build(name, {"max_shard_size": size})
 
 
 @every_checkpoint
