@@ -196,7 +196,11 @@ def _save_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], max_size: s
     stored = {name: t.contiguous() for name, t in tensors.items()}
     split = split_torch_state_dict_into_shards(stored, max_shard_size=max_size)
     for file, names in split.filename_to_tensors.items():
-        save_file({name: stored[name] for name in names}, folder / file, {"format": "pt"})
+        path = folder / file
+        path.touch()
+        mode = path.stat().st_mode
+        save_file({name: stored[name] for name in names}, path, {"format": "pt"})
+        path.chmod(mode)  # save_file's own is for the owner alone
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))

@@ -138,6 +138,15 @@ def test_the_folder_is_complete(name, exportable, tmp_path):
 
 
 @every_exporter
+def test_whoever_may_read_one_file_may_read_all(name, exportable, tmp_path):
+    write(name, exportable(name), tmp_path / "out")
+    umask = os.umask(0)
+    os.umask(umask)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "out").iterdir()}
+    assert modes == dict.fromkeys(modes, oct(0o666 & ~umask))
+
+
+@every_exporter
 def test_the_model_is_left_as_it_was(name, exportable, tmp_path):
     e = exportable(name)
     config = e.model.module.config.to_json_string()
