@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import shutil
@@ -31,6 +32,9 @@ from bitfront.models.sentences import save_pooling
 from bitfront.models.tasks import SentenceEmbedding, task_of
 from bitfront.notes import MARK
 from bitfront.space import SearchSpace
+
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+"""What errors of a full disk say, those of libraries too, which have no number."""
 
 
 class Exporter(ABC):
@@ -258,9 +262,9 @@ def replacing_folder(directory: Path) -> Iterator[Path]:
         raise
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise StorageError(
-            f"Cannot write {directory}: {reason}. Free some space or give another place."
-        ) from error
+        is_full = any(words in str(error) for words in _FULL)
+        advice = "Free some space or give another place" if is_full else "Give another place"
+        raise StorageError(f"Cannot write {directory}: {reason}. {advice}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

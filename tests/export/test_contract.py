@@ -1,5 +1,6 @@
 """What every exporter promises: the claimed size and logits, and all of a folder or nothing."""
 
+import errno
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from bitfront import formats
@@ -224,6 +226,20 @@ def test_a_disk_that_is_full_at_the_tokenizer(tiny_export, tiny_folder, tmp_path
     with pytest.raises(StorageError, match=r"Cannot write.*File too large"):
         EXPORTERS.build("fake_quant").write(model, e.allocation, e.bank, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "Free some space or give another place"),
+        (SafetensorError(f"Io: {os.strerror(errno.EDQUOT)}"), "Free some space or give another"),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES)), "Permission denied. Give another place"),
+    ],
+    ids=str,
+)
+def test_space_is_to_be_freed_where_none_is_left(error, advice, tmp_path):
+    with pytest.raises(StorageError, match=advice), replacing_folder(tmp_path / "out"):
+        raise error
 
 
 def test_the_folder_of_the_model_is_never_replaced(tiny_export, tiny_folder, tmp_path):
