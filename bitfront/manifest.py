@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bitfront.errors import BitfrontError, InvalidArgument, MismatchedArtifact
+from bitfront.notes import LATER
 from bitfront.plugins import Choice
 from bitfront.study import Study
 from bitfront.trial import Trial
@@ -146,7 +147,7 @@ def digests(folder: Path) -> dict[str, Digest]:
     return {
         path.relative_to(folder).as_posix(): _digest(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != NAME and not path.match(VERDICT.format(runtime="*"))
+        if path.is_file() and not any(path.match(name) for name in LATER)
     }
 
 

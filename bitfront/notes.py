@@ -7,7 +7,23 @@ from pathlib import Path
 from typing import Any
 
 MARK = "bitfront.json"
-"""File with the allocation and notes; a folder that has it may be written again."""
+"""File with the allocation, notes and the names of the files written with it: a folder that has it,
+and no other files, may be written again."""
+LATER = ("manifest.json", "check-*.json")
+"""Files that come beside those: the manifest and the verdicts of checks."""
+
+
+def added(folder: Path) -> list[str]:
+    """Files of a checkpoint's folder that were not written with it, such as a user's own."""
+    files = _read(folder).get("files")
+    written = [MARK, *files] if isinstance(files, list) else [MARK]
+    return [
+        name
+        for path in sorted(folder.rglob("*"))
+        if path.is_symlink() or not path.is_dir()
+        if (name := path.relative_to(folder).as_posix()) not in written
+        if not any(path.match(later) for later in LATER)
+    ]
 
 
 def unmeasured(folder: Path) -> str:

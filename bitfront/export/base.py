@@ -30,7 +30,7 @@ from bitfront.models.layers import fixed_tensors, stored_dtype
 from bitfront.models.load import LoadedModel, quiet
 from bitfront.models.sentences import save_pooling
 from bitfront.models.tasks import SentenceEmbedding, task_of
-from bitfront.notes import MARK
+from bitfront.notes import MARK, added
 from bitfront.space import SearchSpace
 
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
@@ -193,7 +193,8 @@ def writing(
     made = {"model_digest": model.digest, "formats": dict(allocation.formats), **(notes or {})}
     with replacing_folder(directory) as folder:
         yield folder
-        (folder / MARK).write_text(json.dumps(made, indent=2))
+        files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        (folder / MARK).write_text(json.dumps(made | {"files": files}, indent=2))
 
 
 def _save_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], max_size: str) -> None:
@@ -290,12 +291,30 @@ def check_target(directory: Path, source: str) -> None:
         source: the model; an exported checkpoint may be that of a new study.
 
     Raises:
-        StorageError: a file, a folder of something else, or of the model itself.
+        StorageError: a file; a mount point, which nothing can take the place of; the folder of the
+            model itself, the current one, one of something else, or of a checkpoint with files
+            that were not written with it.
     """
     model, target = Path(source).expanduser().resolve(), Path(directory).resolve()
     if model.exists() and target in (model, *model.parents):
         raise StorageError(f"{directory} is the folder of the model itself: give another folder.")
     if target.is_file():
         raise StorageError(f"{directory} is a file: give the name of a folder.")
-    if target.is_dir() and any(target.iterdir()) and not (target / MARK).exists():
+    if not target.is_dir():
+        return
+    if target in (here := Path.cwd(), *here.parents):
+        raise StorageError(
+            f"{directory} is or holds the current folder, and would be replaced: give another "
+            "folder."
+        )
+    if os.path.ismount(target):
+        raise StorageError(
+            f"{directory} is a mount point, which cannot be replaced: give a folder inside it."
+        )
+    if any(target.iterdir()) and not (target / MARK).exists():
         raise StorageError(f"{directory} has files of something else: give another folder.")
+    if others := added(target):
+        raise StorageError(
+            f"{directory} has {others[0]}, not written with the checkpoint there: give another "
+            "folder, or move it elsewhere."
+        )

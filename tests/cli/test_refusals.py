@@ -62,6 +62,30 @@ def test_an_occupied_folder_is_noticed_before_the_model_is_read(
     assert "has files of something else" in errors
 
 
+def test_the_folder_that_one_stands_in_is_refused(
+    searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (".", tmp_path / "here", ".."):
+        code, _, errors = run("export", searched[0], "--out", out)
+        assert one_line(code, errors)
+        assert "the current folder, and would be replaced: give another folder" in errors
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_what_a_user_put_beside_a_checkpoint_is_never_lost(searched, tmp_path: Path, run) -> None:
+    out = tmp_path / "checkpoint"
+    for _ in range(2):  # the second replaces what the first wrote
+        code, _, errors = run("export", searched[0], "--out", out)
+        assert code == 0, errors
+    (out / "notes.md").write_text("keep me")
+    code, _, errors = run("export", searched[0], "--out", out)
+    assert one_line(code, errors)
+    assert "has notes.md, not written with the checkpoint there: give another folder" in errors
+    assert (out / "notes.md").read_text() == "keep me"
+
+
 BAD_OPTIONS = {
     "unknown estimator": (["--estimator", "fischer"], "Did you mean 'fisher'"),
     "unknown format": (["--formats", "int4_g46"], "Did you mean 'int4_g"),

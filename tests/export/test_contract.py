@@ -196,9 +196,18 @@ def test_an_earlier_checkpoint_is_replaced_other_files_are_not(name, exportable,
     e, folder = exportable(name), tmp_path / "out"
     folder.mkdir()
     write(name, e, folder)
-    (folder / "stale").write_text("")
+    (folder / "manifest.json").write_text("of the earlier one")
+    (folder / "check-transformers.json").write_text("of the earlier one")
     write(name, e, folder)
-    assert not (folder / "stale").exists()
+    assert not (folder / "manifest.json").exists()
+    for file in ("notes.md", ".git/config"):
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text("precious")
+        with pytest.raises(StorageError, match=f"{file}, not written with .*another folder") as no:
+            write(name, e, folder)
+        assert "\n" not in str(no.value)
+        assert (folder / file).read_text() == "precious"
+        (folder / file).unlink()
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("precious")
     with pytest.raises(StorageError, match="files of something else"):
@@ -240,6 +249,14 @@ def test_a_disk_that_is_full_at_the_tokenizer(tiny_export, tiny_folder, tmp_path
 def test_space_is_to_be_freed_where_none_is_left(error, advice, tmp_path):
     with pytest.raises(StorageError, match=advice), replacing_folder(tmp_path / "out"):
         raise error
+
+
+def test_a_mounted_folder_is_refused_before_anything_is_written(tiny_export, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "out")
+    with pytest.raises(StorageError, match=r"out is a mount point, .*: give a folder inside it"):
+        write("packed", tiny_export, tmp_path / "out")
+    write("packed", tiny_export, tmp_path / "out" / "checkpoint")
 
 
 def test_the_folder_of_the_model_is_never_replaced(tiny_export, tiny_folder, tmp_path):
