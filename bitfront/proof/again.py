@@ -7,12 +7,26 @@ from pathlib import Path
 
 from bitfront.environment import versions
 from bitfront.export import EXPORTERS
-from bitfront.export.base import check_target
+from bitfront.export.base import Exporter, check_target
 from bitfront.manifest import Manifest
 from bitfront.plugins import Choice
 from bitfront.progress import Progress, silent
 from bitfront.proof.rebuilt import rebuilt
 from bitfront.run import write_checkpoint
+
+
+def exporter_of(text: str) -> Exporter:
+    """The exporter that a manifest names.
+
+    Args:
+        text: name with parameters, such as `"packed:max_shard_size=2GB"`.
+
+    Raises:
+        InvalidArgument: it has no such parameter, or not of that value.
+        UnknownPlugin: none of that name.
+    """
+    choice = Choice.parse(text)
+    return EXPORTERS.build(choice.name, choice.params)
 
 
 def export_again(
@@ -36,8 +50,7 @@ def export_again(
     """
     manifest = Manifest.read(folder)
     wanted = exporter or manifest.exporter
-    choice = Choice.parse(wanted)
-    chosen = EXPORTERS.build(choice.name, choice.params)
+    chosen = exporter_of(wanted)
     check_target(directory, model or manifest.study.model)
     with rebuilt(manifest, model, progress=progress) as made:
         new = replace(manifest, exporter=wanted, written_with=versions())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bitfront.budget import Budget
-from bitfront.errors import InvalidArgument, InvalidModel, NonFinite
+from bitfront.errors import InvalidArgument, InvalidModel, NonFinite, UnknownPlugin
 from bitfront.evaluation.base import evaluate
 from bitfront.formats import named
 from bitfront.inputs import load_searched, measured_samples, weights_identity
@@ -26,6 +26,7 @@ from bitfront.notes import unmeasured
 from bitfront.plugins import Choice
 from bitfront.pricing import cost_tables
 from bitfront.progress import Event, Progress, counted, silent
+from bitfront.proof.again import exporter_of
 from bitfront.proof.rebuilt import differences, study_of
 from bitfront.space import SearchSpace
 from bitfront.study import Study
@@ -63,7 +64,7 @@ class Remeasured:
         recorded: by quantity, those of the manifest.
         n_files: files whose digest was compared.
         differences: one line for everything that is not as the manifest says.
-        note: why the weights were not measured, or that sizes are not those of the folder; empty
+        note: why the weights were not measured, and that sizes are not those of the folder; empty
             where neither is so.
     """
 
@@ -99,6 +100,7 @@ def verify(
     study = _placed(study_of(manifest, model), manifest.trial.text, text)
     loaded, space = load_searched(study, progress)
     lines += differences(manifest, weights_identity(study, loaded, space, manifest.requantized))
+    lines += _wrong_words(manifest, space)
     values: dict[str, float] = {}
     noise: dict[str, float] = {}
     try:
@@ -126,10 +128,25 @@ def verify(
         for name, value in values.items()
         if name in recorded and (line := _difference(name, value, recorded[name], noise))
     ]
-    note = f"the weights are not the measured ones: {instead}" if instead else ""
-    if manifest.exporter.partition(":")[0] == "fake_quant":
-        note = "sizes are those of the point; the folder has plain weights of 16 bits"
-    return Remeasured(values, recorded, len(manifest.files), tuple(lines), note)
+    notes = [f"the weights are not the measured ones: {instead}"] if instead else []
+    if manifest.exporter.partition(":")[0] != "packed":
+        notes.append("sizes are those of the point, not of this folder")
+    return Remeasured(values, recorded, len(manifest.files), tuple(lines), "; ".join(notes))
+
+
+def _wrong_words(manifest: Manifest, space: SearchSpace) -> Iterator[str]:
+    """One line for each layer that is not the model's or pinned otherwise, and the exporter."""
+    formats = manifest.trial.allocation.formats
+    pinned = {layer.name: format.name for layer, format in space.pinned}
+    for name, format in pinned.items():
+        if formats.get(name) != format:
+            yield f"{name} was {format}, is {formats.get(name, 'absent')} in the manifest."
+    for name in sorted(formats.keys() - pinned.keys() - {layer.name for layer in space.layers}):
+        yield f"{name} is {formats[name]} in the manifest, and no layer of the model."
+    try:
+        exporter_of(manifest.exporter)
+    except (InvalidArgument, UnknownPlugin) as error:
+        yield str(error)
 
 
 def _placed(study: Study, name: str, source: str | None) -> Study:

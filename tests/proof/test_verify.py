@@ -8,6 +8,7 @@ import pytest
 
 from bitfront import Choice, TextSource, export_checkpoint, run_study
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact
+from bitfront.export import EXPORTERS as PLUGINS
 from bitfront.manifest import NAME, Manifest, digests
 from bitfront.proof.again import export_again
 from bitfront.proof.check import check
@@ -33,9 +34,9 @@ def test_what_was_measured_is_measured_again(exporter, exported):
 def test_sizes_that_are_not_those_of_the_folder_are_said_to_be_the_points(exported, run):
     noted = {
         name: "sizes are those of the point" in run("verify", exported(name))[1]
-        for name in ("packed", "fake_quant", "fake_quant:max_shard_size=5MB")
+        for name in (*EXPORTERS, "fake_quant:max_shard_size=5MB")
     }
-    assert list(noted.values()) == [False, True, True]
+    assert [name for name in noted if not noted[name]] == ["packed"]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,7 @@ def test_weights_that_were_not_measured_are_neither_measured_again_nor_checked(
     assert told in said
     found = verify(folder)
     assert told in found.note
+    assert "sizes are those of the point" in found.note
     assert "kl" not in found.values
     with pytest.raises(InvalidArgument, match=f"{told}.*search with --runtime {runtime}"):
         check(folder, runtime)
@@ -122,6 +124,20 @@ def test_a_layer_that_the_manifest_lost_is_a_line_and_not_a_smaller_size(exporte
     found = verify(folder)
     assert any(repr(lost) in line or lost in line for line in found.differences)
     assert "bytes" not in found.values
+
+
+def test_words_of_a_manifest_that_no_file_bears_out_are_lines(exported, tmp_path):
+    folder = shutil.copytree(exported("fake_quant"), tmp_path / "copy")
+    fields = json.loads((folder / NAME).read_text())
+    del fields["allocation"]["model.embed_tokens"]
+    fields["allocation"]["model.layers.9.mlp.up_proj"] = "int4_g32_sym"
+    (folder / NAME).write_text(json.dumps(fields | {"exporter": "fake_quantt"}))
+    assert verify(folder).differences == (
+        "model.embed_tokens was int8_g32_sym, is absent in the manifest.",
+        "model.layers.9.mlp.up_proj is int4_g32_sym in the manifest, and no layer of the model.",
+        "Unknown exporter 'fake_quantt'. Did you mean 'fake_quant'? "
+        f"Available: {', '.join(PLUGINS.names())}.",
+    )
 
 
 def test_codes_that_changed_are_seen_without_digests(altered):
