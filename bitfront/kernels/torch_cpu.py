@@ -23,6 +23,8 @@ MOST_TOKENS_KEPT = 4
 _VECTORS = torch.backends.cpu.get_cpu_capability()
 _GROUPS = (128, 64, 32)
 _ROWS = 16
+_COLUMNS = 16
+"""That one step over 8-bit codes reads: past the end of rows that are no multiple of it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def can_multiply(format: Format, shape: tuple[int, int]) -> bool:
         return False
     if format.num_bits <= 4:
         return shape[0] % _ROWS == 0 and _group_size(format, shape) is not None
-    return format.symmetric and format.group_size is None
+    return format.symmetric and format.group_size is None and shape[1] % _COLUMNS == 0
 
 
 def low_bit(format: Format, shape: tuple[int, int], tensors: Mapping[str, torch.Tensor]) -> LowBit:
