@@ -87,6 +87,19 @@ def test_low_bit_operators_err_like_bfloat16_weights(name, n_tokens):
 
 
 @needs_vectors
+@pytest.mark.parametrize("name", ["int4_g64", "int8_channel_sym"])
+def test_few_tokens_may_be_any_view(name):
+    """As the last token of each sequence is, which alone a head is given."""
+    layer, x = packed(name, 0), torch.randn(2, 3, 320).bfloat16()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for view in (x[:, -1:, :256], x[:, :, 1:257], torch.randn(256, 5).bfloat16().T):
+        expected = layer(view.contiguous().clone())
+        assert layer._low_bit is not None
+        torch.testing.assert_close(layer(view), expected)
+        torch.testing.assert_close(compiled(view), expected)
+
+
+@needs_vectors
 def test_what_multiplies_follows_from_dtype_tokens_and_gradients():
     layer = packed("int4_g64", 0)
     few, many = torch.randn(2, 3, 256).bfloat16(), torch.randn(40, 256).bfloat16()
