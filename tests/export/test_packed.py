@@ -147,6 +147,7 @@ def test_rows_of_a_packed_table_are_those_of_the_whole(name):
     table.load_state_dict(quantized.tensors())
     ids = torch.tensor([[3, 39, 3], [0, 7, 20]])
     assert torch.equal(table(ids), quantized.dequantize()[ids])
+    assert table(ids[:, :0]).shape == (2, 0, 256)  # as `nn.Embedding` has it
 
 
 @pytest.mark.parametrize(
