@@ -23,6 +23,8 @@ MOST_TOKENS_KEPT = 4
 _VECTORS = torch.backends.cpu.get_cpu_capability()
 _GROUPS = (128, 64, 32)
 _ROWS = 16
+_COLUMNS = 16
+"""That one step over 8-bit codes reads: past the end of rows that are no multiple of it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class LowBit:
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """`x [..., n_columns] @ weight.T` in bfloat16."""
         rows = x.reshape(-1, x.shape[-1])
+        # Rows must follow one another, and those for int8 codes start at multiples of 32 bytes.
+        if not rows.is_contiguous() or rows.storage_offset() % _COLUMNS:
+            rows = rows.clone(memory_format=torch.contiguous_format)
         out: torch.Tensor
         if self.group_size is None:
             out = torch.ops.aten._weight_int8pack_mm(rows, self.codes, self.scales)
@@ -65,7 +70,7 @@ def can_multiply(format: Format, shape: tuple[int, int]) -> bool:
         return False
     if format.num_bits <= 4:
         return shape[0] % _ROWS == 0 and _group_size(format, shape) is not None
-    return format.symmetric and format.group_size is None
+    return format.symmetric and format.group_size is None and shape[1] % _COLUMNS == 0
 
 
 def low_bit(format: Format, shape: tuple[int, int], tensors: Mapping[str, torch.Tensor]) -> LowBit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from safetensors import safe_open
 from torch import nn
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -36,18 +37,28 @@ class BitfrontConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transfor
             `"cache"`, for `PackedCache.of`; `None` where the cache was not searched.
         base: source, digest and bytes of the model that these are offsets to; `None` of a whole
             model.
+
+    Raises:
+        InvalidModel: `formats` is not that.
     """
 
     def __init__(
         self,
-        formats: Mapping[str, str],
+        formats: Mapping[str, str] | None = None,
         siblings: Iterable[Sequence[str]] = (),
         quant_method: str = QUANT_METHOD,
         kv_cache: Mapping[str, Any] | None = None,
         base: Mapping[str, Any] | None = None,
     ) -> None:
+        if not isinstance(formats, Mapping) or not all(
+            isinstance(f, str) for f in formats.values()
+        ):
+            raise InvalidModel(
+                "quantization_config in config.json must have the name of a format for each layer "
+                "as formats: export the checkpoint again."
+            )
         self.quant_method = quant_method
-        self.formats = dict(formats)
+        self.formats: dict[str, str] = dict(formats)
         self.siblings = [list(names) for names in siblings]
         if kv_cache is not None:
             self.kv_cache = dict(kv_cache)
@@ -60,19 +71,31 @@ class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]
 
     requires_calibration = True
 
-    def _process_model_before_weight_loading(self, model: nn.Module, **_: object) -> None:
+    def _process_model_before_weight_loading(
+        self, model: nn.Module, checkpoint_files: Iterable[str] | None = None, **_: object
+    ) -> None:
         if base := getattr(self.quantization_config, "base", None):
             raise InvalidModel(
                 f"This folder has only offsets to {base.get('source')}: load it with "
                 "bitfront.models.offset.load_offset(folder)."
             )
+        chosen, siblings = self.quantization_config.formats, self.quantization_config.siblings
         modules = dict(model.named_modules())
-        if any(name not in modules for name in self.quantization_config.formats):
+        if any(name not in modules for name in chosen):
             separate_experts(model)
-        for name, format in self.quantization_config.formats.items():
+            modules = dict(model.named_modules())
+        for name in (*chosen, *(name for names in siblings for name in names)):
+            if name not in modules:
+                raise InvalidModel(
+                    f"config.json names layer {name!r}, which {type(model).__name__} lacks: "
+                    "export the checkpoint again."
+                )
+        for name, format in chosen.items():
             if format != "bf16":  # stored as the module's own weight
                 replace_with_packed(model, name, formats.named(format))
-        join_siblings(model, self.quantization_config.siblings)
+        join_siblings(model, siblings)
+        if checkpoint_files is not None:
+            check_tensors(model, chosen, checkpoint_files)
 
     def update_weight_conversions(self, weight_conversions: list[Any], model: nn.Module) -> Any:
         """None where experts are separate: tensors have the names of the modules already."""
@@ -98,6 +121,32 @@ def packed_tensors(module: nn.Module, tensors: Mapping[str, Any], format: str) -
     if format == "bf16":
         return {"weight": as_stored(module, tensors["weight"]).contiguous()}
     return dict(tensors)
+
+
+def check_tensors(model: nn.Module, chosen: Mapping[str, str], files: Iterable[str]) -> None:
+    """Hold a checkpoint to what layers are stored as: transformers would make up what it lacks.
+
+    Args:
+        model: with packed layers.
+        chosen: format name of each layer.
+        files: of the checkpoint.
+
+    Raises:
+        InvalidModel: names the first tensor that is missing or of another shape.
+    """
+    found: dict[str, list[int]] = {}
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            found |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    for layer, format in chosen.items():
+        for part, tensor in model.get_submodule(layer).state_dict().items():
+            name, shape = f"{layer}.{part}", list(tensor.shape)
+            if found.get(name) != shape:
+                has = f"has {found[name]} as" if name in found else "lacks"
+                raise InvalidModel(
+                    f"The checkpoint {has} {name}, a tensor of shape {shape} in format {format}: "
+                    "export it again."
+                )
 
 
 def replace_with_packed(model: nn.Module, name: str, format: Format) -> None:

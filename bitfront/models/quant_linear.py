@@ -264,6 +264,8 @@ class QuantEmbedding(PackedWeight):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Token ids `[...]` to rows `[..., width]`."""
+        if ids.numel() == 0:  # which formats do not decode
+            return self.get_buffer("like").new_empty((*ids.shape, self.shape[1]))
         if on_gpu(ids):
             # Some rows more than once, for `unique` would wait for the GPU and break its graphs.
             rows = self._rows(ids.reshape(-1))

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
@@ -119,6 +120,48 @@ def test_layers_that_read_one_tensor_are_loaded_as_siblings(every_format, tmp_pa
     assert all(getattr(module, "siblings", None) is None for module in again.modules())
 
 
+LAYER = "model.layers.0.mlp.up_proj"
+DAMAGED_CONFIGS = {
+    "no formats": (lambda c: c.pop("formats"), "must have the name of a format for each"),
+    "a list": (lambda c: c.update(formats=["int4_g64"]), "must have the name of a format for each"),
+    "no name": (lambda c: c["formats"].update({LAYER: None}), "must have the name of a format"),
+    "no such layer": (lambda c: c["formats"].update(x="int4_g64"), "'x', which LlamaForCausalLM l"),
+    "no such sibling": (lambda c: c.update(siblings=[["x", "y"]]), "'x', which LlamaForCausalLM"),
+    "another format": (lambda c: c["formats"].update({LAYER: "int8_g32"}), f"lacks {LAYER}.codes"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_CONFIGS)
+def test_a_damaged_configuration_is_refused_in_one_line(damage, tiny_export, tmp_path):
+    e = tiny_export
+    EXPORTERS.build("packed").write(e.model, e.allocation, e.bank, tmp_path / "out")
+    change, said = DAMAGED_CONFIGS[damage]
+    path = tmp_path / "out" / "config.json"
+    config = json.loads(path.read_text())
+    change(config["quantization_config"])
+    path.write_text(json.dumps(config))
+    with pytest.raises(InvalidModel, match=said):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.parametrize("of", ["packed", "bf16"])
+@pytest.mark.parametrize("damage", ["lacks", "has"])
+def test_missing_tensors_and_other_shapes_are_refused_by_name(of, damage, tiny_export, tmp_path):
+    """transformers would go on with tensors that nobody wrote."""
+    e = tiny_export
+    EXPORTERS.build("packed").write(e.model, e.allocation, e.bank, tmp_path / "out")
+    path = tmp_path / "out" / "model.safetensors"
+    layer = next(x for x, f in e.allocation.formats.items() if (f == "bf16") == (of == "bf16"))
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.startswith(layer))
+    tensor = tensors.pop(name)
+    if damage == "has":
+        tensors[name] = tensor[:-1].contiguous()
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(InvalidModel, match=f"The checkpoint {damage} .*{name}, a tensor of shape"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+
 @pytest.mark.parametrize("family", OUTSIDE)
 def test_layers_outside_the_blocks_are_packed_like_others(family, tiny_tokenizer, tmp_path):
     module = build(family)
@@ -147,6 +190,7 @@ def test_rows_of_a_packed_table_are_those_of_the_whole(name):
     table.load_state_dict(quantized.tensors())
     ids = torch.tensor([[3, 39, 3], [0, 7, 20]])
     assert torch.equal(table(ids), quantized.dequantize()[ids])
+    assert table(ids[:, :0]).shape == (2, 0, 256)  # as `nn.Embedding` has it
 
 
 @pytest.mark.parametrize(

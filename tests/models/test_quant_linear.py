@@ -54,6 +54,21 @@ def test_integers_have_operators():
     assert len(LOW_BIT) == 4 + 3 * 4 * 2 + 4
     assert not torch_cpu.can_multiply(formats.named("int4_g64"), (40, 256))
     assert not torch_cpu.can_multiply(formats.named("nf4_g64"), SHAPE)
+    assert torch_cpu.can_multiply(formats.named("int8_channel_sym"), (13, 112))
+    assert not torch_cpu.can_multiply(formats.named("int8_channel_sym"), (13, 120))
+
+
+@pytest.mark.parametrize("name", ["int5_channel_sym", "int8_channel_sym", "int4_channel"])
+def test_few_tokens_are_multiplied_by_rows_of_any_width(name):
+    """An operator that reads past the end of a row gives not-a-number, or ends the process."""
+    for n_columns in (*range(1, 65), 100, 120, 132, 312, 336):
+        for n_rows in (1, 13, 16, 40):
+            layer = packed(name, 0, shape=(n_rows, n_columns))
+            weight = layer.matrix(torch.float32).T
+            for n_tokens in (1, 4, 32):
+                x = torch.randn(n_tokens, n_columns).bfloat16()
+                off = (layer(x).float() - x.float() @ weight).abs()
+                assert (off <= 1e-2 * (x.float().abs() @ weight.abs())).all(), layer
 
 
 @needs_vectors
@@ -69,6 +84,19 @@ def test_low_bit_operators_err_like_bfloat16_weights(name, n_tokens):
     rounded = nn.functional.linear(x, layer.matrix(torch.bfloat16))
     # Twice at most: scales and zero points are rounded to bfloat16 where else the weight is.
     assert error(out, layer, x) < max(2 * error(rounded, layer, x), 6e-3)
+
+
+@needs_vectors
+@pytest.mark.parametrize("name", ["int4_g64", "int8_channel_sym"])
+def test_few_tokens_may_be_any_view(name):
+    """As the last token of each sequence is, which alone a head is given."""
+    layer, x = packed(name, 0), torch.randn(2, 3, 320).bfloat16()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for view in (x[:, -1:, :256], x[:, :, 1:257], torch.randn(256, 5).bfloat16().T):
+        expected = layer(view.contiguous().clone())
+        assert layer._low_bit is not None
+        torch.testing.assert_close(layer(view), expected)
+        torch.testing.assert_close(compiled(view), expected)
 
 
 @needs_vectors
