@@ -19,12 +19,9 @@ from bitfront.api import problems
 from bitfront.api.machine import is_loopback, is_named
 from bitfront.api.site import Here, Site
 from bitfront.errors import BitfrontError, Unauthorised
-from bitfront.store.keys import SCOPES
+from bitfront.store.keys import LOCAL, SCOPES
 from bitfront.store.quotas import Quota
 from bitfront.store.records import ApiKey
-
-LOCAL = "local"
-"""Owner of what is done on a machine without keys."""
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

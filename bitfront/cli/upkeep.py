@@ -15,6 +15,7 @@ from bitfront.cli.installation import open_store, read_settings
 from bitfront.cli.options import AsJson
 
 if TYPE_CHECKING:
+    from bitfront.store import Store
     from bitfront.store.records import ApiKey
 
 key = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
@@ -71,6 +72,7 @@ def create_key(
     made, secret = store.keys.create(owner, names, max_running, seconds, max_device_hours, _who())
     print(f"Key {made.id} of {made.owner}, shown this once:", file=sys.stderr)
     print(secret)
+    _tell_of_local_studies(store, made)
 
 
 @key.command("list")
@@ -93,6 +95,19 @@ def revoke_key(
     store.db.check_schema()
     store.keys.revoke(key_id, _who())
     print(f"Key {key_id} is revoked.")
+
+
+def _tell_of_local_studies(store: Store, made: ApiKey) -> None:
+    """Say so where a key does not see what was made before there were any."""
+    from bitfront.store.keys import LOCAL
+
+    is_blind = made.owner != LOCAL and "admin" not in made.scopes
+    if is_blind and store.studies.page(LOCAL, n=1):
+        print(
+            f"Studies made without a key belong to {LOCAL}: this key does not see them, one of "
+            f"`bitfront key create {LOCAL}` does.",
+            file=sys.stderr,
+        )
 
 
 def _line(each: ApiKey, hours: float) -> str:

@@ -23,6 +23,8 @@ from bitfront.store.tables import api_keys, audit
 
 SCOPES = ("read", "write", "admin")
 """Reading studies; submitting and changing them; seeing workers and everyone's studies."""
+LOCAL = "local"
+"""Owner of what is done on a machine without keys."""
 OPERATOR = "operator"
 """Who does what is done on the database itself."""
 _DAY = 24 * 3600.0

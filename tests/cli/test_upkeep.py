@@ -60,6 +60,17 @@ def test_a_key_is_made_listed_and_revoked(store, run):
     assert secret.strip() not in repr(rows)
 
 
+def test_a_key_of_another_owner_says_that_it_does_not_see_what_was_made_without_keys(store, run):
+    store.db.upgrade()
+    assert "local" not in run("key", "create", "anna")[2]
+    store.studies.create(Study("org/tiny", Budget.parse("4bpw")), "local")
+    told = run("key", "create", "anna")[2].splitlines()[-1]
+    assert "made without a key belong to local" in told
+    assert "`bitfront key create local`" in told
+    for arguments in (["local"], ["anna", "--scopes", "read,admin"]):
+        assert "made without" not in run("key", "create", *arguments)[2]
+
+
 def test_keys_that_cannot_be_are_one_line(store, run):
     run("upgrade")
     for arguments in (
