@@ -1,4 +1,4 @@
-"""How long a study will still take, from the measurements it has."""
+"""How much a study measures at most, and how long it still takes by what it has measured."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bitfront.store import Store
 from bitfront.store.records import Stage, StoredStudy, StudyState, TaskRow
+from bitfront.study import Study
 
 _MEASURED = {"search": "calibration", "evaluate": "evaluation"}
 
@@ -22,8 +23,19 @@ def seconds_left(store: Store, stored: StoredStudy) -> float | None:
         return None
     n_left = max(0, stored.total - stored.done)
     if stored.stage == "search":
-        n_left += stored.study.n_finalists
+        n_left += most_measured(stored.study)["evaluation"]
     return n_left * pace
+
+
+def most_measured(study: Study) -> dict[str, int]:
+    """Most measurements by text: as `proposing.n_wanted` and `run.finalists` bound them.
+
+    Every format is a baseline on both texts, those of caches too; finalists are among the trials.
+    """
+    cached = study.kv_cache.formats if study.kv_cache else ()
+    n_baselines = len({*study.formats, *cached})
+    n_trials = max(study.n_trials, n_baselines + 1)
+    return {"calibration": n_trials, "evaluation": min(n_trials, n_baselines + study.n_finalists)}
 
 
 def seconds_each(finished: Sequence[TaskRow]) -> float | None:

@@ -8,15 +8,22 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
+from instances import interacting_study, run_search
 from starlette.testclient import TestClient
 
 from bitfront.api import kinds, weights
 from bitfront.api.metrics import create_metrics_app
+from bitfront.budget import Budget
 from bitfront.errors import InvalidModel
 from bitfront.formats import catalogue, named
 from bitfront.plugins import Plugins
+from bitfront.proposing import n_wanted
+from bitfront.run import finalists
+from bitfront.search import SEARCHES
+from bitfront.study import Study
 
 BODY = {"model": "org/tiny@main", "budget": "4.25bpw", "n_trials": 8}
 
@@ -76,10 +83,32 @@ def test_an_estimate_counts_measurements_and_tokens(client):
     evaluation = {"source": "org/text@main", "n_sequences": 10, "sequence_length": 50}
     body = {**BODY, "calibration": calibration, "evaluation": evaluation, "n_finalists": 3}
     answer = client.post("/v1/estimate", json=body).json()
-    assert answer["n_measurements"] == {"calibration": 8, "evaluation": 3}
-    assert answer["n_tokens"] == {"calibration": 8 * 4 * 100, "evaluation": 3 * 10 * 50}
+    # finalists, and each of four formats everywhere
+    assert answer["n_measurements"] == {"calibration": 8, "evaluation": 3 + 4}
+    assert answer["n_tokens"] == {"calibration": 8 * 4 * 100, "evaluation": 7 * 10 * 50}
     assert answer["n_estimator_tokens"] == 1600
     assert answer["model"] is None
+
+
+def test_a_study_measures_at_most_what_its_estimate_says(client):
+    problem, measure = interacting_study()
+    menu = [each.name for each in problem.space.formats]
+    body = {**BODY, "formats": menu, "n_finalists": 2}
+    for n_trials in (1, 5, 6, 12):
+        answer = client.post("/v1/estimate", json={**body, "n_trials": n_trials}).json()
+        study = Study("org/tiny", Budget.parse("4bpw"), formats=tuple(menu), n_trials=n_trials)
+        wanted = n_wanted(SimpleNamespace(study=study, problem=problem))
+        trials = run_search(SEARCHES.build("random"), problem, measure, wanted)
+        assert answer["n_measurements"]["calibration"] == wanted
+        again = len(finalists(trials, problem, 2))
+        assert len(menu) < again <= answer["n_measurements"]["evaluation"] <= wanted
+
+
+def test_an_estimate_counts_every_format_of_caches(client):
+    cache = {"formats": ["int2_g64", "int4_g32"], "window": 8}
+    body = {**BODY, "formats": ["int2_g64", "int8_g64"], "kv_cache": cache, "budget": "9MB"}
+    told = client.post("/v1/estimate", json={**body, "n_trials": 1}).json()
+    assert told["n_measurements"] == {"calibration": 3 + 1, "evaluation": 3 + 1}
 
 
 def safetensors(tensors):

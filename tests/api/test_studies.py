@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bitfront import runtimes
+from bitfront.api.pace import seconds_each
+from bitfront.store.records import Stage
 
 BODY = {
     "model": "org/tiny@main",
@@ -34,7 +36,9 @@ def test_a_study_lives_from_submission_to_deletion(client, bench):
     study = client.get(study["links"]["self"]).json()
     assert (study["state"], study["stage"]) == ("RUNNING", "search")
     assert study["progress"] == {"done": 2, "total": 5}
-    assert study["seconds_left"] > 0
+    # three more on the calibration text, then again at most what was measured there
+    pace = seconds_each(bench.store.activity.finished(study["id"], Stage.EVALUATE))
+    assert study["seconds_left"] == pytest.approx(pace * (3 + 5))
 
     bench.work()
     study = client.get(study["links"]["self"]).json()

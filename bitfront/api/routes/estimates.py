@@ -12,6 +12,7 @@ from bitfront import formats
 from bitfront.api import caches, weights
 from bitfront.api.answers import EstimateAnswer, ModelEstimate
 from bitfront.api.openapi import problems
+from bitfront.api.pace import most_measured
 from bitfront.api.schemas import EXAMPLE, EXAMPLE_IMAGES, StudyBody
 from bitfront.api.security import reader
 from bitfront.api.site import Here
@@ -43,7 +44,7 @@ def estimate_study(
     n_tokens = _measured_tokens(study, lengths)
     sees = kind_of(study.calibration.source) == IMAGES
     return EstimateAnswer(
-        n_measurements={"calibration": study.n_trials, "evaluation": study.n_finalists},
+        n_measurements=most_measured(study),
         n_tokens=n_tokens,
         n_estimator_tokens=study.calibration.n_sequences * lengths[study.calibration],
         unit="images" if sees else "tokens",
@@ -57,7 +58,8 @@ def _measured_tokens(study: Study, lengths: Mapping[TextSource, int]) -> dict[st
         texts.append((study.second.calibration, study.second.evaluation))
     seen = sum(lengths[search] for search, _ in texts) * study.n_search_sequences
     final = sum(each.n_sequences * lengths[each] for _, each in texts)
-    return {"calibration": study.n_trials * seen, "evaluation": study.n_finalists * final}
+    n = most_measured(study)
+    return {"calibration": n["calibration"] * seen, "evaluation": n["evaluation"] * final}
 
 
 def _length(text: TextSource) -> int:
