@@ -13,13 +13,12 @@ import typer
 
 from bitfront.cli.options import AsJson, ExporterChoice
 from bitfront.cli.output import tell_notes
-from bitfront.cli.server import StudyId, connected
+from bitfront.cli.server import PATIENCE, StudyId, connected
 from bitfront.errors import Conflict, InvalidArgument
 
 if TYPE_CHECKING:
     from bitfront.client import Client, RemoteCheckpoint
 
-_PATIENCE = 600.0
 _LOOK_SECONDS = 0.5
 
 
@@ -34,7 +33,7 @@ def materialise(
     from bitfront.display import Display
     from bitfront.progress import Event
 
-    with connected(_PATIENCE) as client, Display(as_json) as display:
+    with connected(PATIENCE) as client, Display(as_json) as display:
         made = client.materialise(client.find(study), at=at, exporter=exporter)
         written = _written(client, made, lambda stage: display.show(Event(stage, 0, 1)))
         display.show(Event("write", 1, 1))

@@ -20,7 +20,8 @@ StudyId = Annotated[
     str, typer.Argument(metavar="ID", help="Id of a study; its first or last digits will do.")
 ]
 
-_PATIENCE = 600.0
+PATIENCE = 600.0
+"""Seconds for which a command that stays for the end waits for a server that went away."""
 
 
 def connected(patience: float = 60.0) -> Client:

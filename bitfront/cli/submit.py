@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from bitfront.cli.options import AsJson
-from bitfront.cli.server import connected, page
+from bitfront.cli.server import PATIENCE, connected, page
 from bitfront.errors import InvalidArgument
 
 
@@ -26,7 +26,7 @@ def submit(
     from bitfront.cli.watch import follow
 
     body = _read(study)
-    with connected() as client:
+    with connected(PATIENCE) if watch else connected() as client:
         # Made once: an answer that is lost is asked for again under the same key.
         made = client.submit(body, str(uuid.uuid4()))
         if as_json:

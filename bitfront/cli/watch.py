@@ -17,7 +17,7 @@ from rich.console import Console
 from bitfront.budget import Budget
 from bitfront.cli.options import AsJson
 from bitfront.cli.output import print_line
-from bitfront.cli.server import StudyId, connected, page
+from bitfront.cli.server import PATIENCE, StudyId, connected, page
 from bitfront.errors import BitfrontError, InvalidArgument, Unreachable
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 600.0
 _WAITING_SECONDS = 15.0
 _LOOK_SECONDS = 1.0
 """Between looks at the progress of a stage that makes no events."""
@@ -39,7 +38,7 @@ _UNSHOWN = {"prepare", "propose", "finalists"}
 
 def watch(study: StudyId, as_json: AsJson = False) -> None:
     """Watch a study until it is over; exit code 0 when it is complete, else 1."""
-    with connected(_PATIENCE) as client:
+    with connected(PATIENCE) as client:
         follow(client, client.find(study), as_json)
 
 

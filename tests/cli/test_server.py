@@ -65,6 +65,18 @@ def test_submit_prints_the_id_and_the_page(bench, study_file, run):
     assert json.loads(out)["state"] == "WAITING"
 
 
+def test_whoever_watches_waits_as_long_for_a_server(bench, study_file, done, monkeypatch, run):
+    patience = []
+    init = Connection.__post_init__
+    monkeypatch.setattr(
+        Connection, "__post_init__", lambda self: (init(self), patience.append(self.patience))
+    )
+    monkeypatch.setattr("bitfront.cli.watch.follow", lambda *_: None)
+    for arguments in (["submit", study_file], ["submit", study_file, "--watch"], ["watch", done]):
+        assert run(*arguments)[0] == 0
+    assert patience == [60.0, 600.0, 600.0]
+
+
 BAD_STUDIES = {
     "no file": (None, "examples/study.toml"),
     "no toml": ("model: tiny", "is not TOML"),
