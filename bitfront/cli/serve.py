@@ -43,7 +43,10 @@ def serve(
     dashboard: Annotated[
         bool, typer.Option("--dashboard/--no-dashboard", help="Whether Optuna's dashboard runs.")
     ] = True,
-    dashboard_port: Port = 8766,
+    dashboard_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help="Default: BITFRONT_DASHBOARD_PORT, or 8766."),
+    ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="Prometheus metrics. Default: none.")
     ] = None,
@@ -64,6 +67,8 @@ def serve(
     )
     n_workers = workers if workers is not None else int(not settings.broker_url)
     dashboard_host = settings.dashboard_host
+    if dashboard_port is None:
+        dashboard_port = settings.dashboard_port
     if not dashboard_port:
         with listening(dashboard_host, 0) as free:
             dashboard_port = free.getsockname()[1]

@@ -209,6 +209,16 @@ def test_a_port_in_use_is_one_line(option, store, run):
     assert f"127.0.0.1:{port}" in errors
 
 
+def test_the_dashboard_is_served_at_the_port_of_the_settings(store, monkeypatch, run):
+    plans = []
+    monkeypatch.setattr("bitfront.cli.serving.serve", lambda settings, plan: plans.append(plan))
+    monkeypatch.setenv("BITFRONT_DASHBOARD_PORT", "4321")
+    assert run("serve")[0] == run("serve", "--dashboard-port", 1234)[0] == 0
+    monkeypatch.delenv("BITFRONT_DASHBOARD_PORT")
+    assert run("serve")[0] == 0
+    assert [plan.dashboard_port for plan in plans] == [4321, 1234, 8766]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
