@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -51,6 +52,29 @@ class Artifacts:
             raise InvalidArgument(
                 f"Cannot keep artifacts at {self.url!r}: {error}. "
                 "Give a folder, or s3://bucket/prefix with s3fs installed."
+            ) from error
+
+    def check(self) -> None:
+        """Refuse a place where nothing can be kept, before there is anything to keep.
+
+        Raises:
+            InvalidArgument: nothing that is installed knows such a place.
+            StorageError: it cannot be reached or written to.
+        """
+        try:
+            system, root = self._place
+            if self._folder is not None:
+                system.makedirs(root, exist_ok=True)
+            # No digest: what is left of it where this is killed is no artifact.
+            probe = f"{root}/check-{secrets.token_hex(8)}"
+            system.pipe_file(probe, b"bitfront")
+            system.rm_file(probe)
+        except InvalidArgument:
+            raise
+        except Exception as error:
+            raise StorageError(
+                f"Cannot keep artifacts at {self.url} ({str(error) or type(error).__name__}): set "
+                "BITFRONT_ARTIFACTS_URL to a folder or a store that can be written to."
             ) from error
 
     @property

@@ -58,6 +58,12 @@ def test_only_digests_are_names(artifacts, name):
         artifacts.has(name)
 
 
+def test_a_place_is_checked_before_there_is_anything_to_keep(artifacts):
+    artifacts.check()
+    artifacts.check()
+    assert list(artifacts.all()) == []
+
+
 def test_a_store_that_cannot_be_reached_is_one_kind_of_error(tmp_path):
     """Libraries of stores raise errors of their own, s3fs some that are no `OSError`."""
     fsspec.register_implementation("unreachable", Unreachable, clobber=True)
@@ -76,6 +82,8 @@ def test_a_store_that_cannot_be_reached_is_one_kind_of_error(tmp_path):
     ):
         with pytest.raises(StorageError, match=r"artifacts at unreachable://kept: no answer\."):
             use()
+    with pytest.raises(StorageError, match=r"artifacts at unreachable://kept \(no answer\)"):
+        artifacts.check()
 
 
 class Unreachable(fsspec.AbstractFileSystem):
@@ -86,4 +94,4 @@ class Unreachable(fsspec.AbstractFileSystem):
     def _gone(self, *_args, **_options):
         raise RuntimeError("no answer")
 
-    put_file = exists = find = modified = rm_file = _gone
+    put_file = exists = find = modified = rm_file = pipe_file = _gone

@@ -1,4 +1,4 @@
-"""The installation that commands of the server work on: its settings and its database."""
+"""The installation that commands of the server work on: its settings, database and files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from bitfront.cli.server import need_extra
 from bitfront.errors import InvalidArgument, StorageError
 
 if TYPE_CHECKING:
+    from bitfront.artifacts import Artifacts
     from bitfront.settings import Settings
     from bitfront.store import Store
 
@@ -61,3 +62,17 @@ def open_store(settings: Settings, answer_seconds: float = 30.0) -> Store:
     # A file is there or not; a server may be starting.
     store.db.wait(0.0 if settings.database.startswith("sqlite") else _WAIT_SECONDS)
     return store
+
+
+def open_artifacts(settings: Settings) -> Artifacts:
+    """Where files are kept, once it is known that they can be.
+
+    Raises:
+        InvalidArgument: nothing that is installed knows such a place.
+        StorageError: it cannot be reached or written to.
+    """
+    from bitfront.artifacts import Artifacts
+
+    artifacts = Artifacts(settings.artifacts)
+    artifacts.check()
+    return artifacts

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bitfront.cli.installation import open_store, read_settings
+from bitfront.cli.installation import open_artifacts, open_store, read_settings
 from bitfront.errors import InvalidArgument
 from bitfront.loading import uncollected
 
@@ -114,6 +114,7 @@ def worker(
     store = open_store(settings)
     store.db.check_schema()
     store.db.pool.dispose()
+    open_artifacts(settings)
     from bitfront.workers.local import CeleryWorker, LocalWorkers
     from bitfront.workers.reaper import Reaper
 

@@ -19,7 +19,7 @@ from bitfront.api.app import create_app
 from bitfront.api.machine import is_loopback
 from bitfront.api.metrics import create_metrics_app
 from bitfront.artifacts import Artifacts
-from bitfront.cli.installation import open_store
+from bitfront.cli.installation import open_artifacts, open_store
 from bitfront.collection import Collector
 from bitfront.errors import InvalidArgument
 from bitfront.processes import Processes, stoppable
@@ -64,7 +64,7 @@ def serve(settings: Settings, plan: Plan) -> None:
 
     Raises:
         InvalidArgument: a port that is in use, or a host that needs a key.
-        StorageError: the database does not answer.
+        StorageError: the database does not answer, or no artifacts can be kept.
         MismatchedArtifact: a newer version made the database.
     """
     with stoppable(), ExitStack() as stack:
@@ -74,7 +74,7 @@ def serve(settings: Settings, plan: Plan) -> None:
         _check_host(plan.host, store)
         if plan.dashboard_port is not None:
             _check_host(plan.dashboard_host, store)
-        artifacts = Artifacts(settings.artifacts)
+        artifacts = open_artifacts(settings)
         app = create_app(store, artifacts, settings)
         beside = _Beside(settings, plan, store, artifacts, stack)
         beside.check()

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sqlite3
+import sys
 import time
 
 import pytest
@@ -217,6 +218,28 @@ def test_the_dashboard_is_served_at_the_port_of_the_settings(store, monkeypatch,
     monkeypatch.delenv("BITFRONT_DASHBOARD_PORT")
     assert run("serve")[0] == 0
     assert [plan.dashboard_port for plan in plans] == [4321, 1234, 8766]
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0", "--no-dashboard"], ["worker"]])
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("nowhere://x", "Protocol not known"),
+        ("s3://bucket/prefix", "s3fs"),
+        ("ftp://no.such.host.invalid/x", "BITFRONT_ARTIFACTS_URL"),
+        ("/proc/none", "BITFRONT_ARTIFACTS_URL"),
+        ("http://127.0.0.1:1/x", "BITFRONT_ARTIFACTS_URL"),
+    ],
+)
+def test_a_place_where_no_artifacts_can_be_kept_is_one_line(
+    url, expected, command, store, monkeypatch, run
+):
+    store.db.upgrade()
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.setenv("BITFRONT_ARTIFACTS_URL", url)
+    code, _, errors = run(*command)
+    assert one_line(code, errors)
+    assert expected in errors
 
 
 @pytest.mark.parametrize(
