@@ -119,7 +119,6 @@ def checkpoint_answer(checkpoint: Checkpoint) -> CheckpointAnswer:
             "self": place,
             "study": root,
             "trial": f"{root}/trials/{checkpoint.trial}",
-            "files": f"{place}/files",
             "manifest": f"{place}/manifest",
         },
     )

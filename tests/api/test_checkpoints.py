@@ -24,6 +24,7 @@ def test_a_point_is_chosen_by_its_size_and_written_once(client, bench, done, pla
     root = f"/v1/studies/{done.id}/checkpoints"
     made = client.get(place).json()
     assert made["state"] == "COMPLETE"
+    assert {client.get(link).status_code for link in made["links"].values()} == {200}
     trial = client.get(made["links"]["trial"]).json()
     assert trial["text"] == "evaluation"
     assert trial["values"]["bits_per_weight"] <= 5

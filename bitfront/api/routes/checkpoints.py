@@ -113,7 +113,7 @@ def get_checkpoint(stored: Owned, number: Number, here: Here) -> CheckpointDetai
     """Where a checkpoint stands, and its files once it is written."""
     checkpoint = _checkpoint(stored, number, here)
     answer = checkpoint_answer(checkpoint)
-    root = answer.links["files"]
+    root = f"{answer.links['self']}/files"
     found = [
         CheckpointFile(
             name=name,
