@@ -358,19 +358,25 @@ class Queue:
             note(connection, claim.study_id, "stale", body)
         return study if is_mine else None
 
-    def seen(self, worker: str, queue: str, transport: str, version: str) -> None:
-        """Note that a worker lives."""
+    def seen(
+        self, worker: str, queue: str, transport: str, version: str, age: float | None = None
+    ) -> None:
+        """Note that a worker lives.
+
+        Args:
+            worker: its name.
+            queue: what it takes tasks from.
+            transport: what wakes it.
+            version: of its program.
+            age: seconds since its process began; `None` where no other process takes its name.
+        """
+        begun = {} if age is None else {"started_at": NOW - age}
         with self.db.writing() as connection:
             place = workers.c.name == worker
-            lives = sa.update(workers).where(place).values(seen_at=NOW)
+            lives = sa.update(workers).where(place).values({"seen_at": NOW, **begun})
             if not connection.execute(lives).rowcount:
-                row: dict[str, object] = {
-                    "name": worker,
-                    "queue": queue,
-                    "transport": transport,
-                    "version": version,
-                }
-                row |= {"started_at": NOW, "seen_at": NOW}
+                row: dict[str, object] = {"name": worker, "queue": queue, "transport": transport}
+                row |= {"version": version, "started_at": NOW, "seen_at": NOW, **begun}
                 insert_new(connection, workers, row)
 
 

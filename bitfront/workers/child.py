@@ -35,6 +35,7 @@ from bitfront.workers.work import AnyPlace, Work, work
 
 logger = logging.getLogger("bitfront.workers.child")  # here `__name__` is "__main__"
 
+_BEGUN = time.monotonic()
 _IDLE_SECONDS = 0.2
 _SEEN_SECONDS = 10.0
 _AWAY_SECONDS = 1.0
@@ -115,7 +116,9 @@ def _said(queue: Queue, name: str, queues: Sequence[str], seen: float) -> float:
     """When the database last heard of this worker; it hears again when that is due."""
     if time.monotonic() - seen <= _SEEN_SECONDS:
         return seen
-    queue.seen(name, ",".join(queues), "local", __version__)
+    # A process that is started again keeps the name.
+    age = time.monotonic() - _BEGUN
+    queue.seen(name, ",".join(queues), "local", __version__, age)
     return time.monotonic()
 
 

@@ -1,5 +1,6 @@
 """Rows that nobody asks for any more, and those that somebody may."""
 
+import pytest
 import sqlalchemy as sa
 from store.studies import SPACE, request, run
 
@@ -42,3 +43,12 @@ def test_old_workers_audits_and_unused_spaces_go(store):
     store.studies.create(request(n_trials=4), "anna")
     run(store)
     assert names(store, spaces.c.digest) == {SPACE.digest}
+
+
+def test_a_worker_that_was_started_again_under_its_name_is_up_for_as_long_as_its_process(store):
+    store.queue.seen("machine-1-0", "cpu", "local", "1", age=100.0)
+    (first,) = store.activity.workers()
+    assert first.seen_at - first.started_at == pytest.approx(100.0, abs=0.1)
+    store.queue.seen("machine-1-0", "cpu", "local", "1", age=0.5)
+    (again,) = store.activity.workers()
+    assert again.seen_at - again.started_at == pytest.approx(0.5, abs=0.1)

@@ -308,6 +308,12 @@ def test_workers_show_leases_attempts_and_what_was_set_aside(empty, browse):
     assert "attempt 1 of 3" in text
     assert re.search(r"lease (\d+ s|1 min) left", text)
     assert "No task was set aside." in text
+    with empty.store.db.writing() as connection:
+        connection.exec_driver_sql(
+            "update workers set seen_at = seen_at - 600, started_at = started_at - 725"
+        )
+    text = page(browse(empty), "/ui/workers").text
+    assert re.search(r"host-1:4711:0.*?2 min 5 s.*?10 min( \d s)? ago: silent", text, re.DOTALL)
 
 
 def test_checkpoints_are_listed_until_they_can_be_downloaded(empty, browse):
