@@ -253,7 +253,8 @@ def test_a_server_that_cannot_work_now_is_asked_again():
     study = client.get(ID)
     assert (study.stage, study.done, study.total, study.seconds_left) == ("search", 3, 8, 1.5)
     assert len(seen) == 3
-    assert told == ["http://server does not answer now: trying again"] * 2
+    why = "http://server cannot answer now (The database cannot be used now.): trying again"
+    assert told == [why] * 2
     client, _ = scripted(*[busy] * 3, patience=-1.0)
     with pytest.raises(Unreachable, match="cannot be used now"):
         client.get(ID)

@@ -218,7 +218,9 @@ class Patience:
             raise Unreachable(
                 f"{where} does not answer any more{reason}: see whether it runs, then try again."
             ) from error
-        self._connection.waiting(f"{where} does not answer now: trying again")
+        is_told = isinstance(error, BitfrontError)
+        why = f"cannot answer now ({error})" if is_told else "does not answer now"
+        self._connection.waiting(f"{where} {why}: trying again")
         self.sleep()
 
     def sleep(self) -> None:
