@@ -66,7 +66,8 @@ class StudyAnswer(Answer):
     owner: str
     state: StudyState
     stage: str
-    """What is being done: prepare, estimate, search, evaluate."""
+    """What is done, or was last: prepare, estimate, search, evaluate; while a task of the first two
+    runs, its steps, such as fetch, text, quantize."""
     progress: Progress
     seconds_left: float | None
     """At the pace of the measurements so far; null while that is not known."""
