@@ -342,7 +342,7 @@ def _check_task(model: LoadedModel, study: Study) -> None:
     if longest is not None and length > longest:
         raise InvalidArgument(
             f"Sequences of {length} tokens are longer than the {longest} positions of the model: "
-            f"give --sequence-length {longest} or less."
+            f"give a sequence_length of {longest} or less."
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bitfront import Study, TextSource
-from bitfront.errors import InvalidText
+from bitfront.errors import InvalidArgument, InvalidText
 from bitfront.inputs import prepare
 
 
@@ -92,3 +92,13 @@ def test_a_tokenizer_of_more_ids_than_the_model_has_is_refused_by_the_text(
     with pytest.raises(InvalidText, match=r"token id \d+, .* has 300 rows") as refused:
         prepare(replace(study, model=str(model)))
     assert "\n" not in str(refused.value)
+
+
+def test_sequences_longer_than_the_model_has_positions_are_refused(study: Study) -> None:
+    """By the name that requests and files of a study have for it, too."""
+    long = {
+        name: replace(getattr(study, name), sequence_length=100_000)
+        for name in ("calibration", "evaluation")
+    }
+    with pytest.raises(InvalidArgument, match=r"give a sequence_length of \d+ or less"):
+        prepare(replace(study, **long))
