@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from bitfront.cli.server import need_extra
@@ -36,7 +37,9 @@ def read_settings() -> Settings:
             f"{name} cannot be {str(first['input'])[:80]!r}: {first['msg']}."
         ) from error
     except SettingsError as error:
-        raise InvalidArgument(f'{error}: give JSON, such as ["/models"].') from error
+        named = re.search(r'field "(\w+)"', str(error))
+        name = f"BITFRONT_{named[1].upper()}" if named else "A setting of BITFRONT_*"
+        raise InvalidArgument(f'{name} is not JSON: give a list, such as ["/models"].') from error
 
 
 def open_store(settings: Settings, answer_seconds: float = 30.0) -> Store:

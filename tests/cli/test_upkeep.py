@@ -267,6 +267,8 @@ def test_parts_that_cannot_start_are_one_line(arguments, expected, store, run):
     [
         ("BITFRONT_DEVICE", "tpu", "'auto', 'cpu' or 'cuda'"),
         ("BITFRONT_LEASE_SECONDS", "-1", "greater than 0"),
+        ("BITFRONT_LEASE_SECONDS", "inf", "less than or equal to 86400"),
+        ("BITFRONT_MIRROR_SECONDS", "inf", "less than or equal to 86400"),
         ("BITFRONT_MODEL_ROOTS", "/models", '["/models"]'),
         ("BITFRONT_DATABASE_URL", "mysql://host/name", "postgresql+psycopg://"),
         ("BITFRONT_HOME", "/proc/none", "Cannot write to /proc/none"),
@@ -277,7 +279,7 @@ def test_settings_that_cannot_be_are_one_line(name, value, expected, command, mo
     code, _, errors = run(*command)
     assert one_line(code, errors)
     assert expected in errors
-    assert name in errors or name == "BITFRONT_DATABASE_URL" or "field" in errors
+    assert name in errors or name == "BITFRONT_DATABASE_URL"
 
 
 def test_json_keys_have_no_secret(store, run):
