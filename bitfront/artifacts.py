@@ -24,7 +24,6 @@ from bitfront.errors import (
 )
 from bitfront.files import link_or_copy, replacing
 
-_CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 

@@ -21,6 +21,8 @@ BitfrontError
 Each message is one line: what was given, what is allowed, what to do.
 """
 
+import re
+
 
 class BitfrontError(Exception):
     """Base of the errors that are the user's to fix; the command prints one and exits with 2."""
@@ -127,3 +129,12 @@ def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     bare = not lines or isinstance(error, LookupError)
     return " ".join([type(error).__name__] * bare + [line.rstrip(".:") for line in lines[:1]])
+
+
+def code_of(kind: type[BitfrontError]) -> str:
+    """One word for programs, of a kind of error.
+
+    >>> code_of(NotFound)
+    'not_found'
+    """
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()

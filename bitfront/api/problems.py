@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -75,7 +74,7 @@ def of(error: Exception, instance: str) -> Response:
         status = next((s for kind, s in _STATUS.items() if isinstance(error, kind)), 422)
         is_soon = status in {429, 503} or isinstance(error, errors.InFlight)
         retry = {"Retry-After": str(RETRY_SECONDS)} if is_soon else {}
-        return problem(status, _snake(type(error).__name__), str(error), instance, retry)
+        return problem(status, errors.code_of(type(error)), str(error), instance, retry)
     if isinstance(error, RequestValidationError):
         return _of_validation(error, instance)
     if isinstance(error, HTTPException):
@@ -148,10 +147,6 @@ def _pointer(parts: Sequence[int | str], body: object, is_missing: bool) -> Iter
             if not (is_missing and index == len(parts) - 1):
                 continue
         yield part
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def answer_with_problems(app: FastAPI) -> None:

@@ -230,12 +230,8 @@ class Patience:
         self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
 
 
-def _snake(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-
-
 _KINDS: Mapping[str, type[BitfrontError]] = {
-    _snake(kind.__name__): kind
+    errors.code_of(kind): kind
     for kind in vars(errors).values()
     # Its other fields are not in a problem.
     if isinstance(kind, type) and kind is not errors.InfeasibleBudget
