@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from bitfront.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from bitfront.store import Store
 
 _NAMES = {"localhost", "127.0.0.1", "::1"}
 
@@ -32,3 +38,16 @@ def is_named(header: str) -> bool:
         return urlsplit(f"//{header}").hostname in _NAMES
     except ValueError:
         return False
+
+
+def check_host(host: str, store: Store) -> None:
+    """Refuse to listen beyond this machine while anyone could look.
+
+    Raises:
+        InvalidArgument: no key exists, and the address is not of this machine alone.
+    """
+    if not is_loopback(host) and not store.keys.exist():
+        raise InvalidArgument(
+            f"Host {host} can be reached from other machines and there is no API key yet: make one "
+            "with `bitfront key create OWNER`, or listen at 127.0.0.1."
+        )

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from bitfront.api.app import create_app
-from bitfront.api.machine import is_loopback
+from bitfront.api.machine import check_host
 from bitfront.api.metrics import create_metrics_app
 from bitfront.artifacts import Artifacts
 from bitfront.cli.installation import open_artifacts, open_store
@@ -71,9 +71,9 @@ def serve(settings: Settings, plan: Plan) -> None:
         listener = stack.enter_context(listening(plan.host, plan.port))
         store = open_store(settings, ANSWER_SECONDS)
         store.db.upgrade()
-        _check_host(plan.host, store)
+        check_host(plan.host, store)
         if plan.dashboard_port is not None:
-            _check_host(plan.dashboard_host, store)
+            check_host(plan.dashboard_host, store)
         artifacts = open_artifacts(settings)
         app = create_app(store, artifacts, settings)
         beside = _Beside(settings, plan, store, artifacts, stack)
@@ -116,14 +116,6 @@ def address(host: str, port: int) -> str:
     """Where a client on this machine finds a server."""
     near = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{near}:{port}"
-
-
-def _check_host(host: str, store: Store) -> None:
-    if not is_loopback(host) and not store.keys.exist():
-        raise InvalidArgument(
-            f"Host {host} can be reached from other machines and there is no API key yet: make one "
-            "with `bitfront key create OWNER`, or listen at 127.0.0.1."
-        )
 
 
 class _Server(uvicorn.Server):

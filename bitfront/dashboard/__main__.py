@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 
-from bitfront.dashboard.access import check_host
+from bitfront.api.machine import check_host
 from bitfront.errors import BitfrontError
 from bitfront.loading import leave
 from bitfront.logs import set_up_logs

@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import urlsplit
 
+from bitfront.api.cookie import COOKIE
 from bitfront.api.machine import is_loopback, is_named
 from bitfront.api.refusals import Refusals
-from bitfront.errors import InvalidArgument, Unauthorised
+from bitfront.errors import Unauthorised
 from bitfront.store import Store
 from bitfront.store.records import ApiKey
-
-COOKIE = "bitfront_key"
-"""The web page's own cookie: who signed in there is signed in here, on any port of the host."""
 
 SCOPE = "admin"
 
@@ -81,28 +78,6 @@ class Access:
                 is_known=True,
             )
         return key
-
-
-def check_host(host: str, store: Store) -> None:
-    """Refuse to listen beyond this machine while anyone could look.
-
-    Raises:
-        InvalidArgument: no key exists, and the address is not of this machine alone.
-    """
-    if not is_loopback(host) and not store.keys.exist():
-        raise InvalidArgument(
-            f"The dashboard cannot listen at {host} without keys: make one with "
-            "`bitfront key create`, or set BITFRONT_DASHBOARD_HOST to 127.0.0.1."
-        )
-
-
-def is_same_origin(environ: Environ) -> bool:
-    """Whether the page that sent a form is of this very host and port; a browser says so."""
-    try:
-        origin = urlsplit(environ.get("HTTP_ORIGIN", "")).netloc
-    except ValueError:
-        return False
-    return bool(origin) and origin == environ.get("HTTP_HOST", "")
 
 
 def _sent(environ: Environ) -> str:

@@ -9,10 +9,10 @@ from typing import ClassVar
 from urllib.parse import parse_qs
 from wsgiref.types import WSGIEnvironment
 
-from bitfront.dashboard.access import COOKIE, SCOPE, Access, TooManyWrong, is_same_origin
+from bitfront.api.cookie import COOKIE, COOKIE_SECONDS, is_same_origin
+from bitfront.dashboard.access import SCOPE, Access, TooManyWrong
 from bitfront.errors import Unauthorised
 
-_SECONDS = 12 * 3600
 _MAX_BYTES = 1024
 _ANSWER = tuple[HTTPStatus, str, tuple[tuple[str, str], ...]]
 _PAGE = """<!DOCTYPE html>
@@ -66,7 +66,7 @@ class SignIn:
         if method != "POST":
             allowed = "GET, HEAD, POST" if path == "/sign-in" else "POST"
             return HTTPStatus.METHOD_NOT_ALLOWED, self.form(), (("Allow", allowed),)
-        if not is_same_origin(environ):
+        if not is_same_origin(environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST")):
             detail = "Sent from a page of another site: sign in here."
             return HTTPStatus.FORBIDDEN, self.form(detail), ()
         if path == "/sign-out":
@@ -86,7 +86,7 @@ class SignIn:
         self.access.store.keys.note(
             known.owner, known.id, "sign_in", "dashboard", HTTPStatus.SEE_OTHER
         )
-        return HTTPStatus.SEE_OTHER, "", (("Location", "/"), _cookie(environ, key, _SECONDS))
+        return HTTPStatus.SEE_OTHER, "", (("Location", "/"), _cookie(environ, key, COOKIE_SECONDS))
 
 
 def _key(environ: WSGIEnvironment) -> str:

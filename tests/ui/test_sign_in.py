@@ -3,7 +3,7 @@
 import pytest
 from starlette.testclient import TestClient
 
-from bitfront.api.ui.session import COOKIE
+from bitfront.api.cookie import COOKIE
 from tests.ui.filled import request
 
 HERE = {"Origin": "http://127.0.0.1"}

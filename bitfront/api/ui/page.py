@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse, Response
 
+from bitfront.api.cookie import COOKIE
 from bitfront.api.security import Caller, Reader
 from bitfront.api.ui.environment import environment
-from bitfront.api.ui.session import COOKIE
 from bitfront.version import __version__
 
 

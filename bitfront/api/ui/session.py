@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bitfront.api.cookie import COOKIE, is_same_origin
 from bitfront.api.problems import problem
 
-COOKIE = "bitfront_key"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -36,19 +35,12 @@ class SignedIn:
         headers = Headers(scope=scope)
         key = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
         if key and "authorization" not in headers:
-            if scope["method"] not in _SAFE and not is_same_origin(headers):
+            if scope["method"] not in _SAFE and not is_same_origin(
+                headers.get("origin"), headers.get("host")
+            ):
                 detail = "This was sent from a page of another site: use the pages of this one."
                 await problem(403, "forbidden", detail, scope["path"])(scope, receive, send)
                 return
             bearer = (b"authorization", b"Bearer " + key.encode("latin-1", "replace"))
             scope = {**scope, "headers": [*scope["headers"], bearer]}
         await self.app(scope, receive, send)
-
-
-def is_same_origin(headers: Headers) -> bool:
-    """Whether the page that sent a request is of the host that gets it; a browser says so."""
-    try:
-        origin = urlsplit(headers.get("origin", "")).netloc
-    except ValueError:
-        return False
-    return bool(origin) and origin == headers.get("host", "")

@@ -10,15 +10,14 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
+from bitfront.api.cookie import COOKIE, COOKIE_SECONDS, is_same_origin
 from bitfront.api.security import verified
 from bitfront.api.site import Here
 from bitfront.api.ui.page import base, page
-from bitfront.api.ui.session import COOKIE, is_same_origin
 from bitfront.errors import Unauthorised
 
 router = APIRouter()
 _PLACE = re.compile(r"(?:[a-z0-9]+(?:/[a-z0-9.]+)*)?(?:\?[A-Za-z0-9=&_%+.-]*)?")
-_SECONDS = 12 * 3600
 
 
 def address(request: Request, place: str) -> str:
@@ -57,7 +56,7 @@ def sign_in(
     place: Annotated[str, Form(max_length=500)] = "",
 ) -> Response:
     """Check the key and keep it."""
-    if not is_same_origin(request.headers):
+    if not is_same_origin(request.headers.get("origin"), request.headers.get("host")):
         raise HTTPException(403, "Sent from a page of another site: refused.")
     text = key.strip()
     try:
@@ -70,7 +69,7 @@ def sign_in(
     answer.set_cookie(
         COOKIE,
         text,
-        max_age=_SECONDS,
+        max_age=COOKIE_SECONDS,
         path=base(request).removesuffix("/ui") or "/",
         secure=request.url.scheme == "https",
         httponly=True,
@@ -82,7 +81,7 @@ def sign_in(
 @router.post("/sign-out")
 def sign_out(request: Request) -> Response:
     """Forget the key."""
-    if not is_same_origin(request.headers):
+    if not is_same_origin(request.headers.get("origin"), request.headers.get("host")):
         raise HTTPException(403, "Sent from a page of another site: refused.")
     answer = RedirectResponse(f"{base(request)}/sign-in", 303)
     path = base(request).removesuffix("/ui") or "/"
