@@ -44,8 +44,9 @@ class LowBit:
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """`x [..., n_columns] @ weight.T` in bfloat16."""
         rows = x.reshape(-1, x.shape[-1])
-        # Rows must follow one another, and those for int8 codes start at multiples of 32 bytes.
-        if not rows.is_contiguous() or rows.storage_offset() % _COLUMNS:
+        # Rows must follow one another, and those for int8 codes start at multiples of 32 bytes,
+        # as fresh tensors do: what a file or NumPy lent may begin anywhere.
+        if self.group_size is None or not rows.is_contiguous():
             rows = rows.clone(memory_format=torch.contiguous_format)
         out: torch.Tensor
         if self.group_size is None:

@@ -100,6 +100,19 @@ def test_few_tokens_may_be_any_view(name):
 
 
 @needs_vectors
+@pytest.mark.parametrize("name", ["int4_g64", "int8_channel_sym"])
+@pytest.mark.parametrize("n_bytes", [2, 8, 24])
+def test_few_tokens_may_begin_at_any_address(name, n_bytes):
+    """As those read from a file do, whose tensors have no offset of their own."""
+    layer, x = packed(name, 0), torch.randn(4, 256).bfloat16()
+    held = torch.zeros(n_bytes + x.nbytes, dtype=torch.uint8)
+    held[n_bytes:] = x.view(torch.uint8).flatten()
+    lent = torch.frombuffer(held.numpy().data[n_bytes:], dtype=torch.bfloat16).view(4, 256)
+    assert not lent.storage_offset()
+    torch.testing.assert_close(layer(lent), layer(x))
+
+
+@needs_vectors
 def test_what_multiplies_follows_from_dtype_tokens_and_gradients():
     layer = packed("int4_g64", 0)
     few, many = torch.randn(2, 3, 256).bfloat16(), torch.randn(40, 256).bfloat16()
