@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bitfront.errors import BitfrontError, InvalidArgument, MismatchedArtifact
-from bitfront.notes import LATER
+from bitfront.notes import MANIFEST, is_later
 from bitfront.plugins import Choice
 from bitfront.study import Study
 from bitfront.trial import Trial
 
-NAME = "manifest.json"
-VERDICT = "check-{runtime}.json"
-"""File beside the weights with what `bitfront check` found."""
+NAME = MANIFEST
 
 
 @dataclass(frozen=True)
@@ -145,9 +143,9 @@ class Manifest:
 def digests(folder: Path) -> dict[str, Digest]:
     """Digest of every file of a checkpoint but its manifest and the verdicts of checks."""
     return {
-        path.relative_to(folder).as_posix(): _digest(path)
+        name: _digest(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(path.match(name) for name in LATER)
+        if path.is_file() and not is_later(name := path.relative_to(folder).as_posix())
     }
 
 

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 MARK = "bitfront.json"
 """File with the allocation, notes and the names of the files written with it: a folder that has it,
 and no other files, may be written again."""
-LATER = ("manifest.json", "check-*.json")
-"""Files that come beside those: the manifest and the verdicts of checks."""
+MANIFEST = "manifest.json"
+VERDICT = "check-{runtime}.json"
+"""File beside the weights with what `bitfront check` found."""
+
+
+def is_later(name: str) -> bool:
+    """Whether a file, named from its checkpoint's folder, is the manifest or a check's verdict.
+
+    >>> is_later("manifest.json"), is_later("check-vllm.json"), is_later("web/manifest.json")
+    (True, True, False)
+    """
+    return name == MANIFEST or ("/" not in name and fnmatch(name, VERDICT.format(runtime="*")))
 
 
 def added(folder: Path) -> list[str]:
     """Files of a checkpoint's folder that were not written with it, such as a user's own."""
-    files = _read(folder).get("files")
-    written = [MARK, *files] if isinstance(files, list) else [MARK]
+    # Exports of before `files` was there have a manifest that lists them.
+    files = _read(folder).get("files") or _read(folder, MANIFEST).get("files") or ()
     return [
         name
         for path in sorted(folder.rglob("*"))
         if path.is_symlink() or not path.is_dir()
-        if (name := path.relative_to(folder).as_posix()) not in written
-        if not any(path.match(later) for later in LATER)
+        if (name := path.relative_to(folder).as_posix()) not in (MARK, *files)
+        if not is_later(name)
     ]
 
 
@@ -62,9 +73,9 @@ def base_of(folder: Path) -> dict[str, Any] | None:
     return note if is_whole else None
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path, name: str = MARK) -> dict[str, Any]:
     try:
-        made = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        made = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return made if isinstance(made, dict) else {}

@@ -283,6 +283,15 @@ def _swap(temporary: Path, directory: Path, aside: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _current() -> tuple[Path, ...]:
+    """The current folder and those that hold it; nothing where it was deleted."""
+    try:
+        here = Path.cwd()
+    except OSError:
+        return ()
+    return here, *here.parents
+
+
 def check_target(directory: Path, source: str) -> None:
     """Refuse a folder that a checkpoint must not replace.
 
@@ -302,7 +311,7 @@ def check_target(directory: Path, source: str) -> None:
         raise StorageError(f"{directory} is a file: give the name of a folder.")
     if not target.is_dir():
         return
-    if target in (here := Path.cwd(), *here.parents):
+    if target in _current():
         raise StorageError(
             f"{directory} is or holds the current folder, and would be replaced: give another "
             "folder."

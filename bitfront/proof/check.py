@@ -20,10 +20,10 @@ from torch import nn
 from bitfront import runtimes
 from bitfront.errors import InvalidArgument, MismatchedArtifact
 from bitfront.files import replacing
-from bitfront.manifest import NAME, VERDICT, Manifest
+from bitfront.manifest import NAME, Manifest
 from bitfront.models.load import LoadedModel
 from bitfront.models.tasks import no_language_model, run
-from bitfront.notes import unmeasured
+from bitfront.notes import VERDICT, unmeasured
 from bitfront.progress import Event, Progress, silent
 from bitfront.proof.rebuilt import Rebuilt, rebuilt, rounded_activations
 from bitfront.proof.verdict import Distance, Verdict, widened

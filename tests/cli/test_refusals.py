@@ -1,5 +1,6 @@
 """Bad input: one clear line, exit code 2, nothing lost."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bitfront.allocation import Allocation
+from bitfront.export.base import check_target
 from bitfront.results import Results
 from bitfront.trial import Trial
 from tests.cli.commands import MENU, bitfront, one_line
@@ -74,16 +76,40 @@ def test_the_folder_that_one_stands_in_is_refused(
     assert list((tmp_path / "here").iterdir()) == []
 
 
+def test_a_current_folder_that_was_deleted_hinders_nothing(tmp_path: Path, monkeypatch) -> None:
+    for name in ("gone", "out"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    check_target(tmp_path / "out", str(tmp_path / "model"))
+
+
 def test_what_a_user_put_beside_a_checkpoint_is_never_lost(searched, tmp_path: Path, run) -> None:
     out = tmp_path / "checkpoint"
     for _ in range(2):  # the second replaces what the first wrote
         code, _, errors = run("export", searched[0], "--out", out)
         assert code == 0, errors
-    (out / "notes.md").write_text("keep me")
+    for own in ("notes.md", "web/manifest.json"):
+        (out / own).parent.mkdir(exist_ok=True)
+        (out / own).write_text("keep me")
+        code, _, errors = run("export", searched[0], "--out", out)
+        assert one_line(code, errors)
+        assert f"has {own}, not written with the checkpoint there: give another folder" in errors
+        assert (out / own).read_text() == "keep me"
+        (out / own).unlink()
+
+
+def test_an_export_that_lists_its_files_in_the_manifest_alone_is_replaced(
+    searched, tmp_path: Path, run
+) -> None:
+    """As those did that were written before 2026-12."""
+    out = tmp_path / "checkpoint"
+    assert run("export", searched[0], "--out", out)[0] == 0
+    note = json.loads((out / "bitfront.json").read_text())
+    del note["files"]
+    (out / "bitfront.json").write_text(json.dumps(note))
     code, _, errors = run("export", searched[0], "--out", out)
-    assert one_line(code, errors)
-    assert "has notes.md, not written with the checkpoint there: give another folder" in errors
-    assert (out / "notes.md").read_text() == "keep me"
+    assert code == 0, errors
 
 
 BAD_OPTIONS = {
