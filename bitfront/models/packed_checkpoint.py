@@ -86,9 +86,12 @@ class BitfrontQuantizer(HfQuantizer):  # type: ignore[misc]
             modules = dict(model.named_modules())
         for name in (*chosen, *(name for names in siblings for name in names)):
             if name not in modules:
+                wanted = (getattr(model.config, "architectures", None) or [""])[0]
+                is_other = wanted not in ("", type(model).__name__)
+                advice = f"load it as {wanted}" if is_other else "export the checkpoint again"
                 raise InvalidModel(
                     f"config.json names layer {name!r}, which {type(model).__name__} lacks: "
-                    "export the checkpoint again."
+                    f"{advice}."
                 )
         for name, format in chosen.items():
             if format != "bf16":  # stored as the module's own weight

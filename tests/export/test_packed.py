@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
 from bitfront import formats
@@ -142,6 +142,13 @@ def test_a_damaged_configuration_is_refused_in_one_line(damage, tiny_export, tmp
     path.write_text(json.dumps(config))
     with pytest.raises(InvalidModel, match=said):
         AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+
+def test_another_class_is_told_which_one_to_take(tiny_export, tmp_path):
+    e = tiny_export
+    EXPORTERS.build("packed").write(e.model, e.allocation, e.bank, tmp_path / "out")
+    with pytest.raises(InvalidModel, match="LlamaModel lacks: load it as LlamaForCausalLM"):
+        AutoModel.from_pretrained(tmp_path / "out")
 
 
 @pytest.mark.parametrize("of", ["packed", "bf16"])
