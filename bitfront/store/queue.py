@@ -370,14 +370,12 @@ class Queue:
             version: of its program.
             age: seconds since its process began; `None` where no other process takes its name.
         """
-        begun = {} if age is None else {"started_at": NOW - age}
+        row: dict[str, object] = {"queue": queue, "transport": transport, "version": version}
+        row |= {"seen_at": NOW} if age is None else {"seen_at": NOW, "started_at": NOW - age}
         with self.db.writing() as connection:
-            place = workers.c.name == worker
-            lives = sa.update(workers).where(place).values({"seen_at": NOW, **begun})
+            lives = sa.update(workers).where(workers.c.name == worker).values(row)
             if not connection.execute(lives).rowcount:
-                row: dict[str, object] = {"name": worker, "queue": queue, "transport": transport}
-                row |= {"version": version, "started_at": NOW, "seen_at": NOW, **begun}
-                insert_new(connection, workers, row)
+                insert_new(connection, workers, {"name": worker, "started_at": NOW, **row})
 
 
 def _is_extended(study: Row[tuple[object, ...]], outcome: Outcome) -> bool:

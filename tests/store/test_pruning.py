@@ -49,6 +49,7 @@ def test_a_worker_that_was_started_again_under_its_name_is_up_for_as_long_as_its
     store.queue.seen("machine-1-0", "cpu", "local", "1", age=100.0)
     (first,) = store.activity.workers()
     assert first.seen_at - first.started_at == pytest.approx(100.0, abs=0.1)
-    store.queue.seen("machine-1-0", "cpu", "local", "1", age=0.5)
+    store.queue.seen("machine-1-0", "gpu", "local", "2", age=0.5)
     (again,) = store.activity.workers()
     assert again.seen_at - again.started_at == pytest.approx(0.5, abs=0.1)
+    assert (again.queue, again.version) == ("gpu", "2")
