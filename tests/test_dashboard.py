@@ -265,6 +265,7 @@ def test_beyond_this_machine_it_listens_with_keys_only(tmp_path):
         _, told = process.communicate(timeout=60)
         assert process.returncode == 2
         assert f"Host {host} can be reached from other machines" in told
+        assert "or give BITFRONT_DASHBOARD_HOST 127.0.0.1" in told
     _, admin = store.keys.create("root", ("admin",))
     _, reader = store.keys.create("ann", ("read",))
     with running(store, tmp_path, DASHBOARD_HOST="0.0.0.0") as dashboard:

@@ -40,8 +40,13 @@ def is_named(header: str) -> bool:
         return False
 
 
-def check_host(host: str, store: Store) -> None:
+def check_host(host: str, store: Store, setting: str) -> None:
     """Refuse to listen beyond this machine while anyone could look.
+
+    Args:
+        host: address to listen at.
+        store: with the keys.
+        setting: what the address was given by.
 
     Raises:
         InvalidArgument: no key exists, and the address is not of this machine alone.
@@ -49,5 +54,5 @@ def check_host(host: str, store: Store) -> None:
     if not is_loopback(host) and not store.keys.exist():
         raise InvalidArgument(
             f"Host {host} can be reached from other machines and there is no API key yet: make one "
-            "with `bitfront key create OWNER`, or listen at 127.0.0.1."
+            f"with `bitfront key create OWNER`, or give {setting} 127.0.0.1."
         )

@@ -71,9 +71,9 @@ def serve(settings: Settings, plan: Plan) -> None:
         listener = stack.enter_context(listening(plan.host, plan.port))
         store = open_store(settings, ANSWER_SECONDS)
         store.db.upgrade()
-        check_host(plan.host, store)
+        check_host(plan.host, store, "--host")
         if plan.dashboard_port is not None:
-            check_host(plan.dashboard_host, store)
+            check_host(plan.dashboard_host, store, "BITFRONT_DASHBOARD_HOST")
         artifacts = open_artifacts(settings)
         app = create_app(store, artifacts, settings)
         beside = _Beside(settings, plan, store, artifacts, stack)

@@ -40,7 +40,7 @@ def run(rebuild: bool) -> None:
     store = Store(settings.database, settings.lease_seconds)
     store.db.wait(30.0)
     store.db.check_schema()
-    check_host(settings.dashboard_host, store)
+    check_host(settings.dashboard_host, store, "BITFRONT_DASHBOARD_HOST")
     # It takes seconds to import: what is refused is refused before.
     from bitfront.dashboard.served import serve
 
