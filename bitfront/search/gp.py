@@ -28,8 +28,8 @@ class Gp(VectorSearch):
 
     Cost: half a second a proposal, and PyTorch is loaded (two seconds).
 
-    Prefer it only to compare with: after 64 measurements it had 0.980 of `sweep`'s KL on
-    SmolLM2-135M and 0.969 on stories15M, `posterior_ilp` 0.824 and 0.909 (docs/measurements.md).
+    Prefer it only to compare with: after 64 measurements it had 0.982 of `sweep`'s KL on
+    SmolLM2-135M and 0.969 on stories15M, `posterior_ilp` 0.819 and 0.909 (docs/measurements.md).
 
     Source: Ament et al., "Unexpected Improvements to Expected Improvement for Bayesian
     Optimization", 2023; Optuna's `GPSampler`.

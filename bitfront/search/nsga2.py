@@ -28,7 +28,7 @@ class Nsga2(GeneticSearch):
     Cost: milliseconds to a second or two a proposal.
 
     Prefer it only to compare with: after 64 measurements it had 0.923 of `sweep`'s KL on
-    SmolLM2-135M and 0.960 on stories15M, `posterior_ilp` 0.824 and 0.909 (docs/measurements.md).
+    SmolLM2-135M and 0.960 on stories15M, `posterior_ilp` 0.819 and 0.909 (docs/measurements.md).
 
     Source: Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002.
 

@@ -26,7 +26,7 @@ class Qmc(VectorSearch):
     Cost: one solve a proposal.
 
     Prefer it only as the baseline of `cmaes`, `tpe` and `gp`: after 64 measurements it had 0.954 of
-    `sweep`'s KL on SmolLM2-135M, they 0.911, 0.967 and 0.980, and 0.980 on stories15M, they 0.955,
+    `sweep`'s KL on SmolLM2-135M, they 0.891, 0.967 and 0.982, and 0.980 on stories15M, they 0.955,
     0.956 and 0.969 (docs/measurements.md).
 
     Source: Sobol, 1967; scrambling by Owen, 1998; Bergstra and Bengio, "Random Search for

@@ -29,7 +29,7 @@ class Tpe(VectorSearch):
     Cost: a quarter of a second after 1,000 trials and one solve.
 
     Prefer it only to compare with: after 64 measurements it had 0.967 of `sweep`'s KL on
-    SmolLM2-135M and 0.956 on stories15M, `posterior_ilp` 0.824 and 0.909 (docs/measurements.md).
+    SmolLM2-135M and 0.956 on stories15M, `posterior_ilp` 0.819 and 0.909 (docs/measurements.md).
 
     Source: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011; multivariate as in
     Falkner et al., "BOHB", 2018.
