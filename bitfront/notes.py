@@ -27,12 +27,13 @@ def is_later(name: str) -> bool:
 def added(folder: Path) -> list[str]:
     """Files of a checkpoint's folder that were not written with it, such as a user's own."""
     # Exports of before `files` was there have a manifest that lists them.
-    files = _read(folder).get("files") or _read(folder, MANIFEST).get("files") or ()
+    files = _read(folder).get("files") or _read(folder, MANIFEST).get("files")
+    written = {MARK, *map(str, files)} if isinstance(files, (list, dict)) else {MARK}
     return [
         name
         for path in sorted(folder.rglob("*"))
         if path.is_symlink() or not path.is_dir()
-        if (name := path.relative_to(folder).as_posix()) not in (MARK, *files)
+        if (name := path.relative_to(folder).as_posix()) not in written
         if not is_later(name)
     ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bitfront.allocation import Allocation
+from bitfront.errors import StorageError
 from bitfront.export.base import check_target
 from bitfront.results import Results
 from bitfront.trial import Trial
@@ -82,6 +83,14 @@ def test_a_current_folder_that_was_deleted_hinders_nothing(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     check_target(tmp_path / "out", str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("files", [5, True, "letter.txt", [["letter.txt"]]])
+def test_a_damaged_list_of_files_makes_none_of_them_the_exporters(files, tmp_path: Path) -> None:
+    (tmp_path / "bitfront.json").write_text(json.dumps({"files": files}))
+    (tmp_path / "letter.txt").write_text("keep me")
+    with pytest.raises(StorageError, match=r"has letter\.txt, not written with the checkpoint"):
+        check_target(tmp_path, str(tmp_path / "model"))
 
 
 def test_what_a_user_put_beside_a_checkpoint_is_never_lost(searched, tmp_path: Path, run) -> None:
