@@ -44,16 +44,15 @@ class LowBit:
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """`x [..., n_columns] @ weight.T` in bfloat16."""
         rows = x.reshape(-1, x.shape[-1])
-        # Rows must follow one another, and those for int8 codes start at multiples of 32 bytes,
-        # as fresh tensors do: what a file or NumPy lent may begin anywhere.
-        if self.group_size is None or not rows.is_contiguous():
-            rows = rows.clone(memory_format=torch.contiguous_format)
         out: torch.Tensor
         if self.group_size is None:
+            # It reads from multiples of 32 bytes, where fresh tensors begin: what a file or NumPy
+            # lent may begin anywhere.
+            rows = rows.clone(memory_format=torch.contiguous_format)
             out = torch.ops.aten._weight_int8pack_mm(rows, self.codes, self.scales)
         else:
             out = torch.ops.aten._weight_int4pack_mm_for_cpu(
-                rows, self.codes, self.group_size, self.scales
+                rows.contiguous(), self.codes, self.group_size, self.scales
             )
         return out.reshape(*x.shape[:-1], out.shape[-1])
 
