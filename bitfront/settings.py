@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 AUDIT_DAYS = 365.0
 """How long it is kept who did what, where nobody says otherwise."""
+UpToADay = Annotated[float, Field(gt=0, le=86_400)]
+"""Seconds."""
 
 
 class Settings(BaseSettings):
@@ -50,14 +52,14 @@ class Settings(BaseSettings):
     model_roots: tuple[Path, ...] = ()
     data_roots: tuple[Path, ...] = ()
     hub: bool = True
-    lease_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    lease_seconds: UpToADay = 60.0
     task_seconds: PositiveFloat = 6 * 3600.0
     max_worker_gb: NonNegativeFloat = 0.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     optuna_url: str = ""
     dashboard_host: str = "127.0.0.1"
     dashboard_port: Annotated[int, Field(ge=0, le=65_535)] = 8766
-    mirror_seconds: Annotated[float, Field(gt=0, le=86_400)] = 5.0
+    mirror_seconds: UpToADay = 5.0
     max_layers: PositiveInt = 65_536
     max_model_gb: NonNegativeFloat = 0.0
     max_trials: PositiveInt = 100_000
