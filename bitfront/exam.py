@@ -14,13 +14,14 @@ from bitfront.errors import InvalidArgument
 from bitfront.harness import answers_to_tasks, check_installed
 from bitfront.inputs import load_searched, weights_identity
 from bitfront.items import Item, read_items
-from bitfront.manifest import NAME, Manifest
+from bitfront.manifest import Manifest
 from bitfront.models.caches import RoundedCaches
 from bitfront.models.choices import Questions
 from bitfront.models.exported import holds_weights, load_exported
 from bitfront.models.load import LoadedModel
 from bitfront.models.patch import PatchedModel
 from bitfront.models.tasks import check_language_model
+from bitfront.notes import MANIFEST
 from bitfront.progress import Progress, counted, silent
 from bitfront.proof.rebuilt import study_of
 from bitfront.results import Results
@@ -186,7 +187,7 @@ def points(
         BitfrontError: a trial or budget that the folder does not have, or a model that is not there
             or not the one that was measured.
     """
-    if (target / NAME).exists():
+    if (target / MANIFEST).exists():
         if at or trials:
             raise InvalidArgument(f"{target} is a checkpoint: it has one point, give no other.")
         return _of_checkpoint(target, model, progress)

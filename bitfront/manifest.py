@@ -15,8 +15,6 @@ from bitfront.plugins import Choice
 from bitfront.study import Study
 from bitfront.trial import Trial
 
-NAME = MANIFEST
-
 
 @dataclass(frozen=True)
 class Digest:
@@ -106,10 +104,10 @@ class Manifest:
             InvalidArgument: the folder has none.
             MismatchedArtifact: it is damaged.
         """
-        path = folder / NAME
+        path = folder / MANIFEST
         if not path.is_file():
             raise InvalidArgument(
-                f"{folder} has no {NAME}: give a checkpoint that bitfront export wrote, "
+                f"{folder} has no {MANIFEST}: give a checkpoint that bitfront export wrote, "
                 "or export it again."
             )
         try:

@@ -25,7 +25,6 @@ from bitfront.inputs import (
     weights_identity,
 )
 from bitfront.job import Job, measured
-from bitfront.manifest import NAME as MANIFEST
 from bitfront.manifest import Manifest, digests
 from bitfront.measurement import Measurement
 from bitfront.models.bank import WeightBank
@@ -33,7 +32,7 @@ from bitfront.models.exported import holds_weights
 from bitfront.models.load import LoadedModel
 from bitfront.models.patch import PatchedModel
 from bitfront.models.reference import Answers
-from bitfront.notes import unmeasured
+from bitfront.notes import MANIFEST, unmeasured
 from bitfront.pairs import measured_pairs
 from bitfront.pareto import ParetoFront, objectives
 from bitfront.places import located

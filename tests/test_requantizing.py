@@ -9,7 +9,8 @@ import pytest
 
 from bitfront import Choice, Study, TextSource, Trial, export_checkpoint, run_study
 from bitfront.errors import InvalidArgument, MismatchedArtifact, UnknownPlugin
-from bitfront.manifest import NAME, Manifest
+from bitfront.manifest import Manifest
+from bitfront.notes import MANIFEST
 from bitfront.proof.again import export_again
 from bitfront.proof.rebuilt import rebuilt
 from bitfront.proof.verify import verify
@@ -83,9 +84,9 @@ def test_the_manifest_says_what_was_done(finished, point, requantized) -> None:
     }
     path = folder.parent / "told"
     shutil.copytree(folder, path)
-    fields = json.loads((path / NAME).read_text())
+    fields = json.loads((path / MANIFEST).read_text())
     del fields["requantized"]  # a folder that says nothing of it is not believed
-    (path / NAME).write_text(json.dumps(fields))
+    (path / MANIFEST).write_text(json.dumps(fields))
     assert any(line.startswith("quantizer was Gptaq(") for line in verify(path).differences)
 
 
@@ -114,7 +115,7 @@ def test_a_plain_export_is_unchanged(finished, point, requantized, tmp_path: Pat
     assert made == point
     manifest = Manifest.read(tmp_path / "plain")
     assert (manifest.requantized, manifest.trial) == (None, point)
-    assert "requantized" not in json.loads((tmp_path / "plain" / NAME).read_text())
+    assert "requantized" not in json.loads((tmp_path / "plain" / MANIFEST).read_text())
     assert manifest.identity == Results(out).identity
     assert manifest.measured_with == Results(out).environment
     assert verify(tmp_path / "plain").values["kl"] == pytest.approx(point.values["kl"], rel=1e-6)

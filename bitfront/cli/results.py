@@ -73,12 +73,13 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the checkpoint of the best measured point within a budget, or one again."""
-    from bitfront import manifest
     from bitfront.display import Display
+    from bitfront.manifest import Manifest
+    from bitfront.notes import MANIFEST
 
     before: Trial | None = None
     with Display(as_json) as display:
-        if (results / manifest.NAME).exists():
+        if (results / MANIFEST).exists():
             for given, what in ((at, "a budget"), (requantize, "requantize")):
                 if given is not None:
                     raise InvalidArgument(
@@ -90,7 +91,7 @@ def export(
         else:
             before = _export(results, out, at, exporter, model, requantize, display.show)
     tell_notes(out)
-    trial = manifest.Manifest.read(out).trial
+    trial = Manifest.read(out).trial
     row: dict[str, object] = {"checkpoint": str(out), "values": trial.values}
     if requantize is not None and before is not None:
         tell_requantized(requantize, before, trial)

@@ -20,10 +20,10 @@ from torch import nn
 from bitfront import runtimes
 from bitfront.errors import InvalidArgument, MismatchedArtifact
 from bitfront.files import replacing
-from bitfront.manifest import NAME, Manifest
+from bitfront.manifest import Manifest
 from bitfront.models.load import LoadedModel
 from bitfront.models.tasks import no_language_model, run
-from bitfront.notes import VERDICT, unmeasured
+from bitfront.notes import MANIFEST, VERDICT, unmeasured
 from bitfront.progress import Event, Progress, silent
 from bitfront.proof.rebuilt import Rebuilt, rebuilt, rounded_activations
 from bitfront.proof.verdict import Distance, Verdict, widened
@@ -92,7 +92,7 @@ def check(
         distance,
         bound,
         round(time.perf_counter() - start, 3),
-        hashlib.sha256((folder / NAME).read_bytes()).hexdigest(),
+        hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest(),
         "" if is_read else f"the profile was read from {package} {profile.versions}",
     )
     with replacing(folder / VERDICT.format(runtime=runtime)) as path:

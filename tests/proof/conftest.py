@@ -8,7 +8,8 @@ import pytest
 
 import bitfront.proof.check as _check
 from bitfront import Budget, Choice, export_checkpoint, run_study
-from bitfront.manifest import NAME, digests
+from bitfront.manifest import digests
+from bitfront.notes import MANIFEST
 from bitfront.results import Results
 from bitfront.runtimes import RUNNERS
 from tests.cli.conftest import run as run
@@ -65,9 +66,9 @@ def altered(exported, tmp_path):
     def make(exporter, change):
         folder = shutil.copytree(exported(exporter), tmp_path / "altered")
         change(folder)
-        manifest = json.loads((folder / NAME).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
         manifest["files"] = {name: vars(digest) for name, digest in digests(folder).items()}
-        (folder / NAME).write_text(json.dumps(manifest))
+        (folder / MANIFEST).write_text(json.dumps(manifest))
         return folder
 
     return make

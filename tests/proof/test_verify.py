@@ -9,7 +9,8 @@ import pytest
 from bitfront import Choice, TextSource, export_checkpoint, run_study
 from bitfront.errors import InvalidArgument, InvalidText, MismatchedArtifact
 from bitfront.export import EXPORTERS as PLUGINS
-from bitfront.manifest import NAME, Manifest, digests
+from bitfront.manifest import Manifest, digests
+from bitfront.notes import MANIFEST
 from bitfront.proof.again import export_again
 from bitfront.proof.check import check
 from bitfront.proof.rebuilt import rebuilt
@@ -88,9 +89,9 @@ def test_a_manifest_says_what_the_checkpoint_was_made_of(proven, exported):
     assert {"bitfront", "torch", "transformers", "python"} <= manifest.written_with.keys()
     assert "command" in manifest.measured_with
     assert set(manifest.files) == {
-        p.name for p in folder.iterdir() if p.name != NAME and not p.name.startswith("check-")
+        p.name for p in folder.iterdir() if p.name != MANIFEST and not p.name.startswith("check-")
     }
-    fields = json.loads((folder / NAME).read_text())
+    fields = json.loads((folder / MANIFEST).read_text())
     assert fields["study_digest"] == study.digest
     assert fields["allocation"] == dict(manifest.trial.allocation.formats)
     assert fields["command"].startswith("bitfront export . --exporter packed")
@@ -101,10 +102,10 @@ def test_each_difference_is_a_line(exported, tmp_path, run):
     corruptions.flip_codes(folder)
     (folder / "generation_config.json").unlink()
     (folder / "more.txt").write_text("more")
-    fields = json.loads((folder / NAME).read_text())
+    fields = json.loads((folder / MANIFEST).read_text())
     fields["trial"]["values"] |= {"kl": 2.0, "bytes": 1.0}
     fields["identity"]["evaluation tokens"] = "of another text"
-    (folder / NAME).write_text(json.dumps(fields))
+    (folder / MANIFEST).write_text(json.dumps(fields))
     code, said, _ = run("verify", folder)
     assert code == 1
     lines = said.splitlines()
@@ -117,10 +118,10 @@ def test_each_difference_is_a_line(exported, tmp_path, run):
 
 def test_a_layer_that_the_manifest_lost_is_a_line_and_not_a_smaller_size(exported, tmp_path):
     folder = shutil.copytree(exported("fake_quant"), tmp_path / "copy")
-    fields = json.loads((folder / NAME).read_text())
+    fields = json.loads((folder / MANIFEST).read_text())
     lost = next(name for name in fields["allocation"] if "mlp" in name)
     del fields["allocation"][lost]
-    (folder / NAME).write_text(json.dumps(fields))
+    (folder / MANIFEST).write_text(json.dumps(fields))
     found = verify(folder)
     assert any(repr(lost) in line or lost in line for line in found.differences)
     assert "bytes" not in found.values
@@ -128,10 +129,10 @@ def test_a_layer_that_the_manifest_lost_is_a_line_and_not_a_smaller_size(exporte
 
 def test_words_of_a_manifest_that_no_file_bears_out_are_lines(exported, tmp_path):
     folder = shutil.copytree(exported("fake_quant"), tmp_path / "copy")
-    fields = json.loads((folder / NAME).read_text())
+    fields = json.loads((folder / MANIFEST).read_text())
     del fields["allocation"]["model.embed_tokens"]
     fields["allocation"]["model.layers.9.mlp.up_proj"] = "int4_g32_sym"
-    (folder / NAME).write_text(json.dumps(fields | {"exporter": "fake_quantt"}))
+    (folder / MANIFEST).write_text(json.dumps(fields | {"exporter": "fake_quantt"}))
     assert verify(folder).differences == (
         "model.embed_tokens was int8_g32_sym, is absent in the manifest.",
         "model.layers.9.mlp.up_proj is int4_g32_sym in the manifest, and no layer of the model.",
@@ -190,9 +191,9 @@ def test_a_damaged_manifest_is_one_line(exported, tmp_path):
         "{",
         "[]",
         '{"study": {}}',
-        (folder / NAME).read_text().replace('"seed": 0', '"seed": 1'),
+        (folder / MANIFEST).read_text().replace('"seed": 0', '"seed": 1'),
     ):
-        (folder / NAME).write_text(text)
+        (folder / MANIFEST).write_text(text)
         with pytest.raises(MismatchedArtifact, match=r"manifest\.json is damaged"):
             Manifest.read(folder)
 
